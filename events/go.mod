@@ -1,0 +1,3 @@
+module github.com/bannou-mesh/bannou/events
+
+go 1.26

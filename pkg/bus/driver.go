@@ -1,0 +1,108 @@
+package bus
+
+import (
+	"context"
+	"time"
+)
+
+// A Driver is one broker: RabbitMQ, Redis Streams, or this process's memory.
+//
+// A driver is safe for concurrent use. It connects by itself and heals by itself: New of a driver does not fail
+// because the broker is away, Publish and Subscribe wait for it until their context ends. It declares again, after
+// each reconnection, all that it was told to declare. The Bus above it owns retries, dead letters, ordering by
+// partition key, telemetry and the shape of events; the driver owns the wire.
+type Driver interface {
+	// Backend is the broker's kind as configuration and listings show it: "rabbitmq", "redis", "memory".
+	Backend() string
+
+	// Publish returns nil once the broker has taken the message over for every queue bound to it. It returns by the
+	// context's deadline, also while the broker is blocked, away or restarting. ErrUnroutable: Mandatory, and no queue
+	// was bound. ErrNotConfirmed: sent, and no answer by the deadline: it may or may not have arrived. ErrUnavailable:
+	// never sent. Many calls may be under way at once; none waits for another's confirmation.
+	Publish(ctx context.Context, m *Message) error
+
+	// Subscribe declares the queue and its bindings, and starts to consume. When it returns, what is published from
+	// then on reaches the queue. The context bounds the call, not the consumer.
+	Subscribe(ctx context.Context, q Queue) (Consumer, error)
+
+	// Queues lists the queues that exist with their counts, those of other programs included where the broker can
+	// tell.
+	Queues(ctx context.Context) ([]QueueInfo, error)
+
+	// Ready reports whether the broker can be published to now.
+	Ready(ctx context.Context) error
+
+	// Close ends consumers (their deliveries in work go back to the queue unless they are settled before the context
+	// ends), waits for confirmations under way, and closes connections.
+	Close(ctx context.Context) error
+}
+
+// A Message is what travels: a body, its properties, and where it goes.
+type Message struct {
+	Exchange   string // empty: the bus's exchange
+	RoutingKey string // the topic
+
+	ID            string // the event's id
+	Type          string // the event's name
+	ContentType   string
+	Timestamp     time.Time
+	CorrelationID string
+	Priority      uint8         // 0 to 9
+	Expiration    time.Duration // 0: none. What expires in a queue is dead-lettered as "expired"
+	Transient     bool          // not written to disk by the broker
+	Mandatory     bool          // ErrUnroutable when no queue is bound
+	Headers       map[string]string
+	Body          []byte
+}
+
+// A Queue is what a subscription reads from.
+type Queue struct {
+	Name      string
+	Bindings  []Binding
+	Durable   bool // survives the broker and its consumers; otherwise it goes with its consumer
+	Exclusive bool // one consumer, this connection's
+	AutoAck   bool // the broker forgets a delivery when it is sent: at most once
+	Prefetch  int  // deliveries not yet settled at a time, at least 1
+}
+
+// A Binding sends what is published to an exchange under a matching key to a queue. Pattern is a topic or an AMQP
+// topic pattern: "*" is one word, "#" any number.
+type Binding struct {
+	Exchange string // empty: the bus's exchange
+	Pattern  string
+}
+
+// A Consumer reads one queue. After a broker's restart, a closed channel or a deleted queue it declares and consumes
+// again by itself.
+type Consumer interface {
+	// Deliveries yields at most Queue.Prefetch unsettled deliveries at a time, in the queue's order. It is closed
+	// after Close.
+	Deliveries() <-chan Delivery
+	// Close stops the flow, and returns when no more deliveries will come. What was delivered can still be settled
+	// until the driver closes. A queue that is not durable is removed.
+	Close(ctx context.Context) error
+}
+
+// A Delivery is one message from a queue, to be settled exactly once: later calls do nothing. A delivery whose
+// connection is gone cannot be settled; the broker delivers it again.
+type Delivery interface {
+	Message() *Message
+	// Attempt is 1 for the first delivery of this message to this queue, and counts Retry and broker redeliveries.
+	Attempt() int
+	// Ack removes it from the queue.
+	Ack() error
+	// Requeue gives it back, to be delivered again at once, here or elsewhere.
+	Requeue() error
+	// Retry has it delivered to this queue alone again after the delay, with Attempt one higher. It returns when the broker
+	// has taken that over; the consumer's prefetch window is free meanwhile.
+	Retry(ctx context.Context, delay time.Duration) error
+}
+
+// QueueInfo is a queue as the broker sees it.
+type QueueInfo struct {
+	Name      string
+	Topic     string // the binding pattern, where it is known
+	Exchange  string
+	Messages  int64 // ready to be delivered
+	Consumers int64
+}

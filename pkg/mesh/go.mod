@@ -1,0 +1,3 @@
+module github.com/bannou-mesh/bannou/pkg/mesh
+
+go 1.26

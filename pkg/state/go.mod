@@ -1,0 +1,3 @@
+module github.com/bannou-mesh/bannou/pkg/state
+
+go 1.26

@@ -1,0 +1,3 @@
+module github.com/bannou-mesh/bannou/tools
+
+go 1.26
