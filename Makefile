@@ -1,0 +1,72 @@
+# Everything a developer does here. `make` alone lists the targets.
+
+SHELL   := /bin/sh
+BIN     := $(CURDIR)/.bin
+MODULES := events pkg/bus pkg/state pkg/mesh services cmd integration
+GO      ?= go
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS := -s -w -X main.version=$(VERSION)
+
+# Modules whose tests need no server besides what they start in their own process.
+LIBRARIES := $(filter-out integration,$(MODULES))
+
+.DEFAULT_GOAL := help
+.PHONY: help build run test race bench generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## build bin/bannou
+	@mkdir -p bin
+	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/bannou ./cmd/bannou
+
+run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS are passed on
+	@exec ./bin/bannou serve $(ARGS)
+
+test: deps build ## run all tests, those against real RabbitMQ, Redis and MySQL included
+	@for m in $(LIBRARIES); do echo "== $$m"; $(GO) -C $$m test ./... || exit 1; done
+	@echo "== tools"; GOWORK=off $(GO) -C tools test ./...
+	@# One package after another: each starts its own servers, and they share the machine.
+	@echo "== integration"; $(GO) -C integration test -count=1 -p 1 -timeout 10m ./...
+
+race: ## run the tests of the libraries and services under the race detector
+	@for m in $(LIBRARIES); do echo "== $$m (race)"; CGO_ENABLED=1 $(GO) -C $$m test -race ./... || exit 1; done
+
+bench: deps build ## measure beside the raw libraries; writes the tables in docs/
+	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
+
+generate: .bin/oapi-codegen ## write all generated code anew
+	GOWORK=off $(GO) -C tools run ./eventgen -schemas ../events/schemas -out ../events
+	PATH="$(BIN):$$PATH" $(GO) -C services generate ./...
+
+generate-check: generate ## fail when generated code is not what the schemas give
+	@git diff --exit-code -- events services || { echo "generated code is stale: run 'make generate' and commit"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard -- events services)" || { echo "'make generate' wrote files that git does not know:"; git ls-files --others --exclude-standard -- events services; exit 1; }
+
+lint: .bin/golangci-lint ## vet and lint every module
+	@for m in $(MODULES); do echo "== $$m"; (cd $$m && $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml ./...) || exit 1; done
+
+tidy-check: ## fail when a go.mod or go.sum is not tidy
+	@for m in $(MODULES) tools; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
+
+standalone: ## build and vet every module without the workspace
+	@for m in $(MODULES) tools; do echo "== $$m"; GOWORK=off $(GO) -C $$m build ./... && GOWORK=off $(GO) -C $$m vet ./... || exit 1; done
+
+deps: ## install RabbitMQ, Redis and MariaDB for the tests, or say what to install
+	@./tools/install-servers
+
+compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
+	docker compose -f compose/compose.yaml up --build --detach --wait
+
+compose-down: ## stop what compose-up started and remove its data
+	docker compose -f compose/compose.yaml down --volumes
+
+compose-test: ## run the end-to-end test against the Compose suite, then take it down
+	./compose/test
+
+clean: ## remove what builds and runs leave behind
+	rm -rf bin .bin .bannou
+
+.bin/%: tools/go.mod tools/go.sum
+	GOBIN=$(BIN) GOWORK=off $(GO) -C tools install tool
+	@touch $(BIN)/*
