@@ -1,0 +1,207 @@
+package imports
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// root is the path that every module of this repository begins with.
+const root = "github.com/bannou-mesh/bannou/"
+
+// A rule says what packages below some path may import of this repository. Everything it does not allow is refused;
+// the standard library and other people's modules are the modules' own business, unless the rule says so.
+type rule struct {
+	of     string   // packages it is about: a path below root, with everything under it
+	may    []string // what they may import: paths below root; "x/..." is x and everything under it
+	stdlib bool     // and of the world outside, only the standard library
+	why    string
+}
+
+// The table. The most specific `of` decides.
+var table = []rule{
+	{of: "events", stdlib: true,
+		why: "the contracts are what every program may depend on, so they depend on nothing"},
+
+	{of: "pkg/bus", may: []string{"pkg/bus/internal/..."},
+		why: "the bus is useful without the rest of Bannou, and generic over events"},
+	{of: "pkg/bus/internal", may: []string{"pkg/bus/internal/..."},
+		why: "internals serve the package above them, never the other way round"},
+	{of: "pkg/bus/memorybus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
+		why: "a driver knows its library and no other driver"},
+	{of: "pkg/bus/rabbitbus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
+		why: "a driver knows its library and no other driver"},
+	{of: "pkg/bus/bustest", may: []string{"pkg/bus"},
+		why: "one suite for all drivers cannot know one of them"},
+
+	{of: "pkg/state", may: []string{"pkg/state/internal/..."},
+		why: "state is useful without the rest of Bannou"},
+	{of: "pkg/state/internal", may: []string{"pkg/state", "pkg/state/internal/..."},
+		why: "what the SQL engines share speaks the language of the library"},
+	{of: "pkg/state/memorystate", may: []string{"pkg/state", "pkg/state/internal/..."},
+		why: "a driver knows its library and no other driver"},
+	{of: "pkg/state/redisstate", may: []string{"pkg/state", "pkg/state/internal/..."},
+		why: "a driver knows its library and no other driver"},
+	{of: "pkg/state/sqlitestate", may: []string{"pkg/state", "pkg/state/internal/..."},
+		why: "a driver knows its library and no other driver"},
+	{of: "pkg/state/mysqlstate", may: []string{"pkg/state", "pkg/state/internal/..."},
+		why: "a driver knows its library and no other driver"},
+	{of: "pkg/state/statetest", may: []string{"pkg/state"},
+		why: "one suite for all drivers cannot know one of them"},
+
+	{of: "pkg/mesh", may: []string{"pkg/mesh/internal/..."},
+		why: "the mesh asks for state and a bus through small interfaces of its own"},
+	{of: "pkg/mesh/internal", may: []string{"pkg/mesh/internal/..."},
+		why: "internals serve the package above them, never the other way round"},
+	{of: "pkg/mesh/meshtest", may: []string{"pkg/mesh"},
+		why: "a test package knows its own library only"},
+
+	{of: "services/problem", why: "the form of an error depends on no service"},
+	{of: "services/egress", why: "what a node may reach is decided without knowing who asks"},
+	{of: "services/jsonbody", may: []string{"services/problem"},
+		why: "reading a body depends on no service"},
+	{of: "services/host", may: []string{"services/problem"},
+		why: "the host runs any service, so it knows none"},
+	{of: "services/membership", may: []string{"events", "pkg/bus", "pkg/mesh", "pkg/state"},
+		why: "membership joins the three libraries, and no driver: the node's configuration picks those"},
+	{of: "services/messaging", may: service("messaging"), why: siblings},
+	{of: "services/state", may: service("state"), why: siblings},
+	{of: "services/mesh", may: service("mesh"), why: siblings},
+
+	{of: "cmd", may: []string{"cmd/...", "events", "services/...",
+		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus",
+		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
+		"pkg/mesh"},
+		why: "the command wires everything, and is the only place that names concrete drivers"},
+
+	{of: "integration", may: []string{"..."},
+		why: "end-to-end tests may look anywhere; nobody may look at them"},
+}
+
+const siblings = "a service reaches another through the mesh or the bus, or it could never move to another node"
+
+func service(name string) []string {
+	return []string{"events", "pkg/bus", "pkg/mesh", "pkg/state", "services/" + name + "/...",
+		"services/host", "services/problem", "services/egress", "services/jsonbody", "services/membership"}
+}
+
+type listed struct {
+	ImportPath                         string
+	Imports, TestImports, XTestImports []string
+}
+
+// TestImportTable reads the imports of every package in the workspace and holds them against the table.
+func TestImportTable(t *testing.T) {
+	packages := list(t)
+	require.Greater(t, len(packages), 20, "go list found too few packages for this test to mean anything")
+	for _, p := range packages {
+		of := strings.TrimPrefix(p.ImportPath, root)
+		r, ok := ruleFor(of)
+		if !ok {
+			t.Errorf("%s has no rule in the import table: add one, with its reason", of)
+			continue
+		}
+		for _, i := range p.Imports {
+			if ours, is := strings.CutPrefix(i, root); is {
+				if isTestPackage(ours) && !isTestPackage(of) && !strings.HasPrefix(of, "integration") {
+					t.Errorf("%s imports %s: only tests import a test package", of, ours)
+				} else if !allowed(r, ours) {
+					t.Errorf("%s imports %s: not allowed, because %s", of, ours, r.why)
+				}
+			} else if r.stdlib && strings.Contains(strings.Split(i, "/")[0], ".") {
+				t.Errorf("%s imports %s: only the standard library is allowed, because %s", of, i, r.why)
+			}
+		}
+		for _, i := range append(p.TestImports, p.XTestImports...) {
+			if ours, is := strings.CutPrefix(i, root); is && strings.HasPrefix(ours, "integration") && !strings.HasPrefix(of, "integration") {
+				t.Errorf("the tests of %s import %s: nobody imports integration", of, ours)
+			}
+		}
+	}
+}
+
+// TestRulesNameWhatExists keeps the table from outliving the packages it speaks of.
+func TestRulesNameWhatExists(t *testing.T) {
+	var all []string
+	for _, p := range list(t) {
+		all = append(all, strings.TrimPrefix(p.ImportPath, root))
+	}
+	for _, r := range table {
+		found := strings.HasSuffix(r.of, "/internal")
+		for _, p := range all {
+			found = found || under(p, r.of)
+		}
+		require.True(t, found, "the import table has a rule for %s, which does not exist", r.of)
+	}
+}
+
+// TestTableRefuses shows that the table can fail: each of these imports is one that design forbids.
+func TestTableRefuses(t *testing.T) {
+	for _, c := range []struct{ of, imports string }{
+		{"events", "pkg/bus"},
+		{"pkg/bus", "events"},
+		{"pkg/bus", "pkg/state"},
+		{"pkg/bus/rabbitbus", "pkg/bus/memorybus"},
+		{"pkg/state", "pkg/state/mysqlstate"},
+		{"pkg/state/statetest", "pkg/state/memorystate"},
+		{"pkg/mesh", "pkg/bus"},
+		{"services/state", "services/messaging"},
+		{"services/state", "pkg/state/redisstate"},
+		{"services/host", "services/mesh"},
+		{"cmd/bannou", "integration/servers"},
+		{"cmd/bannou", "pkg/bus/bustest"},
+	} {
+		r, ok := ruleFor(c.of)
+		require.True(t, ok, c.of)
+		require.False(t, allowed(r, c.imports), "%s may import %s", c.of, c.imports)
+	}
+}
+
+func ruleFor(p string) (best rule, found bool) {
+	for _, r := range table {
+		if under(p, r.of) && (!found || len(r.of) > len(best.of)) {
+			best, found = r, true
+		}
+	}
+	return best, found
+}
+
+func allowed(r rule, imported string) bool {
+	for _, m := range r.may {
+		below, all := strings.CutSuffix(m, "...")
+		if m == imported || m == "..." || all && under(imported, strings.TrimSuffix(below, "/")) {
+			return true
+		}
+	}
+	return false
+}
+
+func under(p, dir string) bool { return p == dir || strings.HasPrefix(p, dir+"/") }
+
+func isTestPackage(p string) bool { return strings.HasSuffix(path.Base(p), "test") }
+
+func list(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,TestImports,XTestImports", root+"...")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	require.NoError(t, err, "go list: %s", &stderr)
+	var packages []listed
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return packages
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		packages = append(packages, p)
+	}
+}
