@@ -1,0 +1,45 @@
+package state
+
+import "fmt"
+
+// A Query asks for the values that match Filter, in the order of Sort.
+type Query struct {
+	Filter Filter
+	Sort   []Sort // the first decides, the next breaks its ties; ties that remain are in key order
+	Limit  int    // at most so many; 0: all
+	Offset int    // leave out so many at the beginning
+}
+
+// A Sort is one member to order by.
+//
+// Values of different types are in MongoDB's order: missing and null alike first, then numbers, strings (by code
+// point), objects, arrays, booleans. Objects are ties of each other, and so are arrays: a path does not enter arrays.
+type Sort struct {
+	Field      string // a dotted path
+	Descending bool
+}
+
+// MaxSorts is how many members one query may be ordered by.
+const MaxSorts = 8
+
+// Validate checks what does not depend on an engine; every error is a *FilterError.
+func (q Query) Validate() error {
+	if q.Limit < 0 {
+		return &FilterError{Reason: "the limit is negative; 0 means all"}
+	}
+	if q.Offset < 0 {
+		return &FilterError{Reason: "the offset is negative"}
+	}
+	if len(q.Sort) > MaxSorts {
+		return &FilterError{Reason: fmt.Sprintf("a query is sorted by at most %d members", MaxSorts)}
+	}
+	for _, s := range q.Sort {
+		if s.Field == "" {
+			return &FilterError{Reason: "a sort needs the member to sort by"}
+		}
+		if _, err := ParsePath(s.Field); err != nil {
+			return err
+		}
+	}
+	return nil
+}
