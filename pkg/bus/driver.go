@@ -29,6 +29,10 @@ type Driver interface {
 	// tell.
 	Queues(ctx context.Context) ([]QueueInfo, error)
 
+	// DeleteQueue removes a queue of that name with what is in it, and ends its consumers. A queue that does not exist
+	// is no error. (Subscription.Remove of a durable subscription needs it.)
+	DeleteQueue(ctx context.Context, name string) error
+
 	// Ready reports whether the broker can be published to now.
 	Ready(ctx context.Context) error
 
