@@ -1,0 +1,82 @@
+// Package config is what a node can be told, and where it is told it: flags, environment, a YAML file, defaults.
+//
+// The order of precedence is: flag, then BANNOU_* variable, then the YAML file, then the default. Every setting has all
+// three names, and they follow from one another: --messaging-retry-delay-ms is BANNOU_MESSAGING_RETRY_DELAY_MS is
+// messaging.retryDelayMs in the file.
+package config
+
+import (
+	"time"
+)
+
+// Config is everything that `bannou serve` can be told. Its tags are the flags' help, defaults and variables; the key in
+// the YAML file follows from the flag's place (see key).
+type Config struct {
+	Listen       string        `default:"127.0.0.1:3500" help:"Address to serve HTTP on."`
+	Insecure     bool          `help:"Accept that whoever reaches a listen address beyond loopback may use this node: it asks for no password."`
+	Services     []string      `default:"all" help:"Services to run: all, or a list of messaging, state, mesh."`
+	AppID        string        `name:"app-id" default:"bannou" help:"Name that this node's instances share in the mesh."`
+	InstanceID   string        `name:"instance-id" help:"Name of this instance in the mesh. Default: a random one."`
+	Advertise    string        `help:"host:port at which other nodes reach this one. Default: the listen address, or the host's name when that is a wildcard."`
+	DataDir      string        `name:"data-dir" default:"./.bannou" help:"Folder of the embedded storage."`
+	DrainTimeout time.Duration `name:"drain-timeout" default:"15s" help:"How long requests in flight may take to finish at shutdown."`
+	DaprEnabled  bool          `name:"dapr-enabled" help:"Not available: this node runs without Dapr. true is an error at start."`
+
+	UseNativeMessaging string `name:"use-native-messaging" hidden:"" help:"true or false: the native or the Dapr backend for messaging."`
+	UseNativeState     string `name:"use-native-state" hidden:"" help:"true or false: the native or the Dapr backend for state."`
+	UseNativeMesh      string `name:"use-native-mesh" hidden:"" help:"true or false: the native or the Dapr backend for the mesh."`
+
+	Log       Log       `embed:"" prefix:"log-"`
+	Egress    Egress    `embed:"" prefix:"egress-"`
+	Messaging Messaging `embed:"" prefix:"messaging-"`
+	State     State     `embed:"" prefix:"state-"`
+	Mesh      Mesh      `embed:"" prefix:"mesh-"`
+}
+
+// Log says what is logged and how.
+type Log struct {
+	Level  string `default:"info" enum:"debug,info,warn,error" help:"Least level to log: debug, info, warn, error."`
+	Format string `default:"text" enum:"text,json" help:"Form of the log on standard error: text or json."`
+}
+
+// Egress says where this node may send requests on behalf of others.
+type Egress struct {
+	Allow []string `help:"Networks (CIDR) beside loopback that callbacks and registered endpoints may lie in, such as 10.0.0.0/8."`
+}
+
+// Messaging configures the bus.
+type Messaging struct {
+	Backend            string   `default:"memory" help:"Broker: memory, or rabbitmq (alias: masstransit)."`
+	RabbitMQURLs       []string `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
+	QueueType          string   `name:"queue-type" default:"classic" enum:"classic,quorum" help:"Type of durable RabbitMQ queues: classic or quorum."`
+	Exchange           string   `default:"bannou" help:"Topic exchange that events are published to."`
+	DeadLetterExchange string   `name:"dead-letter-exchange" default:"bannou-dlx" help:"Topic exchange that dead letters go to."`
+	PrefetchCount      int      `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`
+	RetryMaxAttempts   int      `name:"retry-max-attempts" default:"3" help:"Delayed redeliveries of a failing event before it is dead-lettered; 0 for none."`
+	RetryDelayMs       int      `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
+	ConnectionDelayMs  int      `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
+}
+
+// State configures the stores.
+type State struct {
+	Backend  string           `default:"native" help:"Implementation of state: native."`
+	RedisURL string           `name:"redis-url" help:"Redis as redis://user:password@host:port/db. Without it, its stores are in memory."`
+	MySQLDSN string           `name:"mysql-dsn" help:"MySQL or MariaDB as user:password@tcp(host:port)/database. Without it, its stores are in SQLite."`
+	Stores   map[string]Store `kong:"-"`
+}
+
+// Store configures one store; only in the YAML file, under state.stores.NAME. A store of that name replaces the default.
+type Store struct {
+	Backend        string   `koanf:"backend"`
+	KeyPrefix      string   `koanf:"keyPrefix"`
+	DefaultTTL     int      `koanf:"defaultTtl"` // seconds
+	TableName      string   `koanf:"tableName"`
+	Indexes        []string `koanf:"indexes"`
+	PublishChanges bool     `koanf:"publishChanges"`
+}
+
+// Mesh configures calls between services.
+type Mesh struct {
+	Backend           string        `default:"native" help:"Implementation of the mesh: native."`
+	HeartbeatInterval time.Duration `name:"heartbeat-interval" default:"30s" help:"How often this node reports that it lives."`
+}

@@ -1,0 +1,157 @@
+package config_test
+
+import (
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/config"
+)
+
+type flags struct {
+	File config.File `name:"config"`
+	config.Config
+}
+
+// parse reads settings as `bannou serve` does.
+func parse(t *testing.T, args ...string) (flags, error) {
+	t.Helper()
+	var f flags
+	p, err := kong.New(&f, kong.Name("bannou"), kong.DefaultEnvars("BANNOU"), kong.Writers(io.Discard, io.Discard))
+	require.NoError(t, err)
+	if _, err := p.Parse(args); err != nil {
+		return f, err
+	}
+	if f.State.Stores, err = f.File.Stores(); err != nil {
+		return f, err
+	}
+	return f, f.Resolve()
+}
+
+func file(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "bannou.yaml")
+	require.NoError(t, os.WriteFile(name, []byte(text), 0o600))
+	return name
+}
+
+func TestDefaultsAreTheEmbeddedNode(t *testing.T) {
+	f, err := parse(t)
+	require.NoError(t, err)
+	require.Equal(t, "127.0.0.1:3500", f.Listen)
+	require.Equal(t, []string{"messaging", "state", "mesh"}, f.Services)
+	require.Equal(t, "memory", f.Messaging.Backend)
+	require.Equal(t, 15*time.Second, f.DrainTimeout)
+	stores := f.AllStores()
+	require.Len(t, stores, 13)
+	require.Equal(t, "memory", stores["auth"].Backend)
+	require.Equal(t, "sqlite", stores["accounts"].Backend)
+}
+
+// A setting has one value, and everyone must be able to say which of the four it is.
+func TestFlagBeatsVariableBeatsFileBeatsDefault(t *testing.T) {
+	name := file(t, "messaging:\n  prefetchCount: 20\n  retryDelayMs: 21\n  retryMaxAttempts: 22\nappId: from-file\n")
+	t.Setenv("BANNOU_MESSAGING_PREFETCH_COUNT", "30")
+	t.Setenv("BANNOU_MESSAGING_RETRY_DELAY_MS", "31")
+	f, err := parse(t, "--config", name, "--messaging-prefetch-count", "40")
+	require.NoError(t, err)
+	require.Equal(t, 40, f.Messaging.PrefetchCount, "flag")
+	require.Equal(t, 31, f.Messaging.RetryDelayMs, "variable")
+	require.Equal(t, 22, f.Messaging.RetryMaxAttempts, "file")
+	require.Equal(t, "from-file", f.AppID, "file")
+	require.Equal(t, "bannou", f.Messaging.Exchange, "default")
+}
+
+func TestFileHoldsListsAndStores(t *testing.T) {
+	name := file(t, `
+services: [state, mesh]
+egress:
+  allow: [10.0.0.0/8, "fd00::/8"]
+state:
+  redisUrl: redis://localhost:6379
+  stores:
+    accounts: {backend: sqlite, tableName: people, indexes: [email], publishChanges: true}
+    scores: {backend: redis, keyPrefix: s, defaultTtl: 60}
+`)
+	f, err := parse(t, "--config", name)
+	require.NoError(t, err)
+	require.Equal(t, []string{"state", "mesh"}, f.Services)
+	require.Equal(t, []string{"10.0.0.0/8", "fd00::/8"}, f.Egress.Allow)
+	stores := f.AllStores()
+	require.Len(t, stores, 14)
+	require.Equal(t, config.Store{Backend: "sqlite", TableName: "people", Indexes: []string{"email"}, PublishChanges: true}, stores["accounts"])
+	require.Equal(t, config.Store{Backend: "redis", KeyPrefix: "s", DefaultTTL: 60}, stores["scores"])
+	require.Equal(t, "redis", stores["auth"].Backend, "the default stores follow the servers that are configured")
+}
+
+func TestVariableNamesTheFile(t *testing.T) {
+	t.Setenv("BANNOU_CONFIG", file(t, "appId: from-file\n"))
+	f, err := parse(t)
+	require.NoError(t, err)
+	require.Equal(t, "from-file", f.AppID)
+}
+
+func TestOldNamesOfTheBackends(t *testing.T) {
+	t.Setenv("BANNOU_MESSAGING_BACKEND", "masstransit")
+	t.Setenv("BANNOU_USE_NATIVE_MESSAGING", "true")
+	t.Setenv("BANNOU_USE_NATIVE_STATE", "true")
+	t.Setenv("BANNOU_USE_NATIVE_MESH", "true")
+	t.Setenv("BANNOU_DAPR_ENABLED", "false")
+	f, err := parse(t, "--messaging-rabbitmq-urls", "amqp://localhost")
+	require.NoError(t, err)
+	require.Equal(t, "rabbitmq", f.Messaging.Backend)
+}
+
+func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		env  [2]string
+		args []string
+		file string
+		want string
+	}{
+		{name: "unknown service", args: []string{"--services", "messaging,billing"}, want: `unknown service "billing": choose from messaging, state, mesh, or all`},
+		{name: "service twice", args: []string{"--services", "state,state"}, want: `service "state" is named twice`},
+		{name: "backend", args: []string{"--messaging-backend", "kafka"}, want: `messaging backend "kafka" is not one of this node's: choose memory or rabbitmq`},
+		{name: "no address", args: []string{"--messaging-backend", "rabbitmq"}, want: "needs an address: set --messaging-rabbitmq-urls"},
+		{name: "disagreement", env: [2]string{"BANNOU_USE_NATIVE_STATE", "false"}, want: "BANNOU_USE_NATIVE_STATE is false and BANNOU_STATE_BACKEND is native: they disagree"},
+		{name: "not a bool", env: [2]string{"BANNOU_USE_NATIVE_MESH", "maybe"}, want: `BANNOU_USE_NATIVE_MESH is "maybe": it is true or false`},
+		{name: "dapr", env: [2]string{"BANNOU_DAPR_ENABLED", "true"}, want: "this node runs without Dapr"},
+		{name: "beyond loopback", args: []string{"--listen", "0.0.0.0:3500"}, want: "beyond loopback"},
+		{name: "listen", args: []string{"--listen", "3500"}, want: `--listen "3500": write it as host:port`},
+		{name: "port", args: []string{"--listen", "localhost:99999"}, want: `port "99999" is not a number from 0 to 65535`},
+		{name: "advertise", args: []string{"--advertise", ":80"}, want: "a host is missing"},
+		{name: "network", args: []string{"--egress-allow", "10.0.0.1"}, want: `"10.0.0.1" is not a network`},
+		{name: "prefetch", args: []string{"--messaging-prefetch-count", "0"}, want: "choose from 1 to 65535"},
+		{name: "drain", args: []string{"--drain-timeout", "0s"}, want: "choose a positive duration"},
+		{name: "duration", args: []string{"--drain-timeout", "fast"}, want: "--drain-timeout"},
+		{name: "heartbeat", args: []string{"--mesh-heartbeat-interval", "2m"}, want: "choose from 1ms to 60s"},
+		{name: "redis scheme", args: []string{"--state-redis-url", "http://:secret@h"}, want: "the URL begins with redis://"},
+		{name: "no such file", args: []string{"--config", "nowhere.yaml"}, want: "cannot read the configuration file"},
+		{name: "not yaml", file: "a: [", want: "is not a YAML file of settings"},
+		{name: "unknown member", file: "messaging:\n  retryDelay: 5\n", want: "no setting is called messaging.retryDelay"},
+		{name: "a file in the file", file: "config: other.yaml\n", want: "no setting is called config"},
+		{name: "group for a value", file: "listen: {port: 1}\n", want: "no setting is called listen.port"},
+		{name: "store member", file: "state:\n  stores:\n    a: {backend: sqlite, ttl: 5}\n", want: "ttl"},
+		{name: "store backend", file: "state:\n  stores:\n    a: {backend: mongo}\n", want: `state.stores.a.backend is "mongo"`},
+		{name: "store address", file: "state:\n  stores:\n    a: {backend: redis}\n", want: "no address of it is set"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if c.env[0] != "" {
+				t.Setenv(c.env[0], c.env[1])
+			}
+			if c.file != "" {
+				c.args = append(c.args, "--config", file(t, c.file))
+			}
+			_, err := parse(t, c.args...)
+			require.ErrorContains(t, err, c.want)
+			require.NotContains(t, err.Error(), "secret")
+			require.NotContains(t, err.Error(), "\n", "one line")
+		})
+	}
+}

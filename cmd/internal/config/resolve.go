@@ -1,0 +1,199 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// AllServices are the services that this binary holds, in the order of the documentation.
+func AllServices() []string { return []string{"messaging", "state", "mesh"} }
+
+// Resolve checks the settings against each other and brings them into one form: Services is spelled out, aliases and the
+// true/false variants of the backend choices are gone.
+func (c *Config) Resolve() error {
+	return errors.Join(
+		c.resolveServices(),
+		c.resolveBackends(),
+		c.checkAddresses(),
+		c.checkNumbers(),
+		c.checkStores(),
+	)
+}
+
+func (c *Config) resolveServices() error {
+	if slices.Equal(c.Services, []string{"all"}) {
+		c.Services = AllServices()
+		return nil
+	}
+	seen := map[string]bool{}
+	for _, s := range c.Services {
+		if !slices.Contains(AllServices(), s) {
+			return fmt.Errorf("unknown service %q: choose from %s, or all", s, strings.Join(AllServices(), ", "))
+		}
+		if seen[s] {
+			return fmt.Errorf("service %q is named twice", s)
+		}
+		seen[s] = true
+	}
+	if len(c.Services) == 0 {
+		return fmt.Errorf("no service to run: choose from %s, or all", strings.Join(AllServices(), ", "))
+	}
+	return nil
+}
+
+// resolveBackends reconciles the two ways to choose a backend, which come from two stages of a migration from Dapr.
+func (c *Config) resolveBackends() error {
+	if c.Messaging.Backend == "masstransit" { // the proposal's name for the native RabbitMQ backend
+		c.Messaging.Backend = "rabbitmq"
+	}
+	messaging := c.Messaging.Backend
+	if messaging != "dapr" {
+		messaging = "native"
+	}
+	if c.DaprEnabled {
+		return errors.New("BANNOU_DAPR_ENABLED is true, and this node runs without Dapr: set it to false")
+	}
+	return errors.Join(
+		agree("MESSAGING", c.Messaging.Backend, messaging, c.UseNativeMessaging),
+		agree("STATE", c.State.Backend, c.State.Backend, c.UseNativeState),
+		agree("MESH", c.Mesh.Backend, c.Mesh.Backend, c.UseNativeMesh),
+		c.messagingBackend(),
+		only("state", c.State.Backend),
+		only("mesh", c.Mesh.Backend),
+	)
+}
+
+func agree(what, backend, kind, useNative string) error {
+	if useNative == "" {
+		return nil
+	}
+	native, err := strconv.ParseBool(useNative)
+	if err != nil {
+		return fmt.Errorf("BANNOU_USE_NATIVE_%s is %q: it is true or false", what, useNative)
+	}
+	if native != (kind != "dapr") {
+		return fmt.Errorf("BANNOU_USE_NATIVE_%s is %t and BANNOU_%s_BACKEND is %s: they disagree, remove one of them",
+			what, native, what, backend)
+	}
+	return nil
+}
+
+func (c *Config) messagingBackend() error {
+	switch c.Messaging.Backend {
+	case "memory":
+		return nil
+	case "rabbitmq":
+		if len(c.Messaging.RabbitMQURLs) == 0 {
+			return errors.New("messaging backend rabbitmq needs an address: set --messaging-rabbitmq-urls amqp://user:password@host:5672/")
+		}
+		return nil
+	default:
+		return fmt.Errorf("messaging backend %q is not one of this node's: choose memory or rabbitmq", c.Messaging.Backend)
+	}
+}
+
+func only(what, backend string) error {
+	if backend != "native" {
+		return fmt.Errorf("%s backend %q is not one of this node's: choose native", what, backend)
+	}
+	return nil
+}
+
+func (c *Config) checkAddresses() error {
+	var errs []error
+	if err := checkHostPort(c.Listen); err != nil {
+		errs = append(errs, fmt.Errorf("--listen %q: %w", c.Listen, err))
+	} else if !c.Insecure && !onLoopback(c.Listen) {
+		errs = append(errs, fmt.Errorf("--listen %s is beyond loopback, and whoever reaches it may use this node: listen on 127.0.0.1, or give --insecure where the network keeps strangers out", c.Listen))
+	}
+	if c.Advertise != "" {
+		host, _, err := net.SplitHostPort(c.Advertise)
+		if err == nil && host == "" {
+			err = errors.New("a host is missing")
+		}
+		if err == nil {
+			err = checkHostPort(c.Advertise)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("--advertise %q: %w", c.Advertise, err))
+		}
+	}
+	for _, n := range c.Egress.Allow {
+		if _, err := netip.ParsePrefix(n); err != nil {
+			errs = append(errs, fmt.Errorf("--egress-allow %q is not a network: write it as 10.0.0.0/8", n))
+		}
+	}
+	for _, u := range c.Messaging.RabbitMQURLs {
+		if err := checkURL(u, "amqp", "amqps"); err != nil {
+			errs = append(errs, fmt.Errorf("--messaging-rabbitmq-urls: %w", err))
+		}
+	}
+	if c.State.RedisURL != "" {
+		if err := checkURL(c.State.RedisURL, "redis", "rediss", "unix"); err != nil {
+			errs = append(errs, fmt.Errorf("--state-redis-url: %w", err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func onLoopback(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return false
+	}
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
+}
+
+func checkHostPort(address string) error {
+	_, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return errors.New("write it as host:port")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n > 65535 {
+		return fmt.Errorf("port %q is not a number from 0 to 65535", port)
+	}
+	return nil
+}
+
+// checkURL never repeats the address, which may hold a password.
+func checkURL(address string, schemes ...string) error {
+	u, err := url.Parse(address)
+	if err != nil {
+		return errors.New("not a URL")
+	}
+	if !slices.Contains(schemes, u.Scheme) {
+		return fmt.Errorf("the URL begins with %s://", strings.Join(schemes, ":// or "))
+	}
+	return nil
+}
+
+func (c *Config) checkNumbers() error {
+	for _, n := range []struct {
+		flag              string
+		value, least, max int
+	}{
+		{"--messaging-prefetch-count", c.Messaging.PrefetchCount, 1, 65535},
+		{"--messaging-retry-max-attempts", c.Messaging.RetryMaxAttempts, 0, 1000},
+		{"--messaging-retry-delay-ms", c.Messaging.RetryDelayMs, 1, 86_400_000},
+		{"--messaging-connection-retry-delay-ms", c.Messaging.ConnectionDelayMs, 1, 60_000},
+	} {
+		if n.value < n.least || n.value > n.max {
+			return fmt.Errorf("%s %d: choose from %d to %d", n.flag, n.value, n.least, n.max)
+		}
+	}
+	if c.DrainTimeout <= 0 {
+		return fmt.Errorf("--drain-timeout %s: choose a positive duration, such as 15s", c.DrainTimeout)
+	}
+	// Degraded after 60 s without a heartbeat: a longer interval would degrade a node that is well.
+	if c.Mesh.HeartbeatInterval <= 0 || c.Mesh.HeartbeatInterval.Seconds() > 60 {
+		return fmt.Errorf("--mesh-heartbeat-interval %s: choose from 1ms to 60s", c.Mesh.HeartbeatInterval)
+	}
+	return nil
+}
