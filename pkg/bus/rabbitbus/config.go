@@ -1,0 +1,156 @@
+package rabbitbus
+
+import (
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/bannou-mesh/bannou/pkg/bus"
+)
+
+// QueueType is the kind of RabbitMQ queue that durable subscriptions get.
+type QueueType string
+
+// The kinds of durable queue.
+const (
+	// Classic queues live on one node. They know priorities, and cost least.
+	Classic QueueType = "classic"
+	// Quorum queues are replicated over a cluster's nodes (RabbitMQ 3.10 or newer). They count redeliveries, and hand a
+	// delayed message over safely also when a node dies. They know no priorities before RabbitMQ 4.0.
+	Quorum QueueType = "quorum"
+)
+
+// Config is where the broker is and how the driver uses it. Only URLs is required.
+type Config struct {
+	// URLs are the broker's addresses, amqp:// or amqps:// (TLS), with user, password and virtual host, as the RabbitMQ
+	// URI specification has them: amqp://user:password@host:5672/vhost. Several are the nodes of one cluster; when one
+	// dies the next is tried.
+	URLs []string
+
+	// Exchange is the durable topic exchange for messages that name none. Default "bannou".
+	Exchange string
+	// DeadLetterExchange is the durable topic exchange where expired messages go. A queue of its name and "-store"
+	// keeps what is sent there under "dead-letter.#". Default "bannou-dlx".
+	DeadLetterExchange string
+	// QueueType is the kind of durable queues. Default Classic. An existing queue keeps its kind: to change this,
+	// delete the queues first.
+	QueueType QueueType
+
+	// RetryDelay is the pause before connecting again. It doubles with each failure in a row up to MaxRetryDelay; up to
+	// half of it is taken off at random, lest all programs return at once. Default 1 s.
+	RetryDelay time.Duration
+	// MaxRetryDelay bounds the pause. Default 60 s.
+	MaxRetryDelay time.Duration
+	// Heartbeat is how often an idle connection is probed, at least 1 s. A broker that is silent for three times as
+	// long is taken for dead. A heartbeat in a URL wins. Default 10 s.
+	Heartbeat time.Duration
+	// DialTimeout bounds one attempt to connect, handshake included. Default 10 s.
+	DialTimeout time.Duration
+
+	// ConnectionName is how RabbitMQ's listings show the connections, ".publish" or ".consume" added. Default "bannou".
+	ConnectionName string
+
+	// MaxMessageBytes bounds a body. RabbitMQ closes the channel, on which others wait, when a message is larger than its
+	// own limit, so this one must not be above the broker's max_message_size. Default 16 MiB, the default of RabbitMQ 4.
+	MaxMessageBytes int
+
+	// Logger is told of connections, their loss, and what could not be declared. Default: nothing is logged.
+	Logger *slog.Logger
+}
+
+// withDefaults returns the configuration that is in force.
+func (c Config) withDefaults() Config {
+	if c.Exchange == "" {
+		c.Exchange = "bannou"
+	}
+	if c.DeadLetterExchange == "" {
+		c.DeadLetterExchange = "bannou-dlx"
+	}
+	if c.QueueType == "" {
+		c.QueueType = Classic
+	}
+	if c.RetryDelay <= 0 {
+		c.RetryDelay = time.Second
+	}
+	if c.MaxRetryDelay <= 0 {
+		c.MaxRetryDelay = time.Minute
+	}
+	c.MaxRetryDelay = max(c.MaxRetryDelay, c.RetryDelay)
+	if c.Heartbeat <= 0 {
+		c.Heartbeat = 10 * time.Second
+	}
+	c.Heartbeat = max(c.Heartbeat, time.Second)
+	if c.DialTimeout <= 0 {
+		c.DialTimeout = 10 * time.Second
+	}
+	if c.ConnectionName == "" {
+		c.ConnectionName = "bannou"
+	}
+	if c.MaxMessageBytes <= 0 {
+		c.MaxMessageBytes = 16 << 20
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	return c
+}
+
+// check reports what New would not work with.
+func (c Config) check() error {
+	if len(c.URLs) == 0 {
+		return fmt.Errorf("%w: no RabbitMQ URL is given; name at least one, such as amqp://user:password@host:5672", bus.ErrInvalid)
+	}
+	for _, u := range c.URLs {
+		if _, err := amqp.ParseURI(u); err != nil {
+			return fmt.Errorf("%w: RabbitMQ URL %s: %s", bus.ErrInvalid, redactURL(u), redactText(err.Error(), u))
+		}
+	}
+	if c.QueueType != Classic && c.QueueType != Quorum {
+		return fmt.Errorf("%w: queue type %q; it is %q or %q", bus.ErrInvalid, c.QueueType, Classic, Quorum)
+	}
+	if c.Exchange == c.DeadLetterExchange {
+		return fmt.Errorf("%w: the exchange and the dead-letter exchange are both %q; they must differ", bus.ErrInvalid, c.Exchange)
+	}
+	return nil
+}
+
+// redactURL returns a URL that may be shown: without password, without query (which may name key files and tokens).
+func redactURL(raw string) string {
+	scheme, rest, found := strings.Cut(raw, "://")
+	if !found {
+		return "(not a URL)"
+	}
+	if i := strings.IndexAny(rest, "?#"); i >= 0 {
+		rest = rest[:i]
+	}
+	// The last @ ends the user's part, whatever the password is made of, also when it should have been escaped.
+	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
+		user, _, secret := strings.Cut(rest[:i], ":")
+		if secret {
+			user += ":***"
+		}
+		rest = user + rest[i:]
+	}
+	return scheme + "://" + rest
+}
+
+// redactText takes the secrets of a URL out of a message that another library wrote about it.
+func redactText(text, raw string) string {
+	text = strings.ReplaceAll(text, raw, redactURL(raw))
+	if u, err := url.Parse(raw); err == nil && u.User != nil {
+		if password, ok := u.User.Password(); ok && password != "" {
+			text = strings.ReplaceAll(text, password, "***")
+			text = strings.ReplaceAll(text, url.QueryEscape(password), "***")
+		}
+		return text
+	}
+	// The parser could not read it, and quotes the piece at which it failed: say only that it failed.
+	if _, rest, _ := strings.Cut(raw, "://"); strings.Contains(rest, "@") {
+		return "it cannot be parsed (is every special character of the password percent-encoded?)"
+	}
+	return text
+}

@@ -1,0 +1,2 @@
+// Package rabbitbus is RabbitMQ as a driver for package bus.
+package rabbitbus
