@@ -1,0 +1,5 @@
+// Package meshapi is the mesh service as its openapi.yaml describes it: requests, answers, the server's
+// stub and a client, all generated.
+package meshapi
+
+//go:generate oapi-codegen -config oapi-codegen.yaml ../openapi.yaml

@@ -1,0 +1,5 @@
+// Package messagingapi is the messaging service as its openapi.yaml describes it: requests, answers, the server's
+// stub and a client, all generated.
+package messagingapi
+
+//go:generate oapi-codegen -config oapi-codegen.yaml ../openapi.yaml

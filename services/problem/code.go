@@ -1,0 +1,67 @@
+package problem
+
+import "net/http"
+
+// A Code says what kind of problem it is. The set is closed, and a code never changes its meaning. It is a plain
+// string on the wire.
+type Code string
+
+// The codes, as the package comment explains them.
+const (
+	InvalidJSON        Code = "invalid_json"
+	InvalidMember      Code = "invalid_member"
+	MissingMember      Code = "missing_member"
+	BodyTooLarge       Code = "body_too_large"
+	ValueTooLarge      Code = "value_too_large"
+	KeyTooLong         Code = "key_too_long"
+	UnknownStore       Code = "unknown_store"
+	UnknownOperator    Code = "unknown_operator"
+	Unsupported        Code = "unsupported"
+	CallbackNotAllowed Code = "callback_not_allowed"
+	HostNotAllowed     Code = "host_not_allowed"
+	CrossOrigin        Code = "cross_origin"
+	NotFound           Code = "not_found"
+	MethodNotAllowed   Code = "method_not_allowed"
+	Conflict           Code = "conflict"
+	Unroutable         Code = "unroutable"
+	NoEndpoint         Code = "no_endpoint"
+	Unavailable        Code = "unavailable"
+	OutcomeUnknown     Code = "outcome_unknown"
+	Timeout            Code = "timeout"
+	Internal           Code = "internal"
+)
+
+// Codes lists every code, in the order of the package comment.
+func Codes() []Code {
+	return []Code{
+		InvalidJSON, InvalidMember, MissingMember, BodyTooLarge, ValueTooLarge, KeyTooLong, UnknownStore,
+		UnknownOperator, Unsupported, CallbackNotAllowed, HostNotAllowed, CrossOrigin, NotFound, MethodNotAllowed,
+		Conflict, Unroutable, NoEndpoint, Unavailable, OutcomeUnknown, Timeout, Internal,
+	}
+}
+
+// Status is the HTTP status that goes with the code.
+func (c Code) Status() int {
+	switch c {
+	case InvalidJSON, InvalidMember, MissingMember, KeyTooLong, UnknownOperator, Unsupported:
+		return http.StatusBadRequest
+	case CallbackNotAllowed, HostNotAllowed, CrossOrigin:
+		return http.StatusForbidden
+	case UnknownStore, NotFound:
+		return http.StatusNotFound
+	case MethodNotAllowed:
+		return http.StatusMethodNotAllowed
+	case Conflict:
+		return http.StatusConflict
+	case BodyTooLarge, ValueTooLarge:
+		return http.StatusRequestEntityTooLarge
+	case Unroutable:
+		return http.StatusUnprocessableEntity
+	case NoEndpoint, Unavailable:
+		return http.StatusServiceUnavailable
+	case OutcomeUnknown, Timeout:
+		return http.StatusGatewayTimeout
+	default:
+		return http.StatusInternalServerError
+	}
+}

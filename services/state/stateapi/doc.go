@@ -1,0 +1,5 @@
+// Package stateapi is the state service as its openapi.yaml describes it: requests, answers, the server's
+// stub and a client, all generated.
+package stateapi
+
+//go:generate oapi-codegen -config oapi-codegen.yaml ../openapi.yaml
