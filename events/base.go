@@ -1,0 +1,43 @@
+package events
+
+import "time"
+
+// An Event is what a topic carries: a pointer to one of this package's event types.
+type Event interface {
+	// EventName returns the name of the type, which travels as the type property of the message.
+	EventName() string
+
+	// Stamp gives the event an id and a time unless it has its own; see [Base.Stamp].
+	Stamp(id string, at time.Time) (eventID string, timestamp time.Time)
+}
+
+// Base is what every event has. It is embedded, so that its members stand beside the event's own in the JSON object.
+// Both may be left empty: whoever publishes stamps the event.
+type Base struct {
+	// EventID identifies the event, and is the id of the message that carries it. A UUID, version 7 when Bannou makes it.
+	EventID string `json:"eventId"`
+
+	// Timestamp is when the event happened, in UTC.
+	Timestamp time.Time `json:"timestamp"`
+}
+
+// Stamp sets the id and the time that the event does not have yet, and returns those that it has then. An event that is
+// published a second time thus keeps its identity, and a receiver can tell that it has seen it. The time is made UTC.
+func (b *Base) Stamp(id string, at time.Time) (eventID string, timestamp time.Time) {
+	if b.EventID == "" {
+		b.EventID = id
+	}
+	if b.Timestamp.IsZero() {
+		b.Timestamp = at
+	}
+	// Round drops the monotonic clock, which does not travel: the event equals what its receiver decodes.
+	b.Timestamp = b.Timestamp.Round(0).UTC()
+	return b.EventID, b.Timestamp
+}
+
+// A Subscription says that a service listens to a topic.
+type Subscription struct {
+	Topic   string // as "account.deleted"
+	Handler string // the service and what it does, as "auth.invalidate-sessions": no two services share one, so neither do they share a queue
+	Event   string // the name of the event's type, as "AccountDeletedEvent"
+}
