@@ -1,0 +1,3 @@
+// Package sqlstate is what the SQL engines of package state share: composing statements with bound values, turning
+// filters and sorts into conditions by a Dialect, checking table names, making ETags and migrating tables.
+package sqlstate
