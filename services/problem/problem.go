@@ -99,9 +99,17 @@ func From(err error) *Problem {
 	return New(Internal, "the node failed to do this; its log says why under the request's id").Because(err)
 }
 
+// An Observer is a http.ResponseWriter that wants to know the problem it answers with, for its log.
+type Observer interface {
+	ObserveProblem(p *Problem)
+}
+
 // Write answers with the problem that err is, as From finds it. The instance is the response's X-Request-Id.
 func Write(w http.ResponseWriter, err error) {
 	answer := *From(err)
+	if o, ok := w.(Observer); ok {
+		o.ObserveProblem(&answer)
+	}
 	answer.Instance = w.Header().Get("X-Request-Id")
 	body, marshalErr := json.Marshal(answer)
 	if marshalErr != nil { // strings and integers only: encoding/json replaces what is not UTF-8
