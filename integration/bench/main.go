@@ -1,0 +1,93 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// suites are the packages with benchmarks in pairs, by their module.
+func suites() []suite {
+	return []suite{
+		{title: "The bus in memory, beside Watermill's gochannel", module: "pkg/bus", packages: []string{"./memorybus"}},
+		{title: "The bus on RabbitMQ, beside amqp091-go", module: "integration", packages: []string{"./bus"}},
+		{title: "State, beside the drivers underneath", module: "integration", packages: []string{"./state"}},
+		{title: "State on SQLite, beside database/sql", module: "pkg/state", packages: []string{"./sqlitestate"}},
+		{title: "The mesh, beside net/http", module: "pkg/mesh", packages: []string{"."}},
+	}
+}
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) error {
+	root := flag.String("root", "..", "the repository's root")
+	out := flag.String("out", "../docs/benchmarks.md", "the page to write")
+	rounds := flag.Int("rounds", 5, "runs of each benchmark, at least 3")
+	length := flag.Duration("length", time.Second, "length of each run")
+	flag.Parse()
+	if *rounds < 3 {
+		return errors.New("-rounds: a median needs at least 3")
+	}
+
+	var page strings.Builder
+	fmt.Fprintf(&page, heading, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU(), processor(), *rounds)
+	node, err := measureNode(ctx, *root, 11)
+	if err != nil {
+		return err
+	}
+	node.write(&page)
+	for _, s := range suites() {
+		results, err := s.run(ctx, *root, *rounds, *length)
+		if err != nil {
+			return err
+		}
+		writeTable(&page, s.title, results)
+	}
+	return os.WriteFile(*out, []byte(page.String()), 0o644) //nolint:gosec // a page for everyone
+}
+
+const heading = `# Benchmarks
+
+Written by ` + "`make bench`" + ` on %s with %s on %d cores (%s), servers and clients sharing them. Each figure is the
+median of %d runs, ours and the raw library's in turn. A ratio above 1 means that we are faster than what is underneath.
+
+`
+
+func processor() string {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return runtime.GOARCH
+	}
+	for line := range strings.Lines(string(info)) {
+		if name, value, found := strings.Cut(line, ":"); found && strings.TrimSpace(name) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return runtime.GOARCH
+}
+
+// output runs a command and returns what it prints; what it complains of goes to standard error.
+func output(ctx context.Context, folder, name string, args ...string) (string, error) {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = folder
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", fmt.Errorf("%s %s: %w\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out), nil
+}

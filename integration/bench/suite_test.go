@@ -1,0 +1,25 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTableOfWhatGoTestPrints(t *testing.T) {
+	printed := `goos: linux
+BenchmarkGet/redis/64/raw-2      	   10000	     40000 ns/op	     120 B/op	       3 allocs/op
+BenchmarkGet/redis/64/bannou-2   	   20000	     20000 ns/op	     200 B/op	       5 allocs/op
+BenchmarkOnlyOurs/bannou-2       	   20000	       200 ns/op
+PASS`
+	var results []*result
+	for range 3 {
+		results = collect(results, printed)
+	}
+	require.Len(t, results, 2)
+	require.Len(t, results[0].raw, 3)
+	var page strings.Builder
+	writeTable(&page, "State", results[:1])
+	require.Contains(t, page.String(), "| Get/redis/64 | 40.0 µs | 20.0 µs | 2.00 | 3 / 5 |")
+}
