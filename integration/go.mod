@@ -1,14 +1,20 @@
 module github.com/bannou-mesh/bannou/integration
 
-go 1.26
+go 1.26.0
 
 require (
-	github.com/bannou-mesh/bannou/cmd v0.0.0
-	github.com/bannou-mesh/bannou/events v0.0.0
-	github.com/bannou-mesh/bannou/pkg/bus v0.0.0
-	github.com/bannou-mesh/bannou/pkg/mesh v0.0.0
-	github.com/bannou-mesh/bannou/pkg/state v0.0.0
-	github.com/bannou-mesh/bannou/services v0.0.0
+	github.com/go-sql-driver/mysql v1.10.1
+	github.com/rabbitmq/amqp091-go v1.16.0
+	github.com/redis/go-redis/v9 v9.23.0
+	github.com/stretchr/testify v1.12.1
+)
+
+require (
+	filippo.io/edwards25519 v1.2.0 // indirect
+	github.com/cespare/xxhash/v2 v2.3.0 // indirect
+	go.uber.org/atomic v1.12.0 // indirect
+	go.yaml.in/yaml/v3 v3.0.6 // indirect
+	golang.org/x/sys v0.49.0 // indirect
 )
 
 replace (
