@@ -1,2 +1,24 @@
 // Package state keeps JSON values by key, with optimistic concurrency, in Redis, MySQL, SQLite or memory.
+//
+// A Factory is configured with named stores, each kept by one driver (redisstate, mysqlstate, sqlitestate,
+// memorystate). A program opens a store by name and with the type of its values, and cannot tell which engine keeps it:
+//
+//	accounts, err := state.Open[Account](ctx, factory, "accounts")
+//	etag, err := accounts.Save(ctx, "a-1", Account{Name: "Ada"})
+//	etag, err = accounts.TrySave(ctx, "a-1", changed, etag) // ErrConflict if somebody was faster
+//
+// All engines pass one conformance suite, package statetest. What holds on each of them:
+//
+//   - Every change of a key is one atomic step. Compare-and-set (TrySave, TryDelete) is linear per key; concurrent
+//     unconditional saves all succeed.
+//   - An ETag is never used twice for a key, not after a delete, not after an expiry, and not for equal content.
+//   - A save sets the key's expiry or keeps it, as asked (Expiry). An expired key is gone at once, for every method.
+//   - Transact makes all its changes or none, also when one of its conditions fails.
+//   - Numbers survive to the digit. With T = jsontext.Value a store passes JSON through without looking into numbers;
+//     the engine may change insignificant white space and, on MySQL 8, the order of members.
+//   - A stored value that cannot be read is ErrCorrupt, never an absent key.
+//   - A write that was sent and not answered is ErrOutcomeUnknown. It is never repeated behind the caller's back.
+//
+// What engines do differently is declared: queries (OpenQueryable) exist on MySQL and SQLite; a Transact on Redis needs
+// keys that share a hash tag.
 package state

@@ -38,7 +38,8 @@ type Engine interface {
 	Exists(ctx context.Context, keys []string) ([]bool, error)
 
 	// Apply carries out the changes independently of each other, each one atomically, in as few round trips as the
-	// engine allows, and returns one Outcome per change, in order. The error is for a failure of the whole call.
+	// engine allows, and returns one Outcome per change, in order. A key appears at most once. The error is for a
+	// failure of the whole call.
 	Apply(ctx context.Context, changes []Change) ([]Outcome, error)
 
 	// Transact carries out all changes or none. When a condition fails nothing is changed, the error is nil, and
@@ -85,7 +86,7 @@ type Change struct {
 	Key    string
 	Delete bool
 	Value  []byte // JSON; for saves
-	Expiry Expiry // for saves
+	Expiry Expiry // for saves; Keep, Never or a duration: Store has replaced the zero value
 	When   Condition
 	ETag   string // for IfETag
 }
@@ -96,7 +97,9 @@ type Outcome struct {
 	Done bool
 	// Conflict is true when the condition did not hold. Then nothing was changed.
 	Conflict bool
-	ETag     string // of the value saved
-	Version  int64  // of the value saved
-	Err      error  // of this change alone; only from Apply
+	// Absent is true when Conflict is and the key does not exist.
+	Absent  bool
+	ETag    string // of the value saved
+	Version int64  // of the value saved
+	Err     error  // of this change alone; only from Apply
 }

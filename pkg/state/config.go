@@ -1,0 +1,134 @@
+package state
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"go.opentelemetry.io/otel/metric"
+)
+
+// Limits that hold on every engine, so that a store can move from one to another.
+const (
+	MaxKeyBytes   = 255
+	MaxValueBytes = 4 << 20 // of JSON
+	MaxBulkKeys   = 1000
+	MaxPageSize   = 1000
+)
+
+// A StoreConfig describes one store.
+type StoreConfig struct {
+	// Name is how programs ask for the store: lower-case letters, digits and dashes, 1 to 64 of them, the first a letter.
+	Name string
+
+	// Backend is the driver that keeps it: "memory", "sqlite", "redis" or "mysql".
+	Backend string
+
+	// KeyPrefix sets the store's keys apart on Redis, as "{prefix}:{key}". Default: Name.
+	KeyPrefix string
+
+	// DefaultTTL is the expiry of saves that do not ask for another. Zero: such saves keep the expiry the key has, and
+	// new keys never expire.
+	DefaultTTL time.Duration
+
+	// TableName is the table on SQL engines. Several stores may share one. Default: "state_entries".
+	TableName string
+
+	// Indexes are the dotted paths of members that queries filter and sort by, for SQL engines to index.
+	Indexes []string
+
+	// PublishChanges makes the factory call Options.OnChange after every change of this store.
+	PublishChanges bool
+}
+
+// Options are the parts of a Factory that all its stores share. The zero value is usable.
+type Options struct {
+	// Logger receives slow operations. Default: none.
+	Logger *slog.Logger
+
+	// MeterProvider receives the metrics bannou.state.operations, bannou.state.errors and bannou.state.duration.
+	// Default: none.
+	MeterProvider metric.MeterProvider
+
+	// OnChange is called after each change of a store that has PublishChanges, by the goroutine that made the change
+	// and before its call returns. It must be safe for concurrent use.
+	OnChange func(ctx context.Context, c Changed)
+
+	// SlowOperation is the duration from which an operation is logged as slow. Default: one second. Negative: never.
+	SlowOperation time.Duration
+}
+
+// The values of Changed.Operation.
+const (
+	OperationSave   = "save"
+	OperationDelete = "delete"
+)
+
+// Changed tells of one change that was made.
+type Changed struct {
+	Store     string
+	Key       string
+	Operation string // OperationSave or OperationDelete
+	ETag      string // of the value saved; empty for a delete
+}
+
+// withDefaults fills in what was left empty and checks the rest.
+func (c StoreConfig) withDefaults() (StoreConfig, error) {
+	if c.KeyPrefix == "" {
+		c.KeyPrefix = c.Name
+	}
+	if c.TableName == "" {
+		c.TableName = "state_entries"
+	}
+	switch {
+	case !validStoreName(c.Name):
+		return c, fmt.Errorf("%w: store name %q: use 1 to 64 lower-case letters, digits and dashes, the first a letter", ErrInvalid, c.Name)
+	case len(c.KeyPrefix) > MaxKeyBytes || !utf8.ValidString(c.KeyPrefix) || strings.ContainsRune(c.KeyPrefix, 0):
+		return c, fmt.Errorf("%w: store %q: the key prefix must be at most %d bytes of UTF-8 without NUL", ErrInvalid, c.Name, MaxKeyBytes)
+	case !validTableName(c.TableName):
+		return c, fmt.Errorf("%w: store %q: table name %q: use 1 to 48 lower-case letters, digits and underscores, the first a letter", ErrInvalid, c.Name, c.TableName)
+	case c.DefaultTTL < 0:
+		return c, fmt.Errorf("%w: store %q: the default TTL is negative", ErrInvalid, c.Name)
+	}
+	if _, err := Expiry(0).resolve(c.DefaultTTL); err != nil {
+		return c, fmt.Errorf("store %q: default TTL: %w", c.Name, err)
+	}
+	return c, nil
+}
+
+func validStoreName(s string) bool { return validName(s, 64, '-') }
+
+func validTableName(s string) bool { return validName(s, 48, '_') }
+
+func validName(s string, most int, also byte) bool {
+	if s == "" || len(s) > most || s[0] < 'a' || s[0] > 'z' {
+		return false
+	}
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != also {
+			return false
+		}
+	}
+	return true
+}
+
+// checkPrefixes refuses two stores of one backend whose keys could meet: "a" with key "b:c" is "a:b" with key "c".
+func checkPrefixes(stores []StoreConfig) error {
+	for i, a := range stores {
+		for _, b := range stores[i+1:] {
+			if a.Backend != b.Backend {
+				continue
+			}
+			p, q := a.KeyPrefix+":", b.KeyPrefix+":"
+			if strings.HasPrefix(p, q) || strings.HasPrefix(q, p) {
+				return fmt.Errorf("%w: stores %q and %q: the key prefixes %q and %q overlap; give one of them another prefix",
+					ErrInvalid, a.Name, b.Name, a.KeyPrefix, b.KeyPrefix)
+			}
+		}
+	}
+	return nil
+}
