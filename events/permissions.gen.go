@@ -49,11 +49,11 @@ type PermissionsEndpoint struct {
 	Path string `json:"path"`
 
 	// Any one of these suffices. Nobody may call an endpoint without any.
-	Permissions []PermissionsEndpointPermissionsItem `json:"permissions"`
+	Permissions []PermissionsRequirement `json:"permissions"`
 }
 
-// PermissionsEndpointPermissionsItem is a role, and the states that the session must be in besides.
-type PermissionsEndpointPermissionsItem struct {
+// PermissionsRequirement is a role, and the states that the session must be in besides.
+type PermissionsRequirement struct {
 	// The role that the session must have.
 	Role string `json:"role"`
 

@@ -1,6 +1,7 @@
 package schema
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -48,7 +49,8 @@ var (
 	handlerName = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 	typeName    = regexp.MustCompile(`^[A-Z][A-Za-z0-9]*$`)
 	memberName  = regexp.MustCompile(`^[a-z][A-Za-z0-9]*$`)
-	errorLine   = regexp.MustCompile(`^yaml: line (\d+): `)
+	errorLine   = regexp.MustCompile(`(?s)^yaml: line (\d+): (.*)$`)
+	parserError = regexp.MustCompile(`^did not find expected (<|node content|'-'|key|',')|^found (undefined|duplicate|incompatible) `)
 )
 
 // A reader reads one file. Every method notes mistakes and goes on with what can be made of the rest.
@@ -95,7 +97,7 @@ func (r *reader) file(content []byte) *File {
 
 // parse returns the root of the one document in content, nil if there is none.
 func (r *reader) parse(content []byte) *yaml.Node {
-	dec := yaml.NewDecoder(strings.NewReader(string(content)))
+	dec := yaml.NewDecoder(bytes.NewReader(content))
 	var doc, more yaml.Node
 	err := dec.Decode(&doc)
 	if errors.Is(err, io.EOF) || err == nil && (len(doc.Content) == 0 || doc.Content[0].Tag == "!!null") {
@@ -110,15 +112,26 @@ func (r *reader) parse(content []byte) *yaml.Node {
 		}
 	}
 	if err != nil {
-		line, message := 1, strings.TrimPrefix(err.Error(), "yaml: ")
-		if m := errorLine.FindStringSubmatch(err.Error()); m != nil {
-			line, _ = strconv.Atoi(m[1])
-			message = err.Error()[len(m[0]):]
-		}
-		r.errs.Add(Pos{r.path, max(line, 1)}, "not YAML: %s", message)
+		line, message := place(err)
+		line = min(line, 1+bytes.Count(bytes.TrimSuffix(content, []byte("\n")), []byte("\n"))) // the end of the file is no line
+		r.errs.Add(Pos{r.path, line}, "not YAML: %s", message)
 		return nil
 	}
 	return doc.Content[0]
+}
+
+// place takes the line out of an error of the YAML package, which gives it in its text only: counted from 1 when the scanner
+// fails, from 0 when the parser does, and not at all on the first line.
+func place(err error) (line int, message string) {
+	m := errorLine.FindStringSubmatch(err.Error())
+	if m == nil {
+		return 1, strings.TrimPrefix(err.Error(), "yaml: ")
+	}
+	line, _ = strconv.Atoi(m[1])
+	if parserError.MatchString(m[2]) {
+		line++
+	}
+	return line, m[2]
 }
 
 func (r *reader) topics(n *yaml.Node) {
