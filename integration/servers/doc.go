@@ -7,7 +7,7 @@
 // There are two kinds. A shared server is started by the first test of a binary that asks for it and serves all of them; each call gives a
 // part that no other test sees: a virtual host of RabbitMQ, a numbered database of Redis, a database of MySQL.
 //
-//	func TestMain(m *testing.M) { servers.Main(m) }
+//	func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 //
 //	func TestOrders(t *testing.T) {
 //		broker := servers.RabbitMQ(t) // broker.URL names a virtual host of this test alone

@@ -159,8 +159,11 @@ func (r *RedisServer) database(ctx context.Context) (part *RedisServer, release 
 		if err != nil {
 			return nil, nil, fmt.Errorf("look into database %d of %s: %w", db, r.name, err)
 		}
-		if !empty {
-			continue // its claim stays: somebody else's keys
+		if !empty { // somebody's keys
+			if err := claims.Del(ctx, claimKey(db)).Err(); err != nil {
+				return nil, nil, fmt.Errorf("give back database %d of %s: %w", db, r.name, err)
+			}
+			continue
 		}
 		return redisAt(r.part(), options), func(ctx context.Context) error { return releaseRedis(ctx, options) }, nil
 	}

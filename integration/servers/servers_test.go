@@ -3,6 +3,7 @@ package servers_test
 import (
 	"context"
 	"database/sql"
+	"os"
 	"testing"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
-func TestMain(m *testing.M) { servers.Main(m) }
+func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 
 // TestAllStartTogether measures what the first test of every binary waits for.
 func TestAllStartTogether(t *testing.T) {

@@ -52,16 +52,16 @@ func (o *once[S]) close() error {
 	return o.server.Close()
 }
 
-// Main runs the tests of a binary, closes the shared servers they have used, and exits. It is the body of TestMain:
+// Main runs the tests of a binary, closes the shared servers they have used, and returns the exit code. It is the body of TestMain:
 //
-//	func TestMain(m *testing.M) { servers.Main(m) }
-func Main(m *testing.M) {
+//	func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+func Main(m *testing.M) int {
 	code := m.Run()
 	if err := Close(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = max(code, 1)
 	}
-	os.Exit(code)
+	return code
 }
 
 // Close closes the shared servers of this process, all at once. It is for a TestMain that does more than Main; the next test that asks for a shared
