@@ -1,0 +1,40 @@
+package sqlstate
+
+import (
+	"database/sql"
+	"errors"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+)
+
+// InOrder puts the records found into the order of the keys asked for, with an absent record for each that is missing.
+func InOrder(keys []string, found []state.Record) []state.Record {
+	byKey := make(map[string]state.Record, len(found))
+	for _, r := range found {
+		byKey[r.Key] = r
+	}
+	records := make([]state.Record, len(keys))
+	for i, key := range keys {
+		records[i] = byKey[key]
+		records[i].Key = key
+	}
+	return records
+}
+
+// PresentInOrder reads the keys found, to the end, and says for each one asked for whether it is among them.
+func PresentInOrder(keys []string, rows *sql.Rows) (_ []bool, err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	found := make(map[string]bool, len(keys))
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return nil, err
+		}
+		found[key] = true
+	}
+	present := make([]bool, len(keys))
+	for i, key := range keys {
+		present[i] = found[key]
+	}
+	return present, rows.Err()
+}

@@ -1,0 +1,149 @@
+package sqlitestate
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+// Config says where the file is. Only Path is needed.
+type Config struct {
+	// Path is the database file. It and its folder are created, for the owner alone, when they are absent.
+	Path string
+
+	// Readers is how many reads may run at once. Default: 4. Each reader caches up to 1 MiB of the file.
+	Readers int
+
+	// SweepInterval is how often expired rows are removed from the file; they are invisible from the moment they
+	// expire. Default: one minute.
+	SweepInterval time.Duration
+
+	// Logger hears of failed sweeps. Default: none.
+	Logger *slog.Logger
+}
+
+// A Driver is one SQLite file. It is a state.Driver, and safe for concurrent use.
+type Driver struct {
+	cfg    Config
+	writer *sql.DB // one connection, so that changes come one after another
+	reader *sql.DB
+
+	mu     sync.Mutex
+	tables map[string]*table
+	closed bool
+
+	stop context.CancelFunc
+	done chan struct{} // closed when the sweeper has ended
+}
+
+var _ state.Driver = (*Driver)(nil)
+
+// New opens the file, and creates it when it is absent. Its error says in one sentence what is wrong with the path.
+func New(cfg Config) (*Driver, error) {
+	if cfg.Readers <= 0 {
+		cfg.Readers = 4
+	}
+	if cfg.SweepInterval <= 0 {
+		cfg.SweepInterval = time.Minute
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	writer, reader, err := openFile(cfg.Path, cfg.Readers)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d := &Driver{cfg: cfg, writer: writer, reader: reader, tables: map[string]*table{}, stop: stop, done: make(chan struct{})}
+	go d.sweep(ctx)
+	return d, nil
+}
+
+// Backend returns "sqlite".
+func (d *Driver) Backend() string { return "sqlite" }
+
+// Open creates the store's table when it is absent. Stores that share a table share its statements.
+func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	name := cfg.TableName
+	if err := sqlstate.CheckTable(name); err != nil {
+		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosed
+	}
+	t := d.tables[name]
+	if t == nil {
+		if err := migrate(ctx, d.writer, name); err != nil {
+			return nil, failure(ctx, err)
+		}
+		var err error
+		if t, err = prepareTable(ctx, d.writer, d.reader, name); err != nil {
+			return nil, failure(ctx, err)
+		}
+		d.tables[name] = t
+	}
+	return &engine{driver: d, table: t, store: cfg.Name}, nil
+}
+
+// Ready reads from the file.
+func (d *Driver) Ready(ctx context.Context) error {
+	var n int
+	if err := d.reader.QueryRowContext(ctx, "SELECT count(*) FROM sqlite_schema").Scan(&n); err != nil {
+		return failure(ctx, err)
+	}
+	return nil
+}
+
+// Close waits for the change under way, ends the sweeper and closes the file.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	tables := d.tables
+	d.mu.Unlock()
+
+	d.stop()
+	<-d.done
+	var errs []error
+	for _, t := range tables {
+		errs = append(errs, t.close())
+	}
+	return errors.Join(append(errs, d.reader.Close(), d.writer.Close())...)
+}
+
+// sweep removes expired rows until ctx ends.
+func (d *Driver) sweep(ctx context.Context) {
+	defer close(d.done)
+	tick := time.NewTicker(d.cfg.SweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		d.mu.Lock()
+		tables := make([]*table, 0, len(d.tables))
+		for _, t := range d.tables {
+			tables = append(tables, t)
+		}
+		d.mu.Unlock()
+		for _, t := range tables {
+			if err := t.sweep(ctx); err != nil && ctx.Err() == nil {
+				d.cfg.Logger.Warn("removing expired rows failed", "table", t.name, "error", err)
+			}
+		}
+	}
+}

@@ -1,0 +1,158 @@
+package sqlitestate
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+// An engine is one store: the rows of a table that have its name.
+type engine struct {
+	driver *Driver
+	table  *table
+	store  string
+}
+
+var (
+	_ state.Engine  = (*engine)(nil)
+	_ state.Querier = (*engine)(nil)
+)
+
+func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error) {
+	var rows *sql.Rows
+	var err error
+	now := time.Now().UnixMicro()
+	if len(keys) == 1 {
+		rows, err = e.table.get.QueryContext(ctx, e.store, keys[0], now)
+	} else {
+		var list []byte
+		if list, err = json.Marshal(keys); err != nil {
+			return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
+		}
+		rows, err = e.table.getMany.QueryContext(ctx, string(list), e.store, now)
+	}
+	if err != nil {
+		return nil, e.failure(ctx, err)
+	}
+	found, err := scanRecords(rows)
+	if err != nil {
+		return nil, e.failure(ctx, err)
+	}
+	return sqlstate.InOrder(keys, found), nil
+}
+
+func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
+	var rows *sql.Rows
+	var err error
+	now := time.Now().UnixMicro()
+	if len(keys) == 1 {
+		rows, err = e.table.exists.QueryContext(ctx, e.store, keys[0], now)
+	} else {
+		var list []byte
+		if list, err = json.Marshal(keys); err != nil {
+			return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
+		}
+		rows, err = e.table.existsMany.QueryContext(ctx, string(list), e.store, now)
+	}
+	if err != nil {
+		return nil, e.failure(ctx, err)
+	}
+	present, err := sqlstate.PresentInOrder(keys, rows)
+	if err != nil {
+		return nil, e.failure(ctx, err)
+	}
+	return present, nil
+}
+
+func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
+	return e.write(ctx, changes, false)
+}
+
+func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
+	return e.write(ctx, changes, true)
+}
+
+func (e *engine) Len(ctx context.Context) (int64, error) {
+	var n int64
+	if err := e.table.count.QueryRowContext(ctx, e.store, time.Now().UnixMicro()).Scan(&n); err != nil {
+		return 0, e.failure(ctx, err)
+	}
+	return n, nil
+}
+
+// Query evaluates the query in SQLite.
+func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, error) {
+	where, err := e.where(q.Filter)
+	if err != nil {
+		return nil, err
+	}
+	order, err := sqlstate.OrderBy(dialect{}, value, q.Sort, "e.key")
+	if err != nil {
+		return nil, err
+	}
+	limit := int64(-1) // all
+	if q.Limit > 0 {
+		limit = int64(q.Limit)
+	}
+	query := sqlstate.SQL("SELECT "+columns+" FROM "+e.table.name+" e WHERE @ ORDER BY @ LIMIT @ OFFSET @",
+		where, order, sqlstate.Bind(limit), sqlstate.Bind(q.Offset))
+	rows, err := e.table.reader.QueryContext(ctx, query.Text, query.Args...)
+	if err != nil {
+		return nil, e.failure(ctx, err)
+	}
+	records, err := scanRecords(rows)
+	if err != nil {
+		return nil, e.failure(ctx, err)
+	}
+	return records, nil
+}
+
+// Count evaluates the filter in SQLite.
+func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
+	where, err := e.where(f)
+	if err != nil {
+		return 0, err
+	}
+	query := sqlstate.SQL("SELECT count(*) FROM "+e.table.name+" e WHERE @", where)
+	var n int64
+	if err := e.table.reader.QueryRowContext(ctx, query.Text, query.Args...).Scan(&n); err != nil {
+		return 0, e.failure(ctx, err)
+	}
+	return n, nil
+}
+
+func (e *engine) where(f state.Filter) (sqlstate.Expr, error) {
+	matches, err := sqlstate.Where(dialect{}, value, f)
+	if err != nil {
+		return sqlstate.Expr{}, err
+	}
+	return sqlstate.SQL("e.store = @ AND (e.expires_at IS NULL OR e.expires_at > @) AND (@)",
+		sqlstate.Bind(e.store), sqlstate.Bind(time.Now().UnixMicro()), matches), nil
+}
+
+// scanRecords reads rows of columns to the end, and closes them.
+func scanRecords(rows *sql.Rows) (_ []state.Record, err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	var records []state.Record
+	for rows.Next() {
+		r := state.Record{Found: true}
+		var created, updated int64
+		var expires sql.NullInt64
+		if err := rows.Scan(&r.Key, &r.Value, &r.ETag, &r.Version, &created, &updated, &expires); err != nil {
+			return nil, err
+		}
+		r.CreatedAt, r.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
+		if expires.Valid {
+			r.ExpiresAt = time.UnixMicro(expires.Int64).UTC()
+		}
+		records = append(records, r)
+	}
+	return records, rows.Err()
+}

@@ -1,0 +1,103 @@
+package sqlitestate
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+// write makes changes in one transaction of the one writing connection, which is where every change of the file passes.
+// With together, a condition that does not hold undoes them all.
+func (e *engine) write(ctx context.Context, changes []state.Change, together bool) ([]state.Outcome, error) {
+	tx, err := e.table.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return nil, e.failure(ctx, err)
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	outcomes := make([]state.Outcome, len(changes))
+	conflict := false
+	now := time.Now()
+	for i := range changes {
+		if outcomes[i], err = e.change(ctx, tx, &changes[i], now); err != nil {
+			return nil, e.failure(ctx, fmt.Errorf("key %q: %w", changes[i].Key, err))
+		}
+		conflict = conflict || outcomes[i].Conflict
+	}
+	if together && conflict {
+		for i := range outcomes {
+			if !outcomes[i].Conflict {
+				outcomes[i] = state.Outcome{}
+			}
+		}
+		return outcomes, nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, e.failure(ctx, err) // Commit would say so too, but not that nothing was changed
+	}
+	if err := tx.Commit(); err != nil {
+		if errors.Is(err, sql.ErrTxDone) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return nil, e.failure(ctx, err) // the context ended before the commit began
+		}
+		return nil, fmt.Errorf("store %q: %w: %w", e.store, state.ErrOutcomeUnknown, err)
+	}
+	return outcomes, nil
+}
+
+// change makes one change within the transaction.
+func (e *engine) change(ctx context.Context, tx *sql.Tx, c *state.Change, now time.Time) (state.Outcome, error) {
+	if c.Delete {
+		return e.remove(ctx, tx, c, now)
+	}
+	var expires any
+	if ttl, ok := c.Expiry.TTL(); ok {
+		expires = now.Add(ttl).UnixMicro()
+	}
+	stmt := e.table.save
+	switch c.When {
+	case state.IfAbsent:
+		stmt = e.table.saveAbsent
+	case state.IfETag:
+		stmt = e.table.saveETag
+	}
+	outcome := state.Outcome{Done: true, ETag: sqlstate.NewETag()}
+	args := []any{e.store, c.Key, string(c.Value), outcome.ETag, now.UnixMicro(), expires, c.Expiry == state.Keep}
+	if c.When == state.IfETag {
+		args = append(args, c.ETag)
+	}
+	err := tx.StmtContext(ctx, stmt).QueryRowContext(ctx, args...).Scan(&outcome.Version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return e.refused(ctx, tx, c, now)
+	}
+	return outcome, err
+}
+
+func (e *engine) remove(ctx context.Context, tx *sql.Tx, c *state.Change, now time.Time) (state.Outcome, error) {
+	stmt, args := e.table.remove, []any{e.store, c.Key, now.UnixMicro()}
+	if c.When == state.IfETag {
+		stmt, args = e.table.removeETag, append(args, c.ETag)
+	}
+	result, err := tx.StmtContext(ctx, stmt).ExecContext(ctx, args...)
+	if err != nil {
+		return state.Outcome{}, err
+	}
+	n, err := result.RowsAffected()
+	if err == nil && n == 0 && c.When == state.IfETag {
+		return e.refused(ctx, tx, c, now)
+	}
+	return state.Outcome{Done: n > 0}, err
+}
+
+// refused is the outcome of a change whose condition did not hold.
+func (e *engine) refused(ctx context.Context, tx *sql.Tx, c *state.Change, now time.Time) (state.Outcome, error) {
+	var key string
+	err := tx.StmtContext(ctx, e.table.present).QueryRowContext(ctx, e.store, c.Key, now.UnixMicro()).Scan(&key)
+	if errors.Is(err, sql.ErrNoRows) {
+		return state.Outcome{Conflict: true, Absent: true}, nil
+	}
+	return state.Outcome{Conflict: true}, err
+}
