@@ -2,27 +2,340 @@ package rabbitbus
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
-// Driver is a RabbitMQ broker or cluster.
-type Driver struct{}
+// Driver is a RabbitMQ broker or cluster. It is safe for concurrent use.
+type Driver struct {
+	cfg        *Config
+	topology   *topology
+	delays     *delays
+	carriers   *carriers
+	publishing *link
+	consuming  *link
+	publisher  *publisher
+
+	wg sync.WaitGroup // the publisher's and the consumers' goroutines
+
+	mu        sync.Mutex
+	closing   bool
+	consumers map[*consumer]struct{}
+	tags      uint64
+	inFlight  int           // calls of Publish
+	idle      chan struct{} // closed when closing and inFlight is 0
+}
 
 var _ bus.Driver = (*Driver)(nil)
 
-// New makes a driver. It does not wait for the broker.
+// New makes a driver and begins to connect. It does not wait for the broker; it fails only over the configuration.
 func New(cfg Config) (*Driver, error) {
-	if err := cfg.withDefaults().check(); err != nil {
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	return &Driver{}, nil
+	d := &Driver{cfg: &cfg, consumers: map[*consumer]struct{}{}, idle: make(chan struct{})}
+	d.topology = newTopology(d.cfg)
+	d.delays = newDelays(d.topology)
+	d.publishing = newLink(d.cfg, "publish", d.declareAll)
+	d.consuming = newLink(d.cfg, "consume", d.declareBase)
+	d.carriers = newCarriers(d.consuming)
+	d.publisher = newPublisher(d.publishing, d.topology, d.restore)
+	d.publishing.start()
+	d.consuming.start()
+	d.wg.Go(d.publisher.run)
+	return d, nil
 }
 
-func (d *Driver) Backend() string                                                  { return "rabbitmq" }
-func (d *Driver) Publish(ctx context.Context, m *bus.Message) error                { return bus.ErrUnavailable }
-func (d *Driver) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, error) { return nil, bus.ErrUnavailable }
-func (d *Driver) Queues(ctx context.Context) ([]bus.QueueInfo, error)              { return nil, bus.ErrUnavailable }
-func (d *Driver) DeleteQueue(ctx context.Context, name string) error               { return bus.ErrUnavailable }
-func (d *Driver) Ready(ctx context.Context) error                                  { return bus.ErrUnavailable }
-func (d *Driver) Close(ctx context.Context) error                                  { return nil }
+// Backend is "rabbitmq".
+func (d *Driver) Backend() string { return "rabbitmq" }
+
+// declareBase prepares the connection for consuming; consumers declare their queues when they attach.
+func (d *Driver) declareBase(_ context.Context, _ *session, admin *amqp.Channel) error {
+	return d.topology.declareBase(admin)
+}
+
+// declareAll prepares the connection for publishing: the queues must exist before anything is published to them.
+func (d *Driver) declareAll(ctx context.Context, s *session, admin *amqp.Channel) error {
+	if err := d.topology.declareBase(admin); err != nil {
+		return err
+	}
+	return d.topology.declareDurable(ctx, s)
+}
+
+// restore declares everything again while connected, after somebody removed an exchange and with it all bindings.
+// Queues that belong to the consuming connection can be bound only there.
+func (d *Driver) restore(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := d.publishing.do(ctx, func(s *session, admin *amqp.Channel) error { return d.declareAll(ctx, s, admin) })
+	if err != nil {
+		d.cfg.Logger.Error("cannot declare exchanges and queues again", "error", err)
+	}
+	if s, _ := d.consuming.peek(); s == nil {
+		return // they are declared when it connects
+	}
+	for _, c := range d.active() {
+		if c.q.Durable {
+			continue
+		}
+		err := d.consuming.do(ctx, func(s *session, admin *amqp.Channel) error { return d.topology.declareQueue(s, admin, c.q) })
+		if err != nil {
+			d.cfg.Logger.Error("cannot bind a queue again", "queue", c.q.Name, "error", err)
+		}
+	}
+}
+
+// active lists the consumers.
+func (d *Driver) active() []*consumer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	list := make([]*consumer, 0, len(d.consumers))
+	for c := range d.consumers {
+		list = append(list, c)
+	}
+	return list
+}
+
+// Publish sends a message and returns nil when the broker has confirmed it: for a durable queue, when it is on disk.
+//
+// A message whose connection or channel is lost before the confirmation is sent again, with the same id, until ctx ends.
+// So consumers may see it twice, and messages that were under way together may change places. A message to an exchange
+// that does not exist has it declared as a durable topic exchange first. A nack, by a queue that is full or has lost its
+// node, is bus.ErrNotConfirmed; what the broker would never take is bus.ErrInvalid.
+func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
+	if err := checkMessage(m, d.cfg.MaxMessageBytes); err != nil {
+		return err
+	}
+	if !d.enter() {
+		return bus.ErrClosed
+	}
+	defer d.leave()
+	return d.publisher.publish(ctx, &outgoing{
+		exchange:   d.topology.exchange(m.Exchange),
+		key:        m.RoutingKey,
+		declare:    true,
+		mandatory:  m.Mandatory,
+		publishing: toPublishing(m),
+	})
+}
+
+// enter counts a call of Publish, unless the driver is closing.
+func (d *Driver) enter() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing {
+		return false
+	}
+	d.inFlight++
+	return true
+}
+
+func (d *Driver) leave() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.inFlight--
+	if d.closing && d.inFlight == 0 {
+		close(d.idle)
+	}
+}
+
+// Subscribe declares the queue and its bindings and starts to consume. A queue that exists with other arguments is
+// bus.ErrInvalid, with what to do; a broker that does not come by the end of ctx is bus.ErrUnavailable, and then nothing
+// stays behind but a durable queue, if it was declared by then.
+func (d *Driver) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, error) {
+	if err := checkQueue(&q); err != nil {
+		return nil, err
+	}
+	ready := make(chan error, 1)
+	c, err := d.register(q, ready)
+	if err != nil {
+		return nil, err
+	}
+	select {
+	case err = <-ready:
+	case <-c.ended:
+		err = bus.ErrClosed
+		select {
+		case err = <-ready:
+		default:
+		}
+	case <-ctx.Done():
+		c.cancel()
+		err = c.trouble()
+		if err == nil || errors.Is(err, errLost) {
+			_, err = d.consuming.peek()
+		}
+		if err == nil {
+			err = errors.New("the broker has not answered yet")
+		}
+		return nil, fmt.Errorf("subscribe to queue %q: %w: %w (%v)", q.Name, bus.ErrUnavailable, context.Cause(ctx), err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("subscribe to queue %q: %w", q.Name, err)
+	}
+	d.topology.remember(q)
+	return c, nil
+}
+
+// register starts a consumer.
+func (d *Driver) register(q bus.Queue, ready chan error) (*consumer, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing {
+		return nil, bus.ErrClosed
+	}
+	d.tags++
+	c := newConsumer(d, q, fmt.Sprintf("%s-%d", d.cfg.ConnectionName, d.tags))
+	d.consumers[c] = struct{}{}
+	d.wg.Go(func() {
+		c.run(ready)
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		delete(d.consumers, c)
+	})
+	return c, nil
+}
+
+// checkQueue reports what the broker would not take, and sets what is left out.
+func checkQueue(q *bus.Queue) error {
+	if q.Name == "" || len(q.Name) > maxShortString {
+		return fmt.Errorf("%w: queue name %q: it must have 1 to %d bytes", bus.ErrInvalid, q.Name, maxShortString)
+	}
+	for _, b := range q.Bindings {
+		if len(b.Pattern) > maxShortString || len(b.Exchange) > maxShortString {
+			return fmt.Errorf("%w: queue %q: a binding's exchange and pattern have at most %d bytes", bus.ErrInvalid, q.Name, maxShortString)
+		}
+	}
+	q.Prefetch = min(max(q.Prefetch, 1), 65_535)
+	return nil
+}
+
+// Queues lists the queues that this driver declared, and the dead-letter store, with the broker's counts. AMQP has no
+// question for the queues of others.
+func (d *Driver) Queues(ctx context.Context) ([]bus.QueueInfo, error) {
+	known := d.topology.durable()
+	for _, c := range d.active() {
+		if !c.q.Durable {
+			known = append(known, c.q)
+		}
+	}
+	known = append(known, bus.Queue{
+		Name:     d.topology.storeName(),
+		Bindings: []bus.Binding{{Exchange: d.cfg.DeadLetterExchange, Pattern: "dead-letter.#"}},
+	})
+	list := make([]bus.QueueInfo, 0, len(known))
+	for _, q := range known {
+		info, err := d.inspect(ctx, q)
+		switch {
+		case answered(err, amqp.NotFound):
+		case err != nil:
+			return nil, fmt.Errorf("list queues: %w", err)
+		default:
+			list = append(list, info)
+		}
+	}
+	return list, nil
+}
+
+// inspect asks for one queue, on the connection that may ask for exclusive ones.
+func (d *Driver) inspect(ctx context.Context, q bus.Queue) (bus.QueueInfo, error) {
+	info := bus.QueueInfo{Name: q.Name}
+	if len(q.Bindings) > 0 {
+		info.Topic, info.Exchange = q.Bindings[0].Pattern, d.topology.exchange(q.Bindings[0].Exchange)
+	}
+	for {
+		err := d.consuming.do(ctx, func(_ *session, admin *amqp.Channel) error {
+			found, err := admin.QueueDeclarePassive(q.Name, false, false, false, false, nil)
+			info.Messages, info.Consumers = int64(found.Messages), int64(found.Consumers)
+			return err
+		})
+		if !errors.Is(err, errLost) {
+			return info, err
+		}
+	}
+}
+
+// DeleteQueue removes a queue with what is in it, and with the delay queues that this driver made for it. Consumers of
+// the queue here end; those of other programs declare it again if they are such as ours.
+func (d *Driver) DeleteQueue(ctx context.Context, name string) error {
+	for _, c := range d.active() {
+		if c.q.Name == name {
+			if err := c.Close(ctx); err != nil {
+				return err
+			}
+		}
+	}
+	d.topology.forget(name)
+	for {
+		err := d.consuming.do(ctx, func(_ *session, admin *amqp.Channel) error {
+			_, err := admin.QueueDelete(name, false, false, false)
+			return err
+		})
+		if errors.Is(err, errLost) {
+			continue
+		}
+		if err != nil && !answered(err, amqp.NotFound) {
+			return fmt.Errorf("delete queue %q: %w", name, err)
+		}
+		return d.delays.drop(ctx, d.publishing, name)
+	}
+}
+
+// Ready reports whether the broker can be published to now: bus.ErrUnavailable with the reason if it is away, or takes
+// no messages because it is short of memory or disk.
+func (d *Driver) Ready(context.Context) error {
+	s, reason := d.publishing.peek()
+	if s == nil {
+		return fmt.Errorf("%w: RabbitMQ: %v", bus.ErrUnavailable, reason)
+	}
+	if blocked, why := s.blocked(); blocked != nil {
+		return fmt.Errorf("%w: RabbitMQ takes no messages: %s", bus.ErrUnavailable, why)
+	}
+	if !d.publisher.open() {
+		return fmt.Errorf("%w: RabbitMQ: the channel to publish on is being opened", bus.ErrUnavailable)
+	}
+	return nil
+}
+
+// Close ends consumers, waits for deliveries in work to be settled and for confirmations under way while ctx lasts, and
+// closes the connections; what is not settled by then goes back to its queue. A second call waits for the first.
+func (d *Driver) Close(ctx context.Context) error {
+	d.mu.Lock()
+	first := !d.closing
+	d.closing = true
+	if first && d.inFlight == 0 {
+		close(d.idle)
+	}
+	d.mu.Unlock()
+	consumers := d.active()
+	for _, c := range consumers {
+		c.cancel()
+	}
+	var unfinished error
+	for _, c := range consumers {
+		if err := c.Close(ctx); err != nil {
+			unfinished = err
+		}
+	}
+	if err := d.carriers.settledAll(ctx); err != nil {
+		unfinished = err
+	}
+	select {
+	case <-d.idle:
+	case <-ctx.Done():
+		unfinished = fmt.Errorf("messages under way were not confirmed: %w", context.Cause(ctx))
+	}
+	var both sync.WaitGroup
+	both.Go(func() { d.consuming.close(ctx) })
+	both.Go(func() { d.publishing.close(ctx) })
+	both.Wait()
+	d.wg.Wait()
+	return unfinished
+}

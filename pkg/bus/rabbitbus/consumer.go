@@ -1,0 +1,235 @@
+package rabbitbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/bannou-mesh/bannou/pkg/bus"
+)
+
+// consumer reads one queue, on one channel after another.
+type consumer struct {
+	d     *Driver
+	q     bus.Queue
+	tag   string
+	out   chan bus.Delivery
+	slots chan struct{} // taken by a delivery until it is settled
+
+	ctx    context.Context // ends when the consumer is to stop
+	cancel context.CancelFunc
+	ended  chan struct{}
+
+	mu     sync.Mutex
+	broken error // what keeps it from consuming, for who asks
+}
+
+var _ bus.Consumer = (*consumer)(nil)
+
+func newConsumer(d *Driver, q bus.Queue, tag string) *consumer {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &consumer{
+		d: d, q: q, tag: tag,
+		out:   make(chan bus.Delivery),
+		slots: make(chan struct{}, q.Prefetch),
+		ctx:   ctx, cancel: cancel,
+		ended: make(chan struct{}),
+	}
+}
+
+func (c *consumer) Deliveries() <-chan bus.Delivery { return c.out }
+
+// Close stops the consumer. What was fetched and not handed out goes back to the queue.
+func (c *consumer) Close(ctx context.Context) error {
+	c.cancel()
+	select {
+	case <-c.ended:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("stop consuming queue %q: %w; the broker notices when the connection ends", c.q.Name, context.Cause(ctx))
+	}
+}
+
+// run consumes until Close. It tells ready when it does for the first time, or that the broker will not have it.
+func (c *consumer) run(ready chan<- error) {
+	defer close(c.ended)
+	defer close(c.out)
+	pause := &backoff{first: 50 * time.Millisecond, most: 5 * time.Second}
+	for {
+		a, err := c.attach()
+		switch {
+		case c.ctx.Err() != nil:
+			if err == nil {
+				c.detach(a)
+			}
+			return
+		case err != nil && ready != nil && isRefusal(err):
+			ready <- err
+			return
+		case err != nil:
+			c.setBroken(err)
+			if !errors.Is(err, errLost) {
+				c.d.cfg.Logger.Error("cannot consume", "queue", c.q.Name, "error", err)
+			}
+		default:
+			c.setBroken(nil)
+			if ready != nil {
+				ready <- nil
+				ready = nil
+			}
+			since := time.Now()
+			c.deliver(a)
+			if c.ctx.Err() != nil {
+				c.detach(a)
+				return
+			}
+			a.carrier.left()
+			c.d.cfg.Logger.Warn("lost a consumer; declaring its queue and consuming again", "queue", c.q.Name)
+			if time.Since(since) > time.Second {
+				pause.reset()
+			}
+		}
+		if pause.sleep(c.ctx) != nil {
+			return
+		}
+	}
+}
+
+func (c *consumer) setBroken(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.broken = err
+}
+
+// trouble is what keeps the consumer from consuming, if anything.
+func (c *consumer) trouble() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.broken
+}
+
+// attachment is a consumer on a channel.
+type attachment struct {
+	carrier    *carrier
+	deliveries <-chan amqp.Delivery
+}
+
+// attach declares the queue and starts to consume it. It waits for a connection while the consumer is not stopped.
+func (c *consumer) attach() (attachment, error) {
+	var a attachment
+	err := c.d.consuming.serve(c.ctx, func(s *session, admin *amqp.Channel) error {
+		if err := c.d.topology.declareQueue(s, admin, c.q); err != nil {
+			return err
+		}
+		carrier, err := c.d.carriers.board(s, !c.q.Durable)
+		if err != nil {
+			return err
+		}
+		a = attachment{carrier: carrier}
+		// Not global, it is for the consumers that start after it; requests come one at a time, so this is only ours.
+		if err = carrier.ch.Qos(c.q.Prefetch, 0, false); err == nil {
+			alone := c.q.Durable && c.q.Exclusive // the queue stays, and only its consumer is exclusive
+			a.deliveries, err = carrier.ch.Consume(c.q.Name, c.tag, false, alone, false, false, nil)
+		}
+		if err != nil {
+			carrier.left()
+			if answered(err, amqp.AccessRefused) {
+				return fmt.Errorf("%w: queue %q has a consumer already, and it or this one is exclusive: %w", bus.ErrInvalid, c.q.Name, err)
+			}
+			return fmt.Errorf("consume queue %q: %w", c.q.Name, err)
+		}
+		return nil
+	})
+	return a, err
+}
+
+// deliver hands deliveries out until the consumer is stopped, or its channel or queue is gone.
+func (c *consumer) deliver(a attachment) {
+	for {
+		select {
+		case raw, ok := <-a.deliveries:
+			if !ok || !c.hand(a, raw) {
+				return
+			}
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
+
+// hand gives one delivery to whoever reads. It reports whether to go on.
+func (c *consumer) hand(a attachment, raw amqp.Delivery) bool {
+	a.carrier.delivered()
+	d := newDelivery(c, a.carrier, raw)
+	if c.q.AutoAck {
+		if d.acknowledgeEarly() != nil {
+			return false // not taken off the queue: it comes again
+		}
+		select {
+		case c.out <- d:
+			return true
+		case <-c.ctx.Done():
+			return false
+		}
+	}
+	select {
+	case c.slots <- struct{}{}:
+	case <-a.carrier.gone:
+		return false
+	case <-c.ctx.Done():
+		a.carrier.settled()
+		_ = raw.Nack(false, true)
+		return false
+	}
+	select {
+	case c.out <- d:
+		return true
+	case <-a.carrier.gone:
+	case <-c.ctx.Done():
+	}
+	_ = d.Requeue()
+	return false
+}
+
+// detach ends consuming on the broker, gives back what was fetched, and removes a queue that goes with its consumer.
+func (c *consumer) detach(a attachment) {
+	defer a.carrier.left()
+	ctx, cancel := context.WithCancel(c.d.consuming.ctx)
+	defer cancel()
+	go func() { // nothing is to be ended on a connection that is gone
+		defer cancel()
+		select {
+		case <-a.carrier.gone:
+		case <-ctx.Done():
+		}
+	}()
+	err := c.d.consuming.serve(ctx, func(s *session, admin *amqp.Channel) error {
+		if s != a.carrier.s || a.carrier.ch.IsClosed() {
+			return nil
+		}
+		if err := a.carrier.ch.Cancel(c.tag, false); err != nil {
+			return err
+		}
+		for raw := range a.deliveries {
+			_ = raw.Nack(false, true)
+		}
+		if !c.q.Durable && c.q.Exclusive {
+			_, err := admin.QueueDelete(c.q.Name, false, false, false)
+			return err
+		}
+		return nil
+	})
+	if ctx.Err() != nil {
+		return
+	}
+	if err == nil && !c.q.Durable && c.q.Exclusive {
+		err = c.d.delays.drop(ctx, c.d.publishing, c.q.Name)
+	}
+	if err != nil && !errors.Is(err, bus.ErrClosed) && !errors.Is(err, errLost) {
+		c.d.cfg.Logger.Warn("a consumer did not end cleanly", "queue", c.q.Name, "error", err)
+	}
+}
