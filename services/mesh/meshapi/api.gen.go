@@ -1633,56 +1633,56 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/deregister (the `DeregisterEndpoint` operationId).
-	DeregisterEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeregisterEndpointResponse, error)
+	DeregisterEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeregisterEndpointReply, error)
 
 	// DeregisterEndpointWithResponse Take an instance out
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/deregister (the `DeregisterEndpoint` operationId).
-	DeregisterEndpointWithResponse(ctx context.Context, body DeregisterEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*DeregisterEndpointResponse, error)
+	DeregisterEndpointWithResponse(ctx context.Context, body DeregisterEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*DeregisterEndpointReply, error)
 
 	// GetEndpointsWithBodyWithResponse List an app-id's instances
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/endpoints/get (the `GetEndpoints` operationId).
-	GetEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetEndpointsResponse, error)
+	GetEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetEndpointsReply, error)
 
 	// GetEndpointsWithResponse List an app-id's instances
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/endpoints/get (the `GetEndpoints` operationId).
-	GetEndpointsWithResponse(ctx context.Context, body GetEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetEndpointsResponse, error)
+	GetEndpointsWithResponse(ctx context.Context, body GetEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetEndpointsReply, error)
 
 	// ListEndpointsWithBodyWithResponse List all instances
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/endpoints/list (the `ListEndpoints` operationId).
-	ListEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListEndpointsResponse, error)
+	ListEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListEndpointsReply, error)
 
 	// ListEndpointsWithResponse List all instances
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/endpoints/list (the `ListEndpoints` operationId).
-	ListEndpointsWithResponse(ctx context.Context, body ListEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListEndpointsResponse, error)
+	ListEndpointsWithResponse(ctx context.Context, body ListEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListEndpointsReply, error)
 
 	// MeshHealthWithBodyWithResponse See how the mesh is
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/health (the `MeshHealth` operationId).
-	MeshHealthWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MeshHealthResponse, error)
+	MeshHealthWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MeshHealthReply, error)
 
 	// MeshHealthWithResponse See how the mesh is
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/health (the `MeshHealth` operationId).
-	MeshHealthWithResponse(ctx context.Context, body MeshHealthJSONRequestBody, reqEditors ...RequestEditorFn) (*MeshHealthResponse, error)
+	MeshHealthWithResponse(ctx context.Context, body MeshHealthJSONRequestBody, reqEditors ...RequestEditorFn) (*MeshHealthReply, error)
 
 	// HeartbeatWithBodyWithResponse Say that an instance is alive, and how it is
 	//
@@ -1691,7 +1691,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/heartbeat (the `Heartbeat` operationId).
-	HeartbeatWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HeartbeatResponse, error)
+	HeartbeatWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HeartbeatReply, error)
 
 	// HeartbeatWithResponse Say that an instance is alive, and how it is
 	//
@@ -1700,21 +1700,21 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/heartbeat (the `Heartbeat` operationId).
-	HeartbeatWithResponse(ctx context.Context, body HeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*HeartbeatResponse, error)
+	HeartbeatWithResponse(ctx context.Context, body HeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*HeartbeatReply, error)
 
 	// GetMappingsWithBodyWithResponse See which app-id each service is on
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/mappings (the `GetMappings` operationId).
-	GetMappingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetMappingsResponse, error)
+	GetMappingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetMappingsReply, error)
 
 	// GetMappingsWithResponse See which app-id each service is on
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/mappings (the `GetMappings` operationId).
-	GetMappingsWithResponse(ctx context.Context, body GetMappingsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetMappingsResponse, error)
+	GetMappingsWithResponse(ctx context.Context, body GetMappingsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetMappingsReply, error)
 
 	// RegisterEndpointWithBodyWithResponse Register an instance, or move it
 	//
@@ -1723,7 +1723,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/register (the `RegisterEndpoint` operationId).
-	RegisterEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterEndpointResponse, error)
+	RegisterEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterEndpointReply, error)
 
 	// RegisterEndpointWithResponse Register an instance, or move it
 	//
@@ -1732,7 +1732,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/register (the `RegisterEndpoint` operationId).
-	RegisterEndpointWithResponse(ctx context.Context, body RegisterEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterEndpointResponse, error)
+	RegisterEndpointWithResponse(ctx context.Context, body RegisterEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterEndpointReply, error)
 
 	// RouteWithBodyWithResponse Choose an instance of an app-id as the balancer does
 	//
@@ -1741,7 +1741,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/route (the `Route` operationId).
-	RouteWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RouteResponse, error)
+	RouteWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RouteReply, error)
 
 	// RouteWithResponse Choose an instance of an app-id as the balancer does
 	//
@@ -1750,77 +1750,77 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /mesh/route (the `Route` operationId).
-	RouteWithResponse(ctx context.Context, body RouteJSONRequestBody, reqEditors ...RequestEditorFn) (*RouteResponse, error)
+	RouteWithResponse(ctx context.Context, body RouteJSONRequestBody, reqEditors ...RequestEditorFn) (*RouteReply, error)
 
 	// CurrentConfigWithBodyWithResponse Read the configuration in force
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/config/current (the `CurrentConfig` operationId).
-	CurrentConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CurrentConfigResponse, error)
+	CurrentConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CurrentConfigReply, error)
 
 	// CurrentConfigWithResponse Read the configuration in force
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/config/current (the `CurrentConfig` operationId).
-	CurrentConfigWithResponse(ctx context.Context, body CurrentConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*CurrentConfigResponse, error)
+	CurrentConfigWithResponse(ctx context.Context, body CurrentConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*CurrentConfigReply, error)
 
 	// ConfigHistoryWithBodyWithResponse List earlier configurations
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/config/history (the `ConfigHistory` operationId).
-	ConfigHistoryWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfigHistoryResponse, error)
+	ConfigHistoryWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfigHistoryReply, error)
 
 	// ConfigHistoryWithResponse List earlier configurations
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/config/history (the `ConfigHistory` operationId).
-	ConfigHistoryWithResponse(ctx context.Context, body ConfigHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfigHistoryResponse, error)
+	ConfigHistoryWithResponse(ctx context.Context, body ConfigHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfigHistoryReply, error)
 
 	// RollbackConfigWithBodyWithResponse Make an earlier configuration a new version
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/config/rollback (the `RollbackConfig` operationId).
-	RollbackConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RollbackConfigResponse, error)
+	RollbackConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RollbackConfigReply, error)
 
 	// RollbackConfigWithResponse Make an earlier configuration a new version
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/config/rollback (the `RollbackConfig` operationId).
-	RollbackConfigWithResponse(ctx context.Context, body RollbackConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackConfigResponse, error)
+	RollbackConfigWithResponse(ctx context.Context, body RollbackConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackConfigReply, error)
 
 	// SetConfigWithBodyWithResponse Replace the configuration
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/config/set (the `SetConfig` operationId).
-	SetConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetConfigResponse, error)
+	SetConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetConfigReply, error)
 
 	// SetConfigWithResponse Replace the configuration
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/config/set (the `SetConfig` operationId).
-	SetConfigWithResponse(ctx context.Context, body SetConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*SetConfigResponse, error)
+	SetConfigWithResponse(ctx context.Context, body SetConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*SetConfigReply, error)
 
 	// GetServiceEndpointsWithBodyWithResponse List an app-id's instances
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/service-endpoints (the `GetServiceEndpoints` operationId).
-	GetServiceEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetServiceEndpointsResponse, error)
+	GetServiceEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetServiceEndpointsReply, error)
 
 	// GetServiceEndpointsWithResponse List an app-id's instances
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/service-endpoints (the `GetServiceEndpoints` operationId).
-	GetServiceEndpointsWithResponse(ctx context.Context, body GetServiceEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetServiceEndpointsResponse, error)
+	GetServiceEndpointsWithResponse(ctx context.Context, body GetServiceEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetServiceEndpointsReply, error)
 
 	// SetServiceMappingsWithBodyWithResponse Replace the mappings
 	//
@@ -1829,7 +1829,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/service-mappings/set (the `SetServiceMappings` operationId).
-	SetServiceMappingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetServiceMappingsResponse, error)
+	SetServiceMappingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetServiceMappingsReply, error)
 
 	// SetServiceMappingsWithResponse Replace the mappings
 	//
@@ -1838,10 +1838,10 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /orchestrator/service-mappings/set (the `SetServiceMappings` operationId).
-	SetServiceMappingsWithResponse(ctx context.Context, body SetServiceMappingsJSONRequestBody, reqEditors ...RequestEditorFn) (*SetServiceMappingsResponse, error)
+	SetServiceMappingsWithResponse(ctx context.Context, body SetServiceMappingsJSONRequestBody, reqEditors ...RequestEditorFn) (*SetServiceMappingsReply, error)
 }
 
-type DeregisterEndpointResponse struct {
+type DeregisterEndpointReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1851,22 +1851,22 @@ type DeregisterEndpointResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DeregisterEndpointResponse) GetJSON200() *SuccessResponse {
+func (r DeregisterEndpointReply) GetJSON200() *SuccessResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r DeregisterEndpointResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r DeregisterEndpointReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r DeregisterEndpointResponse) GetBody() []byte {
+func (r DeregisterEndpointReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r DeregisterEndpointResponse) Status() string {
+func (r DeregisterEndpointReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1874,7 +1874,7 @@ func (r DeregisterEndpointResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r DeregisterEndpointResponse) StatusCode() int {
+func (r DeregisterEndpointReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1882,14 +1882,14 @@ func (r DeregisterEndpointResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeregisterEndpointResponse) ContentType() string {
+func (r DeregisterEndpointReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetEndpointsResponse struct {
+type GetEndpointsReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1899,22 +1899,22 @@ type GetEndpointsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetEndpointsResponse) GetJSON200() *EndpointsResponse {
+func (r GetEndpointsReply) GetJSON200() *EndpointsResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetEndpointsResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r GetEndpointsReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetEndpointsResponse) GetBody() []byte {
+func (r GetEndpointsReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetEndpointsResponse) Status() string {
+func (r GetEndpointsReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1922,7 +1922,7 @@ func (r GetEndpointsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetEndpointsResponse) StatusCode() int {
+func (r GetEndpointsReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1930,14 +1930,14 @@ func (r GetEndpointsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetEndpointsResponse) ContentType() string {
+func (r GetEndpointsReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type ListEndpointsResponse struct {
+type ListEndpointsReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1947,22 +1947,22 @@ type ListEndpointsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListEndpointsResponse) GetJSON200() *EndpointsResponse {
+func (r ListEndpointsReply) GetJSON200() *EndpointsResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListEndpointsResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r ListEndpointsReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListEndpointsResponse) GetBody() []byte {
+func (r ListEndpointsReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListEndpointsResponse) Status() string {
+func (r ListEndpointsReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1970,7 +1970,7 @@ func (r ListEndpointsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListEndpointsResponse) StatusCode() int {
+func (r ListEndpointsReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1978,14 +1978,14 @@ func (r ListEndpointsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListEndpointsResponse) ContentType() string {
+func (r ListEndpointsReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type MeshHealthResponse struct {
+type MeshHealthReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1995,22 +1995,22 @@ type MeshHealthResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r MeshHealthResponse) GetJSON200() *MeshHealthResponse {
+func (r MeshHealthReply) GetJSON200() *MeshHealthResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r MeshHealthResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r MeshHealthReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r MeshHealthResponse) GetBody() []byte {
+func (r MeshHealthReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r MeshHealthResponse) Status() string {
+func (r MeshHealthReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2018,7 +2018,7 @@ func (r MeshHealthResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r MeshHealthResponse) StatusCode() int {
+func (r MeshHealthReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2026,14 +2026,14 @@ func (r MeshHealthResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r MeshHealthResponse) ContentType() string {
+func (r MeshHealthReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type HeartbeatResponse struct {
+type HeartbeatReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2043,22 +2043,22 @@ type HeartbeatResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r HeartbeatResponse) GetJSON200() *SuccessResponse {
+func (r HeartbeatReply) GetJSON200() *SuccessResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r HeartbeatResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r HeartbeatReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r HeartbeatResponse) GetBody() []byte {
+func (r HeartbeatReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r HeartbeatResponse) Status() string {
+func (r HeartbeatReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2066,7 +2066,7 @@ func (r HeartbeatResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r HeartbeatResponse) StatusCode() int {
+func (r HeartbeatReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2074,14 +2074,14 @@ func (r HeartbeatResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r HeartbeatResponse) ContentType() string {
+func (r HeartbeatReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetMappingsResponse struct {
+type GetMappingsReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2091,22 +2091,22 @@ type GetMappingsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetMappingsResponse) GetJSON200() *Mappings {
+func (r GetMappingsReply) GetJSON200() *Mappings {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetMappingsResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r GetMappingsReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetMappingsResponse) GetBody() []byte {
+func (r GetMappingsReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetMappingsResponse) Status() string {
+func (r GetMappingsReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2114,7 +2114,7 @@ func (r GetMappingsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetMappingsResponse) StatusCode() int {
+func (r GetMappingsReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2122,14 +2122,14 @@ func (r GetMappingsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetMappingsResponse) ContentType() string {
+func (r GetMappingsReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type RegisterEndpointResponse struct {
+type RegisterEndpointReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2139,22 +2139,22 @@ type RegisterEndpointResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RegisterEndpointResponse) GetJSON200() *RegisterResponse {
+func (r RegisterEndpointReply) GetJSON200() *RegisterResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RegisterEndpointResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r RegisterEndpointReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r RegisterEndpointResponse) GetBody() []byte {
+func (r RegisterEndpointReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r RegisterEndpointResponse) Status() string {
+func (r RegisterEndpointReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2162,7 +2162,7 @@ func (r RegisterEndpointResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r RegisterEndpointResponse) StatusCode() int {
+func (r RegisterEndpointReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2170,14 +2170,14 @@ func (r RegisterEndpointResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RegisterEndpointResponse) ContentType() string {
+func (r RegisterEndpointReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type RouteResponse struct {
+type RouteReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2187,22 +2187,22 @@ type RouteResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RouteResponse) GetJSON200() *RouteResponse {
+func (r RouteReply) GetJSON200() *RouteResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RouteResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r RouteReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r RouteResponse) GetBody() []byte {
+func (r RouteReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r RouteResponse) Status() string {
+func (r RouteReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2210,7 +2210,7 @@ func (r RouteResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r RouteResponse) StatusCode() int {
+func (r RouteReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2218,14 +2218,14 @@ func (r RouteResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RouteResponse) ContentType() string {
+func (r RouteReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type CurrentConfigResponse struct {
+type CurrentConfigReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2235,22 +2235,22 @@ type CurrentConfigResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r CurrentConfigResponse) GetJSON200() *Config {
+func (r CurrentConfigReply) GetJSON200() *Config {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r CurrentConfigResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r CurrentConfigReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r CurrentConfigResponse) GetBody() []byte {
+func (r CurrentConfigReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r CurrentConfigResponse) Status() string {
+func (r CurrentConfigReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2258,7 +2258,7 @@ func (r CurrentConfigResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r CurrentConfigResponse) StatusCode() int {
+func (r CurrentConfigReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2266,14 +2266,14 @@ func (r CurrentConfigResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r CurrentConfigResponse) ContentType() string {
+func (r CurrentConfigReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type ConfigHistoryResponse struct {
+type ConfigHistoryReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2283,22 +2283,22 @@ type ConfigHistoryResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ConfigHistoryResponse) GetJSON200() *ConfigHistoryResponse {
+func (r ConfigHistoryReply) GetJSON200() *ConfigHistoryResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ConfigHistoryResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r ConfigHistoryReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ConfigHistoryResponse) GetBody() []byte {
+func (r ConfigHistoryReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ConfigHistoryResponse) Status() string {
+func (r ConfigHistoryReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2306,7 +2306,7 @@ func (r ConfigHistoryResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ConfigHistoryResponse) StatusCode() int {
+func (r ConfigHistoryReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2314,14 +2314,14 @@ func (r ConfigHistoryResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ConfigHistoryResponse) ContentType() string {
+func (r ConfigHistoryReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type RollbackConfigResponse struct {
+type RollbackConfigReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2331,22 +2331,22 @@ type RollbackConfigResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RollbackConfigResponse) GetJSON200() *Config {
+func (r RollbackConfigReply) GetJSON200() *Config {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RollbackConfigResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r RollbackConfigReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r RollbackConfigResponse) GetBody() []byte {
+func (r RollbackConfigReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r RollbackConfigResponse) Status() string {
+func (r RollbackConfigReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2354,7 +2354,7 @@ func (r RollbackConfigResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r RollbackConfigResponse) StatusCode() int {
+func (r RollbackConfigReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2362,14 +2362,14 @@ func (r RollbackConfigResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RollbackConfigResponse) ContentType() string {
+func (r RollbackConfigReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type SetConfigResponse struct {
+type SetConfigReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2379,22 +2379,22 @@ type SetConfigResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r SetConfigResponse) GetJSON200() *Config {
+func (r SetConfigReply) GetJSON200() *Config {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r SetConfigResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r SetConfigReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r SetConfigResponse) GetBody() []byte {
+func (r SetConfigReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r SetConfigResponse) Status() string {
+func (r SetConfigReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2402,7 +2402,7 @@ func (r SetConfigResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r SetConfigResponse) StatusCode() int {
+func (r SetConfigReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2410,14 +2410,14 @@ func (r SetConfigResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r SetConfigResponse) ContentType() string {
+func (r SetConfigReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetServiceEndpointsResponse struct {
+type GetServiceEndpointsReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2427,22 +2427,22 @@ type GetServiceEndpointsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetServiceEndpointsResponse) GetJSON200() *EndpointsResponse {
+func (r GetServiceEndpointsReply) GetJSON200() *EndpointsResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetServiceEndpointsResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r GetServiceEndpointsReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetServiceEndpointsResponse) GetBody() []byte {
+func (r GetServiceEndpointsReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetServiceEndpointsResponse) Status() string {
+func (r GetServiceEndpointsReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2450,7 +2450,7 @@ func (r GetServiceEndpointsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetServiceEndpointsResponse) StatusCode() int {
+func (r GetServiceEndpointsReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2458,14 +2458,14 @@ func (r GetServiceEndpointsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetServiceEndpointsResponse) ContentType() string {
+func (r GetServiceEndpointsReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type SetServiceMappingsResponse struct {
+type SetServiceMappingsReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -2475,22 +2475,22 @@ type SetServiceMappingsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r SetServiceMappingsResponse) GetJSON200() *Mappings {
+func (r SetServiceMappingsReply) GetJSON200() *Mappings {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r SetServiceMappingsResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r SetServiceMappingsReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r SetServiceMappingsResponse) GetBody() []byte {
+func (r SetServiceMappingsReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r SetServiceMappingsResponse) Status() string {
+func (r SetServiceMappingsReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2498,7 +2498,7 @@ func (r SetServiceMappingsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r SetServiceMappingsResponse) StatusCode() int {
+func (r SetServiceMappingsReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2506,7 +2506,7 @@ func (r SetServiceMappingsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r SetServiceMappingsResponse) ContentType() string {
+func (r SetServiceMappingsReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2518,12 +2518,12 @@ func (r SetServiceMappingsResponse) ContentType() string {
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/deregister (the `DeregisterEndpoint` operationId).
-func (c *ClientWithResponses) DeregisterEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeregisterEndpointResponse, error) {
+func (c *ClientWithResponses) DeregisterEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeregisterEndpointReply, error) {
 	rsp, err := c.DeregisterEndpointWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseDeregisterEndpointResponse(rsp)
+	return ParseDeregisterEndpointReply(rsp)
 }
 
 // DeregisterEndpointWithResponse Take an instance out
@@ -2531,12 +2531,12 @@ func (c *ClientWithResponses) DeregisterEndpointWithBodyWithResponse(ctx context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/deregister (the `DeregisterEndpoint` operationId).
-func (c *ClientWithResponses) DeregisterEndpointWithResponse(ctx context.Context, body DeregisterEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*DeregisterEndpointResponse, error) {
+func (c *ClientWithResponses) DeregisterEndpointWithResponse(ctx context.Context, body DeregisterEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*DeregisterEndpointReply, error) {
 	rsp, err := c.DeregisterEndpoint(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseDeregisterEndpointResponse(rsp)
+	return ParseDeregisterEndpointReply(rsp)
 }
 
 // GetEndpointsWithBodyWithResponse List an app-id's instances
@@ -2544,12 +2544,12 @@ func (c *ClientWithResponses) DeregisterEndpointWithResponse(ctx context.Context
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/endpoints/get (the `GetEndpoints` operationId).
-func (c *ClientWithResponses) GetEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetEndpointsResponse, error) {
+func (c *ClientWithResponses) GetEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetEndpointsReply, error) {
 	rsp, err := c.GetEndpointsWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetEndpointsResponse(rsp)
+	return ParseGetEndpointsReply(rsp)
 }
 
 // GetEndpointsWithResponse List an app-id's instances
@@ -2557,12 +2557,12 @@ func (c *ClientWithResponses) GetEndpointsWithBodyWithResponse(ctx context.Conte
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/endpoints/get (the `GetEndpoints` operationId).
-func (c *ClientWithResponses) GetEndpointsWithResponse(ctx context.Context, body GetEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetEndpointsResponse, error) {
+func (c *ClientWithResponses) GetEndpointsWithResponse(ctx context.Context, body GetEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetEndpointsReply, error) {
 	rsp, err := c.GetEndpoints(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetEndpointsResponse(rsp)
+	return ParseGetEndpointsReply(rsp)
 }
 
 // ListEndpointsWithBodyWithResponse List all instances
@@ -2570,12 +2570,12 @@ func (c *ClientWithResponses) GetEndpointsWithResponse(ctx context.Context, body
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/endpoints/list (the `ListEndpoints` operationId).
-func (c *ClientWithResponses) ListEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListEndpointsResponse, error) {
+func (c *ClientWithResponses) ListEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListEndpointsReply, error) {
 	rsp, err := c.ListEndpointsWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListEndpointsResponse(rsp)
+	return ParseListEndpointsReply(rsp)
 }
 
 // ListEndpointsWithResponse List all instances
@@ -2583,12 +2583,12 @@ func (c *ClientWithResponses) ListEndpointsWithBodyWithResponse(ctx context.Cont
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/endpoints/list (the `ListEndpoints` operationId).
-func (c *ClientWithResponses) ListEndpointsWithResponse(ctx context.Context, body ListEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListEndpointsResponse, error) {
+func (c *ClientWithResponses) ListEndpointsWithResponse(ctx context.Context, body ListEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListEndpointsReply, error) {
 	rsp, err := c.ListEndpoints(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListEndpointsResponse(rsp)
+	return ParseListEndpointsReply(rsp)
 }
 
 // MeshHealthWithBodyWithResponse See how the mesh is
@@ -2596,12 +2596,12 @@ func (c *ClientWithResponses) ListEndpointsWithResponse(ctx context.Context, bod
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/health (the `MeshHealth` operationId).
-func (c *ClientWithResponses) MeshHealthWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MeshHealthResponse, error) {
+func (c *ClientWithResponses) MeshHealthWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MeshHealthReply, error) {
 	rsp, err := c.MeshHealthWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseMeshHealthResponse(rsp)
+	return ParseMeshHealthReply(rsp)
 }
 
 // MeshHealthWithResponse See how the mesh is
@@ -2609,12 +2609,12 @@ func (c *ClientWithResponses) MeshHealthWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/health (the `MeshHealth` operationId).
-func (c *ClientWithResponses) MeshHealthWithResponse(ctx context.Context, body MeshHealthJSONRequestBody, reqEditors ...RequestEditorFn) (*MeshHealthResponse, error) {
+func (c *ClientWithResponses) MeshHealthWithResponse(ctx context.Context, body MeshHealthJSONRequestBody, reqEditors ...RequestEditorFn) (*MeshHealthReply, error) {
 	rsp, err := c.MeshHealth(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseMeshHealthResponse(rsp)
+	return ParseMeshHealthReply(rsp)
 }
 
 // HeartbeatWithBodyWithResponse Say that an instance is alive, and how it is
@@ -2624,12 +2624,12 @@ func (c *ClientWithResponses) MeshHealthWithResponse(ctx context.Context, body M
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/heartbeat (the `Heartbeat` operationId).
-func (c *ClientWithResponses) HeartbeatWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HeartbeatResponse, error) {
+func (c *ClientWithResponses) HeartbeatWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*HeartbeatReply, error) {
 	rsp, err := c.HeartbeatWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseHeartbeatResponse(rsp)
+	return ParseHeartbeatReply(rsp)
 }
 
 // HeartbeatWithResponse Say that an instance is alive, and how it is
@@ -2639,12 +2639,12 @@ func (c *ClientWithResponses) HeartbeatWithBodyWithResponse(ctx context.Context,
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/heartbeat (the `Heartbeat` operationId).
-func (c *ClientWithResponses) HeartbeatWithResponse(ctx context.Context, body HeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*HeartbeatResponse, error) {
+func (c *ClientWithResponses) HeartbeatWithResponse(ctx context.Context, body HeartbeatJSONRequestBody, reqEditors ...RequestEditorFn) (*HeartbeatReply, error) {
 	rsp, err := c.Heartbeat(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseHeartbeatResponse(rsp)
+	return ParseHeartbeatReply(rsp)
 }
 
 // GetMappingsWithBodyWithResponse See which app-id each service is on
@@ -2652,12 +2652,12 @@ func (c *ClientWithResponses) HeartbeatWithResponse(ctx context.Context, body He
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/mappings (the `GetMappings` operationId).
-func (c *ClientWithResponses) GetMappingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetMappingsResponse, error) {
+func (c *ClientWithResponses) GetMappingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetMappingsReply, error) {
 	rsp, err := c.GetMappingsWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetMappingsResponse(rsp)
+	return ParseGetMappingsReply(rsp)
 }
 
 // GetMappingsWithResponse See which app-id each service is on
@@ -2665,12 +2665,12 @@ func (c *ClientWithResponses) GetMappingsWithBodyWithResponse(ctx context.Contex
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/mappings (the `GetMappings` operationId).
-func (c *ClientWithResponses) GetMappingsWithResponse(ctx context.Context, body GetMappingsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetMappingsResponse, error) {
+func (c *ClientWithResponses) GetMappingsWithResponse(ctx context.Context, body GetMappingsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetMappingsReply, error) {
 	rsp, err := c.GetMappings(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetMappingsResponse(rsp)
+	return ParseGetMappingsReply(rsp)
 }
 
 // RegisterEndpointWithBodyWithResponse Register an instance, or move it
@@ -2680,12 +2680,12 @@ func (c *ClientWithResponses) GetMappingsWithResponse(ctx context.Context, body 
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/register (the `RegisterEndpoint` operationId).
-func (c *ClientWithResponses) RegisterEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterEndpointResponse, error) {
+func (c *ClientWithResponses) RegisterEndpointWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterEndpointReply, error) {
 	rsp, err := c.RegisterEndpointWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRegisterEndpointResponse(rsp)
+	return ParseRegisterEndpointReply(rsp)
 }
 
 // RegisterEndpointWithResponse Register an instance, or move it
@@ -2695,12 +2695,12 @@ func (c *ClientWithResponses) RegisterEndpointWithBodyWithResponse(ctx context.C
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/register (the `RegisterEndpoint` operationId).
-func (c *ClientWithResponses) RegisterEndpointWithResponse(ctx context.Context, body RegisterEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterEndpointResponse, error) {
+func (c *ClientWithResponses) RegisterEndpointWithResponse(ctx context.Context, body RegisterEndpointJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterEndpointReply, error) {
 	rsp, err := c.RegisterEndpoint(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRegisterEndpointResponse(rsp)
+	return ParseRegisterEndpointReply(rsp)
 }
 
 // RouteWithBodyWithResponse Choose an instance of an app-id as the balancer does
@@ -2710,12 +2710,12 @@ func (c *ClientWithResponses) RegisterEndpointWithResponse(ctx context.Context, 
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/route (the `Route` operationId).
-func (c *ClientWithResponses) RouteWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RouteResponse, error) {
+func (c *ClientWithResponses) RouteWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RouteReply, error) {
 	rsp, err := c.RouteWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRouteResponse(rsp)
+	return ParseRouteReply(rsp)
 }
 
 // RouteWithResponse Choose an instance of an app-id as the balancer does
@@ -2725,12 +2725,12 @@ func (c *ClientWithResponses) RouteWithBodyWithResponse(ctx context.Context, con
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /mesh/route (the `Route` operationId).
-func (c *ClientWithResponses) RouteWithResponse(ctx context.Context, body RouteJSONRequestBody, reqEditors ...RequestEditorFn) (*RouteResponse, error) {
+func (c *ClientWithResponses) RouteWithResponse(ctx context.Context, body RouteJSONRequestBody, reqEditors ...RequestEditorFn) (*RouteReply, error) {
 	rsp, err := c.Route(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRouteResponse(rsp)
+	return ParseRouteReply(rsp)
 }
 
 // CurrentConfigWithBodyWithResponse Read the configuration in force
@@ -2738,12 +2738,12 @@ func (c *ClientWithResponses) RouteWithResponse(ctx context.Context, body RouteJ
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/config/current (the `CurrentConfig` operationId).
-func (c *ClientWithResponses) CurrentConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CurrentConfigResponse, error) {
+func (c *ClientWithResponses) CurrentConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CurrentConfigReply, error) {
 	rsp, err := c.CurrentConfigWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseCurrentConfigResponse(rsp)
+	return ParseCurrentConfigReply(rsp)
 }
 
 // CurrentConfigWithResponse Read the configuration in force
@@ -2751,12 +2751,12 @@ func (c *ClientWithResponses) CurrentConfigWithBodyWithResponse(ctx context.Cont
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/config/current (the `CurrentConfig` operationId).
-func (c *ClientWithResponses) CurrentConfigWithResponse(ctx context.Context, body CurrentConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*CurrentConfigResponse, error) {
+func (c *ClientWithResponses) CurrentConfigWithResponse(ctx context.Context, body CurrentConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*CurrentConfigReply, error) {
 	rsp, err := c.CurrentConfig(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseCurrentConfigResponse(rsp)
+	return ParseCurrentConfigReply(rsp)
 }
 
 // ConfigHistoryWithBodyWithResponse List earlier configurations
@@ -2764,12 +2764,12 @@ func (c *ClientWithResponses) CurrentConfigWithResponse(ctx context.Context, bod
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/config/history (the `ConfigHistory` operationId).
-func (c *ClientWithResponses) ConfigHistoryWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfigHistoryResponse, error) {
+func (c *ClientWithResponses) ConfigHistoryWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfigHistoryReply, error) {
 	rsp, err := c.ConfigHistoryWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseConfigHistoryResponse(rsp)
+	return ParseConfigHistoryReply(rsp)
 }
 
 // ConfigHistoryWithResponse List earlier configurations
@@ -2777,12 +2777,12 @@ func (c *ClientWithResponses) ConfigHistoryWithBodyWithResponse(ctx context.Cont
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/config/history (the `ConfigHistory` operationId).
-func (c *ClientWithResponses) ConfigHistoryWithResponse(ctx context.Context, body ConfigHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfigHistoryResponse, error) {
+func (c *ClientWithResponses) ConfigHistoryWithResponse(ctx context.Context, body ConfigHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfigHistoryReply, error) {
 	rsp, err := c.ConfigHistory(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseConfigHistoryResponse(rsp)
+	return ParseConfigHistoryReply(rsp)
 }
 
 // RollbackConfigWithBodyWithResponse Make an earlier configuration a new version
@@ -2790,12 +2790,12 @@ func (c *ClientWithResponses) ConfigHistoryWithResponse(ctx context.Context, bod
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/config/rollback (the `RollbackConfig` operationId).
-func (c *ClientWithResponses) RollbackConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RollbackConfigResponse, error) {
+func (c *ClientWithResponses) RollbackConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RollbackConfigReply, error) {
 	rsp, err := c.RollbackConfigWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRollbackConfigResponse(rsp)
+	return ParseRollbackConfigReply(rsp)
 }
 
 // RollbackConfigWithResponse Make an earlier configuration a new version
@@ -2803,12 +2803,12 @@ func (c *ClientWithResponses) RollbackConfigWithBodyWithResponse(ctx context.Con
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/config/rollback (the `RollbackConfig` operationId).
-func (c *ClientWithResponses) RollbackConfigWithResponse(ctx context.Context, body RollbackConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackConfigResponse, error) {
+func (c *ClientWithResponses) RollbackConfigWithResponse(ctx context.Context, body RollbackConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*RollbackConfigReply, error) {
 	rsp, err := c.RollbackConfig(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRollbackConfigResponse(rsp)
+	return ParseRollbackConfigReply(rsp)
 }
 
 // SetConfigWithBodyWithResponse Replace the configuration
@@ -2816,12 +2816,12 @@ func (c *ClientWithResponses) RollbackConfigWithResponse(ctx context.Context, bo
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/config/set (the `SetConfig` operationId).
-func (c *ClientWithResponses) SetConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetConfigResponse, error) {
+func (c *ClientWithResponses) SetConfigWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetConfigReply, error) {
 	rsp, err := c.SetConfigWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseSetConfigResponse(rsp)
+	return ParseSetConfigReply(rsp)
 }
 
 // SetConfigWithResponse Replace the configuration
@@ -2829,12 +2829,12 @@ func (c *ClientWithResponses) SetConfigWithBodyWithResponse(ctx context.Context,
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/config/set (the `SetConfig` operationId).
-func (c *ClientWithResponses) SetConfigWithResponse(ctx context.Context, body SetConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*SetConfigResponse, error) {
+func (c *ClientWithResponses) SetConfigWithResponse(ctx context.Context, body SetConfigJSONRequestBody, reqEditors ...RequestEditorFn) (*SetConfigReply, error) {
 	rsp, err := c.SetConfig(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseSetConfigResponse(rsp)
+	return ParseSetConfigReply(rsp)
 }
 
 // GetServiceEndpointsWithBodyWithResponse List an app-id's instances
@@ -2842,12 +2842,12 @@ func (c *ClientWithResponses) SetConfigWithResponse(ctx context.Context, body Se
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/service-endpoints (the `GetServiceEndpoints` operationId).
-func (c *ClientWithResponses) GetServiceEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetServiceEndpointsResponse, error) {
+func (c *ClientWithResponses) GetServiceEndpointsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetServiceEndpointsReply, error) {
 	rsp, err := c.GetServiceEndpointsWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetServiceEndpointsResponse(rsp)
+	return ParseGetServiceEndpointsReply(rsp)
 }
 
 // GetServiceEndpointsWithResponse List an app-id's instances
@@ -2855,12 +2855,12 @@ func (c *ClientWithResponses) GetServiceEndpointsWithBodyWithResponse(ctx contex
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/service-endpoints (the `GetServiceEndpoints` operationId).
-func (c *ClientWithResponses) GetServiceEndpointsWithResponse(ctx context.Context, body GetServiceEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetServiceEndpointsResponse, error) {
+func (c *ClientWithResponses) GetServiceEndpointsWithResponse(ctx context.Context, body GetServiceEndpointsJSONRequestBody, reqEditors ...RequestEditorFn) (*GetServiceEndpointsReply, error) {
 	rsp, err := c.GetServiceEndpoints(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetServiceEndpointsResponse(rsp)
+	return ParseGetServiceEndpointsReply(rsp)
 }
 
 // SetServiceMappingsWithBodyWithResponse Replace the mappings
@@ -2870,12 +2870,12 @@ func (c *ClientWithResponses) GetServiceEndpointsWithResponse(ctx context.Contex
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/service-mappings/set (the `SetServiceMappings` operationId).
-func (c *ClientWithResponses) SetServiceMappingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetServiceMappingsResponse, error) {
+func (c *ClientWithResponses) SetServiceMappingsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetServiceMappingsReply, error) {
 	rsp, err := c.SetServiceMappingsWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseSetServiceMappingsResponse(rsp)
+	return ParseSetServiceMappingsReply(rsp)
 }
 
 // SetServiceMappingsWithResponse Replace the mappings
@@ -2885,23 +2885,23 @@ func (c *ClientWithResponses) SetServiceMappingsWithBodyWithResponse(ctx context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /orchestrator/service-mappings/set (the `SetServiceMappings` operationId).
-func (c *ClientWithResponses) SetServiceMappingsWithResponse(ctx context.Context, body SetServiceMappingsJSONRequestBody, reqEditors ...RequestEditorFn) (*SetServiceMappingsResponse, error) {
+func (c *ClientWithResponses) SetServiceMappingsWithResponse(ctx context.Context, body SetServiceMappingsJSONRequestBody, reqEditors ...RequestEditorFn) (*SetServiceMappingsReply, error) {
 	rsp, err := c.SetServiceMappings(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseSetServiceMappingsResponse(rsp)
+	return ParseSetServiceMappingsReply(rsp)
 }
 
-// ParseDeregisterEndpointResponse parses an HTTP response from a DeregisterEndpointWithResponse call
-func ParseDeregisterEndpointResponse(rsp *http.Response) (*DeregisterEndpointResponse, error) {
+// ParseDeregisterEndpointReply parses an HTTP response from a DeregisterEndpointWithResponse call
+func ParseDeregisterEndpointReply(rsp *http.Response) (*DeregisterEndpointReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &DeregisterEndpointResponse{
+	response := &DeregisterEndpointReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2926,15 +2926,15 @@ func ParseDeregisterEndpointResponse(rsp *http.Response) (*DeregisterEndpointRes
 	return response, nil
 }
 
-// ParseGetEndpointsResponse parses an HTTP response from a GetEndpointsWithResponse call
-func ParseGetEndpointsResponse(rsp *http.Response) (*GetEndpointsResponse, error) {
+// ParseGetEndpointsReply parses an HTTP response from a GetEndpointsWithResponse call
+func ParseGetEndpointsReply(rsp *http.Response) (*GetEndpointsReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetEndpointsResponse{
+	response := &GetEndpointsReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2959,15 +2959,15 @@ func ParseGetEndpointsResponse(rsp *http.Response) (*GetEndpointsResponse, error
 	return response, nil
 }
 
-// ParseListEndpointsResponse parses an HTTP response from a ListEndpointsWithResponse call
-func ParseListEndpointsResponse(rsp *http.Response) (*ListEndpointsResponse, error) {
+// ParseListEndpointsReply parses an HTTP response from a ListEndpointsWithResponse call
+func ParseListEndpointsReply(rsp *http.Response) (*ListEndpointsReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListEndpointsResponse{
+	response := &ListEndpointsReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2992,15 +2992,15 @@ func ParseListEndpointsResponse(rsp *http.Response) (*ListEndpointsResponse, err
 	return response, nil
 }
 
-// ParseMeshHealthResponse parses an HTTP response from a MeshHealthWithResponse call
-func ParseMeshHealthResponse(rsp *http.Response) (*MeshHealthResponse, error) {
+// ParseMeshHealthReply parses an HTTP response from a MeshHealthWithResponse call
+func ParseMeshHealthReply(rsp *http.Response) (*MeshHealthReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &MeshHealthResponse{
+	response := &MeshHealthReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3025,15 +3025,15 @@ func ParseMeshHealthResponse(rsp *http.Response) (*MeshHealthResponse, error) {
 	return response, nil
 }
 
-// ParseHeartbeatResponse parses an HTTP response from a HeartbeatWithResponse call
-func ParseHeartbeatResponse(rsp *http.Response) (*HeartbeatResponse, error) {
+// ParseHeartbeatReply parses an HTTP response from a HeartbeatWithResponse call
+func ParseHeartbeatReply(rsp *http.Response) (*HeartbeatReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &HeartbeatResponse{
+	response := &HeartbeatReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3058,15 +3058,15 @@ func ParseHeartbeatResponse(rsp *http.Response) (*HeartbeatResponse, error) {
 	return response, nil
 }
 
-// ParseGetMappingsResponse parses an HTTP response from a GetMappingsWithResponse call
-func ParseGetMappingsResponse(rsp *http.Response) (*GetMappingsResponse, error) {
+// ParseGetMappingsReply parses an HTTP response from a GetMappingsWithResponse call
+func ParseGetMappingsReply(rsp *http.Response) (*GetMappingsReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetMappingsResponse{
+	response := &GetMappingsReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3091,15 +3091,15 @@ func ParseGetMappingsResponse(rsp *http.Response) (*GetMappingsResponse, error) 
 	return response, nil
 }
 
-// ParseRegisterEndpointResponse parses an HTTP response from a RegisterEndpointWithResponse call
-func ParseRegisterEndpointResponse(rsp *http.Response) (*RegisterEndpointResponse, error) {
+// ParseRegisterEndpointReply parses an HTTP response from a RegisterEndpointWithResponse call
+func ParseRegisterEndpointReply(rsp *http.Response) (*RegisterEndpointReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &RegisterEndpointResponse{
+	response := &RegisterEndpointReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3124,15 +3124,15 @@ func ParseRegisterEndpointResponse(rsp *http.Response) (*RegisterEndpointRespons
 	return response, nil
 }
 
-// ParseRouteResponse parses an HTTP response from a RouteWithResponse call
-func ParseRouteResponse(rsp *http.Response) (*RouteResponse, error) {
+// ParseRouteReply parses an HTTP response from a RouteWithResponse call
+func ParseRouteReply(rsp *http.Response) (*RouteReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &RouteResponse{
+	response := &RouteReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3157,15 +3157,15 @@ func ParseRouteResponse(rsp *http.Response) (*RouteResponse, error) {
 	return response, nil
 }
 
-// ParseCurrentConfigResponse parses an HTTP response from a CurrentConfigWithResponse call
-func ParseCurrentConfigResponse(rsp *http.Response) (*CurrentConfigResponse, error) {
+// ParseCurrentConfigReply parses an HTTP response from a CurrentConfigWithResponse call
+func ParseCurrentConfigReply(rsp *http.Response) (*CurrentConfigReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &CurrentConfigResponse{
+	response := &CurrentConfigReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3190,15 +3190,15 @@ func ParseCurrentConfigResponse(rsp *http.Response) (*CurrentConfigResponse, err
 	return response, nil
 }
 
-// ParseConfigHistoryResponse parses an HTTP response from a ConfigHistoryWithResponse call
-func ParseConfigHistoryResponse(rsp *http.Response) (*ConfigHistoryResponse, error) {
+// ParseConfigHistoryReply parses an HTTP response from a ConfigHistoryWithResponse call
+func ParseConfigHistoryReply(rsp *http.Response) (*ConfigHistoryReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ConfigHistoryResponse{
+	response := &ConfigHistoryReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3223,15 +3223,15 @@ func ParseConfigHistoryResponse(rsp *http.Response) (*ConfigHistoryResponse, err
 	return response, nil
 }
 
-// ParseRollbackConfigResponse parses an HTTP response from a RollbackConfigWithResponse call
-func ParseRollbackConfigResponse(rsp *http.Response) (*RollbackConfigResponse, error) {
+// ParseRollbackConfigReply parses an HTTP response from a RollbackConfigWithResponse call
+func ParseRollbackConfigReply(rsp *http.Response) (*RollbackConfigReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &RollbackConfigResponse{
+	response := &RollbackConfigReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3256,15 +3256,15 @@ func ParseRollbackConfigResponse(rsp *http.Response) (*RollbackConfigResponse, e
 	return response, nil
 }
 
-// ParseSetConfigResponse parses an HTTP response from a SetConfigWithResponse call
-func ParseSetConfigResponse(rsp *http.Response) (*SetConfigResponse, error) {
+// ParseSetConfigReply parses an HTTP response from a SetConfigWithResponse call
+func ParseSetConfigReply(rsp *http.Response) (*SetConfigReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &SetConfigResponse{
+	response := &SetConfigReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3289,15 +3289,15 @@ func ParseSetConfigResponse(rsp *http.Response) (*SetConfigResponse, error) {
 	return response, nil
 }
 
-// ParseGetServiceEndpointsResponse parses an HTTP response from a GetServiceEndpointsWithResponse call
-func ParseGetServiceEndpointsResponse(rsp *http.Response) (*GetServiceEndpointsResponse, error) {
+// ParseGetServiceEndpointsReply parses an HTTP response from a GetServiceEndpointsWithResponse call
+func ParseGetServiceEndpointsReply(rsp *http.Response) (*GetServiceEndpointsReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetServiceEndpointsResponse{
+	response := &GetServiceEndpointsReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -3322,15 +3322,15 @@ func ParseGetServiceEndpointsResponse(rsp *http.Response) (*GetServiceEndpointsR
 	return response, nil
 }
 
-// ParseSetServiceMappingsResponse parses an HTTP response from a SetServiceMappingsWithResponse call
-func ParseSetServiceMappingsResponse(rsp *http.Response) (*SetServiceMappingsResponse, error) {
+// ParseSetServiceMappingsReply parses an HTTP response from a SetServiceMappingsWithResponse call
+func ParseSetServiceMappingsReply(rsp *http.Response) (*SetServiceMappingsReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &SetServiceMappingsResponse{
+	response := &SetServiceMappingsReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

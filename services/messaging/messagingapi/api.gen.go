@@ -753,14 +753,14 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/list-topics (the `ListTopics` operationId).
-	ListTopicsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListTopicsResponse, error)
+	ListTopicsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListTopicsReply, error)
 
 	// ListTopicsWithResponse List the topics that are known
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/list-topics (the `ListTopics` operationId).
-	ListTopicsWithResponse(ctx context.Context, body ListTopicsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListTopicsResponse, error)
+	ListTopicsWithResponse(ctx context.Context, body ListTopicsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListTopicsReply, error)
 
 	// PublishEventWithBodyWithResponse Publish an event to a topic
 	//
@@ -769,7 +769,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/publish (the `PublishEvent` operationId).
-	PublishEventWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PublishEventResponse, error)
+	PublishEventWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PublishEventReply, error)
 
 	// PublishEventWithResponse Publish an event to a topic
 	//
@@ -778,7 +778,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/publish (the `PublishEvent` operationId).
-	PublishEventWithResponse(ctx context.Context, body PublishEventJSONRequestBody, reqEditors ...RequestEditorFn) (*PublishEventResponse, error)
+	PublishEventWithResponse(ctx context.Context, body PublishEventJSONRequestBody, reqEditors ...RequestEditorFn) (*PublishEventReply, error)
 
 	// CreateSubscriptionWithBodyWithResponse Have a topic's events delivered to a callback
 	//
@@ -787,7 +787,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/subscribe (the `CreateSubscription` operationId).
-	CreateSubscriptionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSubscriptionResponse, error)
+	CreateSubscriptionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSubscriptionReply, error)
 
 	// CreateSubscriptionWithResponse Have a topic's events delivered to a callback
 	//
@@ -796,7 +796,7 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/subscribe (the `CreateSubscription` operationId).
-	CreateSubscriptionWithResponse(ctx context.Context, body CreateSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSubscriptionResponse, error)
+	CreateSubscriptionWithResponse(ctx context.Context, body CreateSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSubscriptionReply, error)
 
 	// TailTopicWithBodyWithResponse Follow a topic's events as a stream
 	//
@@ -805,7 +805,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/tail (the `TailTopic` operationId).
-	TailTopicWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TailTopicResponse, error)
+	TailTopicWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TailTopicReply, error)
 
 	// TailTopicWithResponse Follow a topic's events as a stream
 	//
@@ -814,24 +814,24 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/tail (the `TailTopic` operationId).
-	TailTopicWithResponse(ctx context.Context, body TailTopicJSONRequestBody, reqEditors ...RequestEditorFn) (*TailTopicResponse, error)
+	TailTopicWithResponse(ctx context.Context, body TailTopicJSONRequestBody, reqEditors ...RequestEditorFn) (*TailTopicReply, error)
 
 	// RemoveSubscriptionWithBodyWithResponse End a subscription and remove its queue
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/unsubscribe (the `RemoveSubscription` operationId).
-	RemoveSubscriptionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveSubscriptionResponse, error)
+	RemoveSubscriptionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveSubscriptionReply, error)
 
 	// RemoveSubscriptionWithResponse End a subscription and remove its queue
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /messaging/unsubscribe (the `RemoveSubscription` operationId).
-	RemoveSubscriptionWithResponse(ctx context.Context, body RemoveSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveSubscriptionResponse, error)
+	RemoveSubscriptionWithResponse(ctx context.Context, body RemoveSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveSubscriptionReply, error)
 }
 
-type ListTopicsResponse struct {
+type ListTopicsReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -841,22 +841,22 @@ type ListTopicsResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListTopicsResponse) GetJSON200() *ListTopicsResponse {
+func (r ListTopicsReply) GetJSON200() *ListTopicsResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListTopicsResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r ListTopicsReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListTopicsResponse) GetBody() []byte {
+func (r ListTopicsReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListTopicsResponse) Status() string {
+func (r ListTopicsReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -864,7 +864,7 @@ func (r ListTopicsResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListTopicsResponse) StatusCode() int {
+func (r ListTopicsReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -872,14 +872,14 @@ func (r ListTopicsResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListTopicsResponse) ContentType() string {
+func (r ListTopicsReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type PublishEventResponse struct {
+type PublishEventReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -889,22 +889,22 @@ type PublishEventResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PublishEventResponse) GetJSON200() *PublishEventResponse {
+func (r PublishEventReply) GetJSON200() *PublishEventResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r PublishEventResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r PublishEventReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r PublishEventResponse) GetBody() []byte {
+func (r PublishEventReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r PublishEventResponse) Status() string {
+func (r PublishEventReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -912,7 +912,7 @@ func (r PublishEventResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r PublishEventResponse) StatusCode() int {
+func (r PublishEventReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -920,14 +920,14 @@ func (r PublishEventResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r PublishEventResponse) ContentType() string {
+func (r PublishEventReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type CreateSubscriptionResponse struct {
+type CreateSubscriptionReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -937,22 +937,22 @@ type CreateSubscriptionResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r CreateSubscriptionResponse) GetJSON200() *CreateSubscriptionResponse {
+func (r CreateSubscriptionReply) GetJSON200() *CreateSubscriptionResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r CreateSubscriptionResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r CreateSubscriptionReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r CreateSubscriptionResponse) GetBody() []byte {
+func (r CreateSubscriptionReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r CreateSubscriptionResponse) Status() string {
+func (r CreateSubscriptionReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -960,7 +960,7 @@ func (r CreateSubscriptionResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r CreateSubscriptionResponse) StatusCode() int {
+func (r CreateSubscriptionReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -968,14 +968,14 @@ func (r CreateSubscriptionResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r CreateSubscriptionResponse) ContentType() string {
+func (r CreateSubscriptionReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type TailTopicResponse struct {
+type TailTopicReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
@@ -983,17 +983,17 @@ type TailTopicResponse struct {
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r TailTopicResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r TailTopicReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r TailTopicResponse) GetBody() []byte {
+func (r TailTopicReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r TailTopicResponse) Status() string {
+func (r TailTopicReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1001,7 +1001,7 @@ func (r TailTopicResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r TailTopicResponse) StatusCode() int {
+func (r TailTopicReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1009,14 +1009,14 @@ func (r TailTopicResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r TailTopicResponse) ContentType() string {
+func (r TailTopicReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type RemoveSubscriptionResponse struct {
+type RemoveSubscriptionReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1026,22 +1026,22 @@ type RemoveSubscriptionResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r RemoveSubscriptionResponse) GetJSON200() *RemoveSubscriptionResponse {
+func (r RemoveSubscriptionReply) GetJSON200() *RemoveSubscriptionResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r RemoveSubscriptionResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r RemoveSubscriptionReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r RemoveSubscriptionResponse) GetBody() []byte {
+func (r RemoveSubscriptionReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r RemoveSubscriptionResponse) Status() string {
+func (r RemoveSubscriptionReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1049,7 +1049,7 @@ func (r RemoveSubscriptionResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r RemoveSubscriptionResponse) StatusCode() int {
+func (r RemoveSubscriptionReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1057,7 +1057,7 @@ func (r RemoveSubscriptionResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r RemoveSubscriptionResponse) ContentType() string {
+func (r RemoveSubscriptionReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -1069,12 +1069,12 @@ func (r RemoveSubscriptionResponse) ContentType() string {
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/list-topics (the `ListTopics` operationId).
-func (c *ClientWithResponses) ListTopicsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListTopicsResponse, error) {
+func (c *ClientWithResponses) ListTopicsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListTopicsReply, error) {
 	rsp, err := c.ListTopicsWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListTopicsResponse(rsp)
+	return ParseListTopicsReply(rsp)
 }
 
 // ListTopicsWithResponse List the topics that are known
@@ -1082,12 +1082,12 @@ func (c *ClientWithResponses) ListTopicsWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/list-topics (the `ListTopics` operationId).
-func (c *ClientWithResponses) ListTopicsWithResponse(ctx context.Context, body ListTopicsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListTopicsResponse, error) {
+func (c *ClientWithResponses) ListTopicsWithResponse(ctx context.Context, body ListTopicsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListTopicsReply, error) {
 	rsp, err := c.ListTopics(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListTopicsResponse(rsp)
+	return ParseListTopicsReply(rsp)
 }
 
 // PublishEventWithBodyWithResponse Publish an event to a topic
@@ -1097,12 +1097,12 @@ func (c *ClientWithResponses) ListTopicsWithResponse(ctx context.Context, body L
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/publish (the `PublishEvent` operationId).
-func (c *ClientWithResponses) PublishEventWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PublishEventResponse, error) {
+func (c *ClientWithResponses) PublishEventWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PublishEventReply, error) {
 	rsp, err := c.PublishEventWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParsePublishEventResponse(rsp)
+	return ParsePublishEventReply(rsp)
 }
 
 // PublishEventWithResponse Publish an event to a topic
@@ -1112,12 +1112,12 @@ func (c *ClientWithResponses) PublishEventWithBodyWithResponse(ctx context.Conte
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/publish (the `PublishEvent` operationId).
-func (c *ClientWithResponses) PublishEventWithResponse(ctx context.Context, body PublishEventJSONRequestBody, reqEditors ...RequestEditorFn) (*PublishEventResponse, error) {
+func (c *ClientWithResponses) PublishEventWithResponse(ctx context.Context, body PublishEventJSONRequestBody, reqEditors ...RequestEditorFn) (*PublishEventReply, error) {
 	rsp, err := c.PublishEvent(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParsePublishEventResponse(rsp)
+	return ParsePublishEventReply(rsp)
 }
 
 // CreateSubscriptionWithBodyWithResponse Have a topic's events delivered to a callback
@@ -1127,12 +1127,12 @@ func (c *ClientWithResponses) PublishEventWithResponse(ctx context.Context, body
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/subscribe (the `CreateSubscription` operationId).
-func (c *ClientWithResponses) CreateSubscriptionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSubscriptionResponse, error) {
+func (c *ClientWithResponses) CreateSubscriptionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateSubscriptionReply, error) {
 	rsp, err := c.CreateSubscriptionWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseCreateSubscriptionResponse(rsp)
+	return ParseCreateSubscriptionReply(rsp)
 }
 
 // CreateSubscriptionWithResponse Have a topic's events delivered to a callback
@@ -1142,12 +1142,12 @@ func (c *ClientWithResponses) CreateSubscriptionWithBodyWithResponse(ctx context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/subscribe (the `CreateSubscription` operationId).
-func (c *ClientWithResponses) CreateSubscriptionWithResponse(ctx context.Context, body CreateSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSubscriptionResponse, error) {
+func (c *ClientWithResponses) CreateSubscriptionWithResponse(ctx context.Context, body CreateSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateSubscriptionReply, error) {
 	rsp, err := c.CreateSubscription(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseCreateSubscriptionResponse(rsp)
+	return ParseCreateSubscriptionReply(rsp)
 }
 
 // TailTopicWithBodyWithResponse Follow a topic's events as a stream
@@ -1157,12 +1157,12 @@ func (c *ClientWithResponses) CreateSubscriptionWithResponse(ctx context.Context
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/tail (the `TailTopic` operationId).
-func (c *ClientWithResponses) TailTopicWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TailTopicResponse, error) {
+func (c *ClientWithResponses) TailTopicWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TailTopicReply, error) {
 	rsp, err := c.TailTopicWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseTailTopicResponse(rsp)
+	return ParseTailTopicReply(rsp)
 }
 
 // TailTopicWithResponse Follow a topic's events as a stream
@@ -1172,12 +1172,12 @@ func (c *ClientWithResponses) TailTopicWithBodyWithResponse(ctx context.Context,
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/tail (the `TailTopic` operationId).
-func (c *ClientWithResponses) TailTopicWithResponse(ctx context.Context, body TailTopicJSONRequestBody, reqEditors ...RequestEditorFn) (*TailTopicResponse, error) {
+func (c *ClientWithResponses) TailTopicWithResponse(ctx context.Context, body TailTopicJSONRequestBody, reqEditors ...RequestEditorFn) (*TailTopicReply, error) {
 	rsp, err := c.TailTopic(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseTailTopicResponse(rsp)
+	return ParseTailTopicReply(rsp)
 }
 
 // RemoveSubscriptionWithBodyWithResponse End a subscription and remove its queue
@@ -1185,12 +1185,12 @@ func (c *ClientWithResponses) TailTopicWithResponse(ctx context.Context, body Ta
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/unsubscribe (the `RemoveSubscription` operationId).
-func (c *ClientWithResponses) RemoveSubscriptionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveSubscriptionResponse, error) {
+func (c *ClientWithResponses) RemoveSubscriptionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveSubscriptionReply, error) {
 	rsp, err := c.RemoveSubscriptionWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRemoveSubscriptionResponse(rsp)
+	return ParseRemoveSubscriptionReply(rsp)
 }
 
 // RemoveSubscriptionWithResponse End a subscription and remove its queue
@@ -1198,23 +1198,23 @@ func (c *ClientWithResponses) RemoveSubscriptionWithBodyWithResponse(ctx context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /messaging/unsubscribe (the `RemoveSubscription` operationId).
-func (c *ClientWithResponses) RemoveSubscriptionWithResponse(ctx context.Context, body RemoveSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveSubscriptionResponse, error) {
+func (c *ClientWithResponses) RemoveSubscriptionWithResponse(ctx context.Context, body RemoveSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveSubscriptionReply, error) {
 	rsp, err := c.RemoveSubscription(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseRemoveSubscriptionResponse(rsp)
+	return ParseRemoveSubscriptionReply(rsp)
 }
 
-// ParseListTopicsResponse parses an HTTP response from a ListTopicsWithResponse call
-func ParseListTopicsResponse(rsp *http.Response) (*ListTopicsResponse, error) {
+// ParseListTopicsReply parses an HTTP response from a ListTopicsWithResponse call
+func ParseListTopicsReply(rsp *http.Response) (*ListTopicsReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListTopicsResponse{
+	response := &ListTopicsReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -1239,15 +1239,15 @@ func ParseListTopicsResponse(rsp *http.Response) (*ListTopicsResponse, error) {
 	return response, nil
 }
 
-// ParsePublishEventResponse parses an HTTP response from a PublishEventWithResponse call
-func ParsePublishEventResponse(rsp *http.Response) (*PublishEventResponse, error) {
+// ParsePublishEventReply parses an HTTP response from a PublishEventWithResponse call
+func ParsePublishEventReply(rsp *http.Response) (*PublishEventReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &PublishEventResponse{
+	response := &PublishEventReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -1272,15 +1272,15 @@ func ParsePublishEventResponse(rsp *http.Response) (*PublishEventResponse, error
 	return response, nil
 }
 
-// ParseCreateSubscriptionResponse parses an HTTP response from a CreateSubscriptionWithResponse call
-func ParseCreateSubscriptionResponse(rsp *http.Response) (*CreateSubscriptionResponse, error) {
+// ParseCreateSubscriptionReply parses an HTTP response from a CreateSubscriptionWithResponse call
+func ParseCreateSubscriptionReply(rsp *http.Response) (*CreateSubscriptionReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &CreateSubscriptionResponse{
+	response := &CreateSubscriptionReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -1305,15 +1305,15 @@ func ParseCreateSubscriptionResponse(rsp *http.Response) (*CreateSubscriptionRes
 	return response, nil
 }
 
-// ParseTailTopicResponse parses an HTTP response from a TailTopicWithResponse call
-func ParseTailTopicResponse(rsp *http.Response) (*TailTopicResponse, error) {
+// ParseTailTopicReply parses an HTTP response from a TailTopicWithResponse call
+func ParseTailTopicReply(rsp *http.Response) (*TailTopicReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &TailTopicResponse{
+	response := &TailTopicReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -1331,15 +1331,15 @@ func ParseTailTopicResponse(rsp *http.Response) (*TailTopicResponse, error) {
 	return response, nil
 }
 
-// ParseRemoveSubscriptionResponse parses an HTTP response from a RemoveSubscriptionWithResponse call
-func ParseRemoveSubscriptionResponse(rsp *http.Response) (*RemoveSubscriptionResponse, error) {
+// ParseRemoveSubscriptionReply parses an HTTP response from a RemoveSubscriptionWithResponse call
+func ParseRemoveSubscriptionReply(rsp *http.Response) (*RemoveSubscriptionReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &RemoveSubscriptionResponse{
+	response := &RemoveSubscriptionReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

@@ -1409,98 +1409,98 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/bulk-delete (the `BulkDeleteState` operationId).
-	BulkDeleteStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkDeleteStateResponse, error)
+	BulkDeleteStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkDeleteStateReply, error)
 
 	// BulkDeleteStateWithResponse Remove several values, each for itself
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/bulk-delete (the `BulkDeleteState` operationId).
-	BulkDeleteStateWithResponse(ctx context.Context, body BulkDeleteStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkDeleteStateResponse, error)
+	BulkDeleteStateWithResponse(ctx context.Context, body BulkDeleteStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkDeleteStateReply, error)
 
 	// BulkExistsStateWithBodyWithResponse See which keys are present
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/bulk-exists (the `BulkExistsState` operationId).
-	BulkExistsStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkExistsStateResponse, error)
+	BulkExistsStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkExistsStateReply, error)
 
 	// BulkExistsStateWithResponse See which keys are present
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/bulk-exists (the `BulkExistsState` operationId).
-	BulkExistsStateWithResponse(ctx context.Context, body BulkExistsStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkExistsStateResponse, error)
+	BulkExistsStateWithResponse(ctx context.Context, body BulkExistsStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkExistsStateReply, error)
 
 	// BulkGetStateWithBodyWithResponse Read several values
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/bulk-get (the `BulkGetState` operationId).
-	BulkGetStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkGetStateResponse, error)
+	BulkGetStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkGetStateReply, error)
 
 	// BulkGetStateWithResponse Read several values
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/bulk-get (the `BulkGetState` operationId).
-	BulkGetStateWithResponse(ctx context.Context, body BulkGetStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkGetStateResponse, error)
+	BulkGetStateWithResponse(ctx context.Context, body BulkGetStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkGetStateReply, error)
 
 	// BulkSaveStateWithBodyWithResponse Write several values, each for itself
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/bulk-save (the `BulkSaveState` operationId).
-	BulkSaveStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkSaveStateResponse, error)
+	BulkSaveStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkSaveStateReply, error)
 
 	// BulkSaveStateWithResponse Write several values, each for itself
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/bulk-save (the `BulkSaveState` operationId).
-	BulkSaveStateWithResponse(ctx context.Context, body BulkSaveStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkSaveStateResponse, error)
+	BulkSaveStateWithResponse(ctx context.Context, body BulkSaveStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkSaveStateReply, error)
 
 	// DeleteStateWithBodyWithResponse Remove a value
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/delete (the `DeleteState` operationId).
-	DeleteStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeleteStateResponse, error)
+	DeleteStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeleteStateReply, error)
 
 	// DeleteStateWithResponse Remove a value
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/delete (the `DeleteState` operationId).
-	DeleteStateWithResponse(ctx context.Context, body DeleteStateJSONRequestBody, reqEditors ...RequestEditorFn) (*DeleteStateResponse, error)
+	DeleteStateWithResponse(ctx context.Context, body DeleteStateJSONRequestBody, reqEditors ...RequestEditorFn) (*DeleteStateReply, error)
 
 	// GetStateWithBodyWithResponse Read a value
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/get (the `GetState` operationId).
-	GetStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetStateResponse, error)
+	GetStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetStateReply, error)
 
 	// GetStateWithResponse Read a value
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/get (the `GetState` operationId).
-	GetStateWithResponse(ctx context.Context, body GetStateJSONRequestBody, reqEditors ...RequestEditorFn) (*GetStateResponse, error)
+	GetStateWithResponse(ctx context.Context, body GetStateJSONRequestBody, reqEditors ...RequestEditorFn) (*GetStateReply, error)
 
 	// ListStoresWithBodyWithResponse List the stores
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/list-stores (the `ListStores` operationId).
-	ListStoresWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListStoresResponse, error)
+	ListStoresWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListStoresReply, error)
 
 	// ListStoresWithResponse List the stores
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/list-stores (the `ListStores` operationId).
-	ListStoresWithResponse(ctx context.Context, body ListStoresJSONRequestBody, reqEditors ...RequestEditorFn) (*ListStoresResponse, error)
+	ListStoresWithResponse(ctx context.Context, body ListStoresJSONRequestBody, reqEditors ...RequestEditorFn) (*ListStoresReply, error)
 
 	// QueryStateWithBodyWithResponse Find values
 	//
@@ -1509,7 +1509,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/query (the `QueryState` operationId).
-	QueryStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*QueryStateResponse, error)
+	QueryStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*QueryStateReply, error)
 
 	// QueryStateWithResponse Find values
 	//
@@ -1518,21 +1518,21 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/query (the `QueryState` operationId).
-	QueryStateWithResponse(ctx context.Context, body QueryStateJSONRequestBody, reqEditors ...RequestEditorFn) (*QueryStateResponse, error)
+	QueryStateWithResponse(ctx context.Context, body QueryStateJSONRequestBody, reqEditors ...RequestEditorFn) (*QueryStateReply, error)
 
 	// SaveStateWithBodyWithResponse Write a value
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/save (the `SaveState` operationId).
-	SaveStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SaveStateResponse, error)
+	SaveStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SaveStateReply, error)
 
 	// SaveStateWithResponse Write a value
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/save (the `SaveState` operationId).
-	SaveStateWithResponse(ctx context.Context, body SaveStateJSONRequestBody, reqEditors ...RequestEditorFn) (*SaveStateResponse, error)
+	SaveStateWithResponse(ctx context.Context, body SaveStateJSONRequestBody, reqEditors ...RequestEditorFn) (*SaveStateReply, error)
 
 	// TransactStateWithBodyWithResponse Write and remove several values, all or none
 	//
@@ -1541,7 +1541,7 @@ type ClientWithResponsesInterface interface {
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/transact (the `TransactState` operationId).
-	TransactStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TransactStateResponse, error)
+	TransactStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TransactStateReply, error)
 
 	// TransactStateWithResponse Write and remove several values, all or none
 	//
@@ -1550,10 +1550,10 @@ type ClientWithResponsesInterface interface {
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /state/transact (the `TransactState` operationId).
-	TransactStateWithResponse(ctx context.Context, body TransactStateJSONRequestBody, reqEditors ...RequestEditorFn) (*TransactStateResponse, error)
+	TransactStateWithResponse(ctx context.Context, body TransactStateJSONRequestBody, reqEditors ...RequestEditorFn) (*TransactStateReply, error)
 }
 
-type BulkDeleteStateResponse struct {
+type BulkDeleteStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1563,22 +1563,22 @@ type BulkDeleteStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r BulkDeleteStateResponse) GetJSON200() *BulkDeleteStateResponse {
+func (r BulkDeleteStateReply) GetJSON200() *BulkDeleteStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r BulkDeleteStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r BulkDeleteStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r BulkDeleteStateResponse) GetBody() []byte {
+func (r BulkDeleteStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r BulkDeleteStateResponse) Status() string {
+func (r BulkDeleteStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1586,7 +1586,7 @@ func (r BulkDeleteStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r BulkDeleteStateResponse) StatusCode() int {
+func (r BulkDeleteStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1594,14 +1594,14 @@ func (r BulkDeleteStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r BulkDeleteStateResponse) ContentType() string {
+func (r BulkDeleteStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type BulkExistsStateResponse struct {
+type BulkExistsStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1611,22 +1611,22 @@ type BulkExistsStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r BulkExistsStateResponse) GetJSON200() *BulkExistsStateResponse {
+func (r BulkExistsStateReply) GetJSON200() *BulkExistsStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r BulkExistsStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r BulkExistsStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r BulkExistsStateResponse) GetBody() []byte {
+func (r BulkExistsStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r BulkExistsStateResponse) Status() string {
+func (r BulkExistsStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1634,7 +1634,7 @@ func (r BulkExistsStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r BulkExistsStateResponse) StatusCode() int {
+func (r BulkExistsStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1642,14 +1642,14 @@ func (r BulkExistsStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r BulkExistsStateResponse) ContentType() string {
+func (r BulkExistsStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type BulkGetStateResponse struct {
+type BulkGetStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1659,22 +1659,22 @@ type BulkGetStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r BulkGetStateResponse) GetJSON200() *BulkGetStateResponse {
+func (r BulkGetStateReply) GetJSON200() *BulkGetStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r BulkGetStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r BulkGetStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r BulkGetStateResponse) GetBody() []byte {
+func (r BulkGetStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r BulkGetStateResponse) Status() string {
+func (r BulkGetStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1682,7 +1682,7 @@ func (r BulkGetStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r BulkGetStateResponse) StatusCode() int {
+func (r BulkGetStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1690,14 +1690,14 @@ func (r BulkGetStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r BulkGetStateResponse) ContentType() string {
+func (r BulkGetStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type BulkSaveStateResponse struct {
+type BulkSaveStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1707,22 +1707,22 @@ type BulkSaveStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r BulkSaveStateResponse) GetJSON200() *BulkSaveStateResponse {
+func (r BulkSaveStateReply) GetJSON200() *BulkSaveStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r BulkSaveStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r BulkSaveStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r BulkSaveStateResponse) GetBody() []byte {
+func (r BulkSaveStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r BulkSaveStateResponse) Status() string {
+func (r BulkSaveStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1730,7 +1730,7 @@ func (r BulkSaveStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r BulkSaveStateResponse) StatusCode() int {
+func (r BulkSaveStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1738,14 +1738,14 @@ func (r BulkSaveStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r BulkSaveStateResponse) ContentType() string {
+func (r BulkSaveStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type DeleteStateResponse struct {
+type DeleteStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1755,22 +1755,22 @@ type DeleteStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r DeleteStateResponse) GetJSON200() *DeleteStateResponse {
+func (r DeleteStateReply) GetJSON200() *DeleteStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r DeleteStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r DeleteStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r DeleteStateResponse) GetBody() []byte {
+func (r DeleteStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r DeleteStateResponse) Status() string {
+func (r DeleteStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1778,7 +1778,7 @@ func (r DeleteStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r DeleteStateResponse) StatusCode() int {
+func (r DeleteStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1786,14 +1786,14 @@ func (r DeleteStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r DeleteStateResponse) ContentType() string {
+func (r DeleteStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type GetStateResponse struct {
+type GetStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1803,22 +1803,22 @@ type GetStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetStateResponse) GetJSON200() *GetStateResponse {
+func (r GetStateReply) GetJSON200() *GetStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r GetStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r GetStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r GetStateResponse) GetBody() []byte {
+func (r GetStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r GetStateResponse) Status() string {
+func (r GetStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1826,7 +1826,7 @@ func (r GetStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r GetStateResponse) StatusCode() int {
+func (r GetStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1834,14 +1834,14 @@ func (r GetStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetStateResponse) ContentType() string {
+func (r GetStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type ListStoresResponse struct {
+type ListStoresReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1851,22 +1851,22 @@ type ListStoresResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListStoresResponse) GetJSON200() *ListStoresResponse {
+func (r ListStoresReply) GetJSON200() *ListStoresResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r ListStoresResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r ListStoresReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r ListStoresResponse) GetBody() []byte {
+func (r ListStoresReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r ListStoresResponse) Status() string {
+func (r ListStoresReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1874,7 +1874,7 @@ func (r ListStoresResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r ListStoresResponse) StatusCode() int {
+func (r ListStoresReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1882,14 +1882,14 @@ func (r ListStoresResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r ListStoresResponse) ContentType() string {
+func (r ListStoresReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type QueryStateResponse struct {
+type QueryStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1899,22 +1899,22 @@ type QueryStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r QueryStateResponse) GetJSON200() *QueryStateResponse {
+func (r QueryStateReply) GetJSON200() *QueryStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r QueryStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r QueryStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r QueryStateResponse) GetBody() []byte {
+func (r QueryStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r QueryStateResponse) Status() string {
+func (r QueryStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1922,7 +1922,7 @@ func (r QueryStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r QueryStateResponse) StatusCode() int {
+func (r QueryStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1930,14 +1930,14 @@ func (r QueryStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r QueryStateResponse) ContentType() string {
+func (r QueryStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type SaveStateResponse struct {
+type SaveStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1947,22 +1947,22 @@ type SaveStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r SaveStateResponse) GetJSON200() *SaveStateResponse {
+func (r SaveStateReply) GetJSON200() *SaveStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r SaveStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r SaveStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r SaveStateResponse) GetBody() []byte {
+func (r SaveStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r SaveStateResponse) Status() string {
+func (r SaveStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -1970,7 +1970,7 @@ func (r SaveStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r SaveStateResponse) StatusCode() int {
+func (r SaveStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -1978,14 +1978,14 @@ func (r SaveStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r SaveStateResponse) ContentType() string {
+func (r SaveStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
 	return ""
 }
 
-type TransactStateResponse struct {
+type TransactStateReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
@@ -1995,22 +1995,22 @@ type TransactStateResponse struct {
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r TransactStateResponse) GetJSON200() *TransactStateResponse {
+func (r TransactStateReply) GetJSON200() *TransactStateResponse {
 	return r.JSON200
 }
 
 // GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
-func (r TransactStateResponse) GetApplicationProblemJSONDefault() *Problem {
+func (r TransactStateReply) GetApplicationProblemJSONDefault() *Problem {
 	return r.ApplicationProblemJSONDefault
 }
 
 // GetBody returns the raw response body bytes
-func (r TransactStateResponse) GetBody() []byte {
+func (r TransactStateReply) GetBody() []byte {
 	return r.Body
 }
 
 // Status returns HTTPResponse.Status
-func (r TransactStateResponse) Status() string {
+func (r TransactStateReply) Status() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Status
 	}
@@ -2018,7 +2018,7 @@ func (r TransactStateResponse) Status() string {
 }
 
 // StatusCode returns HTTPResponse.StatusCode
-func (r TransactStateResponse) StatusCode() int {
+func (r TransactStateReply) StatusCode() int {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.StatusCode
 	}
@@ -2026,7 +2026,7 @@ func (r TransactStateResponse) StatusCode() int {
 }
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r TransactStateResponse) ContentType() string {
+func (r TransactStateReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2038,12 +2038,12 @@ func (r TransactStateResponse) ContentType() string {
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/bulk-delete (the `BulkDeleteState` operationId).
-func (c *ClientWithResponses) BulkDeleteStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkDeleteStateResponse, error) {
+func (c *ClientWithResponses) BulkDeleteStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkDeleteStateReply, error) {
 	rsp, err := c.BulkDeleteStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseBulkDeleteStateResponse(rsp)
+	return ParseBulkDeleteStateReply(rsp)
 }
 
 // BulkDeleteStateWithResponse Remove several values, each for itself
@@ -2051,12 +2051,12 @@ func (c *ClientWithResponses) BulkDeleteStateWithBodyWithResponse(ctx context.Co
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/bulk-delete (the `BulkDeleteState` operationId).
-func (c *ClientWithResponses) BulkDeleteStateWithResponse(ctx context.Context, body BulkDeleteStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkDeleteStateResponse, error) {
+func (c *ClientWithResponses) BulkDeleteStateWithResponse(ctx context.Context, body BulkDeleteStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkDeleteStateReply, error) {
 	rsp, err := c.BulkDeleteState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseBulkDeleteStateResponse(rsp)
+	return ParseBulkDeleteStateReply(rsp)
 }
 
 // BulkExistsStateWithBodyWithResponse See which keys are present
@@ -2064,12 +2064,12 @@ func (c *ClientWithResponses) BulkDeleteStateWithResponse(ctx context.Context, b
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/bulk-exists (the `BulkExistsState` operationId).
-func (c *ClientWithResponses) BulkExistsStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkExistsStateResponse, error) {
+func (c *ClientWithResponses) BulkExistsStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkExistsStateReply, error) {
 	rsp, err := c.BulkExistsStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseBulkExistsStateResponse(rsp)
+	return ParseBulkExistsStateReply(rsp)
 }
 
 // BulkExistsStateWithResponse See which keys are present
@@ -2077,12 +2077,12 @@ func (c *ClientWithResponses) BulkExistsStateWithBodyWithResponse(ctx context.Co
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/bulk-exists (the `BulkExistsState` operationId).
-func (c *ClientWithResponses) BulkExistsStateWithResponse(ctx context.Context, body BulkExistsStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkExistsStateResponse, error) {
+func (c *ClientWithResponses) BulkExistsStateWithResponse(ctx context.Context, body BulkExistsStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkExistsStateReply, error) {
 	rsp, err := c.BulkExistsState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseBulkExistsStateResponse(rsp)
+	return ParseBulkExistsStateReply(rsp)
 }
 
 // BulkGetStateWithBodyWithResponse Read several values
@@ -2090,12 +2090,12 @@ func (c *ClientWithResponses) BulkExistsStateWithResponse(ctx context.Context, b
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/bulk-get (the `BulkGetState` operationId).
-func (c *ClientWithResponses) BulkGetStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkGetStateResponse, error) {
+func (c *ClientWithResponses) BulkGetStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkGetStateReply, error) {
 	rsp, err := c.BulkGetStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseBulkGetStateResponse(rsp)
+	return ParseBulkGetStateReply(rsp)
 }
 
 // BulkGetStateWithResponse Read several values
@@ -2103,12 +2103,12 @@ func (c *ClientWithResponses) BulkGetStateWithBodyWithResponse(ctx context.Conte
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/bulk-get (the `BulkGetState` operationId).
-func (c *ClientWithResponses) BulkGetStateWithResponse(ctx context.Context, body BulkGetStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkGetStateResponse, error) {
+func (c *ClientWithResponses) BulkGetStateWithResponse(ctx context.Context, body BulkGetStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkGetStateReply, error) {
 	rsp, err := c.BulkGetState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseBulkGetStateResponse(rsp)
+	return ParseBulkGetStateReply(rsp)
 }
 
 // BulkSaveStateWithBodyWithResponse Write several values, each for itself
@@ -2116,12 +2116,12 @@ func (c *ClientWithResponses) BulkGetStateWithResponse(ctx context.Context, body
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/bulk-save (the `BulkSaveState` operationId).
-func (c *ClientWithResponses) BulkSaveStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkSaveStateResponse, error) {
+func (c *ClientWithResponses) BulkSaveStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BulkSaveStateReply, error) {
 	rsp, err := c.BulkSaveStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseBulkSaveStateResponse(rsp)
+	return ParseBulkSaveStateReply(rsp)
 }
 
 // BulkSaveStateWithResponse Write several values, each for itself
@@ -2129,12 +2129,12 @@ func (c *ClientWithResponses) BulkSaveStateWithBodyWithResponse(ctx context.Cont
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/bulk-save (the `BulkSaveState` operationId).
-func (c *ClientWithResponses) BulkSaveStateWithResponse(ctx context.Context, body BulkSaveStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkSaveStateResponse, error) {
+func (c *ClientWithResponses) BulkSaveStateWithResponse(ctx context.Context, body BulkSaveStateJSONRequestBody, reqEditors ...RequestEditorFn) (*BulkSaveStateReply, error) {
 	rsp, err := c.BulkSaveState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseBulkSaveStateResponse(rsp)
+	return ParseBulkSaveStateReply(rsp)
 }
 
 // DeleteStateWithBodyWithResponse Remove a value
@@ -2142,12 +2142,12 @@ func (c *ClientWithResponses) BulkSaveStateWithResponse(ctx context.Context, bod
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/delete (the `DeleteState` operationId).
-func (c *ClientWithResponses) DeleteStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeleteStateResponse, error) {
+func (c *ClientWithResponses) DeleteStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DeleteStateReply, error) {
 	rsp, err := c.DeleteStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseDeleteStateResponse(rsp)
+	return ParseDeleteStateReply(rsp)
 }
 
 // DeleteStateWithResponse Remove a value
@@ -2155,12 +2155,12 @@ func (c *ClientWithResponses) DeleteStateWithBodyWithResponse(ctx context.Contex
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/delete (the `DeleteState` operationId).
-func (c *ClientWithResponses) DeleteStateWithResponse(ctx context.Context, body DeleteStateJSONRequestBody, reqEditors ...RequestEditorFn) (*DeleteStateResponse, error) {
+func (c *ClientWithResponses) DeleteStateWithResponse(ctx context.Context, body DeleteStateJSONRequestBody, reqEditors ...RequestEditorFn) (*DeleteStateReply, error) {
 	rsp, err := c.DeleteState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseDeleteStateResponse(rsp)
+	return ParseDeleteStateReply(rsp)
 }
 
 // GetStateWithBodyWithResponse Read a value
@@ -2168,12 +2168,12 @@ func (c *ClientWithResponses) DeleteStateWithResponse(ctx context.Context, body 
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/get (the `GetState` operationId).
-func (c *ClientWithResponses) GetStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetStateResponse, error) {
+func (c *ClientWithResponses) GetStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetStateReply, error) {
 	rsp, err := c.GetStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetStateResponse(rsp)
+	return ParseGetStateReply(rsp)
 }
 
 // GetStateWithResponse Read a value
@@ -2181,12 +2181,12 @@ func (c *ClientWithResponses) GetStateWithBodyWithResponse(ctx context.Context, 
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/get (the `GetState` operationId).
-func (c *ClientWithResponses) GetStateWithResponse(ctx context.Context, body GetStateJSONRequestBody, reqEditors ...RequestEditorFn) (*GetStateResponse, error) {
+func (c *ClientWithResponses) GetStateWithResponse(ctx context.Context, body GetStateJSONRequestBody, reqEditors ...RequestEditorFn) (*GetStateReply, error) {
 	rsp, err := c.GetState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseGetStateResponse(rsp)
+	return ParseGetStateReply(rsp)
 }
 
 // ListStoresWithBodyWithResponse List the stores
@@ -2194,12 +2194,12 @@ func (c *ClientWithResponses) GetStateWithResponse(ctx context.Context, body Get
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/list-stores (the `ListStores` operationId).
-func (c *ClientWithResponses) ListStoresWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListStoresResponse, error) {
+func (c *ClientWithResponses) ListStoresWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListStoresReply, error) {
 	rsp, err := c.ListStoresWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListStoresResponse(rsp)
+	return ParseListStoresReply(rsp)
 }
 
 // ListStoresWithResponse List the stores
@@ -2207,12 +2207,12 @@ func (c *ClientWithResponses) ListStoresWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/list-stores (the `ListStores` operationId).
-func (c *ClientWithResponses) ListStoresWithResponse(ctx context.Context, body ListStoresJSONRequestBody, reqEditors ...RequestEditorFn) (*ListStoresResponse, error) {
+func (c *ClientWithResponses) ListStoresWithResponse(ctx context.Context, body ListStoresJSONRequestBody, reqEditors ...RequestEditorFn) (*ListStoresReply, error) {
 	rsp, err := c.ListStores(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseListStoresResponse(rsp)
+	return ParseListStoresReply(rsp)
 }
 
 // QueryStateWithBodyWithResponse Find values
@@ -2222,12 +2222,12 @@ func (c *ClientWithResponses) ListStoresWithResponse(ctx context.Context, body L
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/query (the `QueryState` operationId).
-func (c *ClientWithResponses) QueryStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*QueryStateResponse, error) {
+func (c *ClientWithResponses) QueryStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*QueryStateReply, error) {
 	rsp, err := c.QueryStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseQueryStateResponse(rsp)
+	return ParseQueryStateReply(rsp)
 }
 
 // QueryStateWithResponse Find values
@@ -2237,12 +2237,12 @@ func (c *ClientWithResponses) QueryStateWithBodyWithResponse(ctx context.Context
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/query (the `QueryState` operationId).
-func (c *ClientWithResponses) QueryStateWithResponse(ctx context.Context, body QueryStateJSONRequestBody, reqEditors ...RequestEditorFn) (*QueryStateResponse, error) {
+func (c *ClientWithResponses) QueryStateWithResponse(ctx context.Context, body QueryStateJSONRequestBody, reqEditors ...RequestEditorFn) (*QueryStateReply, error) {
 	rsp, err := c.QueryState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseQueryStateResponse(rsp)
+	return ParseQueryStateReply(rsp)
 }
 
 // SaveStateWithBodyWithResponse Write a value
@@ -2250,12 +2250,12 @@ func (c *ClientWithResponses) QueryStateWithResponse(ctx context.Context, body Q
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/save (the `SaveState` operationId).
-func (c *ClientWithResponses) SaveStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SaveStateResponse, error) {
+func (c *ClientWithResponses) SaveStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SaveStateReply, error) {
 	rsp, err := c.SaveStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseSaveStateResponse(rsp)
+	return ParseSaveStateReply(rsp)
 }
 
 // SaveStateWithResponse Write a value
@@ -2263,12 +2263,12 @@ func (c *ClientWithResponses) SaveStateWithBodyWithResponse(ctx context.Context,
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/save (the `SaveState` operationId).
-func (c *ClientWithResponses) SaveStateWithResponse(ctx context.Context, body SaveStateJSONRequestBody, reqEditors ...RequestEditorFn) (*SaveStateResponse, error) {
+func (c *ClientWithResponses) SaveStateWithResponse(ctx context.Context, body SaveStateJSONRequestBody, reqEditors ...RequestEditorFn) (*SaveStateReply, error) {
 	rsp, err := c.SaveState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseSaveStateResponse(rsp)
+	return ParseSaveStateReply(rsp)
 }
 
 // TransactStateWithBodyWithResponse Write and remove several values, all or none
@@ -2278,12 +2278,12 @@ func (c *ClientWithResponses) SaveStateWithResponse(ctx context.Context, body Sa
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/transact (the `TransactState` operationId).
-func (c *ClientWithResponses) TransactStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TransactStateResponse, error) {
+func (c *ClientWithResponses) TransactStateWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TransactStateReply, error) {
 	rsp, err := c.TransactStateWithBody(ctx, contentType, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseTransactStateResponse(rsp)
+	return ParseTransactStateReply(rsp)
 }
 
 // TransactStateWithResponse Write and remove several values, all or none
@@ -2293,23 +2293,23 @@ func (c *ClientWithResponses) TransactStateWithBodyWithResponse(ctx context.Cont
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /state/transact (the `TransactState` operationId).
-func (c *ClientWithResponses) TransactStateWithResponse(ctx context.Context, body TransactStateJSONRequestBody, reqEditors ...RequestEditorFn) (*TransactStateResponse, error) {
+func (c *ClientWithResponses) TransactStateWithResponse(ctx context.Context, body TransactStateJSONRequestBody, reqEditors ...RequestEditorFn) (*TransactStateReply, error) {
 	rsp, err := c.TransactState(ctx, body, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
-	return ParseTransactStateResponse(rsp)
+	return ParseTransactStateReply(rsp)
 }
 
-// ParseBulkDeleteStateResponse parses an HTTP response from a BulkDeleteStateWithResponse call
-func ParseBulkDeleteStateResponse(rsp *http.Response) (*BulkDeleteStateResponse, error) {
+// ParseBulkDeleteStateReply parses an HTTP response from a BulkDeleteStateWithResponse call
+func ParseBulkDeleteStateReply(rsp *http.Response) (*BulkDeleteStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &BulkDeleteStateResponse{
+	response := &BulkDeleteStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2334,15 +2334,15 @@ func ParseBulkDeleteStateResponse(rsp *http.Response) (*BulkDeleteStateResponse,
 	return response, nil
 }
 
-// ParseBulkExistsStateResponse parses an HTTP response from a BulkExistsStateWithResponse call
-func ParseBulkExistsStateResponse(rsp *http.Response) (*BulkExistsStateResponse, error) {
+// ParseBulkExistsStateReply parses an HTTP response from a BulkExistsStateWithResponse call
+func ParseBulkExistsStateReply(rsp *http.Response) (*BulkExistsStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &BulkExistsStateResponse{
+	response := &BulkExistsStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2367,15 +2367,15 @@ func ParseBulkExistsStateResponse(rsp *http.Response) (*BulkExistsStateResponse,
 	return response, nil
 }
 
-// ParseBulkGetStateResponse parses an HTTP response from a BulkGetStateWithResponse call
-func ParseBulkGetStateResponse(rsp *http.Response) (*BulkGetStateResponse, error) {
+// ParseBulkGetStateReply parses an HTTP response from a BulkGetStateWithResponse call
+func ParseBulkGetStateReply(rsp *http.Response) (*BulkGetStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &BulkGetStateResponse{
+	response := &BulkGetStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2400,15 +2400,15 @@ func ParseBulkGetStateResponse(rsp *http.Response) (*BulkGetStateResponse, error
 	return response, nil
 }
 
-// ParseBulkSaveStateResponse parses an HTTP response from a BulkSaveStateWithResponse call
-func ParseBulkSaveStateResponse(rsp *http.Response) (*BulkSaveStateResponse, error) {
+// ParseBulkSaveStateReply parses an HTTP response from a BulkSaveStateWithResponse call
+func ParseBulkSaveStateReply(rsp *http.Response) (*BulkSaveStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &BulkSaveStateResponse{
+	response := &BulkSaveStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2433,15 +2433,15 @@ func ParseBulkSaveStateResponse(rsp *http.Response) (*BulkSaveStateResponse, err
 	return response, nil
 }
 
-// ParseDeleteStateResponse parses an HTTP response from a DeleteStateWithResponse call
-func ParseDeleteStateResponse(rsp *http.Response) (*DeleteStateResponse, error) {
+// ParseDeleteStateReply parses an HTTP response from a DeleteStateWithResponse call
+func ParseDeleteStateReply(rsp *http.Response) (*DeleteStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &DeleteStateResponse{
+	response := &DeleteStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2466,15 +2466,15 @@ func ParseDeleteStateResponse(rsp *http.Response) (*DeleteStateResponse, error) 
 	return response, nil
 }
 
-// ParseGetStateResponse parses an HTTP response from a GetStateWithResponse call
-func ParseGetStateResponse(rsp *http.Response) (*GetStateResponse, error) {
+// ParseGetStateReply parses an HTTP response from a GetStateWithResponse call
+func ParseGetStateReply(rsp *http.Response) (*GetStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &GetStateResponse{
+	response := &GetStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2499,15 +2499,15 @@ func ParseGetStateResponse(rsp *http.Response) (*GetStateResponse, error) {
 	return response, nil
 }
 
-// ParseListStoresResponse parses an HTTP response from a ListStoresWithResponse call
-func ParseListStoresResponse(rsp *http.Response) (*ListStoresResponse, error) {
+// ParseListStoresReply parses an HTTP response from a ListStoresWithResponse call
+func ParseListStoresReply(rsp *http.Response) (*ListStoresReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &ListStoresResponse{
+	response := &ListStoresReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2532,15 +2532,15 @@ func ParseListStoresResponse(rsp *http.Response) (*ListStoresResponse, error) {
 	return response, nil
 }
 
-// ParseQueryStateResponse parses an HTTP response from a QueryStateWithResponse call
-func ParseQueryStateResponse(rsp *http.Response) (*QueryStateResponse, error) {
+// ParseQueryStateReply parses an HTTP response from a QueryStateWithResponse call
+func ParseQueryStateReply(rsp *http.Response) (*QueryStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &QueryStateResponse{
+	response := &QueryStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2565,15 +2565,15 @@ func ParseQueryStateResponse(rsp *http.Response) (*QueryStateResponse, error) {
 	return response, nil
 }
 
-// ParseSaveStateResponse parses an HTTP response from a SaveStateWithResponse call
-func ParseSaveStateResponse(rsp *http.Response) (*SaveStateResponse, error) {
+// ParseSaveStateReply parses an HTTP response from a SaveStateWithResponse call
+func ParseSaveStateReply(rsp *http.Response) (*SaveStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &SaveStateResponse{
+	response := &SaveStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}
@@ -2598,15 +2598,15 @@ func ParseSaveStateResponse(rsp *http.Response) (*SaveStateResponse, error) {
 	return response, nil
 }
 
-// ParseTransactStateResponse parses an HTTP response from a TransactStateWithResponse call
-func ParseTransactStateResponse(rsp *http.Response) (*TransactStateResponse, error) {
+// ParseTransactStateReply parses an HTTP response from a TransactStateWithResponse call
+func ParseTransactStateReply(rsp *http.Response) (*TransactStateReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
 	defer func() { _ = rsp.Body.Close() }()
 	if err != nil {
 		return nil, err
 	}
 
-	response := &TransactStateResponse{
+	response := &TransactStateReply{
 		Body:         bodyBytes,
 		HTTPResponse: rsp,
 	}

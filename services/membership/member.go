@@ -1,0 +1,288 @@
+package membership
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/mesh"
+	"github.com/bannou-mesh/bannou/services/host"
+)
+
+// Config describes a Member.
+type Config struct {
+	// Registry keeps the node's entry. Required.
+	Registry *mesh.Registry
+	// Bus carries ServiceRegistrationEvent and ServiceHeartbeatEvent. Default: none are published.
+	Bus *bus.Bus
+
+	// AppID is the kind of node this is. Default: "bannou".
+	AppID string
+	// InstanceID names this process among the instances. Default: a new UUID.
+	InstanceID string
+	// Services are the names of the host's services that others may call here. The member starts after them and leaves
+	// before they stop.
+	Services []string
+
+	// Host and Port are where others reach this node. Default: the listener's, as Addr gives it; for a listener on all
+	// addresses the system's host name, which in a container others resolve.
+	Host string
+	Port int
+	// Addr is the listener's address when the member starts, (*host.Host).Addr. Required unless Host and Port are set.
+	Addr func() net.Addr
+	// ExternalHost is how the node is reached from outside. Default: none.
+	ExternalHost string
+
+	// MaxConnections is how many requests at once count as full load. Default: 1000.
+	MaxConnections int
+	// InFlight is how many requests are being served now, (*host.Host).InFlight. Default: always 0.
+	InFlight func() int
+
+	// Interval is the time between heartbeats. Default: 30 s.
+	Interval time.Duration
+	// Timeout bounds each registration and heartbeat. Default: 5 s.
+	Timeout time.Duration
+	// Logger hears of a registry that is away, and back. Default: nobody.
+	Logger *slog.Logger
+}
+
+// A Member is this node's part in the mesh. It is a host.Service and a host.Drainer.
+type Member struct {
+	host.Base
+	cfg  Config
+	load *loadMeter
+
+	mu     sync.Mutex
+	status mesh.Status
+	err    error // why the node is not in the registry, nil when it is
+
+	stopLoop context.CancelFunc
+	loop     sync.WaitGroup
+}
+
+var _ host.Drainer = (*Member)(nil)
+
+// NewMember checks the configuration. Nothing is registered before Start.
+func NewMember(cfg Config) (*Member, error) {
+	cfg.AppID = cmp.Or(cfg.AppID, mesh.DefaultAppID)
+	cfg.MaxConnections = cmp.Or(cfg.MaxConnections, 1000)
+	cfg.Interval = cmp.Or(cfg.Interval, mesh.HeartbeatInterval)
+	cfg.Timeout = cmp.Or(cfg.Timeout, 5*time.Second)
+	if cfg.InstanceID == "" {
+		cfg.InstanceID = uuid.NewString()
+	}
+	if cfg.InFlight == nil {
+		cfg.InFlight = func() int { return 0 }
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.Registry == nil {
+		return nil, errors.New("membership: a member needs a registry")
+	}
+	if cfg.Addr == nil && (cfg.Host == "" || cfg.Port == 0) {
+		return nil, errors.New("membership: a member needs the listener's address, or host and port")
+	}
+	m := &Member{cfg: cfg, status: mesh.StatusHealthy, load: newLoadMeter(), err: errors.New("not registered yet")}
+	probe := mesh.Endpoint{AppID: cfg.AppID, InstanceID: cfg.InstanceID, Host: cmp.Or(cfg.Host, "localhost"),
+		Port: cmp.Or(cfg.Port, 1), ExternalHost: cfg.ExternalHost, Services: cfg.Services, MaxConnections: cfg.MaxConnections}
+	if err := probe.Validate(); err != nil {
+		return nil, fmt.Errorf("membership: %w", err)
+	}
+	return m, nil
+}
+
+// Name is "membership".
+func (m *Member) Name() string { return "membership" }
+
+// DependsOn is the services that the member announces.
+func (m *Member) DependsOn() []string { return slices.Clone(m.cfg.Services) }
+
+// InstanceID names this process among the instances.
+func (m *Member) InstanceID() string { return m.cfg.InstanceID }
+
+// Start registers the node. When that does not succeed at once, it is tried again in the background.
+func (m *Member) Start(ctx context.Context) error {
+	if _, err := m.endpoint(); err != nil {
+		return err
+	}
+	first, cancel := context.WithTimeout(ctx, min(m.cfg.Timeout, 2*time.Second))
+	defer cancel()
+	m.settle(m.register(first))
+	life, stop := context.WithCancel(context.WithoutCancel(ctx))
+	m.stopLoop = stop
+	m.loop.Go(func() { m.run(life) })
+	return nil
+}
+
+// Ready says why the node is not in the registry, if it is not.
+func (m *Member) Ready(context.Context) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err != nil {
+		return fmt.Errorf("not in the mesh's registry, trying again: %w", m.err)
+	}
+	return nil
+}
+
+// Drain tells the mesh that this node takes no more calls.
+func (m *Member) Drain(ctx context.Context) {
+	m.endLoop()
+	m.mu.Lock()
+	m.status = mesh.StatusShuttingDown
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	if err := m.beat(ctx); err != nil {
+		m.cfg.Logger.Warn("the mesh was not told that this node shuts down; it finds out by itself", "error", err)
+	}
+}
+
+// Stop takes the node out of the registry. A registry that is away forgets it by itself.
+func (m *Member) Stop(ctx context.Context) error {
+	m.endLoop()
+	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	defer cancel()
+	if _, err := m.cfg.Registry.Deregister(ctx, m.cfg.AppID, m.cfg.InstanceID); err != nil {
+		m.cfg.Logger.Warn("this node could not leave the registry; it is forgotten there after "+
+			mesh.GoneAfter.String(), "error", err)
+	}
+	return nil
+}
+
+func (m *Member) endLoop() {
+	if m.stopLoop != nil {
+		m.stopLoop()
+	}
+	m.loop.Wait()
+}
+
+// run sends heartbeats until ctx ends; after one that failed the next comes sooner.
+func (m *Member) run(ctx context.Context) {
+	const soonest = time.Second
+	retry := soonest
+	for {
+		wait := m.cfg.Interval
+		if m.failed() {
+			wait = min(retry, m.cfg.Interval)
+			retry = min(2*retry, m.cfg.Interval)
+		} else {
+			retry = soonest
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+		attempt, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+		err := m.beat(attempt)
+		cancel()
+		if ctx.Err() == nil {
+			m.settle(err)
+		}
+	}
+}
+
+func (m *Member) failed() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.err != nil
+}
+
+// settle notes how the last attempt went, and logs a change.
+func (m *Member) settle(err error) {
+	m.mu.Lock()
+	before := m.err
+	m.err = err
+	m.mu.Unlock()
+	switch {
+	case err != nil:
+		m.cfg.Logger.Warn("this node could not say in the registry that it is alive; trying again", "error", err)
+	case before != nil:
+		m.cfg.Logger.Info("in the mesh's registry", "appId", m.cfg.AppID, "instanceId", m.cfg.InstanceID)
+	}
+}
+
+// register enters the node into the registry and announces it to programs that listen on the bus only.
+func (m *Member) register(ctx context.Context) error {
+	e, err := m.endpoint()
+	if err != nil {
+		return err
+	}
+	if err := m.cfg.Registry.Register(ctx, e); err != nil {
+		return err
+	}
+	m.publish(ctx, events.TopicServiceRegistration, &events.ServiceRegistrationEvent{InstanceID: e.InstanceID,
+		AppID: e.AppID, Host: e.Host, Port: e.Port, Services: e.Services, MaxConnections: e.MaxConnections})
+	return nil
+}
+
+// beat says that the node is alive, and how it is. A registry that has forgotten the node takes it in again.
+func (m *Member) beat(ctx context.Context) error {
+	e, err := m.endpoint()
+	if err != nil {
+		return err
+	}
+	e.LastSeen = time.Now()
+	if err := m.cfg.Registry.Heartbeat(ctx, e); err != nil {
+		return err
+	}
+	event := &events.ServiceHeartbeatEvent{AppID: e.AppID, InstanceID: e.InstanceID,
+		Status: events.EndpointStatus(e.Status), Services: e.Services, LoadPercent: e.LoadPercent,
+		CurrentConnections: e.CurrentConnections, MaxConnections: e.MaxConnections, Host: e.Host, Port: e.Port,
+		ExternalHost: e.ExternalHost}
+	event.Timestamp = e.LastSeen.UTC()
+	m.publish(ctx, events.TopicServiceHeartbeats, event)
+	return nil
+}
+
+func (m *Member) publish(ctx context.Context, topic string, e bus.Event) {
+	if m.cfg.Bus == nil {
+		return
+	}
+	if _, err := m.cfg.Bus.PublishWith(ctx, topic, e, bus.PublishOptions{Transient: true}); err != nil {
+		m.cfg.Logger.Debug("the bus did not take an announcement; the registry has it", "topic", topic, "error", err)
+	}
+}
+
+// endpoint is the node as it is now.
+func (m *Member) endpoint() (mesh.Endpoint, error) {
+	at, port := m.cfg.Host, m.cfg.Port
+	if at == "" || port == 0 {
+		listener, ok := m.cfg.Addr().(*net.TCPAddr)
+		if !ok {
+			return mesh.Endpoint{}, errors.New("membership: the node does not listen on TCP; set host and port")
+		}
+		if at == "" && listener.IP.IsUnspecified() {
+			name, err := os.Hostname()
+			if err != nil {
+				return mesh.Endpoint{}, fmt.Errorf("membership: the node listens on all addresses and the system has "+
+					"no name; set the host that others reach it at: %w", err)
+			}
+			at = name
+		}
+		at, port = cmp.Or(at, listener.IP.String()), cmp.Or(port, listener.Port)
+	}
+	m.mu.Lock()
+	status := m.status
+	m.mu.Unlock()
+	inFlight := m.cfg.InFlight()
+	return mesh.Endpoint{
+		AppID: m.cfg.AppID, InstanceID: m.cfg.InstanceID, Host: at, Port: port, ExternalHost: m.cfg.ExternalHost,
+		Status: status, LoadPercent: m.load.percent(inFlight, m.cfg.MaxConnections), MaxConnections: m.cfg.MaxConnections,
+		CurrentConnections: inFlight, Services: slices.Clone(m.cfg.Services),
+	}, nil
+}

@@ -1,0 +1,135 @@
+package messaging
+
+import (
+	"bytes"
+	"context"
+	"time"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
+	"github.com/bannou-mesh/bannou/services/problem"
+)
+
+// PublishEvent is POST /messaging/publish.
+func (s *Service) PublishEvent(ctx context.Context, r messagingapi.PublishEventRequestObject) (messagingapi.PublishEventResponseObject, error) {
+	o, err := publishOptions(r.Body)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.PublishTimeout)
+	defer cancel()
+	id, err := s.cfg.Bus.PublishRaw(ctx, r.Body.Topic, r.Body.Payload, o)
+	if err != nil {
+		return nil, busProblem(err, "payload")
+	}
+	s.announcePublished(ctx, r.Body.Topic, id, len(r.Body.Payload))
+	return messagingapi.PublishEvent200JSONResponse{Success: true, MessageID: id}, nil
+}
+
+// publishOptions checks the request member by member, so that the answer can name the one at fault.
+func publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions, error) {
+	if err := problem.Require("topic", body.Topic); err != nil {
+		return bus.PublishOptions{}, err
+	}
+	if err := checkTopic("topic", body.Topic, false); err != nil {
+		return bus.PublishOptions{}, err
+	}
+	switch payload := bytes.TrimLeft(body.Payload, " \t\r\n"); {
+	case len(payload) == 0 || bytes.Equal(payload, []byte("null")):
+		return bus.PublishOptions{}, problem.Missing("payload")
+	case payload[0] != '{':
+		return bus.PublishOptions{}, problem.Invalid("payload", "has to be a JSON object")
+	}
+	in := body.Options
+	o := bus.PublishOptions{
+		Exchange: in.Exchange, RoutingKey: in.RoutingKey, CorrelationID: in.CorrelationID, PartitionKey: in.PartitionKey,
+		Mandatory: in.Mandatory, Headers: in.Headers, Type: events.TypeName(body.Topic),
+		Transient: in.Persistent != nil && !*in.Persistent,
+	}
+	if in.ExchangeType != "" && in.ExchangeType != "topic" {
+		return o, problem.New(problem.Unsupported, "member options.exchangeType is %q; only \"topic\" is supported",
+			in.ExchangeType).At("options.exchangeType")
+	}
+	if in.Priority != nil {
+		if *in.Priority < 0 || *in.Priority > 9 {
+			return o, problem.Invalid("options.priority", "is %d, and has to be 0 to 9", *in.Priority)
+		}
+		o.Priority = uint8(*in.Priority)
+	}
+	if in.Expiration != nil {
+		if *in.Expiration < 1 || *in.Expiration > maxExpiration.Milliseconds() {
+			return o, problem.Invalid("options.expiration", "is %d, and has to be 1 to %d milliseconds",
+				*in.Expiration, maxExpiration.Milliseconds())
+		}
+		o.Expiration = time.Duration(*in.Expiration) * time.Millisecond
+	}
+	for member, value := range map[string]string{"exchange": in.Exchange, "routingKey": in.RoutingKey,
+		"correlationId": in.CorrelationID, "partitionKey": in.PartitionKey} {
+		if len(value) > maxShortString {
+			return o, problem.Invalid("options."+member, "has %d bytes, at most %d are allowed", len(value), maxShortString)
+		}
+	}
+	for name, value := range in.Headers {
+		if name == "" || len(name) > maxShortString || len(value) > maxHeader {
+			return o, problem.Invalid("options.headers", "has a header that is not usable: names have 1 to %d bytes, values "+
+				"at most %d", maxShortString, maxHeader)
+		}
+	}
+	return o, nil
+}
+
+const (
+	maxShortString = 255                  // of AMQP, for names and properties
+	maxHeader      = 8 << 10              // far below the frame that all headers of a message have to fit in
+	maxExpiration  = 366 * 24 * time.Hour // RabbitMQ takes up to 2^32 ms, which is 49 days, for delays, and more for TTLs
+)
+
+// checkTopic accepts dotted words of lower-case letters, digits, dashes and underscores, and in patterns also "*" and
+// "#" as words.
+func checkTopic(member, topic string, pattern bool) error {
+	if len(topic) > maxShortString {
+		return problem.Invalid(member, "has %d bytes, at most %d are allowed", len(topic), maxShortString)
+	}
+	start := 0
+	for i := 0; i <= len(topic); i++ {
+		if i < len(topic) && topic[i] != '.' {
+			continue
+		}
+		word := topic[start:i]
+		start = i + 1
+		if (word == "*" || word == "#") && pattern {
+			continue
+		}
+		if !isWord(word) {
+			return problem.Invalid(member, "is no topic: it has to be words of a-z, 0-9, - and _ with dots between them")
+		}
+	}
+	return nil
+}
+
+func isWord(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// announcePublished tells of an event that was published, if that is wanted, and never of itself.
+func (s *Service) announcePublished(ctx context.Context, topic, id string, size int) {
+	if !s.cfg.AnnouncePublished || topic == events.TopicMessagingMessagePublished {
+		return
+	}
+	s.announce(ctx, events.TopicMessagingMessagePublished, &events.MessagePublishedEvent{
+		Topic: topic, MessageID: id, SourceService: s.cfg.AppID, PayloadSizeBytes: int64(size)})
+}
+
+// announce publishes an event that the answer does not depend on.
+func (s *Service) announce(ctx context.Context, topic string, e bus.Event) {
+	if _, err := s.cfg.Bus.Publish(ctx, topic, e); err != nil {
+		s.cfg.Logger.WarnContext(ctx, "an announcement was not published", "topic", topic, "error", err)
+	}
+}

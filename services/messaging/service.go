@@ -1,0 +1,176 @@
+package messaging
+
+import (
+	"cmp"
+	"context"
+	_ "embed"
+	"errors"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/egress"
+	"github.com/bannou-mesh/bannou/services/host"
+	"github.com/bannou-mesh/bannou/services/jsonbody"
+	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
+)
+
+// SubscriptionStore is the store that durable subscriptions are kept in. It is internal: the state service neither lists
+// nor opens it.
+const SubscriptionStore = "messaging-subscriptions"
+
+//go:embed openapi.yaml
+var document []byte
+
+// Config describes a Service.
+type Config struct {
+	// Bus carries the events. Required.
+	Bus *bus.Bus
+	// Policy says which callbacks are allowed. Required.
+	Policy *egress.Policy
+	// Factory has SubscriptionStore. Default: durable subscriptions are refused as unsupported.
+	Factory *state.Factory
+
+	// AppID is named in SubscriptionCreatedEvent and MessagePublishedEvent. Default: "bannou".
+	AppID string
+	// PublishTimeout bounds a publish, the broker's confirmation included. Default: 10 s.
+	PublishTimeout time.Duration
+	// SubscribeTimeout bounds creating and removing a subscription. Default: 10 s.
+	SubscribeTimeout time.Duration
+	// CallbackTimeout bounds one call of a callback. Default: 30 s.
+	CallbackTimeout time.Duration
+	// TailHeartbeat is how often a stream without events says that it lives. Default: 15 s.
+	TailHeartbeat time.Duration
+	// MaxBodyBytes bounds a request. Default: 4 MiB.
+	MaxBodyBytes int64
+	// AnnouncePublished publishes a MessagePublishedEvent for each event published here. Default: no.
+	AnnouncePublished bool
+	// Logger hears of callbacks that fail and subscriptions that end. Default: nobody.
+	Logger *slog.Logger
+}
+
+// A Service is the messaging service of a host.
+type Service struct {
+	host.Base
+	cfg    Config
+	client *http.Client
+
+	mu            sync.Mutex
+	subscriptions map[string]*subscription
+	resumeErr     error // why durable subscriptions are not all back yet
+	stopped       bool
+
+	life      context.Context //nolint:containedctx // of what the service does in the background, ended by Stop
+	end       context.CancelFunc
+	work      sync.WaitGroup // what the service does in the background
+	drainOnce sync.Once
+	draining  chan struct{} // closed when streams have to end
+}
+
+var (
+	_ host.Drainer                       = (*Service)(nil)
+	_ messagingapi.StrictServerInterface = (*Service)(nil)
+)
+
+// New makes the service. It neither publishes nor subscribes before Start.
+func New(cfg Config) (*Service, error) {
+	if cfg.Bus == nil || cfg.Policy == nil {
+		return nil, errors.New("messaging: the service needs a bus and an egress policy")
+	}
+	if cfg.Factory != nil && !cfg.Factory.Has(SubscriptionStore) {
+		return nil, errors.New("messaging: the factory has no store " + SubscriptionStore)
+	}
+	cfg.AppID = cmp.Or(cfg.AppID, "bannou")
+	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 10*time.Second)
+	cfg.SubscribeTimeout = cmp.Or(cfg.SubscribeTimeout, 10*time.Second)
+	cfg.CallbackTimeout = cmp.Or(cfg.CallbackTimeout, 30*time.Second)
+	cfg.TailHeartbeat = cmp.Or(cfg.TailHeartbeat, 15*time.Second)
+	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 4<<20)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	s := &Service{
+		cfg:           cfg,
+		client:        cfg.Policy.Client(),
+		subscriptions: map[string]*subscription{},
+		draining:      make(chan struct{}),
+	}
+	s.life, s.end = context.WithCancel(context.Background())
+	return s, nil
+}
+
+// Name is "messaging".
+func (s *Service) Name() string { return "messaging" }
+
+// OpenAPI is the service's document.
+func (s *Service) OpenAPI() []byte { return document }
+
+// Mount registers /messaging/*.
+func (s *Service) Mount(mux *http.ServeMux) error {
+	strict := messagingapi.NewStrictHandlerWithOptions(s, nil, messagingapi.StrictHTTPServerOptions{
+		RequestErrorHandlerFunc:  jsonbody.WriteDecodeError,
+		ResponseErrorHandlerFunc: jsonbody.WriteError,
+	})
+	messagingapi.HandlerWithOptions(strict, messagingapi.StdHTTPServerOptions{
+		BaseRouter:       mux,
+		Middlewares:      []messagingapi.MiddlewareFunc{jsonbody.Middleware(jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes})},
+		ErrorHandlerFunc: jsonbody.WriteDecodeError,
+	})
+	return nil
+}
+
+// Start brings durable subscriptions back. What cannot be brought back at once, because store or broker is away, is
+// tried again in the background.
+func (s *Service) Start(ctx context.Context) error {
+	s.setResumeErr(errors.New("durable subscriptions have not been read yet"))
+	first, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	err := s.resume(first)
+	s.setResumeErr(err)
+	s.work.Go(func() { s.keepResuming(err) })
+	return nil
+}
+
+// Ready says which part of the service waits for store or broker.
+func (s *Service) Ready(context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.resumeErr
+}
+
+func (s *Service) setResumeErr(err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.resumeErr = err
+}
+
+// Drain ends the streams, which would never end by themselves.
+func (s *Service) Drain(context.Context) { s.drainOnce.Do(func() { close(s.draining) }) }
+
+// Stop ends all subscriptions here. Events in work are finished or go back to their queue; the queues of durable
+// subscriptions, and what arrives in them, stay.
+func (s *Service) Stop(ctx context.Context) error {
+	s.Drain(ctx)
+	s.end()
+	s.mu.Lock()
+	s.stopped = true
+	open := make([]*subscription, 0, len(s.subscriptions))
+	for _, sub := range s.subscriptions {
+		open = append(open, sub)
+	}
+	clear(s.subscriptions)
+	s.mu.Unlock()
+
+	var closing sync.WaitGroup
+	errs := make([]error, len(open))
+	for i, sub := range open {
+		closing.Go(func() { errs[i] = sub.queue.Close(ctx) })
+	}
+	closing.Wait()
+	s.work.Wait()
+	s.client.CloseIdleConnections()
+	return errors.Join(errs...)
+}

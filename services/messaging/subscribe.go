@@ -1,0 +1,159 @@
+package messaging
+
+import (
+	"context"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
+	"github.com/bannou-mesh/bannou/services/problem"
+)
+
+// maxPrefetch bounds how many events one callback is sent at a time.
+const maxPrefetch = 1000
+
+// CreateSubscription is POST /messaging/subscribe.
+func (s *Service) CreateSubscription(ctx context.Context, r messagingapi.CreateSubscriptionRequestObject) (messagingapi.CreateSubscriptionResponseObject, error) {
+	rec, err := s.newRecord(ctx, r.Body)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.SubscribeTimeout)
+	defer cancel()
+	sub, err := s.open(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	if rec.Durable {
+		if err := s.remember(ctx, rec); err != nil {
+			s.discard(sub)
+			return nil, storeProblem(err)
+		}
+	}
+	s.announce(ctx, events.TopicMessagingSubscriptionCreated,
+		&events.SubscriptionCreatedEvent{SubscriptionID: rec.ID, Topic: rec.Topic, SubscriberAppID: s.cfg.AppID})
+	return messagingapi.CreateSubscription200JSONResponse{SubscriptionID: rec.ID, QueueName: sub.queue.Queue()}, nil
+}
+
+// newRecord checks the request member by member and makes the subscription's record of it.
+func (s *Service) newRecord(ctx context.Context, body *messagingapi.CreateSubscriptionRequest) (record, error) {
+	if err := problem.Require("topic", body.Topic, "callbackUrl", body.CallbackURL); err != nil {
+		return record{}, err
+	}
+	if err := checkTopic("topic", body.Topic, true); err != nil {
+		return record{}, err
+	}
+	in := body.Options
+	switch {
+	case in.PrefetchCount != nil && (*in.PrefetchCount < 1 || *in.PrefetchCount > maxPrefetch):
+		return record{}, problem.Invalid("options.prefetchCount", "is %d, and has to be 1 to %d", *in.PrefetchCount, maxPrefetch)
+	case in.Group != "" && !in.Durable:
+		return record{}, problem.Invalid("options.group", "needs options.durable to be true: a group's queue is durable")
+	case in.Group != "" && len(body.Topic)+1+len(in.Group) > maxShortString:
+		return record{}, problem.Invalid("options.group", "is too long: with topic and a dot it may have %d bytes", maxShortString)
+	case in.Durable && s.cfg.Factory == nil:
+		return record{}, problem.New(problem.Unsupported,
+			"member options.durable is true, and this node has no store to remember subscriptions in").At("options.durable")
+	}
+	if err := s.cfg.Policy.CheckURL(ctx, body.CallbackURL); err != nil {
+		return record{}, callbackProblem(err)
+	}
+	id, err := uuid.NewV7()
+	if err != nil {
+		return record{}, err
+	}
+	rec := record{
+		ID: id.String(), Topic: body.Topic, CallbackURL: body.CallbackURL, Group: in.Group, Durable: in.Durable,
+		Exclusive: in.Exclusive, AutoAck: in.AutoAck, NoDeadLetter: in.UseDeadLetter != nil && !*in.UseDeadLetter,
+		CreatedAt: time.Now().UTC(),
+	}
+	if in.PrefetchCount != nil {
+		rec.PrefetchCount = *in.PrefetchCount
+	}
+	if rec.Durable && rec.Group == "" {
+		rec.Group = "callback." + rec.ID // a queue of its own that the record leads back to
+	}
+	return rec, nil
+}
+
+// RemoveSubscription is POST /messaging/unsubscribe.
+func (s *Service) RemoveSubscription(ctx context.Context, r messagingapi.RemoveSubscriptionRequestObject) (messagingapi.RemoveSubscriptionResponseObject, error) {
+	id := r.Body.SubscriptionID
+	if err := problem.Require("subscriptionId", id); err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.SubscribeTimeout)
+	defer cancel()
+	found, err := s.remove(ctx, id, events.SubscriptionRemovedReasonExplicit)
+	if err != nil {
+		return nil, err
+	}
+	if !found {
+		return nil, problem.New(problem.NotFound, "there is no subscription %.64q; it was removed, or went with the process "+
+			"that had it", id).At("subscriptionId")
+	}
+	return messagingapi.RemoveSubscription200JSONResponse{Success: true}, nil
+}
+
+// remove ends a subscription wherever it is known: here, and in the store.
+func (s *Service) remove(ctx context.Context, id string, reason events.SubscriptionRemovedReason) (found bool, err error) {
+	forgotten, err := s.forget(ctx, id)
+	if err != nil {
+		return false, storeProblem(err)
+	}
+	s.mu.Lock()
+	sub := s.subscriptions[id]
+	delete(s.subscriptions, id)
+	s.mu.Unlock()
+	if sub == nil && !forgotten {
+		return false, nil
+	}
+	if sub != nil {
+		if err := sub.queue.Remove(ctx); err != nil {
+			return false, busProblem(err, "subscriptionId")
+		}
+	}
+	s.announce(ctx, events.TopicMessagingSubscriptionRemoved,
+		&events.SubscriptionRemovedEvent{SubscriptionID: id, Reason: reason})
+	return true, nil
+}
+
+// open declares the queue of a subscription and begins to call its callback.
+func (s *Service) open(ctx context.Context, rec record) (*subscription, error) {
+	sub := &subscription{record: rec, service: s}
+	queue, err := s.cfg.Bus.SubscribeRaw(ctx, rec.Topic, sub.deliver, bus.SubscriptionOptions{
+		Group: rec.Group, Durable: rec.Durable, Exclusive: rec.Exclusive, AutoAck: rec.AutoAck,
+		PrefetchCount: rec.PrefetchCount, NoDeadLetter: rec.NoDeadLetter, Timeout: s.cfg.CallbackTimeout,
+	})
+	if err != nil {
+		return nil, busProblem(err, "options.group")
+	}
+	sub.queue = queue
+	s.mu.Lock()
+	late := s.stopped
+	if !late {
+		s.subscriptions[rec.ID] = sub
+	}
+	s.mu.Unlock()
+	if late {
+		s.discard(sub)
+		return nil, problem.New(problem.Unavailable, "the node is stopping")
+	}
+	return sub, nil
+}
+
+// discard undoes open.
+func (s *Service) discard(sub *subscription) {
+	s.mu.Lock()
+	delete(s.subscriptions, sub.record.ID)
+	s.mu.Unlock()
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.SubscribeTimeout)
+	defer cancel()
+	if err := sub.queue.Remove(ctx); err != nil {
+		s.cfg.Logger.Warn("the queue of a subscription that was not created could not be removed",
+			"queue", sub.queue.Queue(), "error", err)
+	}
+}
