@@ -1,80 +1,202 @@
 package bus
 
 import (
+	"cmp"
 	"context"
-	"time"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 )
 
-// An Event is a message body: one flat JSON object that has eventId and timestamp among its members.
-type Event interface {
-	// EventName is the type's name on the wire, such as "AccountCreatedEvent".
-	EventName() string
-	// Stamp gives the event this id and time unless it has its own, and returns those in force.
-	Stamp(id string, at time.Time) (eventID string, timestamp time.Time)
+// A Bus publishes events and hands them to handlers, over one driver. It is safe for concurrent use.
+type Bus struct {
+	driver    Driver
+	cfg       Config
+	log       *slog.Logger
+	telemetry *telemetry
+	router    *message.Router
+
+	routing     context.Context // the router's; it ends after the last handler
+	stopRouting context.CancelFunc
+	routed      chan struct{} // closed when Router.Run has returned, with routeErr set
+	routeErr    error
+
+	running chan struct{} // closed when Run has declared, or tried to declare, every static handler's queue
+	ending  chan struct{} // closed by the first Close
+	closed  chan struct{} // closed when that Close is through, with closeErr set
+
+	adding sync.WaitGroup // handlers that are being started: the router cannot close while it has one that is not
+
+	mu       sync.Mutex
+	started  bool
+	handlers map[[2]string]struct{} // topic and name of the static handlers
+	static   map[*source]struct{}   // one for each of them
+	sources  map[*source]struct{}   // all that live, dynamic and plain Watermill ones included
+	closeErr error
 }
 
-// Received is a delivery as a raw handler sees it. Its maps and slices are the handler's to read, not to change.
-type Received struct {
-	Topic         string
-	MessageID     string
-	Type          string
-	ContentType   string
-	CorrelationID string
-	Timestamp     time.Time
-	Attempt       int // 1 for the first delivery
-	Headers       map[string]string
-	Body          []byte
+// New makes a bus over a driver, which remains its maker's: close the bus first, then the driver. Several buses may
+// share a driver.
+func New(d Driver, cfg Config) (*Bus, error) {
+	if d == nil {
+		return nil, fmt.Errorf("%w: a bus needs a driver", ErrInvalid)
+	}
+	cfg = cfg.withDefaults()
+	if err := cfg.check(); err != nil {
+		return nil, err
+	}
+	t, err := newTelemetry(cfg, d.Backend())
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the bus's metrics: %w", err)
+	}
+	quiet := map[slog.Level]slog.Level{slog.LevelInfo: slog.LevelDebug}
+	router, err := message.NewRouter(message.RouterConfig{CloseTimeout: cfg.CloseTimeout},
+		watermill.NewSlogLoggerWithLevelMapping(cfg.Logger, quiet))
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the router: %w", err)
+	}
+	b := &Bus{
+		driver:    d,
+		cfg:       cfg,
+		log:       cfg.Logger,
+		telemetry: t,
+		router:    router,
+		routed:    make(chan struct{}),
+		running:   make(chan struct{}),
+		ending:    make(chan struct{}),
+		closed:    make(chan struct{}),
+		handlers:  make(map[[2]string]struct{}),
+		static:    make(map[*source]struct{}),
+		sources:   make(map[*source]struct{}),
+	}
+	b.routing, b.stopRouting = context.WithCancel(context.Background())
+	router.AddMiddleware(b.middleware()...)
+	router.AddConsumerHandler(keepAlive, "", &idle{ended: make(chan struct{})}, func(*message.Message) error { return nil })
+	return b, nil
 }
 
-// TopicInfo is a topic as listings show it.
+// Router is the bus's Watermill router. Plain handlers may be added to it, with the bus's Publisher and Subscriber or
+// others; on a bus that runs already, RunHandlers starts them. Middleware added to it comes inside the bus's own, and
+// is for static and plain handlers only. Run and Close are the bus's to call.
+func (b *Bus) Router() *message.Router { return b.router }
+
+// Ready reports whether the broker can be published to now and every static handler's queue is being read.
+func (b *Bus) Ready(ctx context.Context) error {
+	if b.closing() {
+		return ErrClosed
+	}
+	if err := b.driver.Ready(ctx); err != nil {
+		return err
+	}
+	var waiting []string
+	b.mu.Lock()
+	for s := range b.static {
+		select {
+		case <-s.declared:
+		default:
+			waiting = append(waiting, s.queue.Name)
+		}
+	}
+	b.mu.Unlock()
+	if len(waiting) > 0 {
+		slices.Sort(waiting)
+		return fmt.Errorf("%w: not reading yet: %s", ErrUnavailable, strings.Join(waiting, ", "))
+	}
+	return nil
+}
+
+// Topics lists what is subscribed to on the broker, and here, sorted by name.
+func (b *Bus) Topics(ctx context.Context) ([]TopicInfo, error) {
+	queues, err := b.driver.Queues(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("cannot list the queues: %w", err)
+	}
+	type key struct{ name, exchange string }
+	topics := make(map[key]*TopicInfo)
+	at := func(name, exchange string) *TopicInfo {
+		k := key{name, cmp.Or(exchange, b.cfg.Exchange)}
+		if topics[k] == nil {
+			topics[k] = &TopicInfo{Name: k.name, Exchange: k.exchange}
+		}
+		return topics[k]
+	}
+	for _, q := range queues {
+		if q.Topic == "" {
+			continue
+		}
+		t := at(q.Topic, q.Exchange)
+		t.MessageCount += q.Messages
+		t.ConsumerCount += q.Consumers
+	}
+	b.mu.Lock()
+	for s := range b.sources {
+		at(s.topic, "")
+	}
+	b.mu.Unlock()
+	list := make([]TopicInfo, 0, len(topics))
+	for _, t := range topics {
+		list = append(list, *t)
+	}
+	slices.SortFunc(list, func(x, y TopicInfo) int {
+		return cmp.Or(cmp.Compare(x.Name, y.Name), cmp.Compare(x.Exchange, y.Exchange))
+	})
+	return list, nil
+}
+
+// TopicInfo is a topic, or a pattern, as listings show it.
 type TopicInfo struct {
 	Name          string
 	Exchange      string
 	MessageCount  int64 // waiting in all its queues
-	ConsumerCount int64
+	ConsumerCount int64 // of all its queues
 }
 
-// A Bus publishes events and hands them to handlers. It is safe for concurrent use.
-type Bus struct{}
-
-// Subscription is a dynamic subscription.
-type Subscription struct{}
-
-// New makes a bus.
-func New(d Driver, cfg Config) (*Bus, error) { return &Bus{}, nil }
-
-func (b *Bus) Publish(ctx context.Context, topic string, e Event) (string, error) { return "", nil }
-func (b *Bus) PublishWith(ctx context.Context, topic string, e Event, o PublishOptions) (string, error) {
-	return "", nil
-}
-func (b *Bus) PublishRaw(ctx context.Context, topic string, body []byte, o PublishOptions) (string, error) {
-	return "", nil
-}
-func Handle[E any](b *Bus, topic, name string, h func(context.Context, *E) error, o SubscriptionOptions) error {
+func (b *Bus) remember(s *source) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing() {
+		return ErrClosed
+	}
+	b.sources[s] = struct{}{}
 	return nil
 }
-func (b *Bus) HandleRaw(topic, name string, h func(context.Context, *Received) error, o SubscriptionOptions) error {
-	return nil
+
+func (b *Bus) forget(s *source) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.sources, s)
 }
-func Subscribe[E any](ctx context.Context, b *Bus, topic string, h func(context.Context, *E) error, o SubscriptionOptions) (*Subscription, error) {
-	return nil, nil
+
+// closing reports whether Close was called.
+func (b *Bus) closing() bool { return isDone(b.ending) }
+
+// isClosed reports whether Close is through: until then handlers may publish.
+func (b *Bus) isClosed() bool { return isDone(b.closed) }
+
+func isDone(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
-func (b *Bus) SubscribeRaw(ctx context.Context, topic string, h func(context.Context, *Received) error, o SubscriptionOptions) (*Subscription, error) {
-	return nil, nil
+
+func (c Config) check() error {
+	var failures []error
+	for _, n := range [...]struct{ what, name string }{
+		{"app-id", c.AppID}, {"exchange", c.Exchange}, {"dead-letter exchange", c.DeadLetterExchange},
+	} {
+		failures = append(failures, checkName(n.what, n.name))
+	}
+	if c.PrefetchCount < 0 || c.RetryDelay < 0 || c.PublishTimeout < 0 || c.CloseTimeout < 0 || c.MaxBodyBytes < 0 {
+		failures = append(failures, fmt.Errorf("%w: prefetch count, retry delay, timeouts and body limit must not be negative", ErrInvalid))
+	}
+	return errors.Join(failures...)
 }
-func (s *Subscription) ID() string                                 { return "" }
-func (s *Subscription) Queue() string                              { return "" }
-func (s *Subscription) Topic() string                              { return "" }
-func (s *Subscription) Close(ctx context.Context) error            { return nil }
-func (s *Subscription) Remove(ctx context.Context) error           { return nil }
-func (s *Subscription) Done() <-chan struct{}                      { return nil }
-func (b *Bus) Run(ctx context.Context) error                       { return nil }
-func (b *Bus) Running() <-chan struct{}                            { return nil }
-func (b *Bus) Close(ctx context.Context) error                     { return nil }
-func (b *Bus) Ready(ctx context.Context) error                     { return nil }
-func (b *Bus) Topics(ctx context.Context) ([]TopicInfo, error)     { return nil, nil }
-func (b *Bus) Router() *message.Router                             { return nil }
-func (b *Bus) Publisher() message.Publisher                        { return nil }
-func (b *Bus) Subscriber(o SubscriptionOptions) message.Subscriber { return nil }

@@ -1,0 +1,10 @@
+// Package memorybus is a message broker in this process's memory, a driver for package bus: what the node that runs
+// everything uses, and what a service's tests use.
+//
+// It behaves as RabbitMQ does, as far as package bus can tell: topic exchanges with "*" and "#", queues that several
+// consumers share, prefetch, requeueing, delayed redelivery, expiration, priorities, durable and exclusive queues, a
+// store for dead letters. The exchange table and the queues' state are its own; between them, Watermill's gochannel is
+// the transport, one of its topics for each queue, and Publish returns when every queue has acknowledged the message.
+//
+// Durable means as long as the process lives. A queue is bounded: see Config.MaxQueueLength.
+package memorybus

@@ -1,0 +1,67 @@
+package bus
+
+import (
+	"fmt"
+	"strings"
+)
+
+// maxNameBytes is what AMQP allows for a routing key, a queue's name and the short properties.
+const maxNameBytes = 255
+
+// checkTopic accepts dotted lower-case words of letters, digits, "-" and "_"; with patterns, a word may also be "*" or
+// "#".
+func checkTopic(topic string, patterns bool) error {
+	if topic == "" {
+		return fmt.Errorf("%w: the topic is empty", ErrInvalid)
+	}
+	if len(topic) > maxNameBytes {
+		return fmt.Errorf("%w: the topic has %d bytes, at most %d are allowed", ErrInvalid, len(topic), maxNameBytes)
+	}
+	for word := range strings.SplitSeq(topic, ".") {
+		if word == "*" || word == "#" {
+			if patterns {
+				continue
+			}
+			return fmt.Errorf("%w: topic %q is a pattern; patterns are for subscriptions", ErrInvalid, topic)
+		}
+		if !isWord(word) {
+			return fmt.Errorf("%w: topic %q must be words of a-z, 0-9, - and _ with dots between them", ErrInvalid, topic)
+		}
+	}
+	return nil
+}
+
+func isWord(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// checkName accepts what may name a handler, a group or a queue: printable ASCII without spaces and wildcards.
+func checkName(what, name string) error {
+	if name == "" {
+		return fmt.Errorf("%w: the %s has no name", ErrInvalid, what)
+	}
+	if len(name) > maxNameBytes {
+		return fmt.Errorf("%w: the name of the %s has %d bytes, at most %d are allowed: choose a shorter group",
+			ErrInvalid, what, len(name), maxNameBytes)
+	}
+	for i := range len(name) {
+		if name[i] <= ' ' || name[i] > '~' {
+			return fmt.Errorf("%w: %s name %q must be printable ASCII without spaces", ErrInvalid, what, name)
+		}
+	}
+	return nil
+}
+
+// checkShort accepts what fits an AMQP short string.
+func checkShort(what, s string) error {
+	if len(s) > maxNameBytes {
+		return fmt.Errorf("%w: the %s has %d bytes, at most %d are allowed", ErrInvalid, what, len(s), maxNameBytes)
+	}
+	return nil
+}

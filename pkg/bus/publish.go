@@ -1,0 +1,197 @@
+package bus
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+)
+
+// Publish sends an event to all who subscribe to the topic, and returns its id once the broker has confirmed it. A
+// topic is lower-case words with dots between them, at most 255 bytes. The event is stamped: it gets a new id (UUID
+// version 7) and the time of now unless it has its own.
+//
+// It returns by the context's deadline (without one, by Config.PublishTimeout). ErrUnavailable: not sent.
+// ErrNotConfirmed: it may or may not have arrived; publishing the same event again is safe where handlers look at its id.
+//
+// Inside a handler, ctx being the handler's, the new event carries the correlation id of the handled one (its id, where
+// it has none) and names it as its cause.
+func (b *Bus) Publish(ctx context.Context, topic string, e Event) (messageID string, err error) {
+	return b.PublishWith(ctx, topic, e, PublishOptions{})
+}
+
+// PublishWith is Publish with options.
+func (b *Bus) PublishWith(ctx context.Context, topic string, e Event, o PublishOptions) (messageID string, err error) {
+	if isNil(e) {
+		return "", fmt.Errorf("%w: the event for topic %q is nil", ErrInvalid, topic)
+	}
+	id, at, err := stamp(o)
+	if err != nil {
+		return "", err
+	}
+	id, at = e.Stamp(id, at)
+	if o.MessageID != "" && o.MessageID != id {
+		return "", idConflict(o.MessageID, id)
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		return "", fmt.Errorf("%w: cannot encode %s: %w", ErrInvalid, e.EventName(), err)
+	}
+	if o.Type == "" {
+		o.Type = e.EventName()
+	}
+	o.ContentType = contentTypeJSON
+	return id, b.publish(ctx, topic, id, at, body, o)
+}
+
+// PublishRaw sends a body as it is. With a JSON content type (the default) it must be one JSON object; an eventId and
+// a timestamp are added where it has none, and the message id is its eventId. With any other content type the body is
+// not looked at.
+func (b *Bus) PublishRaw(ctx context.Context, topic string, body []byte, o PublishOptions) (messageID string, err error) {
+	if err := b.checkSize(body); err != nil {
+		return "", err
+	}
+	id, at, err := stamp(o)
+	if err != nil {
+		return "", err
+	}
+	if o.ContentType == "" {
+		o.ContentType = contentTypeJSON
+	}
+	if isJSON(o.ContentType) {
+		if body, id, at, err = stampBody(body, id, at); err != nil {
+			return "", err
+		}
+		if o.MessageID != "" && o.MessageID != id {
+			return "", idConflict(o.MessageID, id)
+		}
+	}
+	return id, b.publish(ctx, topic, id, at, body, o)
+}
+
+// stamp is the id and the time that an event gets if it has none.
+func stamp(o PublishOptions) (id string, at time.Time, err error) {
+	if id = o.MessageID; id == "" {
+		made, err := uuid.NewV7()
+		if err != nil {
+			return "", time.Time{}, fmt.Errorf("cannot make an event id: %w", err)
+		}
+		id = made.String()
+	}
+	return id, time.Now().UTC(), nil
+}
+
+func idConflict(asked, own string) error {
+	return fmt.Errorf("%w: message id %q was asked for, but the event's own id is %q", ErrInvalid, asked, own)
+}
+
+func isNil(e Event) bool {
+	if e == nil {
+		return true
+	}
+	v := reflect.ValueOf(e)
+	return v.Kind() == reflect.Pointer && v.IsNil()
+}
+
+func (b *Bus) publish(ctx context.Context, topic, id string, at time.Time, body []byte, o PublishOptions) error {
+	m := &Message{
+		Exchange:      o.Exchange,
+		RoutingKey:    o.RoutingKey,
+		ID:            id,
+		Type:          o.Type,
+		ContentType:   o.ContentType,
+		Timestamp:     at,
+		CorrelationID: o.CorrelationID,
+		Priority:      o.Priority,
+		Expiration:    o.Expiration,
+		Transient:     o.Transient,
+		Mandatory:     o.Mandatory,
+		Headers:       make(map[string]string, len(o.Headers)+4),
+		Body:          body,
+	}
+	maps.Copy(m.Headers, o.Headers)
+	if o.PartitionKey != "" {
+		m.Headers[HeaderPartitionKey] = o.PartitionKey
+	}
+	if m.RoutingKey == "" {
+		m.RoutingKey = topic
+	}
+	if err := b.check(topic, m); err != nil {
+		return err
+	}
+	return b.send(ctx, topic, m)
+}
+
+// send completes a message with what comes from the context, and gives it to the driver.
+func (b *Bus) send(ctx context.Context, topic string, m *Message) error {
+	if b.isClosed() {
+		return fmt.Errorf("cannot publish to %q: %w", topic, ErrClosed)
+	}
+	if m.Exchange == b.cfg.Exchange {
+		m.Exchange = "" // the driver's word for it
+	}
+	m.Headers[HeaderSourceService] = b.cfg.AppID
+	if w := workFrom(ctx); w != nil {
+		m.Headers[HeaderCausationID] = w.message.ID
+		if m.CorrelationID == "" {
+			m.CorrelationID = w.correlationID()
+		}
+	}
+	if _, bounded := ctx.Deadline(); !bounded {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, b.cfg.PublishTimeout)
+		defer cancel()
+	}
+	ctx, done := b.telemetry.publishing(ctx, topic, m)
+	err := b.driver.Publish(ctx, m)
+	done(err)
+	if err != nil {
+		return fmt.Errorf("cannot publish to %q: %w", topic, err)
+	}
+	return nil
+}
+
+// check refuses what no broker would take.
+func (b *Bus) check(topic string, m *Message) error {
+	if err := checkTopic(topic, false); err != nil {
+		return err
+	}
+	if m.Priority > 9 {
+		return fmt.Errorf("%w: priority %d, at most 9 is allowed", ErrInvalid, m.Priority)
+	}
+	if m.Expiration < 0 {
+		return fmt.Errorf("%w: expiration %s is negative", ErrInvalid, m.Expiration)
+	}
+	for _, p := range [...]struct{ what, value string }{
+		{"exchange", m.Exchange},
+		{"routing key", m.RoutingKey},
+		{"message id", m.ID},
+		{"type", m.Type},
+		{"content type", m.ContentType},
+		{"correlation id", m.CorrelationID},
+	} {
+		if err := checkShort(p.what, p.value); err != nil {
+			return err
+		}
+	}
+	for name := range m.Headers {
+		if name == "" {
+			return fmt.Errorf("%w: a header has no name", ErrInvalid)
+		}
+		if err := checkShort("name of a header", name); err != nil {
+			return err
+		}
+	}
+	return b.checkSize(m.Body)
+}
+
+func (b *Bus) checkSize(body []byte) error {
+	if len(body) > b.cfg.MaxBodyBytes {
+		return fmt.Errorf("%w: the body has %d bytes, at most %d are allowed", ErrInvalid, len(body), b.cfg.MaxBodyBytes)
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"sync"
+	"time"
+
+	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/google/uuid"
+)
+
+// Publisher is the bus as a Watermill publisher: a message's UUID is its id, its metadata are its headers, its context
+// bounds the publish. The payload is sent as it is, without a content type. Publish returns once all are confirmed.
+func (b *Bus) Publisher() message.Publisher { return publisher{b} }
+
+type publisher struct{ bus *Bus }
+
+func (p publisher) Publish(topic string, messages ...*message.Message) error {
+	for _, msg := range messages {
+		if err := p.publish(topic, msg); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p publisher) publish(topic string, msg *message.Message) error {
+	id := msg.UUID
+	if id == "" {
+		made, err := uuid.NewV7()
+		if err != nil {
+			return fmt.Errorf("cannot make a message id: %w", err)
+		}
+		id = made.String()
+	}
+	m := &Message{RoutingKey: topic, ID: id, Timestamp: time.Now().UTC(), Headers: make(map[string]string, len(msg.Metadata)+4), Body: msg.Payload}
+	maps.Copy(m.Headers, msg.Metadata)
+	if err := p.bus.check(topic, m); err != nil {
+		return err
+	}
+	return p.bus.send(msg.Context(), topic, m)
+}
+
+// Close does nothing: the bus is closed by Bus.Close.
+func (p publisher) Close() error { return nil }
+
+// Subscriber is the bus as a Watermill subscriber to topics and patterns. It reads the durable queue
+// "{topic}.{group}", whose group is the AppID unless the options name one; with Exclusive and no group, a queue of its
+// own that goes with the subscription. Up to PrefetchCount messages are out at a time: 1 gives them strictly in order.
+//
+// On the bus's Router, a handler that reads from it has the same retries and dead letters as any other. Elsewhere it
+// has Watermill's own meaning: Nack gives the message back to be delivered again at once. Closing the subscriber gives
+// back what is neither acked nor nacked. If the broker is away, Subscribe returns after two seconds and goes on
+// trying.
+func (b *Bus) Subscriber(o SubscriptionOptions) message.Subscriber {
+	if o.Group == "" && o.Queue == "" && !o.Exclusive {
+		o.Group = b.cfg.AppID
+	}
+	if o.Group != "" || o.Queue != "" {
+		o.Durable = true
+	}
+	return &subscriber{bus: b, options: o, sources: make(map[*source]struct{})}
+}
+
+type subscriber struct {
+	bus     *Bus
+	options SubscriptionOptions
+
+	mu      sync.Mutex
+	closed  bool
+	sources map[*source]struct{}
+}
+
+func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *message.Message, error) {
+	r, err := s.bus.reading(topic, s.options)
+	if err != nil {
+		return nil, err
+	}
+	src := s.bus.newSource(ctx, r)
+	out := make(chan *message.Message)
+	src.pass = func(msg *message.Message) bool {
+		select {
+		case out <- msg:
+			return true
+		case <-src.flow.Done():
+			return false
+		}
+	}
+	unhook := context.AfterFunc(ctx, src.stop)
+	src.ended = func() {
+		unhook()
+		s.drop(src)
+		close(out)
+	}
+	if err := s.add(src); err != nil {
+		src.abandon(err)
+		src.stop()
+		unhook()
+		return nil, fmt.Errorf("cannot subscribe to %q: %w", topic, err)
+	}
+	src.start()
+	if errors.Is(src.failure, ErrInvalid) || errors.Is(src.failure, ErrClosed) {
+		src.stop()
+		<-src.done
+		return nil, fmt.Errorf("cannot subscribe to %q: %w", topic, src.failure)
+	}
+	return out, nil
+}
+
+// SubscribeInitialize declares the queue of a topic, so that it collects what is published before Subscribe.
+func (s *subscriber) SubscribeInitialize(topic string) error {
+	r, err := s.bus.reading(topic, s.options)
+	if err != nil || !r.queue.Durable {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), s.bus.cfg.PublishTimeout)
+	defer cancel()
+	src := s.bus.newSource(ctx, r)
+	consumer, err := s.bus.driver.Subscribe(ctx, r.queue)
+	if err != nil {
+		return fmt.Errorf("cannot declare the queue of %q: %w", topic, err)
+	}
+	src.pass = func(*message.Message) bool { return false }
+	src.stop()
+	src.adopt(consumer)
+	<-src.done
+	return nil
+}
+
+// Close ends all its subscriptions and closes their channels.
+func (s *subscriber) Close() error {
+	s.mu.Lock()
+	s.closed = true
+	sources := make([]*source, 0, len(s.sources))
+	for src := range s.sources {
+		sources = append(sources, src)
+	}
+	s.mu.Unlock()
+	for _, src := range sources {
+		src.stop()
+		src.abandon(ErrClosed)
+		<-src.done
+	}
+	return nil
+}
+
+func (s *subscriber) add(src *source) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return ErrClosed
+	}
+	if err := s.bus.remember(src); err != nil {
+		return err
+	}
+	s.sources[src] = struct{}{}
+	return nil
+}
+
+func (s *subscriber) drop(src *source) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.sources, src)
+}
