@@ -37,7 +37,13 @@ func (b *Base) Stamp(id string, at time.Time) (eventID string, timestamp time.Ti
 
 // A Subscription says that a service listens to a topic.
 type Subscription struct {
-	Topic   string // as "account.deleted"
-	Handler string // the service and what it does, as "auth.invalidate-sessions": no two services share one, so neither do they share a queue
-	Event   string // the name of the event's type, as "AccountDeletedEvent"
+	// Topic is as "account.deleted".
+	Topic string
+
+	// Handler is the service and what it does, as "auth.invalidate-sessions". It names the queue, so no two services have the
+	// same one: they would take each other's events.
+	Handler string
+
+	// Event is the name of the event's type, as "AccountDeletedEvent".
+	Event string
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/bannou-mesh/bannou/events"
 )
 
-// The contract: what other programs rely on. A line here changes only when the wire does. After each topic stands the event, then its required
-// members, then, behind a bar, the optional ones.
+// The contract: what other programs rely on. A line here changes only when the wire does. After each topic stands the
+// event, then its required members, then, behind a bar, the optional ones.
 var contract = map[string]string{
 	"bannou-service-registration":       "ServiceRegistrationEvent instanceId appId host port services maxConnections",
 	"bannou-service-heartbeats":         "ServiceHeartbeatEvent appId instanceId status services loadPercent currentConnections maxConnections host port | externalHost",

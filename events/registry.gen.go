@@ -144,7 +144,8 @@ func Topics() []string {
 	}
 }
 
-// Subscriptions returns what a service listens to, in the order of its schema; nothing for a service that listens to nothing.
+// Subscriptions returns what a service listens to, in the order of its schema; nothing for a service that listens to
+// nothing.
 func Subscriptions(service string) []Subscription {
 	switch service {
 	case "auth":

@@ -2,14 +2,15 @@
 //
 //	eventgen -schemas ../events/schemas -out ../events [-check]
 //
-// It writes one file for each schema (types, topics) and registry.gen.go (which topic carries what, who listens to what), and
-// removes files that it wrote for schemas that are gone. With -check it writes nothing, and fails if something is not as it would write it.
-// The exit code is 1 for mistakes in the schemas, all of which are listed with file and line, and 2 for wrong arguments.
+// It writes one file for each schema (types, topics) and registry.gen.go (which topic carries what, who listens to what),
+// and removes files that it wrote for schemas that are gone. With -check it writes nothing, and fails if something is not as
+// it would write it. The exit code is 1 for mistakes in the schemas, all of which are listed with file and line, and 2 for
+// wrong arguments.
 //
 // # Schemas
 //
-// A schema is a YAML file named for the service that owns its topics. Types are written as in JSON Schema, of which the generator
-// knows what is shown here. It refuses any other key, so that a mistyped one is found.
+// A schema is a YAML file named for the service that owns its topics. Types are written as in JSON Schema, of which the
+// generator knows what is shown here. It refuses any other key, so that a mistyped one is found.
 //
 //	description: Changes of stored values.          # required, as is every description but those within items
 //
@@ -53,4 +54,5 @@
 //
 // A property that is not required is left out of the JSON when it has its zero value. A type's description becomes its doc
 // comment behind its name, so it begins with a verb ("Names a key") or an article ("A key", which becomes "is a key").
+// Types must not contain themselves other than in arrays and maps, and every type must be used.
 package main

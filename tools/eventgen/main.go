@@ -30,11 +30,11 @@ func run(args []string, stderr io.Writer) int {
 		return 2
 	}
 	if flags.NArg() > 0 {
-		fmt.Fprintf(stderr, "eventgen takes no arguments besides its flags, got %q\n", flags.Args())
+		_, _ = fmt.Fprintf(stderr, "eventgen takes no arguments besides its flags, got %q\n", flags.Args())
 		return 2
 	}
 	if err := generate(*schemas, *out, *check); err != nil {
-		fmt.Fprintln(stderr, err)
+		_, _ = fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0

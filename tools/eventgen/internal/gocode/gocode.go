@@ -34,7 +34,9 @@ func Generate(set *schema.Set) (map[string][]byte, error) {
 
 type writer struct{ bytes.Buffer }
 
-func (w *writer) line(f string, args ...any) { fmt.Fprintf(w, f+"\n", args...) }
+func (w *writer) line(f string, args ...any) {
+	_, _ = fmt.Fprintf(w, f+"\n", args...) // a buffer takes everything
+}
 
 func (w *writer) finish(out map[string][]byte, name string) error {
 	code, err := format.Source(w.Bytes())
@@ -140,8 +142,9 @@ func goType(s *schema.Shape) string {
 	}
 }
 
-// option chooses what leaves an optional member out: omitempty for arrays and maps, so that an empty one is left out like one that is nil;
-// omitzero for all else, which omitempty of encoding/json either never leaves out (structs, times) or of json/v2 always writes (numbers, booleans).
+// option chooses what leaves an optional member out. For arrays and maps it is omitempty, so that an empty one is left out
+// like one that is nil. For all else it is omitzero, because omitempty would keep structs and times in encoding/json, and
+// numbers and booleans in json/v2.
 func option(p *schema.Property) string {
 	switch {
 	case p.Required:
@@ -153,8 +156,8 @@ func option(p *schema.Property) string {
 	}
 }
 
-// sentence makes the doc comment of a type. "Reports an error" becomes "X reports an error", and "One endpoint" or "The reason", being no
-// predicate, "X is one endpoint" and "X is the reason".
+// sentence makes the doc comment of a type. "Reports an error" becomes "X reports an error", and "One endpoint" or "The
+// reason", being no predicate, "X is one endpoint" and "X is the reason".
 func sentence(t *schema.Type) string {
 	first, rest, _ := strings.Cut(t.Description, " ")
 	switch first {

@@ -1,10 +1,9 @@
 package gocode
 
 import (
-	"errors"
 	"flag"
+	"fmt"
 	"go/ast"
-	"go/importer"
 	"go/parser"
 	"go/token"
 	"go/types"
@@ -46,7 +45,8 @@ func TestGenerateIsDeterministic(t *testing.T) {
 	}
 }
 
-// FuzzSchema feeds arbitrary text to the reader. It must say what is wrong, with a line that the text has, or else the generated code must compile.
+// FuzzSchema feeds arbitrary text to the reader. It must say what is wrong, with a line that the text has, or else the
+// generated code must compile.
 func FuzzSchema(f *testing.F) {
 	for _, dir := range []string{"testdata/schemas", "../../../../events/schemas"} {
 		seeds, err := filepath.Glob(dir + "/*.yaml")
@@ -66,7 +66,7 @@ func FuzzSchema(f *testing.F) {
 		set, err := schema.Read(fstest.MapFS{"fuzz.yaml": {Data: content}}, "schemas")
 		if err != nil {
 			var mistakes schema.Errors
-			require.True(t, errors.As(err, &mistakes), "%v", err)
+			require.ErrorAs(t, err, &mistakes)
 			for _, m := range mistakes {
 				require.Equal(t, "schemas/fuzz.yaml", m.Pos.File)
 				require.Positive(t, m.Pos.Line, m.Message)
@@ -128,7 +128,7 @@ type onlyTime struct{}
 
 func (onlyTime) Import(path string) (*types.Package, error) {
 	if path != "time" {
-		return importer.Default().Import("not allowed: " + path)
+		return nil, fmt.Errorf("generated code imports %s", path)
 	}
 	p := types.NewPackage("time", "time")
 	name := types.NewTypeName(token.NoPos, p, "Time", nil)

@@ -7,7 +7,8 @@ import (
 	"github.com/bannou-mesh/bannou/tools/eventgen/internal/schema"
 )
 
-// registry writes the functions that know all topics. They are switches, not maps: nothing to initialise, nothing to change.
+// registry writes the functions that know all topics. They are switches, not maps: nothing to initialise, nothing to
+// change.
 func (w *writer) registry(set *schema.Set) {
 	var topics []*schema.Topic
 	for _, f := range set.Files {
@@ -17,14 +18,14 @@ func (w *writer) registry(set *schema.Set) {
 
 	w.line("%sschemas/*.yaml; DO NOT EDIT.\n\npackage events\n", Marker)
 
-	w.line("// New returns a new, empty event of the type that the topic carries, to be decoded into; false for an unknown topic.")
+	w.comment("", "New returns a new, empty event of the type that the topic carries, to be decoded into; false for an unknown topic.")
 	w.line("func New(topic string) (Event, bool) {\n\tswitch topic {")
 	for _, t := range topics {
 		w.line("\tcase %s:\n\t\treturn new(%s), true", t.GoName(), t.Event.Name)
 	}
 	w.line("\tdefault:\n\t\treturn nil, false\n\t}\n}\n")
 
-	w.line("// TypeName returns the name of the event that the topic carries, empty for an unknown topic.")
+	w.comment("", "TypeName returns the name of the event that the topic carries, empty for an unknown topic.")
 	w.line("func TypeName(topic string) string {\n\tswitch topic {")
 	for _, t := range topics {
 		w.line("\tcase %s:\n\t\treturn %q", t.GoName(), t.Event.Name)
@@ -46,7 +47,7 @@ func (w *writer) subscriptions(set *schema.Set, topics []*schema.Topic) {
 	for _, t := range topics {
 		constant[t.Name] = t.GoName()
 	}
-	w.line("// Subscriptions returns what a service listens to, in the order of its schema; nothing for a service that listens to nothing.")
+	w.comment("", "Subscriptions returns what a service listens to, in the order of its schema; nothing for a service that listens to nothing.")
 	w.line("func Subscriptions(service string) []Subscription {\n\tswitch service {")
 	for _, f := range set.Files {
 		if len(f.Subscriptions) == 0 {

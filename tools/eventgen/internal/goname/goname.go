@@ -6,9 +6,10 @@ import (
 	"unicode"
 )
 
-// Exported returns the exported Go name of a name in camelCase, or one of words separated by dots, dashes or anything else that is
-// not a letter or digit: "sessionIds" is SessionIDs, "mesh.endpoint.registered" is MeshEndpointRegistered. Initialisms
-// that Go writes in capitals are written so. It is empty for a name without letters and digits.
+// Exported returns the exported Go name of a name in camelCase, or of one whose words are separated by dots, dashes or
+// anything else that is not a letter or digit: "sessionIds" is SessionIDs, "mesh.endpoint.registered" is
+// MeshEndpointRegistered. Initialisms that Go writes in capitals are written so. It is empty for a name without letters
+// and digits.
 func Exported(name string) string {
 	var out strings.Builder
 	for _, w := range words(name) {

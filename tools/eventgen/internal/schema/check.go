@@ -2,7 +2,10 @@ package schema
 
 // check resolves the names in a set and notes what does not fit together.
 func check(set *Set, errs *Errors) {
-	c := checker{set: set, errs: errs, types: map[string]*Type{}, home: map[*Type]string{}, topics: map[string]*Topic{}, used: map[*Type]bool{}}
+	c := checker{
+		set: set, errs: errs,
+		types: map[string]*Type{}, home: map[*Type]string{}, topics: map[string]*Topic{}, used: map[*Type]bool{},
+	}
 	c.declare()
 	c.resolveTopics()
 	c.resolveProperties()
@@ -207,7 +210,8 @@ func (c *checker) subscription(s *Subscription) {
 	if s.Event.Type == nil {
 		c.errs.Add(s.Event.Pos, "subscription to %q expects the unknown type %q", s.Topic, s.Event.Name)
 	} else if topic != nil && topic.Event.Name != "" && topic.Event.Name != s.Event.Name {
-		c.errs.Add(s.Event.Pos, "subscription to %q expects %s, but the topic carries %s (%s)", s.Topic, s.Event.Name, topic.Event.Name, topic.Event.Pos)
+		c.errs.Add(s.Event.Pos, "subscription to %q expects %s, but the topic carries %s (%s)",
+			s.Topic, s.Event.Name, topic.Event.Name, topic.Event.Pos)
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -71,7 +73,8 @@ func (r *reader) file(content []byte) *File {
 	owner := strings.TrimSuffix(r.name, ".yaml")
 	r.out = &File{Owner: owner, Path: r.path}
 	if !ownerName.MatchString(owner) || owner == "registry" {
-		r.errs.Add(Pos{r.path, 1}, "%q cannot be an owner: the file's name must be lower-case words with dashes, and not registry", owner)
+		r.errs.Add(Pos{r.path, 1},
+			"%q cannot be an owner: the file's name must be lower-case words with dashes, and not registry", owner)
 	}
 	root := r.parse(content)
 	if root == nil {
@@ -120,8 +123,8 @@ func (r *reader) parse(content []byte) *yaml.Node {
 	return doc.Content[0]
 }
 
-// place takes the line out of an error of the YAML package, which gives it in its text only: counted from 1 when the scanner
-// fails, from 0 when the parser does, and not at all on the first line.
+// place takes the line out of an error of the YAML package, which gives it in its text only: counted from 1 when the
+// scanner fails, from 0 when the parser does, and not at all on the first line.
 func place(err error) (line int, message string) {
 	m := errorLine.FindStringSubmatch(err.Error())
 	if m == nil {
@@ -195,7 +198,7 @@ func (r *reader) required(parent *yaml.Node, m mapping, key, of string) *yaml.No
 	return r.text(n, key)
 }
 
-// text returns n if it is a string with something in it, else nil and a mistake noted.
+// text returns n if it is a string with something in it that Go code can hold too, else nil and a mistake noted.
 func (r *reader) text(n *yaml.Node, what string) *yaml.Node {
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!str" {
 		r.fail(n, "%s must be a string", what)
@@ -205,7 +208,15 @@ func (r *reader) text(n *yaml.Node, what string) *yaml.Node {
 		r.fail(n, "%s must not be empty", what)
 		return nil
 	}
+	if i := strings.IndexFunc(n.Value, unprintable); i >= 0 {
+		r.fail(n, "%s must not hold the character %q", what, []rune(n.Value[i:])[0])
+		return nil
+	}
 	return n
+}
+
+func unprintable(r rune) bool {
+	return r == utf8.RuneError || !unicode.IsPrint(r) && !unicode.IsSpace(r)
 }
 
 func (r *reader) sequence(n *yaml.Node, what string) []*yaml.Node {

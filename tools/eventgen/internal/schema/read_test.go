@@ -1,7 +1,6 @@
 package schema
 
 import (
-	"errors"
 	"io/fs"
 	"strings"
 	"testing"
@@ -223,6 +222,8 @@ func TestMistakesNameFileAndLine(t *testing.T) {
 			[]string{`schemas/a.yaml:1: the file is empty`}},
 		{"two documents", alone(good + "---\ndescription: More.\n"),
 			[]string{`schemas/a.yaml:19: the file holds a second document: keep one schema in a file`}},
+		{"a character that Go code cannot hold", alone(with(t, "Names a thing.", `"Names a \0 thing."`)),
+			[]string{`schemas/a.yaml:10: description must not hold the character '\x00'`}},
 		{"an alias", alone(with(t, "[name]", "&n [name]") + "        kind: *n\n"),
 			[]string{`schemas/a.yaml:19: property "kind" must be a mapping`}},
 		{"a list for a mapping", alone("- description: Things.\n"),
@@ -257,5 +258,5 @@ func TestReadReportsAllMistakesInOrder(t *testing.T) {
 func TestReadWithoutSchemas(t *testing.T) {
 	_, err := Read(folder(nil), "schemas")
 	require.EqualError(t, err, "there are no schemas in schemas: expected files that end in .yaml")
-	require.False(t, errors.As(err, new(Errors)), "this is no mistake in a schema")
+	require.NotErrorAs(t, err, new(Errors), "this is no mistake in a schema")
 }
