@@ -98,18 +98,22 @@ func (t *topology) declareBase(ch *amqp.Channel) error {
 			return fmt.Errorf("declare the durable topic exchange %q: %w", name, err)
 		}
 	}
-	args := amqp.Table{
-		amqp.QueueMaxLenArg:     int64(storeMaxLength),
-		amqp.QueueMessageTTLArg: storeTTL.Milliseconds(),
-		amqp.QueueTypeArg:       string(t.cfg.QueueType),
-	}
-	if _, err := ch.QueueDeclare(t.storeName(), true, false, false, false, args); err != nil {
+	if _, err := ch.QueueDeclare(t.storeName(), true, false, false, false, t.storeArgs()); err != nil {
 		return fmt.Errorf("declare the dead-letter store: %w", mendable(t.storeName(), err))
 	}
 	if err := ch.QueueBind(t.storeName(), "dead-letter.#", t.cfg.DeadLetterExchange, false, nil); err != nil {
 		return fmt.Errorf("bind the dead-letter store: %w", err)
 	}
 	return nil
+}
+
+// storeArgs are the arguments of the dead-letter store.
+func (t *topology) storeArgs() amqp.Table {
+	return amqp.Table{
+		amqp.QueueMaxLenArg:     int64(storeMaxLength),
+		amqp.QueueMessageTTLArg: storeTTL.Milliseconds(),
+		amqp.QueueTypeArg:       string(t.cfg.QueueType),
+	}
 }
 
 // declareQueue declares a queue, the exchanges that it is bound to, and its bindings. The channel is closed by the
@@ -146,6 +150,8 @@ func (t *topology) declaration(q bus.Queue) declaration {
 		"x-dead-letter-routing-key": deadLetterKey(q),
 	}
 	switch {
+	case q.Name == t.storeName():
+		return declaration{durable: true, args: t.storeArgs()}
 	case q.Durable && t.cfg.QueueType == Quorum:
 		args[amqp.QueueTypeArg] = string(Quorum)
 		args["x-delivery-limit"] = int64(noDeliveryLimit)
