@@ -1,0 +1,325 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// ClientConfig configures a Client. Directory is required.
+type ClientConfig struct {
+	// Directory tells where services are. The caller runs it.
+	Directory *Directory
+	// AppID and InstanceID are this node's own. Empty for a program that only calls.
+	AppID, InstanceID string
+	// Local handles requests to services of this process, without a socket. It is the node's whole handler, middleware
+	// included. Nil: every call goes over HTTP.
+	Local http.Handler
+	// LocalServices are the services that Local has, as they begin a path: "messaging" for /messaging/publish. Requests
+	// for this node's app-id and another service go to the app-id's other instances. None: Local has every service of
+	// this node's app-id.
+	LocalServices []string
+	// Balancer chooses among usable instances. Default RoundRobin().
+	Balancer Balancer
+	// Transport sends requests to other nodes. Default: HTTP/1.1 with kept connections, see NewTransport.
+	Transport http.RoundTripper
+	// Timeout bounds a call whose context has no deadline, its response's body included. Default 30 s.
+	Timeout time.Duration
+	// MaxResponseBytes is the longest body that Invoke reads. Default 16 MiB.
+	MaxResponseBytes int64
+	// Logger hears of panics of Local and of instances that could not be reached. Default: nobody.
+	Logger *slog.Logger
+	// MeterProvider gets the counter bannou.mesh.requests and the histogram bannou.mesh.duration (seconds until the
+	// response's head), both by target (app-id) and outcome. Default: none.
+	MeterProvider metric.MeterProvider
+	// TracerProvider gets one client span a call. Default: none; the caller's trace context is passed on anyway.
+	TracerProvider trace.TracerProvider
+}
+
+// A Client calls services by name. A target is the name of a service or an app-id, see [Directory.Resolve]; a request for
+// this node itself is handled by its own handler, without a socket. It is safe for concurrent use.
+//
+// A request goes to another instance than the first chosen only when no connection to that one could be established, so
+// that nothing was sent, and to each instance at most once.
+type Client struct {
+	directory     *Directory
+	appID         string
+	instanceID    string
+	local         *localTransport // nil: none
+	localServices []string
+	balancer      Balancer
+	transport     http.RoundTripper
+	ownTransport  *http.Transport // to close; nil when the caller gave one
+	timeout       time.Duration
+	maxResponse   int64
+	log           *slog.Logger
+	telemetry     *telemetry
+}
+
+// NewClient returns a client. Close it when it is no longer needed.
+func NewClient(cfg ClientConfig) (*Client, error) {
+	if cfg.Directory == nil {
+		return nil, errors.New("a mesh client needs a directory")
+	}
+	if cfg.Local != nil && cfg.AppID == "" {
+		return nil, errors.New("a mesh client with a local handler needs its node's app-id")
+	}
+	c := &Client{directory: cfg.Directory, appID: cfg.AppID, instanceID: cfg.InstanceID,
+		localServices: slices.Clone(cfg.LocalServices), balancer: cfg.Balancer, transport: cfg.Transport,
+		timeout: cfg.Timeout, maxResponse: cfg.MaxResponseBytes, log: cfg.Logger}
+	if c.log == nil {
+		c.log = slog.New(slog.DiscardHandler)
+	}
+	if c.balancer == nil {
+		c.balancer = RoundRobin()
+	}
+	if c.transport == nil {
+		c.ownTransport = NewTransport()
+		c.transport = c.ownTransport
+	}
+	if c.timeout <= 0 {
+		c.timeout = 30 * time.Second
+	}
+	if c.maxResponse <= 0 {
+		c.maxResponse = 16 << 20
+	}
+	if cfg.Local != nil {
+		c.local = &localTransport{handler: cfg.Local, log: c.log}
+	}
+	var err error
+	c.telemetry, err = newTelemetry(cfg.MeterProvider, cfg.TracerProvider)
+	return c, err
+}
+
+// NewTransport returns what a Client uses by default: HTTP/1.1 with many kept connections to each node, no proxy, bodies
+// as they are, and 3 seconds to connect, because another instance may be waiting.
+func NewTransport() *http.Transport {
+	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}
+	return &http.Transport{
+		DialContext:           dialer.DialContext,
+		MaxIdleConns:          1024,
+		MaxIdleConnsPerHost:   256,
+		IdleConnTimeout:       90 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		DisableCompression:    true,
+	}
+}
+
+// Close closes idle connections of the client's own transport. Calls under way go on.
+func (c *Client) Close() {
+	if c.ownTransport != nil {
+		c.ownTransport.CloseIdleConnections()
+	}
+}
+
+// Do sends a request to a target. Of req.URL, path and query count; req itself is not changed, its body is read and
+// closed. Trace context and request id of ctx are added to its headers; every header already there stays, save
+// traceparent when ctx has a trace. Whatever the target answers is a response, not an error; its body must be closed.
+//
+// Errors: ErrUnknownTarget, ErrNoEndpoint, the context's, or what the transport said.
+func (c *Client) Do(ctx context.Context, target string, req *http.Request) (*http.Response, error) {
+	cancel := context.CancelFunc(func() {})
+	if _, bounded := ctx.Deadline(); !bounded {
+		ctx, cancel = context.WithTimeout(ctx, c.timeout)
+	}
+	resp, err := c.send(ctx, target, req)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	resp.Body = &boundBody{ReadCloser: resp.Body, cancel: cancel}
+	return resp, nil
+}
+
+// A boundBody frees the call's deadline once the response has been read or given up.
+type boundBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *boundBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.cancel()
+	}
+	return n, err
+}
+
+func (b *boundBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
+}
+
+// Route returns the instance that the balancer picks now for an app-id or a service, as a call would: ErrUnknownTarget
+// or ErrNoEndpoint if there is none.
+func (c *Client) Route(target string) (*Endpoint, error) {
+	appID, known := c.directory.Resolve(target)
+	if !known {
+		return nil, unknownTarget(target)
+	}
+	e := c.balancer.Pick(c.directory.current.Load().apps[appID].endpoints(target))
+	if e == nil {
+		return nil, noEndpoint(appID)
+	}
+	return e, nil
+}
+
+func unknownTarget(target string) error {
+	return fmt.Errorf("%w %q: no service is mapped, no instance registered under this name", ErrUnknownTarget, clip(target))
+}
+
+func noEndpoint(appID string) error {
+	return fmt.Errorf("%w: no instance of %q takes requests now", ErrNoEndpoint, appID)
+}
+
+// A route is where one request goes: the local handler, or one of some endpoints.
+type route struct {
+	appID     string
+	local     bool
+	endpoints []*Endpoint
+}
+
+// route finds where a request goes. What the directory does not know, it looks up once in the registry.
+func (c *Client) route(ctx context.Context, target, path string) (route, error) {
+	r, err := c.lookUp(target, path)
+	if err != nil && c.directory.refreshOnMiss(ctx) {
+		r, err = c.lookUp(target, path)
+	}
+	return r, err
+}
+
+func (c *Client) lookUp(target, path string) (route, error) {
+	s := c.directory.current.Load()
+	appID, known := s.resolve(target)
+	if target == c.appID || !known && slices.Contains(c.localServices, target) && appID == c.appID {
+		appID, known = c.appID, true // the directory need not know this node
+	}
+	own := c.local != nil && appID == c.appID
+	if known && own && c.hasLocally(target, path) {
+		return route{appID: appID, local: true}, nil
+	}
+	if !known {
+		return route{appID: appID}, unknownTarget(target)
+	}
+	service := target
+	if target == appID {
+		service = firstSegment(path)
+	}
+	endpoints := s.apps[appID].endpoints(service)
+	if own {
+		if endpoints = c.withoutSelf(endpoints); len(endpoints) == 0 {
+			return route{appID: appID, local: true}, nil // nobody else: our own handler says what is not there
+		}
+	}
+	if len(endpoints) == 0 {
+		return route{appID: appID}, noEndpoint(appID)
+	}
+	return route{appID: appID, endpoints: endpoints}, nil
+}
+
+// hasLocally reports whether a request for this node's app-id is for a service that runs here.
+func (c *Client) hasLocally(target, path string) bool {
+	return len(c.localServices) == 0 || slices.Contains(c.localServices, target) ||
+		slices.Contains(c.localServices, firstSegment(path))
+}
+
+func firstSegment(path string) string {
+	path = strings.TrimPrefix(path, "/")
+	segment, _, _ := strings.Cut(path, "/")
+	return segment
+}
+
+func (c *Client) withoutSelf(endpoints []*Endpoint) []*Endpoint {
+	return slices.DeleteFunc(slices.Clone(endpoints), func(e *Endpoint) bool { return e.InstanceID == c.instanceID })
+}
+
+// send routes a request and sends it, with telemetry around it. The context's end ends the response's body too.
+func (c *Client) send(ctx context.Context, target string, req *http.Request) (*http.Response, error) {
+	begin := time.Now()
+	r, err := c.route(ctx, target, req.URL.Path)
+	if err != nil {
+		closeBody(req)
+		c.telemetry.record(ctx, r.appID, outcomeOf(nil, err), begin)
+		return nil, err
+	}
+	ctx, span := c.telemetry.start(ctx, r.appID, req)
+	defer span.End()
+	out := outgoing(ctx, req)
+	var resp *http.Response
+	if r.local {
+		out.URL.Host = r.appID
+		resp, err = c.local.RoundTrip(out)
+	} else {
+		resp, err = c.sendToOne(out, r)
+	}
+	if err != nil {
+		err = fmt.Errorf("call %s %s at %s: %w", out.Method, out.URL.Path, target, err)
+	}
+	c.telemetry.end(ctx, span, resp, err)
+	c.telemetry.record(ctx, r.appID, outcomeOf(resp, err), begin)
+	return resp, err
+}
+
+// outgoing makes a copy of the request that may be changed, with what the context adds.
+func outgoing(ctx context.Context, req *http.Request) *http.Request {
+	out := req.WithContext(ctx)
+	u := url.URL{Scheme: "http", Path: req.URL.Path, RawPath: req.URL.RawPath, RawQuery: req.URL.RawQuery, ForceQuery: req.URL.ForceQuery}
+	if !strings.HasPrefix(u.Path, "/") {
+		u.Path = "/" + u.Path
+		if u.RawPath != "" {
+			u.RawPath = "/" + u.RawPath
+		}
+	}
+	out.URL, out.Host, out.RequestURI = &u, "", ""
+	out.Header = req.Header.Clone()
+	if out.Header == nil {
+		out.Header = http.Header{}
+	}
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(out.Header))
+	if id := RequestID(ctx); id != "" && out.Header.Get(headerRequestID) == "" {
+		out.Header.Set(headerRequestID, id)
+	}
+	return out
+}
+
+// sendToOne sends to the instance that the balancer picks; while no connection can be established, to another.
+func (c *Client) sendToOne(req *http.Request, r route) (*http.Response, error) {
+	body := keepBody(req)
+	defer body.release()
+	for remaining := r.endpoints; ; {
+		e := c.balancer.Pick(remaining)
+		if e == nil {
+			return nil, noEndpoint(r.appID)
+		}
+		req.URL.Host = e.Address()
+		body.attach(req)
+		resp, err := c.transport.RoundTrip(req)
+		if err == nil {
+			return resp, nil
+		}
+		if len(remaining) == 1 || !neverConnected(err) || req.Context().Err() != nil || body.touched() {
+			return nil, err
+		}
+		c.log.Warn("an instance cannot be reached; another is tried", "appId", e.AppID, "instanceId", e.InstanceID,
+			"address", req.URL.Host, "error", err)
+		remaining = slices.DeleteFunc(slices.Clone(remaining), func(other *Endpoint) bool { return other == e })
+	}
+}
+
+// neverConnected reports whether an error means that no connection was established, so that nothing was sent.
+func neverConnected(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}

@@ -1,0 +1,260 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// A Source is what a Directory reads: a *Registry, or a client of a remote one. It is safe for concurrent use.
+type Source interface {
+	List(ctx context.Context, includeUnhealthy bool) ([]Endpoint, error)
+	Mappings(ctx context.Context) (Mappings, error)
+}
+
+var _ Source = (*Registry)(nil)
+
+// DirectoryConfig configures a Directory. The zero value is ready to use.
+type DirectoryConfig struct {
+	// RefreshInterval is the time between two reads of the source; a tenth is added or taken by chance, so that nodes
+	// started together do not read together. Default 15 s.
+	RefreshInterval time.Duration
+	// RefreshTimeout bounds one read of the source. Default 5 s.
+	RefreshTimeout time.Duration
+	// MissInterval is the least time between two reads that calls to unknown names cause. Default 1 s.
+	MissInterval time.Duration
+	// Logger hears when source or feed go away and come back. Default: nobody.
+	Logger *slog.Logger
+}
+
+// A Directory is this process's copy of the registry, made to be read on every call: AppID, Endpoints and Resolve read
+// an immutable snapshot, without locks and without I/O. Run keeps it up to date, by the feed and by reading the source
+// from time to time. When these are away it serves what it knew last, for as long as it takes.
+type Directory struct {
+	source  Source
+	feed    Feed
+	cfg     DirectoryConfig
+	current atomic.Pointer[snapshot]
+	started atomic.Bool
+	running chan struct{} // closed when the feed is watched and the source has been read
+	wake    chan struct{} // asks Run to refresh now
+
+	mu      sync.Mutex // guards what follows, and makes changes of current one at a time
+	reading *reading   // the read of the source under way
+	missed  time.Time  // when a miss last caused one
+}
+
+// A reading is one read of the source. Changes that arrive while it runs may or may not be in what it returns, so they
+// are applied again on top of it.
+type reading struct {
+	done    chan struct{}
+	cancel  context.CancelFunc
+	err     error
+	changes []Change
+}
+
+// NewDirectory returns a directory that knows nothing yet: call Run, or Refresh.
+func NewDirectory(source Source, feed Feed, cfg DirectoryConfig) *Directory {
+	if cfg.RefreshInterval <= 0 {
+		cfg.RefreshInterval = 15 * time.Second
+	}
+	if cfg.RefreshTimeout <= 0 {
+		cfg.RefreshTimeout = 5 * time.Second
+	}
+	if cfg.MissInterval <= 0 {
+		cfg.MissInterval = time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	d := &Directory{source: source, feed: feed, cfg: cfg, running: make(chan struct{}), wake: make(chan struct{}, 1)}
+	d.current.Store(&snapshot{apps: map[string]*group{}, offered: map[string]int{}})
+	return d
+}
+
+// AppID returns the app-id that a service is mapped to, the default one if it is not mapped.
+func (d *Directory) AppID(service string) string { return d.current.Load().mappings.AppID(service) }
+
+// Mappings returns the mappings as known here. The map is shared: it must not be changed.
+func (d *Directory) Mappings() Mappings { return d.current.Load().mappings }
+
+// Endpoints returns the instances of an app-id that a request may be sent to, by instance id; see [Usable]. The slice
+// and what it points to are shared: they must not be changed, and they do not change.
+func (d *Directory) Endpoints(appID string) []*Endpoint {
+	if g := d.current.Load().apps[appID]; g != nil {
+		return g.usable
+	}
+	return nil
+}
+
+// Resolve returns the app-id that a target means: a mapped service's; a registered app-id itself; for a service that
+// some instance offers, the default app-id. known is false when the target is none of these; the app-id is the default
+// one then.
+func (d *Directory) Resolve(target string) (appID string, known bool) {
+	return d.current.Load().resolve(target)
+}
+
+func (s *snapshot) resolve(target string) (appID string, known bool) {
+	if app := s.mappings.Services[target]; app != "" {
+		return app, true
+	}
+	byDefault := s.mappings.AppID(target)
+	if s.apps[target] != nil || target == byDefault {
+		return target, true
+	}
+	return byDefault, s.offered[target] > 0
+}
+
+// Age is the time since the source was last read; ok is false if it never was. More than a few refresh intervals means
+// that the source is away.
+func (d *Directory) Age() (age time.Duration, ok bool) {
+	at := d.current.Load().refreshed
+	if at.IsZero() {
+		return 0, false
+	}
+	return time.Since(at), true
+}
+
+// Running is closed once Run watches the feed and has read the source.
+func (d *Directory) Running() <-chan struct{} { return d.running }
+
+// Run keeps the directory up to date until the context ends, then returns nil. Errors of source and feed are logged and
+// tried again, not returned. It may be called once.
+func (d *Directory) Run(ctx context.Context) error {
+	if !d.started.CompareAndSwap(false, true) {
+		return errors.New("the directory was started already; make a new one")
+	}
+	defer d.endReading()
+	var stop func()
+	defer func() {
+		if stop != nil {
+			stop()
+		}
+	}()
+	up := sync.OnceFunc(func() { close(d.running) })
+	for backoff := time.Second; ; {
+		// First watch, then read: what changes between the two arrives by the feed.
+		if stop == nil {
+			stop = d.watch(ctx)
+		}
+		err := d.Refresh(ctx)
+		wait := d.cfg.RefreshInterval
+		if err == nil && stop != nil {
+			backoff = time.Second
+			up()
+		} else {
+			wait = min(backoff, wait)
+			backoff *= 2
+		}
+		timer := time.NewTimer(wait - wait/10 + rand.N(wait/5+1))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-d.wake:
+			timer.Stop()
+		case <-timer.C:
+		}
+	}
+}
+
+// watch returns nil when the feed is away.
+func (d *Directory) watch(ctx context.Context) (stop func()) {
+	stop, err := d.feed.Watch(ctx, d.apply)
+	if err == nil {
+		return stop
+	}
+	if ctx.Err() == nil {
+		d.cfg.Logger.Warn("the mesh directory cannot watch changes; it reads the registry meanwhile", "error", err)
+	}
+	return nil
+}
+
+// endReading stops a read under way and waits for its end.
+func (d *Directory) endReading() {
+	d.mu.Lock()
+	r := d.reading
+	d.mu.Unlock()
+	if r != nil {
+		r.cancel()
+		<-r.done
+	}
+}
+
+// apply takes over one change from the feed.
+func (d *Directory) apply(c Change) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.reading != nil {
+		d.reading.changes = append(d.reading.changes, c)
+	}
+	next, incomplete := d.current.Load().apply(c)
+	d.current.Store(next)
+	if incomplete {
+		select {
+		case d.wake <- struct{}{}:
+		default: // asked already
+		}
+	}
+}
+
+// Refresh reads the source and replaces what the directory knows. Calls that come while one is under way wait for that
+// one and share its result. On an error the directory keeps what it knew.
+func (d *Directory) Refresh(ctx context.Context) error {
+	d.mu.Lock()
+	r := d.reading
+	if r == nil {
+		// Not the caller's context: others may be waiting when the caller gives up. It ends with RefreshTimeout.
+		reads, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.RefreshTimeout)
+		r = &reading{done: make(chan struct{}), cancel: cancel}
+		d.reading = r
+		go d.read(reads, r)
+	}
+	d.mu.Unlock()
+	select {
+	case <-r.done:
+		return r.err
+	case <-ctx.Done():
+		return fmt.Errorf("refresh of the mesh directory: %w", context.Cause(ctx))
+	}
+}
+
+func (d *Directory) read(ctx context.Context, r *reading) {
+	defer r.cancel()
+	endpoints, err := d.source.List(ctx, true)
+	var mappings Mappings
+	if err == nil {
+		mappings, err = d.source.Mappings(ctx)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	defer close(r.done)
+	d.reading = nil
+	if err != nil {
+		r.err = fmt.Errorf("refresh of the mesh directory: %w", err)
+		d.cfg.Logger.Warn("the mesh registry cannot be read; the last known endpoints serve", "error", err)
+		return
+	}
+	next := snapshotOf(endpoints, d.current.Load().mappings).withMappings(mappings)
+	for _, c := range r.changes {
+		next, _ = next.apply(c)
+	}
+	d.current.Store(next)
+}
+
+// refreshOnMiss reads the source because a call asked for what the directory does not know, unless one did so a moment
+// ago. It reports whether there is something new to look at.
+func (d *Directory) refreshOnMiss(ctx context.Context) bool {
+	d.mu.Lock()
+	due := d.reading != nil || time.Since(d.missed) >= d.cfg.MissInterval
+	if due && d.reading == nil {
+		d.missed = time.Now()
+	}
+	d.mu.Unlock()
+	return due && d.Refresh(ctx) == nil
+}

@@ -1,0 +1,242 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
+)
+
+// ProxyPattern is where NewProxy's handler belongs on an http.ServeMux. A mux redirects paths with empty or dot
+// segments; the handler itself takes them as they are, whatever it is mounted on.
+const ProxyPattern = "/v1.0/invoke/"
+
+// headerHops counts the proxies that a request went through.
+const headerHops = "Bannou-Hops"
+
+// ProxyConfig configures NewProxy. The zero value is ready to use.
+type ProxyConfig struct {
+	// ErrorHandler answers a request that could not be passed on. ErrorStatus says what an error means. Default: a
+	// problem document (RFC 9457) with status, title, detail and code.
+	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
+	// MaxHops is how many proxies a request may go through before it is taken to go in a circle. Default 4.
+	MaxHops int
+}
+
+type proxy struct {
+	client  *Client
+	fail    func(w http.ResponseWriter, r *http.Request, err error)
+	maxHops int
+	reverse *httputil.ReverseProxy
+}
+
+// NewProxy returns the handler for ANY /v1.0/invoke/{appId}/method/{method...}: the request goes to the app-id, or to a
+// service by that name, with {method...} as its path. Method, query, headers, body and trailers go through unchanged in
+// both directions, as they come: nothing is buffered, server-sent events arrive at once, WebSocket upgrades pass.
+// Hop-by-hop headers are removed; X-Forwarded-For, -Host and -Proto, traceparent and X-Request-Id are set.
+//
+// The client's Timeout bounds the wait for the response's head; a body may take as long as both sides like.
+//
+// What cannot be passed on is answered with 404 unknown_target for a name that nobody knows, 503 no_endpoint when none
+// of its instances takes requests, 504 timeout, 502 bad_gateway when the connection failed, and 508 loop_detected. A
+// request for this node itself is given to the local handler.
+func NewProxy(c *Client, cfg ProxyConfig) http.Handler {
+	p := &proxy{client: c, fail: cfg.ErrorHandler, maxHops: cfg.MaxHops}
+	if p.fail == nil {
+		p.fail = writeProblem
+	}
+	if p.maxHops <= 0 {
+		p.maxHops = 4
+	}
+	p.reverse = &httputil.ReverseProxy{
+		Rewrite:       rewrite,
+		Transport:     proxyTransport{c},
+		FlushInterval: -1,
+		BufferPool:    &bufferPool{},
+		ErrorLog:      slog.NewLogLogger(c.log.Handler(), slog.LevelDebug), // broken pipes of callers that went away
+		ErrorHandler:  p.answerError,
+	}
+	return p
+}
+
+// ServeHTTP implements http.Handler.
+func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	target, path, err := parseInvocation(r.URL)
+	if err != nil {
+		p.fail(w, r, err)
+		return
+	}
+	hops, _ := strconv.Atoi(r.Header.Get(headerHops))
+	if hops < 0 || hops >= p.maxHops {
+		p.fail(w, r, fmt.Errorf("%w: the request went through %s proxies, %d are allowed", ErrTooManyHops,
+			clip(r.Header.Get(headerHops)), p.maxHops))
+		return
+	}
+	ctx := r.Context()
+	if !trace.SpanContextFromContext(ctx).IsValid() {
+		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
+	}
+	call := &invocation{target: target, path: path, hops: hops + 1}
+	r = r.WithContext(context.WithValue(ctx, invocationKey{}, call))
+	if r.Header.Get("Upgrade") != "" && p.upgradeHere(w, r, call) {
+		return
+	}
+	p.reverse.ServeHTTP(w, r)
+}
+
+// An invocation is what the path of a proxied request says.
+type invocation struct {
+	target string
+	path   *url.URL // Path and RawPath
+	hops   int
+}
+
+type invocationKey struct{}
+
+func parseInvocation(u *url.URL) (target string, path *url.URL, err error) {
+	rest, ok := strings.CutPrefix(u.EscapedPath(), ProxyPattern)
+	target, rest, found := strings.Cut(rest, "/")
+	rest, method := strings.CutPrefix(rest, "method/")
+	if !ok || !found || !method {
+		return "", nil, invalid("path", "must be /v1.0/invoke/{appId}/method/{method}, got %q", clip(u.Path))
+	}
+	if err := validName("appId", target); err != nil {
+		return "", nil, err
+	}
+	unescaped, err := url.PathUnescape(rest)
+	if err != nil {
+		return "", nil, invalid("method", "is not a path: %v", err)
+	}
+	return target, &url.URL{Path: "/" + unescaped, RawPath: "/" + rest}, nil
+}
+
+func rewrite(pr *httputil.ProxyRequest) {
+	call := pr.In.Context().Value(invocationKey{}).(*invocation)
+	pr.Out.URL.Path, pr.Out.URL.RawPath = call.path.Path, call.path.RawPath
+	pr.Out.URL.RawQuery = pr.In.URL.RawQuery // also what ReverseProxy would not parse
+	pr.Out.URL.Host = call.target
+	pr.Out.Header["X-Forwarded-For"] = pr.In.Header["X-Forwarded-For"] // the caller's address is added to the chain
+	pr.SetXForwarded()
+	pr.Out.Header.Set(headerHops, strconv.Itoa(call.hops))
+}
+
+// upgradeHere gives a request that takes the connection over, as a WebSocket does, to the local handler with the
+// connection itself, if this node is its target.
+func (p *proxy) upgradeHere(w http.ResponseWriter, r *http.Request, call *invocation) bool {
+	route, err := p.client.route(r.Context(), call.target, call.path.Path)
+	if err != nil || !route.local {
+		return false // the error comes again where it is answered
+	}
+	in := r.Clone(r.Context())
+	in.URL.Path, in.URL.RawPath = call.path.Path, call.path.RawPath
+	in.RequestURI = in.URL.RequestURI()
+	in.Header.Set(headerHops, strconv.Itoa(call.hops))
+	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
+		in.Header.Add("X-Forwarded-For", host)
+	}
+	p.client.local.handler.ServeHTTP(w, in)
+	return true
+}
+
+// answerError is called by ReverseProxy when no response came.
+func (p *proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
+	if r.Context().Err() != nil {
+		return // the caller has gone: nobody reads an answer
+	}
+	p.fail(w, r, err)
+}
+
+// A proxyTransport sends what ReverseProxy hands over. It bounds the time until the head comes, and leaves the body
+// unbounded.
+type proxyTransport struct{ client *Client }
+
+// errHeadTimeout is what a call ends with whose response did not begin in time.
+var errHeadTimeout = fmt.Errorf("no response began in time: %w", context.DeadlineExceeded)
+
+// RoundTrip implements http.RoundTripper.
+func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithCancelCause(req.Context())
+	timer := time.AfterFunc(t.client.timeout, func() { cancel(errHeadTimeout) })
+	resp, err := t.client.send(ctx, req.URL.Host, req)
+	timer.Stop()
+	if err != nil {
+		if errors.Is(context.Cause(ctx), errHeadTimeout) && !errors.Is(err, context.DeadlineExceeded) {
+			err = fmt.Errorf("%w: %w", errHeadTimeout, err)
+		}
+		cancel(nil)
+		return nil, err
+	}
+	if resp.StatusCode != http.StatusSwitchingProtocols { // that body is a connection, which ReverseProxy closes
+		resp.Body = &boundBody{ReadCloser: resp.Body, cancel: func() { cancel(nil) }}
+	}
+	return resp, nil
+}
+
+// ErrorStatus returns the status and the code that tell a caller over HTTP what an error of this package means.
+func ErrorStatus(err error) (status int, code string) {
+	switch {
+	case errors.Is(err, ErrInvalid):
+		return http.StatusBadRequest, "invalid"
+	case errors.Is(err, ErrUnknownTarget):
+		return http.StatusNotFound, "unknown_target"
+	case errors.Is(err, ErrNotFound):
+		return http.StatusNotFound, "not_found"
+	case errors.Is(err, ErrConflict):
+		return http.StatusConflict, "conflict"
+	case errors.Is(err, ErrTooManyHops):
+		return http.StatusLoopDetected, "loop_detected"
+	case errors.Is(err, ErrNoEndpoint):
+		return http.StatusServiceUnavailable, "no_endpoint"
+	case errors.Is(err, ErrUnavailable):
+		return http.StatusServiceUnavailable, "unavailable"
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout, "timeout"
+	default:
+		return http.StatusBadGateway, "bad_gateway"
+	}
+}
+
+func writeProblem(w http.ResponseWriter, _ *http.Request, err error) {
+	status, code := ErrorStatus(err)
+	detail := err.Error()
+	if status == http.StatusBadGateway {
+		detail = "the instance could not be reached, or broke off" // addresses are for the log
+	}
+	body, err := json.Marshal(struct {
+		Type   string `json:"type"`
+		Title  string `json:"title"`
+		Status int    `json:"status"`
+		Detail string `json:"detail"`
+		Code   string `json:"code"`
+	}{"about:blank", http.StatusText(status), status, detail, code})
+	if err != nil {
+		status, body = http.StatusInternalServerError, nil
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(status)
+	_, _ = w.Write(body)
+}
+
+// A bufferPool lends the buffers that bodies are copied through.
+type bufferPool struct{ pool sync.Pool }
+
+func (p *bufferPool) Get() []byte {
+	if b, ok := p.pool.Get().(*[]byte); ok {
+		return *b
+	}
+	return make([]byte, 32<<10)
+}
+
+func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }

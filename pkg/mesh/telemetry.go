@@ -1,0 +1,156 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/trace"
+	tracenoop "go.opentelemetry.io/otel/trace/noop"
+)
+
+const (
+	scope           = "github.com/bannou-mesh/bannou/pkg/mesh"
+	headerRequestID = "X-Request-Id"
+)
+
+type requestIDKey struct{}
+
+// WithRequestID returns a context whose calls carry an X-Request-Id, unless the request has one already.
+func WithRequestID(ctx context.Context, id string) context.Context {
+	return context.WithValue(ctx, requestIDKey{}, id)
+}
+
+// RequestID returns the id that WithRequestID put there, or "".
+func RequestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestIDKey{}).(string)
+	return id
+}
+
+// An outcome is how a call went, as metrics name it. There are few, so that series stay few.
+type outcome string
+
+const (
+	outcomeOK          outcome = "ok"          // 1xx, 2xx, 3xx
+	outcomeClientError outcome = "clientError" // 4xx
+	outcomeServerError outcome = "serverError" // 5xx
+	outcomeTimeout     outcome = "timeout"
+	outcomeCanceled    outcome = "canceled"
+	outcomeNoEndpoint  outcome = "noEndpoint"
+	outcomeUnknown     outcome = "unknownTarget"
+	outcomeFailed      outcome = "failed" // no connection, or one that broke
+)
+
+func outcomeOf(resp *http.Response, err error) outcome {
+	switch {
+	case err == nil && resp.StatusCode >= 500:
+		return outcomeServerError
+	case err == nil && resp.StatusCode >= 400:
+		return outcomeClientError
+	case err == nil:
+		return outcomeOK
+	case errors.Is(err, ErrUnknownTarget):
+		return outcomeUnknown
+	case errors.Is(err, ErrNoEndpoint):
+		return outcomeNoEndpoint
+	case errors.Is(err, context.DeadlineExceeded):
+		return outcomeTimeout
+	case errors.Is(err, context.Canceled):
+		return outcomeCanceled
+	default:
+		return outcomeFailed
+	}
+}
+
+type telemetry struct {
+	tracer   trace.Tracer
+	requests metric.Int64Counter
+	duration metric.Float64Histogram
+
+	mu     sync.Mutex // one addition to labels at a time
+	labels atomic.Pointer[map[label]metric.MeasurementOption]
+}
+
+// A label is what a measurement is filed under. Options for them are made once: making one allocates.
+type label struct {
+	target  string
+	outcome outcome
+}
+
+func newTelemetry(meters metric.MeterProvider, tracers trace.TracerProvider) (*telemetry, error) {
+	if meters == nil {
+		meters = metricnoop.NewMeterProvider()
+	}
+	if tracers == nil {
+		tracers = tracenoop.NewTracerProvider()
+	}
+	meter := meters.Meter(scope)
+	requests, err := meter.Int64Counter("bannou.mesh.requests", metric.WithUnit("{request}"),
+		metric.WithDescription("Calls to other services, by target app-id and outcome."))
+	if err != nil {
+		return nil, err
+	}
+	duration, err := meter.Float64Histogram("bannou.mesh.duration", metric.WithUnit("s"),
+		metric.WithDescription("Time until the head of the response, by target app-id and outcome."))
+	if err != nil {
+		return nil, err
+	}
+	return &telemetry{tracer: tracers.Tracer(scope), requests: requests, duration: duration}, nil
+}
+
+func (t *telemetry) start(ctx context.Context, appID string, req *http.Request) (context.Context, trace.Span) {
+	return t.tracer.Start(ctx, req.Method+" "+appID, trace.WithSpanKind(trace.SpanKindClient))
+}
+
+func (t *telemetry) end(ctx context.Context, span trace.Span, resp *http.Response, err error) {
+	if !span.IsRecording() {
+		return
+	}
+	switch {
+	case err != nil:
+		span.SetStatus(codes.Error, err.Error())
+	case resp.StatusCode >= 400:
+		span.SetStatus(codes.Error, "HTTP "+strconv.Itoa(resp.StatusCode))
+	}
+	if resp != nil {
+		span.SetAttributes(attribute.Int("http.response.status_code", resp.StatusCode))
+	}
+}
+
+// record counts a call. A target that nobody knows is not a label: callers could make any number of them.
+func (t *telemetry) record(ctx context.Context, appID string, o outcome, begin time.Time) {
+	if o == outcomeUnknown {
+		appID = ""
+	}
+	option := t.option(label{appID, o})
+	t.requests.Add(ctx, 1, option)
+	t.duration.Record(ctx, time.Since(begin).Seconds(), option)
+}
+
+func (t *telemetry) option(l label) metric.MeasurementOption {
+	if labels := t.labels.Load(); labels != nil {
+		if o, ok := (*labels)[l]; ok {
+			return o
+		}
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	next := map[label]metric.MeasurementOption{}
+	if labels := t.labels.Load(); labels != nil {
+		next = maps.Clone(*labels)
+	}
+	o := metric.WithAttributeSet(attribute.NewSet(
+		attribute.String("target", l.target), attribute.String("outcome", string(l.outcome))))
+	next[l] = o
+	t.labels.Store(&next)
+	return o
+}
