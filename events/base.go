@@ -30,8 +30,7 @@ func (b *Base) Stamp(id string, at time.Time) (eventID string, timestamp time.Ti
 	if b.Timestamp.IsZero() {
 		b.Timestamp = at
 	}
-	// Round drops the monotonic clock, which does not travel: the event equals what its receiver decodes.
-	b.Timestamp = b.Timestamp.Round(0).UTC()
+	b.Timestamp = b.Timestamp.UTC() // this drops the monotonic clock too: the event equals what its receiver decodes
 	return b.EventID, b.Timestamp
 }
 

@@ -57,13 +57,17 @@ var (
 
 // A reader reads one file. Every method notes mistakes and goes on with what can be made of the rest.
 type reader struct {
-	path string // for messages
-	name string // in the folder
-	errs *Errors
-	out  *File
+	path  string // for messages
+	name  string // in the folder
+	lines int    // that the file has
+	errs  *Errors
+	out   *File
 }
 
-func (r *reader) at(n *yaml.Node) Pos { return Pos{r.path, max(n.Line, 1)} }
+func (r *reader) at(n *yaml.Node) Pos { return r.line(n.Line) }
+
+// line is a line of the file. The YAML package places what is missing at the end of the file one or two lines behind it.
+func (r *reader) line(n int) Pos { return Pos{r.path, max(min(n, r.lines), 1)} }
 
 func (r *reader) fail(n *yaml.Node, format string, args ...any) {
 	r.errs.Add(r.at(n), format, args...)
@@ -72,6 +76,7 @@ func (r *reader) fail(n *yaml.Node, format string, args ...any) {
 func (r *reader) file(content []byte) *File {
 	owner := strings.TrimSuffix(r.name, ".yaml")
 	r.out = &File{Owner: owner, Path: r.path}
+	r.lines = 1 + bytes.Count(bytes.TrimSuffix(content, []byte("\n")), []byte("\n"))
 	if !ownerName.MatchString(owner) || owner == "registry" {
 		r.errs.Add(Pos{r.path, 1},
 			"%q cannot be an owner: the file's name must be lower-case words with dashes, and not registry", owner)
@@ -116,8 +121,7 @@ func (r *reader) parse(content []byte) *yaml.Node {
 	}
 	if err != nil {
 		line, message := place(err)
-		line = min(line, 1+bytes.Count(bytes.TrimSuffix(content, []byte("\n")), []byte("\n"))) // the end of the file is no line
-		r.errs.Add(Pos{r.path, line}, "not YAML: %s", message)
+		r.errs.Add(r.line(line), "not YAML: %s", message)
 		return nil
 	}
 	return doc.Content[0]

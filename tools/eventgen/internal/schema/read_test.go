@@ -224,6 +224,8 @@ func TestMistakesNameFileAndLine(t *testing.T) {
 			[]string{`schemas/a.yaml:19: the file holds a second document: keep one schema in a file`}},
 		{"a character that Go code cannot hold", alone(with(t, "Names a thing.", `"Names a \0 thing."`)),
 			[]string{`schemas/a.yaml:10: description must not hold the character '\x00'`}},
+		{"nothing where the file ends", alone("description: Things.\ntopics:\n  thing.made:\n  ? thing.gone"),
+			[]string{`schemas/a.yaml:3: topic "thing.made" must be a mapping`, `schemas/a.yaml:4: topic "thing.gone" must be a mapping`}},
 		{"an alias", alone(with(t, "[name]", "&n [name]") + "        kind: *n\n"),
 			[]string{`schemas/a.yaml:19: property "kind" must be a mapping`}},
 		{"a list for a mapping", alone("- description: Things.\n"),

@@ -161,7 +161,7 @@ func (r *reader) objectShape(n *yaml.Node, m mapping, of, name string) *Shape {
 
 // nested declares a type that is written inside another.
 func (r *reader) nested(m mapping, name string, fill func(*Type)) *Shape {
-	at := Pos{r.path, max(m.entries[0].key.Line, 1)}
+	at := r.at(m.entries[0].key)
 	t := &Type{Pos: at, Name: name}
 	if d := m.get("description"); d != nil && d.Kind == yaml.ScalarNode {
 		t.Description = strings.Join(strings.Fields(d.Value), " ")
