@@ -144,3 +144,16 @@ func tree(t *rapid.T, doc []byte) (v any) {
 	require.NoError(t, dec.Decode(&v))
 	return v
 }
+
+// TestRequiredMembersThatAreNil pins what package events says of the two libraries: only json/v2 keeps to the schema.
+func TestRequiredMembersThatAreNil(t *testing.T) {
+	body, err := jsonv2.Marshal(&events.FullServiceMappingsEvent{})
+	require.NoError(t, err)
+	require.Contains(t, string(body), `"mappings":{}`)
+	body, err = jsonv2.Marshal(&events.ServiceRegistrationEvent{})
+	require.NoError(t, err)
+	require.Contains(t, string(body), `"services":[]`)
+	body, err = json.Marshal(&events.ServiceRegistrationEvent{})
+	require.NoError(t, err)
+	require.Contains(t, string(body), `"services":null`)
+}
