@@ -337,6 +337,9 @@ func ParsePath(path string) ([]string, error) {
 		if s == "" {
 			return nil, &FilterError{Path: path, Reason: "the path has an empty segment"}
 		}
+		if s[0] == '-' {
+			return nil, &FilterError{Path: path, Reason: "a segment begins with a dash; MariaDB has no path to such a member"}
+		}
 		if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r == 0x7f }) {
 			return nil, &FilterError{Path: path, Reason: "the path has a control character"}
 		}

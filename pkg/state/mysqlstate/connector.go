@@ -1,0 +1,78 @@
+package mysqlstate
+
+import (
+	"context"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+)
+
+// A connector opens connections whose sessions are the same whatever the server's defaults.
+type connector struct {
+	driver.Connector
+}
+
+func newConnector(dsn string) (*connector, error) {
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		// The parser's own message may repeat the text, and the password with it.
+		return nil, fmt.Errorf("%w: the mysql DSN cannot be read; write it as user:password@tcp(host:3306)/database", state.ErrInvalid)
+	}
+	if cfg.DBName == "" {
+		return nil, fmt.Errorf("%w: the mysql DSN names no database; write it as user:password@tcp(host:3306)/database", state.ErrInvalid)
+	}
+	cfg.ParseTime, cfg.Loc = true, time.UTC
+	cfg.ClientFoundRows = true   // an update counts the rows it found, changed or not
+	cfg.InterpolateParams = true // a statement that is not kept takes one round trip, not three
+	cfg.MultiStatements = false
+	cfg.Logger = &mysql.NopLogger{} // its errors are returned, too
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 5 * time.Second
+	}
+	if cfg.ReadTimeout == 0 {
+		cfg.ReadTimeout = time.Minute
+	}
+	if cfg.WriteTimeout == 0 {
+		cfg.WriteTimeout = time.Minute
+	}
+	if err := cfg.Apply(mysql.Charset("utf8mb4", "utf8mb4_bin")); err != nil {
+		return nil, fmt.Errorf("mysql: %w", err)
+	}
+	if cfg.Params == nil {
+		cfg.Params = map[string]string{}
+	}
+	cfg.Params["time_zone"] = "'+00:00'"
+	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'"
+	cfg.Params["innodb_lock_wait_timeout"] = "5" // seconds; then the transaction is tried again
+	c, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the mysql DSN has options that do not fit together: %w", state.ErrInvalid, err)
+	}
+	return &connector{c}, nil
+}
+
+// Connect opens a connection. Its errors are connectErrors: nothing was asked of the server yet.
+func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
+	conn, err := c.Connector.Connect(ctx)
+	if err != nil {
+		return nil, &connectError{err}
+	}
+	// What a statement reads is then the newest that is committed, and absent rows are not locked. The variable for
+	// this has different names on MySQL and MariaDB, the statement has not.
+	_, err = conn.(driver.ExecerContext).ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", nil)
+	if err != nil {
+		return nil, &connectError{errors.Join(err, conn.Close())}
+	}
+	return conn, nil
+}
+
+// A connectError is the failure to open a connection.
+type connectError struct{ err error }
+
+func (e *connectError) Error() string { return "connecting: " + e.err.Error() }
+func (e *connectError) Unwrap() error { return e.err }

@@ -1,0 +1,160 @@
+package mysqlstate
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+// Config says which server to use. Only DSN is needed.
+type Config struct {
+	// DSN names the server, user, password and database as "user:password@tcp(host:3306)/database". Its options may set
+	// TLS and timeouts. It never appears in errors or logs.
+	DSN string
+
+	// MaxConns is how many connections are opened at most, and kept. Default: 32. At least 2.
+	MaxConns int
+
+	// MaxConnLifetime is when a connection is replaced by a new one, so that a failover or a load balancer's change is
+	// followed. Default: 30 minutes.
+	MaxConnLifetime time.Duration
+
+	// SweepInterval is how often expired rows are deleted; they are invisible from the moment they expire. Default: one
+	// minute.
+	SweepInterval time.Duration
+
+	// Logger hears of failed sweeps. Default: none.
+	Logger *slog.Logger
+}
+
+// A Driver is one database of a server. It is a state.Driver, and safe for concurrent use.
+type Driver struct {
+	cfg Config
+	db  *sql.DB
+
+	mu     sync.Mutex
+	tables map[string]*table
+	closed bool
+
+	stop context.CancelFunc
+	done chan struct{} // closed when the sweeper has ended
+}
+
+var _ state.Driver = (*Driver)(nil)
+
+// New checks the configuration. It does not wait for the server.
+func New(cfg Config) (*Driver, error) {
+	if cfg.MaxConns == 0 {
+		cfg.MaxConns = 32
+	}
+	cfg.MaxConns = max(cfg.MaxConns, 2) // a migration holds its lock on a connection of its own
+	if cfg.MaxConnLifetime <= 0 {
+		cfg.MaxConnLifetime = 30 * time.Minute
+	}
+	if cfg.SweepInterval <= 0 {
+		cfg.SweepInterval = time.Minute
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	c, err := newConnector(cfg.DSN)
+	if err != nil {
+		return nil, err
+	}
+	db := sql.OpenDB(c)
+	db.SetMaxOpenConns(cfg.MaxConns)
+	db.SetMaxIdleConns(cfg.MaxConns) // the default of 2 reconnects all the time
+	db.SetConnMaxLifetime(cfg.MaxConnLifetime)
+	ctx, stop := context.WithCancel(context.Background())
+	d := &Driver{cfg: cfg, db: db, tables: map[string]*table{}, stop: stop, done: make(chan struct{})}
+	go d.sweep(ctx)
+	return d, nil
+}
+
+// Backend returns "mysql", for MariaDB too.
+func (d *Driver) Backend() string { return "mysql" }
+
+// Open names a store; its table is made by the first operation that reaches the server.
+func (d *Driver) Open(_ context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	if err := sqlstate.CheckTable(cfg.TableName); err != nil {
+		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosed
+	}
+	t := d.tables[cfg.TableName]
+	if t == nil {
+		t = newTable(d.db, cfg.TableName)
+		d.tables[cfg.TableName] = t
+	}
+	return &engine{table: t, store: cfg.Name}, nil
+}
+
+// Ready reports whether the server answers and the tables of the opened stores are there.
+func (d *Driver) Ready(ctx context.Context) error {
+	if err := d.db.PingContext(ctx); err != nil {
+		return failure(ctx, err, reading)
+	}
+	for _, t := range d.opened() {
+		if _, err := t.prepared(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Close ends the sweeper and closes the connections when their operations have ended.
+func (d *Driver) Close() error {
+	d.mu.Lock()
+	if d.closed {
+		d.mu.Unlock()
+		return nil
+	}
+	d.closed = true
+	d.mu.Unlock()
+	d.stop()
+	<-d.done
+	var errs []error
+	for _, t := range d.opened() {
+		errs = append(errs, t.close())
+	}
+	return errors.Join(append(errs, d.db.Close())...)
+}
+
+func (d *Driver) opened() []*table {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	tables := make([]*table, 0, len(d.tables))
+	for _, t := range d.tables {
+		tables = append(tables, t)
+	}
+	return tables
+}
+
+// sweep deletes expired rows until ctx ends. Processes may do so at once: each deletes what it finds.
+func (d *Driver) sweep(ctx context.Context) {
+	defer close(d.done)
+	tick := time.NewTicker(d.cfg.SweepInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		for _, t := range d.opened() {
+			if err := t.sweep(ctx); err != nil && ctx.Err() == nil {
+				d.cfg.Logger.Warn("deleting expired rows failed", "table", t.name, "error", err)
+			}
+		}
+	}
+}
