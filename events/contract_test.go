@@ -112,7 +112,8 @@ func TestSubscriptions(t *testing.T) {
 		"auth":        {"account.updated", "account.deleted"},
 		"connect":     {"session.invalidated", "permissions.session-capabilities"},
 		"permissions": {"permissions.service-registered", "permissions.session-state-changed", "session.connected", "session.updated", "session.reconnected", "session.disconnected"},
-		"messaging":   nil,
+		"messaging":   {"messaging.subscription.removed"},
+		"state":       nil,
 		"unheard-of":  nil,
 	}
 	handlers := map[string]bool{}

@@ -167,6 +167,10 @@ func Subscriptions(service string) []Subscription {
 			{Topic: TopicMeshEndpointDeregistered, Handler: "mesh.remove-endpoint", Event: "MeshEndpointDeregisteredEvent"},
 			{Topic: TopicMeshEndpointDegraded, Handler: "mesh.demote-endpoint", Event: "MeshEndpointDegradedEvent"},
 		}
+	case "messaging":
+		return []Subscription{
+			{Topic: TopicMessagingSubscriptionRemoved, Handler: "messaging.forget-subscription", Event: "SubscriptionRemovedEvent"},
+		}
 	case "permissions":
 		return []Subscription{
 			{Topic: TopicPermissionsServiceRegistered, Handler: "permissions.replace-service", Event: "PermissionsServiceRegisteredEvent"},
