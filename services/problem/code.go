@@ -21,13 +21,16 @@ const (
 	HostNotAllowed     Code = "host_not_allowed"
 	CrossOrigin        Code = "cross_origin"
 	NotFound           Code = "not_found"
+	UnknownTarget      Code = "unknown_target"
 	MethodNotAllowed   Code = "method_not_allowed"
 	Conflict           Code = "conflict"
 	Unroutable         Code = "unroutable"
+	BadGateway         Code = "bad_gateway"
 	NoEndpoint         Code = "no_endpoint"
 	Unavailable        Code = "unavailable"
 	OutcomeUnknown     Code = "outcome_unknown"
 	Timeout            Code = "timeout"
+	LoopDetected       Code = "loop_detected"
 	Internal           Code = "internal"
 )
 
@@ -35,8 +38,9 @@ const (
 func Codes() []Code {
 	return []Code{
 		InvalidJSON, InvalidMember, MissingMember, BodyTooLarge, ValueTooLarge, KeyTooLong, UnknownStore,
-		UnknownOperator, Unsupported, CallbackNotAllowed, HostNotAllowed, CrossOrigin, NotFound, MethodNotAllowed,
-		Conflict, Unroutable, NoEndpoint, Unavailable, OutcomeUnknown, Timeout, Internal,
+		UnknownOperator, Unsupported, CallbackNotAllowed, HostNotAllowed, CrossOrigin, NotFound, UnknownTarget,
+		MethodNotAllowed, Conflict, Unroutable, BadGateway, NoEndpoint, Unavailable, OutcomeUnknown, Timeout,
+		LoopDetected, Internal,
 	}
 }
 
@@ -47,7 +51,7 @@ func (c Code) Status() int {
 		return http.StatusBadRequest
 	case CallbackNotAllowed, HostNotAllowed, CrossOrigin:
 		return http.StatusForbidden
-	case UnknownStore, NotFound:
+	case UnknownStore, NotFound, UnknownTarget:
 		return http.StatusNotFound
 	case MethodNotAllowed:
 		return http.StatusMethodNotAllowed
@@ -57,10 +61,14 @@ func (c Code) Status() int {
 		return http.StatusRequestEntityTooLarge
 	case Unroutable:
 		return http.StatusUnprocessableEntity
+	case BadGateway:
+		return http.StatusBadGateway
 	case NoEndpoint, Unavailable:
 		return http.StatusServiceUnavailable
 	case OutcomeUnknown, Timeout:
 		return http.StatusGatewayTimeout
+	case LoopDetected:
+		return http.StatusLoopDetected
 	default:
 		return http.StatusInternalServerError
 	}

@@ -18,12 +18,15 @@
 //	host_not_allowed      403     the endpoint is at an address that this node may not call
 //	cross_origin          403     a browser sent it from a page of another origin
 //	not_found             404     no such path, key, subscription, endpoint or version
+//	unknown_target        404     no app-id and no service of that name is known to the mesh
 //	method_not_allowed    405     the path exists for another method
 //	conflict              409     a condition (an etag, a version) did not hold; read again, then decide
 //	unroutable            422     mandatory, and no queue would receive the event
+//	bad_gateway           502     the instance that was called could not be reached, or broke off
 //	no_endpoint           503     no instance of the app-id can take the call now
 //	unavailable           503     what the service depends on is away, nothing was done; Retry-After says when to try
 //	outcome_unknown       504     sent, and no answer came: it may or may not have been done
 //	timeout               504     the time allowed was over before anything was sent
+//	loop_detected         508     the call went through more nodes than allowed
 //	internal              500     a fault of the node; its log has the rest under the request's id
 package problem

@@ -88,15 +88,17 @@ type GetEndpointsRequest struct {
 
 // HeartbeatRequest defines model for HeartbeatRequest.
 type HeartbeatRequest struct {
-	AppID              string   `json:"appId"`
-	CurrentConnections int      `json:"currentConnections,omitempty,omitzero"`
-	ExternalHost       string   `json:"externalHost,omitempty,omitzero"`
-	Host               string   `json:"host"`
-	InstanceID         string   `json:"instanceId"`
-	LoadPercent        float64  `json:"loadPercent,omitempty,omitzero"`
-	MaxConnections     int      `json:"maxConnections,omitempty,omitzero"`
-	Port               int      `json:"port"`
-	Services           []string `json:"services,omitempty,omitzero"`
+	AppID              string `json:"appId"`
+	CurrentConnections int    `json:"currentConnections,omitempty,omitzero"`
+	ExternalHost       string `json:"externalHost,omitempty,omitzero"`
+
+	// Host A known instance may leave out host and port, externalHost, services and maxConnections: they stay as they were.
+	Host           string   `json:"host,omitempty,omitzero"`
+	InstanceID     string   `json:"instanceId"`
+	LoadPercent    float64  `json:"loadPercent,omitempty,omitzero"`
+	MaxConnections int      `json:"maxConnections,omitempty,omitzero"`
+	Port           int      `json:"port,omitempty,omitzero"`
+	Services       []string `json:"services,omitempty,omitzero"`
 
 	// Status healthy (default), degraded, unavailable or shuttingDown.
 	Status string `json:"status,omitempty,omitzero"`

@@ -1,0 +1,187 @@
+package state
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/problem"
+	"github.com/bannou-mesh/bannou/services/state/stateapi"
+)
+
+// bulk opens the store of a request for several keys and checks them.
+func (s *Service) bulk(ctx context.Context, r *stateapi.BulkKeysRequest, distinct bool) (*state.Store[json.RawMessage], error) {
+	store, err := s.store(ctx, r.StoreName)
+	if err != nil {
+		return nil, err
+	}
+	return store, checkKeys("keys", r.Keys, distinct)
+}
+
+// BulkGetState is POST /state/bulk-get.
+func (s *Service) BulkGetState(ctx context.Context, r stateapi.BulkGetStateRequestObject) (stateapi.BulkGetStateResponseObject, error) {
+	store, err := s.bulk(ctx, r.Body, false)
+	if err != nil {
+		return nil, err
+	}
+	entries, err := store.GetBulk(ctx, r.Body.Keys)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]stateapi.BulkStateItem, len(entries))
+	for i, e := range entries {
+		items[i] = stateapi.BulkStateItem{Key: r.Body.Keys[i], Found: e.Found, Value: e.Value, Etag: e.ETag}
+	}
+	return stateapi.BulkGetState200JSONResponse{Items: items}, nil
+}
+
+// BulkExistsState is POST /state/bulk-exists.
+func (s *Service) BulkExistsState(ctx context.Context, r stateapi.BulkExistsStateRequestObject) (stateapi.BulkExistsStateResponseObject, error) {
+	store, err := s.bulk(ctx, r.Body, false)
+	if err != nil {
+		return nil, err
+	}
+	exists, err := store.ExistsBulk(ctx, r.Body.Keys)
+	if err != nil {
+		return nil, err
+	}
+	items := make([]stateapi.ExistsItem, len(exists))
+	for i := range exists {
+		items[i] = stateapi.ExistsItem{Key: r.Body.Keys[i], Exists: exists[i]}
+	}
+	return stateapi.BulkExistsState200JSONResponse{Items: items}, nil
+}
+
+// BulkDeleteState is POST /state/bulk-delete.
+func (s *Service) BulkDeleteState(ctx context.Context, r stateapi.BulkDeleteStateRequestObject) (stateapi.BulkDeleteStateResponseObject, error) {
+	store, err := s.bulk(ctx, r.Body, true)
+	if err != nil {
+		return nil, err
+	}
+	made, err := store.DeleteBulk(ctx, r.Body.Keys)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]stateapi.DeleteResult, len(made))
+	for i, m := range made {
+		code, detail := failure(m.Err)
+		results[i] = stateapi.DeleteResult{Key: m.Key, Deleted: m.Done, Code: code, Detail: detail}
+	}
+	return stateapi.BulkDeleteState200JSONResponse{Results: results}, nil
+}
+
+// BulkSaveState is POST /state/bulk-save.
+func (s *Service) BulkSaveState(ctx context.Context, r stateapi.BulkSaveStateRequestObject) (stateapi.BulkSaveStateResponseObject, error) {
+	store, err := s.store(ctx, r.Body.StoreName)
+	if err != nil {
+		return nil, err
+	}
+	if r.Body.Items == nil {
+		return nil, problem.Missing("items")
+	}
+	if err := checkCount("items", len(r.Body.Items)); err != nil {
+		return nil, err
+	}
+	items := make([]state.Item[json.RawMessage], len(r.Body.Items))
+	seen := make(map[string]struct{}, len(items))
+	for i, in := range r.Body.Items {
+		place := fmt.Sprintf("items[%d].", i)
+		lives, err := checkSave(place, in.Key, in.Value, in.TTL, seen)
+		if err != nil {
+			return nil, err
+		}
+		items[i] = state.Item[json.RawMessage]{Key: in.Key, Value: in.Value, ETag: in.Etag, Expiry: lives}
+	}
+	made, err := store.SaveBulk(ctx, items)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]stateapi.SaveResult, len(made))
+	for i, m := range made {
+		code, detail := failure(m.Err)
+		results[i] = stateapi.SaveResult{Key: m.Key, Success: m.Err == nil, Etag: m.ETag, Code: code, Detail: detail}
+	}
+	return stateapi.BulkSaveState200JSONResponse{Results: results}, nil
+}
+
+// TransactState is POST /state/transact.
+func (s *Service) TransactState(ctx context.Context, r stateapi.TransactStateRequestObject) (stateapi.TransactStateResponseObject, error) {
+	store, err := s.store(ctx, r.Body.StoreName)
+	if err != nil {
+		return nil, err
+	}
+	if r.Body.Operations == nil {
+		return nil, problem.Missing("operations")
+	}
+	if err := checkCount("operations", len(r.Body.Operations)); err != nil {
+		return nil, err
+	}
+	ops := make([]state.Op[json.RawMessage], len(r.Body.Operations))
+	seen := make(map[string]struct{}, len(ops))
+	for i, in := range r.Body.Operations {
+		if ops[i], err = operation(fmt.Sprintf("operations[%d].", i), in, seen); err != nil {
+			return nil, err
+		}
+	}
+	made, err := store.Transact(ctx, ops)
+	if err != nil {
+		return nil, err
+	}
+	results := make([]stateapi.TransactResult, len(made))
+	for i, m := range made {
+		results[i] = stateapi.TransactResult{Key: m.Key, Etag: m.ETag}
+	}
+	return stateapi.TransactState200JSONResponse{Results: results}, nil
+}
+
+func operation(place string, in stateapi.TransactOperation, seen map[string]struct{}) (state.Op[json.RawMessage], error) {
+	op := state.Op[json.RawMessage]{Key: in.Key, ETag: in.Etag}
+	switch in.Operation {
+	case stateapi.Save:
+		lives, err := checkSave(place, in.Key, in.Value, in.TTL, seen)
+		op.Value, op.Expiry = in.Value, lives
+		return op, err
+	case stateapi.Delete:
+		op.Delete = true
+		if in.Etag != nil && *in.Etag == "" {
+			return op, problem.Invalid(place+"etag", "is empty: nothing can be removed on condition that it is absent")
+		}
+		return op, checkOnce(place+"key", in.Key, seen)
+	case "":
+		return op, problem.Missing(place + "operation")
+	default:
+		return op, problem.Invalid(place+"operation", "is %.64q, and has to be save or delete", string(in.Operation))
+	}
+}
+
+// checkSave checks one save of several.
+func checkSave(place, key string, value json.RawMessage, ttl *int64, seen map[string]struct{}) (state.Expiry, error) {
+	if err := checkOnce(place+"key", key, seen); err != nil {
+		return 0, err
+	}
+	if err := checkValue(place+"value", value); err != nil {
+		return 0, err
+	}
+	return expiry(place+"ttl", ttl)
+}
+
+func checkOnce(member, key string, seen map[string]struct{}) error {
+	if err := checkKey(member, key); err != nil {
+		return err
+	}
+	if _, twice := seen[key]; twice {
+		return problem.Invalid(member, "is a key that was named before")
+	}
+	seen[key] = struct{}{}
+	return nil
+}
+
+// failure is why one change of several was not made.
+func failure(err error) (code, detail string) {
+	if err == nil {
+		return "", ""
+	}
+	p := problem.From(stateProblem(err))
+	return string(p.Code), p.Detail
+}

@@ -1,0 +1,122 @@
+package state
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"sync"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/problem"
+	"github.com/bannou-mesh/bannou/services/state/stateapi"
+)
+
+type sortField = stateapi.SortField
+
+const descending = stateapi.Desc
+
+// known reports whether an operator of a filter exists.
+func known(op state.Operator) bool {
+	switch op {
+	case state.OpEq, "$ne", state.OpGt, state.OpGte, state.OpLt, state.OpLte, state.OpIn, "$nin", state.OpExists,
+		state.OpContains, state.OpStartsWith, state.OpEndsWith, state.OpAnd, state.OpOr, state.OpNot:
+		return true
+	default:
+		return false
+	}
+}
+
+// QueryState is POST /state/query.
+func (s *Service) QueryState(ctx context.Context, r stateapi.QueryStateRequestObject) (stateapi.QueryStateResponseObject, error) {
+	if err := s.checkStore(r.Body.StoreName); err != nil {
+		return nil, err
+	}
+	filter, err := parseFilter(r.Body.Filter)
+	if err != nil {
+		return nil, err
+	}
+	order, err := sorts(r.Body.Sort)
+	if err != nil {
+		return nil, err
+	}
+	pageSize, err := checkPage(r.Body.Page, r.Body.PageSize)
+	if err != nil {
+		return nil, err
+	}
+	store, err := s.queryable(ctx, r.Body.StoreName)
+	if err != nil {
+		return nil, err
+	}
+	page, err := store.QueryPaged(ctx, state.Query{Filter: filter, Sort: order}, r.Body.Page, pageSize)
+	if err != nil {
+		return nil, filterProblem(err)
+	}
+	answer := stateapi.QueryState200JSONResponse{
+		Results: make([]json.RawMessage, len(page.Items)), Keys: make([]string, len(page.Items)),
+		TotalCount: page.TotalCount, Page: page.Page, PageSize: page.PageSize,
+	}
+	for i, item := range page.Items {
+		answer.Results[i], answer.Keys[i] = item.Value, item.Key
+	}
+	return answer, nil
+}
+
+func parseFilter(raw json.RawMessage) (state.Filter, error) {
+	switch trimmed := bytes.TrimLeft(raw, " \t\r\n"); {
+	case len(trimmed) == 0 || bytes.Equal(trimmed, []byte("null")):
+		return state.Filter{}, problem.Missing("filter")
+	case trimmed[0] != '{':
+		return state.Filter{}, problem.Invalid("filter", "has to be an object; {} matches everything")
+	}
+	filter, err := state.ParseFilter(raw)
+	return filter, filterProblem(err)
+}
+
+func (s *Service) queryable(ctx context.Context, name string) (*state.QueryableStore[json.RawMessage], error) {
+	store, err := state.OpenQueryable[json.RawMessage](ctx, s.cfg.Factory, name)
+	if errors.Is(err, state.ErrUnsupported) {
+		backend, _ := s.cfg.Factory.Backend(name) // it is known, or it would not be unsupported
+		return nil, problem.New(problem.Unsupported, "member storeName: store %q is on %s, which cannot query; keep it on "+
+			"mysql or sqlite to query it", name, backend).At("storeName").Because(err)
+	}
+	return store, err
+}
+
+// ListStores is POST /state/list-stores.
+func (s *Service) ListStores(ctx context.Context, r stateapi.ListStoresRequestObject) (stateapi.ListStoresResponseObject, error) {
+	var filter stateapi.ListStoresRequest
+	if r.Body != nil {
+		filter = *r.Body
+	}
+	if filter.BackendFilter != "" && !filter.BackendFilter.Valid() {
+		return nil, problem.Invalid("backendFilter", "is %.64q, and has to be redis, mysql, sqlite or memory", string(filter.BackendFilter))
+	}
+	stores := []stateapi.StoreInfo{}
+	for _, store := range s.cfg.Factory.Stores() {
+		if s.internal[store.Name] || filter.BackendFilter != "" && string(filter.BackendFilter) != store.Backend {
+			continue
+		}
+		stores = append(stores, stateapi.StoreInfo{Name: store.Name, Backend: store.Backend})
+	}
+	if filter.IncludeStats {
+		s.count(ctx, stores)
+	}
+	return stateapi.ListStores200JSONResponse{Stores: stores}, nil
+}
+
+// count fills in how many keys the stores have, a few at a time. A store that does not answer has no count.
+func (s *Service) count(ctx context.Context, stores []stateapi.StoreInfo) {
+	var wg sync.WaitGroup
+	slots := make(chan struct{}, 4)
+	for i := range stores {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			if n, err := s.cfg.Factory.Len(ctx, stores[i].Name); err == nil {
+				stores[i].KeyCount = &n
+			}
+		})
+	}
+	wg.Wait()
+}
