@@ -1,4 +1,3 @@
-// Package bustest is the conformance suite that every driver of package bus passes.
 package bustest
 
 import (
@@ -7,28 +6,54 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
-// Setup is one case's broker, empty of queues and messages.
+// Setup is one case's broker.
 type Setup struct {
-	// Node returns a driver that is connected to the case's broker; each call is another node of the same broker. The
-	// caller of Run closes it when the test that asked for it ends (t.Cleanup).
+	// Node returns a driver that is connected to the case's broker; each call is a further node. Setup's maker closes
+	// it when the test ends (t.Cleanup), which is after the suite has closed the buses on it. One driver may be given
+	// several times.
 	Node func(t testing.TB) bus.Driver
-	// Config is what buses on this broker are made with: exchange names, where they differ from the defaults.
+	// Config is what buses on this broker are made with: the exchanges' names, where they are not the defaults. The
+	// suite sets retries and timeouts itself.
 	Config bus.Config
 }
 
 // Features is what a driver can do beyond what every driver must.
 type Features struct {
-	// Priorities: a message of higher priority overtakes those waiting in its queue.
+	// Priorities: a message of higher priority overtakes those that wait in its queue.
 	Priorities bool
-	// Expiration: an expired message goes to the dead-letter exchange with the reason "expired" and the contract's
-	// headers while nobody reads its queue.
+	// Expiration: an expired message goes to the dead-letter exchange with the reason "expired" and its history, also
+	// while nobody reads its queue.
 	Expiration bool
-	// DeadLetterStore is the name of the queue that keeps dead letters, where the driver declares one.
+	// DeadLetterStore is the queue that keeps dead letters, where the driver declares one.
 	DeadLetterStore string
 }
 
-// Run runs every case, each on a fresh Setup.
-func Run(t *testing.T, setup func(t testing.TB) Setup, f Features) {}
+// A testCase is one promise. Why says what a user loses when it is broken; it is printed when it is.
+type testCase struct {
+	name string
+	why  string
+	run  func(f *fixture)
+	need func(Features) bool // nil: every driver must
+}
 
-// RunWatermill runs Watermill's own suite for publishers and subscribers on those of a bus.
-func RunWatermill(t *testing.T, setup func(t testing.TB) Setup) {}
+// Run runs every case, each with a Setup of its own. Queues and topics have names that no other case uses, so that the
+// Setups may be one broker.
+func Run(t *testing.T, setup func(t testing.TB) Setup, features Features) {
+	var all []testCase
+	for _, cases := range [][]testCase{publishing(), handling(), failing(), subscribing(), lifecycle(), wire(), plainWatermill()} {
+		all = append(all, cases...)
+	}
+	for _, c := range all {
+		t.Run(c.name, func(t *testing.T) {
+			if c.need != nil && !c.need(features) {
+				t.Skip("not a feature of this driver")
+			}
+			t.Cleanup(func() {
+				if t.Failed() {
+					t.Log("why it matters: " + c.why)
+				}
+			})
+			c.run(newFixture(t, setup(t), features))
+		})
+	}
+}
