@@ -188,9 +188,11 @@ func (h *Host) Run(ctx context.Context) error {
 		<-served
 		return errors.Join(err, h.stop(started))
 	}
-	h.phase.Store(phaseServing)
-	close(h.ready)
-	h.cfg.Logger.Info("serving", "address", listener.Addr().String(), "services", names(services))
+	if len(started) == len(services) {
+		h.phase.Store(phaseServing)
+		close(h.ready)
+		h.cfg.Logger.Info("serving", "address", listener.Addr().String(), "services", names(services))
+	}
 
 	select {
 	case <-ctx.Done():

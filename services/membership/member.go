@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"slices"
 	"sync"
@@ -16,9 +17,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/mesh"
-	"github.com/bannou-mesh/bannou/services/host"
-)
+	"github.com/bannou-mesh/bannou/pkg/mesh")
 
 // Config describes a Member.
 type Config struct {
@@ -57,9 +56,8 @@ type Config struct {
 	Logger *slog.Logger
 }
 
-// A Member is this node's part in the mesh. It is a host.Service and a host.Drainer.
+// A Member is this node's part in the mesh. It has the methods of a host's service and of its Drainer.
 type Member struct {
-	host.Base
 	cfg  Config
 	load *loadMeter
 
@@ -70,8 +68,6 @@ type Member struct {
 	stopLoop context.CancelFunc
 	loop     sync.WaitGroup
 }
-
-var _ host.Drainer = (*Member)(nil)
 
 // NewMember checks the configuration. Nothing is registered before Start.
 func NewMember(cfg Config) (*Member, error) {
@@ -108,6 +104,12 @@ func (m *Member) Name() string { return "membership" }
 
 // DependsOn is the services that the member announces.
 func (m *Member) DependsOn() []string { return slices.Clone(m.cfg.Services) }
+
+// OpenAPI is none: a member has no paths.
+func (m *Member) OpenAPI() []byte { return nil }
+
+// Mount does nothing.
+func (m *Member) Mount(*http.ServeMux) error { return nil }
 
 // InstanceID names this process among the instances.
 func (m *Member) InstanceID() string { return m.cfg.InstanceID }
