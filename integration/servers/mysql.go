@@ -20,10 +20,8 @@ var mysqlProduct = product{
 	name: "MySQL", debian: "mariadb-server", fedora: "mariadb-server", homebrew: "mariadb", variable: MySQLDSN,
 }
 
-// The account of our own servers, which listen on the loopback only.
 const (
 	mysqlUser     = "bannou"
-	mysqlPassword = "bannou"
 	mysqlDatabase = "bannou"
 )
 
@@ -52,18 +50,19 @@ func StartMySQL(ctx context.Context, o MySQLOptions) (*MySQLServer, error) {
 	if !found {
 		return nil, mysqlProduct.missing("mariadbd or mysqld")
 	}
+	password := token()
 	server, ports, err := launch(ctx, plan{
 		product: mysqlProduct,
 		ports:   1,
 		prepare: func(ctx context.Context, f *folder, ports []int) ([]command, error) {
-			return prepareMySQL(ctx, f, program, ports[0], o)
+			return prepareMySQL(ctx, f, program, ports[0], password, o)
 		},
-		probe: func(ctx context.Context, ports []int) error { return selectOne(ctx, mysqlConfig(ports[0])) },
+		probe: func(ctx context.Context, ports []int) error { return selectOne(ctx, mysqlConfig(ports[0], password)) },
 	})
 	if err != nil {
 		return nil, err
 	}
-	return mysqlAt(server, mysqlConfig(ports[0])), nil
+	return mysqlAt(server, mysqlConfig(ports[0], password)), nil
 }
 
 func findMySQL() (string, bool) {
@@ -74,7 +73,7 @@ func findMySQL() (string, bool) {
 }
 
 // prepareMySQL fills a data folder and returns the command of the server.
-func prepareMySQL(ctx context.Context, f *folder, program string, port int, o MySQLOptions) ([]command, error) {
+func prepareMySQL(ctx context.Context, f *folder, program string, port int, password string, o MySQLOptions) ([]command, error) {
 	install, err := installMySQL(ctx, f, program)
 	if err != nil {
 		return nil, err
@@ -82,9 +81,12 @@ func prepareMySQL(ctx context.Context, f *folder, program string, port int, o My
 	if err := f.run(ctx, install); err != nil {
 		return nil, err
 	}
+	if err := os.Remove(f.log(install.name)); err != nil { // long, and of no interest once it is done
+		return nil, err
+	}
 	// Run at each start, before connections are taken. Over TCP the root account of a fresh installation differs between MariaDB and MySQL.
 	account := fmt.Sprintf("CREATE USER IF NOT EXISTS '%s'@'%%' IDENTIFIED BY '%s';\nGRANT ALL ON *.* TO '%s'@'%%' WITH GRANT OPTION;\nCREATE DATABASE IF NOT EXISTS %s CHARACTER SET utf8mb4;\n",
-		mysqlUser, mysqlPassword, mysqlUser, mysqlDatabase)
+		mysqlUser, password, mysqlUser, mysqlDatabase)
 	if err := os.WriteFile(f.file("account.sql"), []byte(account), 0o600); err != nil {
 		return nil, err
 	}
@@ -140,9 +142,9 @@ func externalMySQL() (*MySQLServer, bool, error) {
 	return mysqlAt(server, config), true, nil
 }
 
-func mysqlConfig(port int) *mysql.Config {
+func mysqlConfig(port int, password string) *mysql.Config {
 	config := mysql.NewConfig()
-	config.User, config.Passwd, config.DBName = mysqlUser, mysqlPassword, mysqlDatabase
+	config.User, config.Passwd, config.DBName = mysqlUser, password, mysqlDatabase
 	config.Net, config.Addr = "tcp", local(port)
 	config.Logger = &mysql.NopLogger{} // probes of a server that is starting fail, and that is no news
 	return config
@@ -180,5 +182,5 @@ func (m *MySQLServer) database(ctx context.Context) (part *MySQLServer, release 
 	own := config.Clone()
 	own.DBName = name
 	drop := func(ctx context.Context) error { return execMySQL(ctx, config, "DROP DATABASE IF EXISTS "+name) }
-	return mysqlAt(m.part(), own), drop, nil
+	return mysqlAt(m.part(func(ctx context.Context) error { return selectOne(ctx, own) }), own), drop, nil
 }

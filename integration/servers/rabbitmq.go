@@ -27,11 +27,9 @@ var rabbitProduct = product{
 	name: "RabbitMQ", debian: "rabbitmq-server", fedora: "rabbitmq-server", homebrew: "rabbitmq", variable: RabbitMQURL,
 }
 
-// The account of our own brokers, which listen on the loopback only.
 const (
-	rabbitUser     = "bannou"
-	rabbitPassword = "bannou"
-	rabbitNode     = "test@localhost"
+	rabbitUser = "bannou"
+	rabbitNode = "test@localhost"
 )
 
 // RabbitServer is a RabbitMQ broker, or one of its virtual hosts.
@@ -74,33 +72,35 @@ func StartRabbitMQ(ctx context.Context, o RabbitOptions) (*RabbitServer, error) 
 		return nil, err
 	}
 	r := &RabbitServer{Vhost: "/"}
+	password := token()
 	server, ports, err := launch(ctx, plan{
 		product: rabbitProduct,
 		ports:   portCount,
 		prepare: func(_ context.Context, f *folder, ports []int) ([]command, error) {
 			env := rabbitEnvironment(f, ports)
 			r.control = command{name: "rabbitmqctl", path: filepath.Join(filepath.Dir(program), "rabbitmqctl"), env: env}
-			return []command{epmdCommand(f, epmd, ports[portEPMD]), {name: "rabbitmq", path: program, env: env}}, writeRabbitFiles(f, ports, o)
+			return []command{epmdCommand(f, epmd, ports[portEPMD]), {name: "rabbitmq", path: program, env: env}}, writeRabbitFiles(f, ports, password, o)
 		},
 		probe: func(ctx context.Context, ports []int) error {
-			if err := connectRabbit(ctx, rabbitURL(ports)); err != nil || !o.Management {
+			address := rabbitURL(ports, password)
+			if err := connectRabbit(ctx, address); err != nil || !o.Management {
 				return err
 			}
-			return callAPI(ctx, "GET", rabbitAPI(ports), rabbitURL(ports), "whoami")
+			return callAPI(ctx, "GET", rabbitAPI(ports), address, "whoami")
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	r.Server, r.URL = server, rabbitURL(ports)
+	r.Server, r.URL = server, rabbitURL(ports, password)
 	if o.Management {
 		r.API = rabbitAPI(ports)
 	}
 	return r, nil
 }
 
-func rabbitURL(ports []int) string {
-	return "amqp://" + userinfo(rabbitUser, rabbitPassword) + local(ports[portAMQP]) + "/"
+func rabbitURL(ports []int, password string) string {
+	return "amqp://" + userinfo(rabbitUser, password) + local(ports[portAMQP]) + "/"
 }
 
 func rabbitAPI(ports []int) string { return "http://" + local(ports[portAPI]) }
@@ -154,6 +154,7 @@ func rabbitEnvironment(f *folder, ports []int) []string {
 		"RABBITMQ_CONF_ENV_FILE=/dev/null",
 		"RABBITMQ_GENERATED_CONFIG_DIR="+f.file("generated"),
 		"RABBITMQ_PID_FILE="+f.file("pid"),
+		"ERL_CRASH_DUMP_SECONDS=0", // the log says it
 		"RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel inet_dist_use_interface {127,0,0,1}",
 		// With input allowed the script becomes the Erlang machine instead of waiting for it, so that our child is the broker itself and signals
 		// reach it; -noinput then says that there is none, +B i that SIGINT is not for it.
@@ -162,10 +163,10 @@ func rabbitEnvironment(f *folder, ports []int) []string {
 	)
 }
 
-func writeRabbitFiles(f *folder, ports []int, o RabbitOptions) error {
+func writeRabbitFiles(f *folder, ports []int, password string, o RabbitOptions) error {
 	plugins := "[]."
-	config := fmt.Sprintf("listeners.tcp.1 = %s\ndefault_user = %s\ndefault_pass = %s\nlog.console = true\nlog.console.level = info\nlog.file = false\n",
-		local(ports[portAMQP]), rabbitUser, rabbitPassword)
+	config := fmt.Sprintf("listeners.tcp.1 = %s\ndefault_user = %s\ndefault_pass = %s\nlog.console = true\nlog.console.level = warning\nlog.file = false\n",
+		local(ports[portAMQP]), rabbitUser, password)
 	if o.Management {
 		plugins = "[rabbitmq_management]."
 		config += fmt.Sprintf("management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %d\n", ports[portAPI])
@@ -246,6 +247,7 @@ func (r *RabbitServer) vhost(ctx context.Context) (part *RabbitServer, release f
 		return nil, nil, fmt.Errorf("address of %s is no URL", r.name)
 	}
 	address.Path = "/" + name
+	own := address.String()
 	remove := func(ctx context.Context) error { return callAPI(ctx, "DELETE", r.API, r.URL, path) }
-	return &RabbitServer{Server: r.part(), URL: address.String(), API: r.API, Vhost: name}, remove, nil
+	return &RabbitServer{Server: r.part(func(ctx context.Context) error { return connectRabbit(ctx, own) }), URL: own, API: r.API, Vhost: name}, remove, nil
 }

@@ -25,7 +25,7 @@ const redisDatabases = 1024
 type RedisServer struct {
 	*Server
 
-	// URL is redis://host:port/database, with user and password where an external server has them.
+	// URL is redis://user:password@host:port/database. Ours have a password and no user.
 	URL string
 	// Addr is host:port.
 	Addr string
@@ -51,25 +51,26 @@ func StartRedis(ctx context.Context, o RedisOptions) (*RedisServer, error) {
 	if !found {
 		return nil, redisProduct.missing("redis-server")
 	}
+	password := token()
 	server, ports, err := launch(ctx, plan{
 		product: redisProduct,
 		ports:   1,
 		prepare: func(_ context.Context, f *folder, ports []int) ([]command, error) {
-			return []command{{name: "redis-server", path: program, args: o.args(f, ports[0]), env: environment(f.path)}}, nil
+			return []command{{name: "redis-server", path: program, args: o.args(f, ports[0], password), env: environment(f.path)}}, nil
 		},
 		probe: func(ctx context.Context, ports []int) error {
-			return pingRedis(ctx, &redis.Options{Addr: local(ports[0])})
+			return pingRedis(ctx, &redis.Options{Addr: local(ports[0]), Password: password})
 		},
 	})
 	if err != nil {
 		return nil, err
 	}
-	return redisAt(server, &redis.Options{Addr: local(ports[0])}), nil
+	return redisAt(server, &redis.Options{Addr: local(ports[0]), Password: password}), nil
 }
 
-func (o RedisOptions) args(f *folder, port int) []string {
+func (o RedisOptions) args(f *folder, port int, password string) []string {
 	args := []string{
-		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--dir", f.path, "--daemonize", "no",
+		"--port", strconv.Itoa(port), "--bind", "127.0.0.1", "--requirepass", password, "--dir", f.path, "--daemonize", "no",
 		"--databases", strconv.Itoa(redisDatabases), "--save", "",
 	}
 	if !o.Volatile {
@@ -165,7 +166,8 @@ func (r *RedisServer) database(ctx context.Context) (part *RedisServer, release 
 			}
 			continue
 		}
-		return redisAt(r.part(), options), func(ctx context.Context) error { return releaseRedis(ctx, options) }, nil
+		own := *options
+		return redisAt(r.part(func(ctx context.Context) error { return pingRedis(ctx, &own) }), &own), func(ctx context.Context) error { return releaseRedis(ctx, &own) }, nil
 	}
 	return nil, nil, fmt.Errorf("%s has no free, empty database among its %d: raise 'databases' in its configuration or empty one with FLUSHDB", r.name, count)
 }

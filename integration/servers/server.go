@@ -20,8 +20,8 @@ const (
 	stopTimeout = 20 * time.Second
 	// probeTimeout bounds one probe of a server that is starting.
 	probeTimeout = 2 * time.Second
-	// logLines is how much of a log an error shows.
-	logLines = 25
+	// logLines is how much of a log an error shows. RabbitMQ tells its reason first and some 50 lines of Erlang after it.
+	logLines = 80
 	// portAttempts is how often a server is given other ports because somebody took the ones it had been given.
 	portAttempts = 3
 )
@@ -45,7 +45,8 @@ type plan struct {
 	ports   int
 	// prepare writes what the server needs and returns its commands.
 	prepare func(ctx context.Context, f *folder, ports []int) ([]command, error)
-	// probe talks to the server in its own protocol.
+	// probe talks to the server in its own protocol. It has to fail with another server of its kind that has taken the port: the account of
+	// each of ours has a password of its own.
 	probe func(ctx context.Context, ports []int) error
 }
 
@@ -228,12 +229,12 @@ func (s *Server) fault(action string, do func() error) error {
 }
 
 // part is the server as one test of several sees it.
-func (s *Server) part() *Server {
+func (s *Server) part(probe func(context.Context) error) *Server {
 	refusal := s.refusal
 	if refusal == nil {
 		refusal = ErrShared
 	}
-	return &Server{name: s.name, refusal: refusal, probe: s.probe}
+	return &Server{name: s.name, refusal: refusal, probe: probe}
 }
 
 func (s *Server) running() bool {

@@ -46,6 +46,7 @@ func redisClient(t *testing.T, url string) *redis.Client {
 	t.Helper()
 	options, err := redis.ParseURL(url)
 	require.NoError(t, err)
+	options.MaxRetries = -1
 	client := redis.NewClient(options)
 	t.Cleanup(func() { require.NoError(t, client.Close()) })
 	return client
