@@ -17,7 +17,8 @@ import (
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/mesh")
+	"github.com/bannou-mesh/bannou/pkg/mesh"
+)
 
 // Config describes a Member.
 type Config struct {
