@@ -49,12 +49,12 @@ func guard(path string) (*folder, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer reading.Close()
+	defer func() { _ = reading.Close() }() // the child has its own
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {
 		return nil, errors.Join(err, writing.Close())
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }()
 	// Not our output: whoever reads it to its end, as go test does, would wait for the reaper.
 	reaper, err := spawn("/bin/sh", []string{"sh", "-c", reap, path}, &os.ProcAttr{
 		Dir: "/", Env: environment("/"), Files: []*os.File{reading, null, null}, Sys: &syscall.SysProcAttr{Setsid: true},

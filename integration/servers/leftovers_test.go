@@ -51,7 +51,7 @@ func TestEndSomehow(t *testing.T) {
 	paused := servers.NewRedis(t, servers.RedisOptions{})
 	require.NoError(t, paused.Pause()) // SIGTERM would never reach it
 	require.NotEmpty(t, left(t, os.Getenv("TMPDIR")), "the search finds nothing")
-	fmt.Println("all three run")
+	fmt.Fprintln(os.Stdout, "all three run")
 	switch how {
 	case "forget":
 		os.Exit(0) // without Main

@@ -29,7 +29,7 @@ func callAPI(ctx context.Context, method, api, address, path string) error {
 	if err != nil {
 		return err
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode >= http.StatusBadRequest {
 		detail, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10)) // the status says enough without it
 		return fmt.Errorf("%s %s: %s %s", method, path, response.Status, strings.TrimSpace(string(detail)))

@@ -16,8 +16,8 @@ import (
 // MySQLDSN is the environment variable that names a MySQL or MariaDB for shared use, in the form of github.com/go-sql-driver/mysql.
 const MySQLDSN = "BANNOU_TEST_MYSQL_DSN"
 
-var mysqlProduct = product{
-	name: "MySQL", debian: "mariadb-server", fedora: "mariadb-server", homebrew: "mariadb", variable: MySQLDSN,
+func mysqlProduct() product {
+	return product{name: "MySQL", debian: "mariadb-server", fedora: "mariadb-server", homebrew: "mariadb", variable: MySQLDSN}
 }
 
 const (
@@ -48,11 +48,11 @@ type MySQLOptions struct {
 func StartMySQL(ctx context.Context, o MySQLOptions) (*MySQLServer, error) {
 	program, found := findMySQL()
 	if !found {
-		return nil, mysqlProduct.missing("mariadbd or mysqld")
+		return nil, mysqlProduct().missing("mariadbd or mysqld")
 	}
 	password := token()
 	server, ports, err := launch(ctx, plan{
-		product: mysqlProduct,
+		product: mysqlProduct(),
 		ports:   1,
 		prepare: func(ctx context.Context, f *folder, ports []int) ([]command, error) {
 			return prepareMySQL(ctx, f, program, ports[0], password, o)
@@ -111,7 +111,7 @@ func installMySQL(ctx context.Context, f *folder, program string) (command, erro
 		"/usr/bin/mariadb-install-db", "/usr/local/bin/mariadb-install-db", "/opt/homebrew/bin/mariadb-install-db",
 	}, nil)
 	if !found {
-		return command{}, mysqlProduct.missing("mariadb-install-db")
+		return command{}, mysqlProduct().missing("mariadb-install-db")
 	}
 	install.path = script
 	install.args = append(mysqlDefaults(f), "--auth-root-authentication-method=normal", "--skip-test-db", "--tmpdir="+f.path)
@@ -138,7 +138,7 @@ func externalMySQL() (*MySQLServer, bool, error) {
 		return nil, true, fmt.Errorf("%s is not the address of a MySQL: want user:password@tcp(host:3306)/", MySQLDSN) // without err, which may quote the password
 	}
 	config.Logger = &mysql.NopLogger{}
-	server := &Server{name: mysqlProduct.name, refusal: ErrExternal, probe: func(ctx context.Context) error { return selectOne(ctx, config) }}
+	server := &Server{name: mysqlProduct().name, refusal: ErrExternal, probe: func(ctx context.Context) error { return selectOne(ctx, config) }}
 	return mysqlAt(server, config), true, nil
 }
 

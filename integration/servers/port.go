@@ -16,26 +16,32 @@ const (
 	highestPort = 32000
 )
 
-// Defaults of the servers within the range; a program that tries them must not find ours.
-var defaultPorts = []int{15671, 15672, 15674, 15675, 15692, 16379, 25672, 26379, 27017, 31000}
+// usual reports whether a port of the range is some server's default. A program that tries it must not find ours.
+func usual(port int) bool {
+	switch port {
+	case 15671, 15672, 15674, 15675, 15692, 16379, 25672, 26379, 27017:
+		return true
+	}
+	return false
+}
 
 // freePorts returns n different ports of 127.0.0.1 on which nobody listens now.
-func freePorts(n int) ([]int, error) {
+func freePorts(ctx context.Context, n int) ([]int, error) {
 	var ports []int
 	for range 1000 {
 		if len(ports) == n {
 			return ports, nil
 		}
-		port := lowestPort + rand.IntN(highestPort-lowestPort)
-		if !slices.Contains(defaultPorts, port) && !slices.Contains(ports, port) && free(port) {
+		port := lowestPort + rand.IntN(highestPort-lowestPort) //nolint:gosec // no secret
+		if !usual(port) && !slices.Contains(ports, port) && free(ctx, port) {
 			ports = append(ports, port)
 		}
 	}
 	return nil, fmt.Errorf("found no %d free ports between %d and %d of 127.0.0.1", n, lowestPort, highestPort)
 }
 
-func free(port int) bool {
-	listener, err := net.Listen("tcp", local(port))
+func free(ctx context.Context, port int) bool {
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", local(port))
 	if err != nil {
 		return false
 	}

@@ -37,12 +37,12 @@ func (f *folder) start(c command) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }() // the child has its own
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return nil, err
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }()
 	record := f.group(c.name)
 	args := append([]string{"sh", "-ec", `echo $$ >"$0"; exec "$@"`, record, c.path}, c.args...)
 	p, err := spawn("/bin/sh", args, &os.ProcAttr{

@@ -23,8 +23,8 @@ const (
 	RabbitMQAPI = "BANNOU_TEST_RABBITMQ_API"
 )
 
-var rabbitProduct = product{
-	name: "RabbitMQ", debian: "rabbitmq-server", fedora: "rabbitmq-server", homebrew: "rabbitmq", variable: RabbitMQURL,
+func rabbitProduct() product {
+	return product{name: "RabbitMQ", debian: "rabbitmq-server", fedora: "rabbitmq-server", homebrew: "rabbitmq", variable: RabbitMQURL}
 }
 
 const (
@@ -74,7 +74,7 @@ func StartRabbitMQ(ctx context.Context, o RabbitOptions) (*RabbitServer, error) 
 	r := &RabbitServer{Vhost: "/"}
 	password := token()
 	server, ports, err := launch(ctx, plan{
-		product: rabbitProduct,
+		product: rabbitProduct(),
 		ports:   portCount,
 		prepare: func(_ context.Context, f *folder, ports []int) ([]command, error) {
 			env := rabbitEnvironment(f, ports)
@@ -116,11 +116,11 @@ func findRabbit() (program, epmd string, err error) {
 		return err == nil
 	})
 	if !found {
-		return "", "", rabbitProduct.missing("rabbitmq-server")
+		return "", "", rabbitProduct().missing("rabbitmq-server")
 	}
 	epmd, found = executable([]string{"epmd"}, []string{"/usr/lib/erlang/bin/epmd", "/usr/lib/erlang/erts-*/bin/epmd", "/usr/local/lib/erlang/erts-*/bin/epmd", "/opt/homebrew/opt/erlang/bin/epmd"}, nil)
 	if !found {
-		return "", "", rabbitProduct.missing("epmd")
+		return "", "", rabbitProduct().missing("epmd")
 	}
 	return program, epmd, nil
 }
@@ -187,7 +187,7 @@ func (r *RabbitServer) Ctl(ctx context.Context, args ...string) (string, error) 
 		if !r.running() {
 			return ErrNotRunning
 		}
-		c := exec.CommandContext(ctx, r.control.path, args...)
+		c := exec.CommandContext(ctx, r.control.path, args...) //nolint:gosec // a test says what to run
 		c.Env = r.control.env
 		var err error
 		if out, err = c.CombinedOutput(); err != nil {
@@ -212,7 +212,7 @@ func externalRabbit() (*RabbitServer, bool, error) {
 	if api == "" {
 		api = "http://" + net.JoinHostPort(uri.Host, "15672")
 	}
-	server := &Server{name: rabbitProduct.name, refusal: ErrExternal, probe: func(ctx context.Context) error { return connectRabbit(ctx, address) }}
+	server := &Server{name: rabbitProduct().name, refusal: ErrExternal, probe: func(ctx context.Context) error { return connectRabbit(ctx, address) }}
 	return &RabbitServer{Server: server, URL: address, API: strings.TrimSuffix(api, "/"), Vhost: uri.Vhost}, true, nil
 }
 

@@ -14,8 +14,8 @@ import (
 // RedisURL is the environment variable that names a Redis for shared use.
 const RedisURL = "BANNOU_TEST_REDIS_URL"
 
-var redisProduct = product{
-	name: "Redis", debian: "redis-server", fedora: "redis", homebrew: "redis", variable: RedisURL,
+func redisProduct() product {
+	return product{name: "Redis", debian: "redis-server", fedora: "redis", homebrew: "redis", variable: RedisURL}
 }
 
 // redisDatabases is how many databases ours has; each test with a shared server takes one while it runs.
@@ -49,11 +49,11 @@ type RedisOptions struct {
 func StartRedis(ctx context.Context, o RedisOptions) (*RedisServer, error) {
 	program, found := executable([]string{"redis-server"}, []string{"/usr/bin/redis-server", "/usr/local/bin/redis-server", "/opt/homebrew/bin/redis-server"}, nil)
 	if !found {
-		return nil, redisProduct.missing("redis-server")
+		return nil, redisProduct().missing("redis-server")
 	}
 	password := token()
 	server, ports, err := launch(ctx, plan{
-		product: redisProduct,
+		product: redisProduct(),
 		ports:   1,
 		prepare: func(_ context.Context, f *folder, ports []int) ([]command, error) {
 			return []command{{name: "redis-server", path: program, args: o.args(f, ports[0], password), env: environment(f.path)}}, nil
@@ -93,7 +93,7 @@ func externalRedis() (*RedisServer, bool, error) {
 	if err != nil {
 		return nil, true, fmt.Errorf("%s is not the URL of a Redis: want redis://user:password@host:6379", RedisURL) // without err, which quotes the password
 	}
-	server := &Server{name: redisProduct.name, refusal: ErrExternal, probe: func(ctx context.Context) error { return pingRedis(ctx, options) }}
+	server := &Server{name: redisProduct().name, refusal: ErrExternal, probe: func(ctx context.Context) error { return pingRedis(ctx, options) }}
 	return redisAt(server, options), true, nil
 }
 

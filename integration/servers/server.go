@@ -54,7 +54,7 @@ type plan struct {
 func launch(ctx context.Context, p plan) (*Server, []int, error) {
 	var failure error
 	for range portAttempts {
-		ports, err := freePorts(p.ports)
+		ports, err := freePorts(ctx, p.ports)
 		if err != nil {
 			return nil, nil, fmt.Errorf("start %s: %w", p.product.name, err)
 		}
@@ -63,7 +63,7 @@ func launch(ctx context.Context, p plan) (*Server, []int, error) {
 			return server, ports, nil
 		}
 		failure = err
-		if ctx.Err() != nil || !slices.ContainsFunc(ports, func(port int) bool { return !free(port) }) {
+		if ctx.Err() != nil || !slices.ContainsFunc(ports, func(port int) bool { return !free(ctx, port) }) {
 			break
 		}
 	}
@@ -83,7 +83,7 @@ func (p plan) launch(ctx context.Context, ports []int) (*Server, error) {
 		err = fmt.Errorf("prepare %s: %w%s", s.name, err, s.logs())
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.Close())
+		return nil, errors.Join(err, s.Close()) //nolint:contextcheck // also when the context has ended
 	}
 	return s, nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // shared holds the servers of this test binary. It is the one thing here that outlives a test: a server each would cost every test seconds.
-var shared struct {
+var shared struct { //nolint:gochecknoglobals // said above
 	rabbit once[*RabbitServer]
 	redis  once[*RedisServer]
 	mysql  once[*MySQLServer]

@@ -58,19 +58,19 @@ func All(t testing.TB) Set {
 // NewRabbitMQ starts a RabbitMQ that this test may kill, pause and restart, and closes it when the test is over. It takes 4 to 5 s.
 func NewRabbitMQ(t testing.TB, o RabbitOptions) *RabbitServer {
 	t.Helper()
-	return own(t, rabbitProduct, o, StartRabbitMQ, func(r *RabbitServer) *Server { return r.Server })
+	return own(t, rabbitProduct(), o, StartRabbitMQ, func(r *RabbitServer) *Server { return r.Server })
 }
 
 // NewRedis starts a Redis that this test may kill, pause and restart, and closes it when the test is over. It takes 0.1 s.
 func NewRedis(t testing.TB, o RedisOptions) *RedisServer {
 	t.Helper()
-	return own(t, redisProduct, o, StartRedis, func(r *RedisServer) *Server { return r.Server })
+	return own(t, redisProduct(), o, StartRedis, func(r *RedisServer) *Server { return r.Server })
 }
 
 // NewMySQL starts a MariaDB or MySQL that this test may kill, pause and restart, and closes it when the test is over. It takes 2 s.
 func NewMySQL(t testing.TB, o MySQLOptions) *MySQLServer {
 	t.Helper()
-	return own(t, mysqlProduct, o, StartMySQL, func(m *MySQLServer) *Server { return m.Server })
+	return own(t, mysqlProduct(), o, StartMySQL, func(m *MySQLServer) *Server { return m.Server })
 }
 
 func sharedRabbit() (*RabbitServer, error) {
