@@ -186,12 +186,7 @@ func (f *Factory) Len(ctx context.Context, name string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	var n int64
-	err = s.recorder.record(ctx, opLen, "", func() error {
-		n, err = s.engine.Len(ctx)
-		return err
-	})
-	return n, err
+	return s.len(ctx)
 }
 
 // Ready reports nil when every backend that has a store answers, and otherwise the joined errors of those that do not,

@@ -142,6 +142,21 @@ func (s *Store[T]) Exists(ctx context.Context, key string) (bool, error) {
 	return found, err
 }
 
+// Len counts the keys of the store. It may take time in proportion to their number; it never blocks writers.
+func (s *Store[T]) Len(ctx context.Context) (int64, error) { return s.store.len(ctx) }
+
+func (s *store) len(ctx context.Context) (int64, error) {
+	var n int64
+	err := s.recorder.record(ctx, opLen, "", func() (err error) {
+		if err = ctx.Err(); err != nil {
+			return s.storeError(err)
+		}
+		n, err = s.engine.Len(ctx)
+		return err
+	})
+	return n, err
+}
+
 // one runs an operation on one key: checks first, then the measured work.
 func (s *store) one(ctx context.Context, op operation, key string, run func() error) error {
 	return s.recorder.record(ctx, op, key, func() error {
