@@ -117,7 +117,7 @@ func (b *Bus) giveUp(ctx context.Context, w *work, cause error) error {
 	bounded, cancel := context.WithTimeout(w.source.working, b.cfg.PublishTimeout)
 	defer cancel()
 	if err := b.driver.Publish(bounded, letter); err != nil {
-		log.LogAttrs(ctx, slog.LevelError, "event could not be dead-lettered, it will be handled again", slog.Any("publishError", err))
+		log.LogAttrs(ctx, slog.LevelError, "event could not be dead-lettered", slog.Any("publishError", err))
 		return b.later(ctx, w, fmt.Errorf("cannot dead-letter: %w", err))
 	}
 	b.telemetry.deadLettered.Add(ctx, 1, w.source.label, reason(why))
@@ -140,7 +140,6 @@ func (b *Bus) retry(next message.HandlerFunc) message.HandlerFunc {
 			return out, nil
 		}
 		if w.interrupted() {
-			b.telemetry.requeued.Add(ctx, 1, w.source.label)
 			return nil, &requeueError{err}
 		}
 		if discardReason(err) != DiscardMaxRetries || w.source.queue.AutoAck || w.delivery.Attempt() > w.source.retry.MaxAttempts {
@@ -192,7 +191,6 @@ func (b *Bus) later(ctx context.Context, w *work, cause error) error {
 	bounded, cancel := context.WithTimeout(w.source.working, b.cfg.PublishTimeout)
 	defer cancel()
 	if err := w.delivery.Retry(bounded, w.source.retry.Delay); err != nil {
-		b.telemetry.requeued.Add(ctx, 1, w.source.label)
 		return &requeueError{fmt.Errorf("%w (and the broker did not take it over for later: %w)", cause, err)}
 	}
 	b.telemetry.retried.Add(ctx, 1, w.source.label, metric.WithAttributes(attribute.String("when", "later")))

@@ -264,7 +264,7 @@ func (s *source) handle(d Delivery, m *Message) {
 	case <-msg.Acked():
 		s.settled(d.Ack(), "acknowledged")
 	case <-msg.Nacked():
-		s.settled(d.Requeue(), "requeued")
+		s.requeue(d)
 	case <-s.working.Done():
 		s.requeue(d)
 	}
