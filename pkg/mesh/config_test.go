@@ -108,7 +108,7 @@ func TestConfigSetHistoryRollback(t *testing.T) {
 }
 
 func TestConcurrentConfigChangesAreAllThere(t *testing.T) {
-	table, feed := meshtest.NewTable(), new(meshtest.Feed)
+	table, feed := busyTable{meshtest.NewTable()}, new(meshtest.Feed)
 	ctx := context.Background()
 	const writers, each = 10, 10
 	var all sync.WaitGroup

@@ -149,7 +149,7 @@ func (d *Directory) Run(ctx context.Context) error {
 			up()
 		} else {
 			wait = min(backoff, wait)
-			backoff *= 2
+			backoff = 2 * wait
 		}
 		timer := time.NewTimer(wait - wait/10 + rand.N(wait/5+1))
 		select {

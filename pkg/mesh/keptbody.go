@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"sync"
@@ -8,20 +9,26 @@ import (
 )
 
 // A keptBody is a request's body that outlives an attempt to send it: a transport closes the body of a request that it
-// could not send, and this one is closed only when no attempt will follow. Nil for a request without a body.
+// could not send, and this one is closed only when no attempt will follow. It is also closed when the context ends:
+// http.Transport waits for a Read of a body that blocks, whatever the context says. Nil for a request without a body.
 type keptBody struct {
 	source io.ReadCloser
 	last   atomic.Bool // no attempt follows
 	closed atomic.Bool // the last attempt is through with it
-	once   sync.Once
 	read   atomic.Bool
+	once   sync.Once
+	unbind func() bool // from the context
 }
 
 func keepBody(req *http.Request) *keptBody {
 	if req.Body == nil || req.Body == http.NoBody {
 		return nil
 	}
-	return &keptBody{source: req.Body}
+	k := &keptBody{source: req.Body, unbind: func() bool { return true }}
+	if req.GetBody == nil { // one that can be made again is in memory, and does not block
+		k.unbind = context.AfterFunc(req.Context(), k.closeSource)
+	}
+	return k
 }
 
 // attach gives the body to the next attempt.
@@ -42,6 +49,7 @@ func (k *keptBody) release() {
 	}
 	k.last.Store(true)
 	if k.closed.Load() {
+		k.unbind()
 		k.closeSource()
 	}
 }
@@ -55,19 +63,22 @@ type attemptBody struct {
 }
 
 func (b *attemptBody) Read(p []byte) (int, error) {
+	b.kept.read.Store(true) // before the look at closed: Close looks in the other order
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	b.kept.read.Store(true)
 	return b.kept.source.Read(p)
 }
 
+// Close closes the source at once if it was read, because a Read may be waiting in it. Otherwise it waits for the next
+// attempt, or for release.
 func (b *attemptBody) Close() error {
 	if b.closed.Swap(true) {
 		return nil
 	}
 	b.kept.closed.Store(true)
-	if b.kept.last.Load() {
+	if b.kept.last.Load() || b.kept.read.Load() {
+		b.kept.unbind()
 		b.kept.closeSource()
 	}
 	return nil

@@ -44,11 +44,9 @@ func (t *localTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	select {
 	case <-call.head:
 	case <-ctx.Done():
-		select {
-		case <-call.head: // both at once: the response is there
-		default:
-			return nil, context.Cause(ctx)
-		}
+	}
+	if ctx.Err() != nil { // abort sees to the handler and to a response that it may have begun
+		return nil, context.Cause(ctx)
 	}
 	if call.err != nil {
 		return nil, call.err

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strconv"
 	"testing"
 	"time"
@@ -30,6 +31,14 @@ func at(e mesh.Endpoint, address string) mesh.Endpoint {
 	e.Host = host
 	e.Port, _ = strconv.Atoi(port)
 	return e
+}
+
+// A busyTable lets others run between any two of its calls, so that concurrent writers do meet.
+type busyTable struct{ mesh.Table }
+
+func (b busyTable) Get(ctx context.Context, key string) ([]byte, string, error) {
+	defer runtime.Gosched()
+	return b.Table.Get(ctx, key)
 }
 
 func newRegistry(t testing.TB, table mesh.Table, feed mesh.Feed) *mesh.Registry {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -47,7 +48,8 @@ type proxy struct {
 // both directions, as they come: nothing is buffered, server-sent events arrive at once, WebSocket upgrades pass.
 // Hop-by-hop headers are removed; X-Forwarded-For, -Host and -Proto, traceparent and X-Request-Id are set.
 //
-// The client's Timeout bounds the wait for the response's head; a body may take as long as both sides like.
+// The client's Timeout bounds the wait for the response's head while the request's body does not move either; bodies
+// may take as long as both sides like.
 //
 // What cannot be passed on is answered with 404 unknown_target for a name that nobody knows, 503 no_endpoint when none
 // of its instances takes requests, 504 timeout, 502 bad_gateway when the connection failed, and 508 loop_detected. A
@@ -88,7 +90,10 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
 	}
-	call := &invocation{target: target, path: path, hops: hops + 1}
+	control := http.NewResponseController(w)
+	call := &invocation{target: target, path: path, hops: hops + 1,
+		// A Read of a server's body does not end when it is closed, only at its deadline.
+		interrupt: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
 	r = r.WithContext(context.WithValue(ctx, invocationKey{}, call))
 	if r.Header.Get("Upgrade") != "" && p.upgradeHere(w, r, call) {
 		return
@@ -98,9 +103,10 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // An invocation is what the path of a proxied request says.
 type invocation struct {
-	target string
-	path   *url.URL // Path and RawPath
-	hops   int
+	target    string
+	path      *url.URL // Path and RawPath
+	hops      int
+	interrupt func() // ends a Read of the request's body that waits for the caller
 }
 
 type invocationKey struct{}
@@ -158,7 +164,7 @@ func (p *proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	p.fail(w, r, err)
 }
 
-// A proxyTransport sends what ReverseProxy hands over. It bounds the time until the head comes, and leaves the body
+// A proxyTransport sends what ReverseProxy hands over. It bounds the time until the head comes, and leaves bodies
 // unbounded.
 type proxyTransport struct{ client *Client }
 
@@ -167,10 +173,20 @@ var errHeadTimeout = fmt.Errorf("no response began in time: %w", context.Deadlin
 
 // RoundTrip implements http.RoundTripper.
 func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+	call := req.Context().Value(invocationKey{}).(*invocation)
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(t.client.timeout, func() { cancel(errHeadTimeout) })
-	resp, err := t.client.send(ctx, req.URL.Host, req)
-	timer.Stop()
+	timer := startHeadTimer(t.client.timeout, func() {
+		cancel(errHeadTimeout)
+		call.interrupt()
+	})
+	if req.Body != nil {
+		req.Body = &movingBody{ReadCloser: req.Body, timer: timer}
+	}
+	resp, err := t.client.send(ctx, call.target, req)
+	if inTime := timer.stop(); !inTime && err == nil {
+		_ = resp.Body.Close()
+		err = errHeadTimeout
+	}
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errHeadTimeout) && !errors.Is(err, context.DeadlineExceeded) {
 			err = fmt.Errorf("%w: %w", errHeadTimeout, err)
@@ -182,6 +198,61 @@ func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = &boundBody{ReadCloser: resp.Body, cancel: func() { cancel(nil) }}
 	}
 	return resp, nil
+}
+
+// A headTimer ends a call whose response does not begin.
+type headTimer struct {
+	timeout time.Duration
+	mu      sync.Mutex
+	timer   *time.Timer
+	over    bool // the head is there, or the time is up
+}
+
+func startHeadTimer(timeout time.Duration, fire func()) *headTimer {
+	t := &headTimer{timeout: timeout}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer = time.AfterFunc(timeout, func() {
+		if t.stop() {
+			fire()
+		}
+	})
+	return t
+}
+
+// stop ends the wait, and reports whether it was not over already.
+func (t *headTimer) stop() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return false
+	}
+	t.over = true
+	t.timer.Stop()
+	return true
+}
+
+// prolong gives the call its whole time again.
+func (t *headTimer) prolong() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		t.timer.Reset(t.timeout)
+	}
+}
+
+// A movingBody gives its call more time as long as it moves.
+type movingBody struct {
+	io.ReadCloser
+	timer *headTimer
+}
+
+func (b *movingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.timer.prolong()
+	}
+	return n, err
 }
 
 // ErrorStatus returns the status and the code that tell a caller over HTTP what an error of this package means.

@@ -225,7 +225,7 @@ func TestShuttingDownTakesNoNewRequests(t *testing.T) {
 }
 
 func TestConcurrentRegistrationsLoseNone(t *testing.T) {
-	table, feed := meshtest.NewTable(), new(meshtest.Feed)
+	table, feed := busyTable{meshtest.NewTable()}, new(meshtest.Feed)
 	ctx := t.Context()
 	const nodes = 100
 	var all sync.WaitGroup
@@ -254,7 +254,7 @@ func TestConcurrentRegistrationsLoseNone(t *testing.T) {
 func TestRegistryAgainstAModel(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		ctx := context.Background()
-		table, feed := meshtest.NewTable(), new(meshtest.Feed)
+		table, feed := busyTable{meshtest.NewTable()}, new(meshtest.Feed)
 		nodes := rapid.IntRange(2, 6).Draw(rt, "nodes")
 		plans := make([][]string, nodes)
 		for n := range plans {
