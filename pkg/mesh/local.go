@@ -295,6 +295,12 @@ type pipedBody struct {
 
 func (b *pipedBody) Read(p []byte) (int, error) {
 	n, err := b.pipe.Read(p)
+	if errors.Is(err, io.ErrClosedPipe) {
+		err = http.ErrBodyReadAfterClose
+		if cause := b.call.aborted.Load(); cause != nil {
+			err = *cause
+		}
+	}
 	b.call.ended(err)
 	return n, err
 }
