@@ -40,16 +40,29 @@ func (s *Service) remember(ctx context.Context, rec record) error {
 	return err
 }
 
-// forget takes a subscription out of the store, and reports whether it was there.
-func (s *Service) forget(ctx context.Context, id string) (bool, error) {
+// forget takes a subscription out of the store. It returns what was kept, if anything, and whether another one reads the
+// same queue.
+func (s *Service) forget(ctx context.Context, id string) (rec record, found, shared bool, err error) {
 	if s.cfg.Factory == nil {
-		return false, nil
+		return record{}, false, false, nil
 	}
-	return s.change(ctx, func(all records) bool {
-		_, found := all[id]
+	_, err = s.change(ctx, func(all records) bool {
+		rec, found = all[id]
 		delete(all, id)
+		shared = found && all.read(rec.Topic, rec.Group)
 		return found
 	})
+	return rec, found, shared, err
+}
+
+// read reports whether a subscription reads the queue of that group.
+func (all records) read(topic, group string) bool {
+	for _, rec := range all {
+		if rec.Topic == topic && rec.Group == group {
+			return true
+		}
+	}
+	return false
 }
 
 // change applies fn to what is kept, again until nobody else changed it meanwhile. fn returns whether it changed
@@ -151,9 +164,23 @@ func (s *Service) removedElsewhere(_ context.Context, e *events.SubscriptionRemo
 	s.background(func(life context.Context) {
 		ctx, cancel := context.WithTimeout(life, s.cfg.SubscribeTimeout)
 		defer cancel()
-		if err := sub.queue.Remove(ctx); err != nil {
+		if err := s.endRemoved(ctx, sub); err != nil {
 			s.cfg.Logger.Warn("a subscription removed by another instance could not be ended", "subscription", e.SubscriptionID, "error", err)
 		}
 	})
 	return nil
+}
+
+// endRemoved removes the queue once more, unless others read it: this consumer may have declared it again when the other
+// instance removed it.
+func (s *Service) endRemoved(ctx context.Context, sub *subscription) error {
+	store, err := state.Open[records](ctx, s.cfg.Factory, SubscriptionStore)
+	if err != nil {
+		return err
+	}
+	all, err := store.Get(ctx, recordsKey)
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return err
+	}
+	return sub.end(ctx, all.read(sub.record.Topic, sub.record.Group))
 }

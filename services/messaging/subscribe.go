@@ -92,7 +92,7 @@ func (s *Service) RemoveSubscription(ctx context.Context, r messagingapi.RemoveS
 		return nil, err
 	}
 	if !found {
-		return nil, problem.New(problem.NotFound, "there is no subscription %.64q; it was removed, or went with the process "+
+		return nil, problem.New(problem.NotFound, "member subscriptionId: there is no subscription %.64q; it was removed, or went with the process "+
 			"that had it", id).At("subscriptionId")
 	}
 	return messagingapi.RemoveSubscription200JSONResponse{Success: true}, nil
@@ -100,7 +100,7 @@ func (s *Service) RemoveSubscription(ctx context.Context, r messagingapi.RemoveS
 
 // remove ends a subscription wherever it is known: here, and in the store.
 func (s *Service) remove(ctx context.Context, id string, reason events.SubscriptionRemovedReason) (found bool, err error) {
-	forgotten, err := s.forget(ctx, id)
+	rec, kept, shared, err := s.forget(ctx, id)
 	if err != nil {
 		return false, storeProblem(err)
 	}
@@ -108,17 +108,37 @@ func (s *Service) remove(ctx context.Context, id string, reason events.Subscript
 	sub := s.subscriptions[id]
 	delete(s.subscriptions, id)
 	s.mu.Unlock()
-	if sub == nil && !forgotten {
+	switch {
+	case sub == nil && !kept:
 		return false, nil
+	case sub == nil && !shared: // another instance's, or not resumed yet: its queue is removed from here all the same
+		if sub, err = s.open(ctx, rec); err != nil {
+			return false, err
+		}
+		s.drop(id)
 	}
 	if sub != nil {
-		if err := sub.queue.Remove(ctx); err != nil {
+		if err := sub.end(ctx, shared); err != nil {
 			return false, busProblem(err, "subscriptionId")
 		}
 	}
 	s.announce(ctx, events.TopicMessagingSubscriptionRemoved,
 		&events.SubscriptionRemovedEvent{SubscriptionID: id, Reason: reason})
 	return true, nil
+}
+
+func (s *Service) drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.subscriptions, id)
+}
+
+// end stops calling the callback, and removes the queue unless others read it.
+func (sub *subscription) end(ctx context.Context, shared bool) error {
+	if shared {
+		return sub.queue.Close(ctx)
+	}
+	return sub.queue.Remove(ctx)
 }
 
 // open declares the queue of a subscription and begins to call its callback.
@@ -147,9 +167,7 @@ func (s *Service) open(ctx context.Context, rec record) (*subscription, error) {
 
 // discard undoes open.
 func (s *Service) discard(sub *subscription) {
-	s.mu.Lock()
-	delete(s.subscriptions, sub.record.ID)
-	s.mu.Unlock()
+	s.drop(sub.record.ID)
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.SubscribeTimeout)
 	defer cancel()
 	if err := sub.queue.Remove(ctx); err != nil {

@@ -91,7 +91,7 @@ func (s *Service) DeleteState(ctx context.Context, r stateapi.DeleteStateRequest
 // absent is the problem of a key that is not there; other errors stay.
 func absent(err error, key string) error {
 	if errors.Is(err, state.ErrNotFound) {
-		return problem.New(problem.NotFound, "the store has no key %q; it was never saved, was removed or has expired", key).
+		return problem.New(problem.NotFound, "member key: the store has no key %q; it was never saved, was removed or has expired", key).
 			At("key").Because(err)
 	}
 	return err

@@ -1,0 +1,117 @@
+package messaging_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/bannou-mesh/bannou/services/messaging"
+
+	. "github.com/bannou-mesh/bannou/services/host/hosttest"
+)
+
+const maxBody = 4 << 20
+
+// The callbacks of these bodies are never called: nobody publishes to their topics.
+var endpoints = []Endpoint{
+	{Path: "/messaging/publish", MaxBytes: maxBody, Required: []string{"topic", "payload"},
+		Valid: `{"topic":"a.b","payload":{"n":1},"options":{"exchange":"bannou","exchangeType":"topic","routingKey":"a.b","persistent":true,
+			"priority":3,"correlationId":"c","expiration":60000,"headers":{"h":"v"},"mandatory":false,"partitionKey":"p"}}`,
+		Members: map[string]Kind{"topic": String, "payload": Object, "options": Object, "options.exchange": String,
+			"options.exchangeType": String, "options.routingKey": String, "options.persistent": Boolean, "options.priority": Integer,
+			"options.correlationId": String, "options.expiration": Integer, "options.headers": Object, "options.mandatory": Boolean,
+			"options.partitionKey": String}},
+	{Path: "/messaging/subscribe", MaxBytes: maxBody, Required: []string{"topic", "callbackUrl"},
+		Valid: `{"topic":"sub.one","callbackUrl":"http://127.0.0.1:9/","options":{"group":"g","durable":true,"exclusive":false,
+			"autoAck":false,"prefetchCount":5,"useDeadLetter":true}}`,
+		Members: map[string]Kind{"topic": String, "callbackUrl": String, "options": Object, "options.group": String,
+			"options.durable": Boolean, "options.exclusive": Boolean, "options.autoAck": Boolean, "options.prefetchCount": Integer,
+			"options.useDeadLetter": Boolean}},
+	{Path: "/messaging/unsubscribe", MaxBytes: maxBody, Valid: `{"subscriptionId":"none"}`, Status: 404,
+		Required: []string{"subscriptionId"}, Members: map[string]Kind{"subscriptionId": String}},
+	{Path: "/messaging/list-topics", MaxBytes: maxBody, Valid: `{"exchangeFilter":"b","includeEmpty":true}`,
+		Members: map[string]Kind{"exchangeFilter": String, "includeEmpty": Boolean}},
+}
+
+func TestRefusals(t *testing.T) {
+	n := newBroker(t).start(t)
+	Refusals(t, Target{URL: n.url, Client: n.client}, endpoints)
+}
+
+func TestRefusalsOfMessaging(t *testing.T) {
+	b := newBroker(t)
+	n := b.start(t)
+	target := Target{URL: n.url, Client: n.client}
+	long := strings.Repeat("t", 256)
+	publish := func(options string) string { return `{"topic":"a.b","payload":{},"options":` + options + `}` }
+	subscribe := func(url, options string) string {
+		return `{"topic":"a.b","callbackUrl":"` + url + `","options":` + options + `}`
+	}
+	const here = "http://127.0.0.1:9/"
+	for _, c := range []struct {
+		path, body   string
+		status       int
+		code, member string
+	}{
+		{"publish", `{"topic":"` + long + `","payload":{}}`, 400, "invalid_member", "topic"},
+		{"publish", `{"topic":"a.*","payload":{}}`, 400, "invalid_member", "topic"},
+		{"publish", `{"topic":"A.B","payload":{}}`, 400, "invalid_member", "topic"},
+		{"publish", `{"topic":"a..b","payload":{}}`, 400, "invalid_member", "topic"},
+		{"publish", `{"topic":"a\u0000","payload":{}}`, 400, "invalid_member", "topic"},
+		{"publish", `{"topic":"a","payload":"text"}`, 400, "invalid_member", "payload"},
+		{"publish", `{"topic":"a","payload":[{}]}`, 400, "invalid_member", "payload"},
+		{"publish", `{"topic":"a","payload":{"eventId":7}}`, 400, "invalid_member", "payload"},
+		{"publish", `{"topic":"a","payload":{"timestamp":"yesterday"}}`, 400, "invalid_member", "payload"},
+		{"publish", publish(`{"priority":10}`), 400, "invalid_member", "options.priority"},
+		{"publish", publish(`{"priority":-1}`), 400, "invalid_member", "options.priority"},
+		{"publish", publish(`{"expiration":0}`), 400, "invalid_member", "options.expiration"},
+		{"publish", publish(`{"expiration":9223372036854775807}`), 400, "invalid_member", "options.expiration"},
+		{"publish", publish(`{"exchangeType":"fanout"}`), 400, "unsupported", "options.exchangeType"},
+		{"publish", publish(`{"correlationId":"` + long + `"}`), 400, "invalid_member", "options.correlationId"},
+		{"publish", publish(`{"partitionKey":"` + long + `"}`), 400, "invalid_member", "options.partitionKey"},
+		{"publish", publish(`{"routingKey":"` + long + `"}`), 400, "invalid_member", "options.routingKey"},
+		{"publish", publish(`{"exchange":"` + long + `"}`), 400, "invalid_member", "options.exchange"},
+		{"publish", publish(`{"headers":{"":"v"}}`), 400, "invalid_member", "options.headers"},
+		{"publish", publish(`{"headers":{"h":7}}`), 400, "invalid_member", "options.headers"},
+		{"publish", `{"topic":"nobody.listens","payload":{},"options":{"mandatory":true}}`, 422, "unroutable", ""},
+
+		{"subscribe", subscribe("not a url", `{}`), 400, "invalid_member", "callbackUrl"},
+		{"subscribe", subscribe("/relative", `{}`), 400, "invalid_member", "callbackUrl"},
+		{"subscribe", subscribe("ftp://127.0.0.1/", `{}`), 400, "invalid_member", "callbackUrl"},
+		{"subscribe", subscribe("http://", `{}`), 400, "invalid_member", "callbackUrl"},
+		{"subscribe", subscribe("http://user:secret@127.0.0.1/", `{}`), 400, "invalid_member", "callbackUrl"},
+		{"subscribe", subscribe("http://127.0.0.1:99999/", `{}`), 400, "invalid_member", "callbackUrl"},
+		{"subscribe", subscribe("http://host.invalid/", `{}`), 400, "invalid_member", "callbackUrl"},
+		{"subscribe", subscribe("http://10.0.0.1/", `{}`), 403, "callback_not_allowed", "callbackUrl"},
+		{"subscribe", subscribe("http://169.254.169.254/latest", `{}`), 403, "callback_not_allowed", "callbackUrl"},
+		{"subscribe", subscribe("http://0.0.0.0:80/", `{}`), 403, "callback_not_allowed", "callbackUrl"},
+		{"subscribe", subscribe("http://[::ffff:10.0.0.1]/", `{}`), 403, "callback_not_allowed", "callbackUrl"},
+		{"subscribe", `{"topic":"` + long + `","callbackUrl":"` + here + `"}`, 400, "invalid_member", "topic"},
+		{"subscribe", `{"topic":"a b","callbackUrl":"` + here + `"}`, 400, "invalid_member", "topic"},
+		{"subscribe", subscribe(here, `{"prefetchCount":0}`), 400, "invalid_member", "options.prefetchCount"},
+		{"subscribe", subscribe(here, `{"prefetchCount":1001}`), 400, "invalid_member", "options.prefetchCount"},
+		{"subscribe", subscribe(here, `{"group":"g"}`), 400, "invalid_member", "options.group"},
+		{"subscribe", subscribe(here, `{"durable":true,"group":"`+long+`"}`), 400, "invalid_member", "options.group"},
+		{"subscribe", subscribe(here, `{"durable":true,"group":"a b"}`), 400, "invalid_member", "options.group"},
+		{"unsubscribe", `{"subscriptionId":"` + long + `"}`, 404, "not_found", "subscriptionId"},
+
+		{"tail", `{"topic":7}`, 400, "invalid_member", "topic"},
+		{"tail", `{"topic":null}`, 400, "missing_member", "topic"},
+		{"tail", ``, 400, "missing_member", "topic"},
+		{"tail", `{"topic":"a.B"}`, 400, "invalid_member", "topic"},
+		{"tail", `[]`, 400, "invalid_json", ""},
+		{"tail", `{"topic":"a","topic":"b"}`, 400, "invalid_json", ""},
+		{"tail", `{"topic":"` + strings.Repeat("a", maxBody) + `"}`, 413, "body_too_large", ""},
+	} {
+		target.Refuses(t, "/messaging/"+c.path, c.body, c.status, c.code, c.member)
+	}
+	if a := target.Post(t, "/messaging/subscribe", []byte(subscribe("http://user:secret@127.0.0.1/", `{}`))); strings.Contains(a.Body, "secret") {
+		t.Fatal("the answer repeats a password")
+	}
+	bare := b.start(t, func(c *messaging.Config) { c.Factory = nil })
+	Target{URL: bare.url, Client: bare.client}.Refuses(t, "/messaging/subscribe", subscribe(here, `{"durable":true}`), 400, "unsupported", "options.durable")
+}
+
+func FuzzBodies(f *testing.F) {
+	n := newBroker(f).start(f)
+	Fuzz(f, Target{URL: n.url, Client: n.client}, endpoints)
+}
