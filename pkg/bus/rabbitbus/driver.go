@@ -1,6 +1,7 @@
 package rabbitbus
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -320,17 +321,13 @@ func (d *Driver) Close(ctx context.Context) error {
 	}
 	var unfinished error
 	for _, c := range consumers {
-		if err := c.Close(ctx); err != nil {
-			unfinished = err
-		}
+		unfinished = cmp.Or(c.Close(ctx), unfinished)
 	}
-	if err := d.carriers.settledAll(ctx); err != nil {
-		unfinished = err
-	}
+	unfinished = cmp.Or(d.carriers.settledAll(ctx), unfinished)
 	select {
 	case <-d.idle:
 	case <-ctx.Done():
-		unfinished = fmt.Errorf("messages under way were not confirmed: %w", context.Cause(ctx))
+		unfinished = cmp.Or(unfinished, fmt.Errorf("close: messages were under way: %w", context.Cause(ctx)))
 	}
 	var both sync.WaitGroup
 	both.Go(func() { d.consuming.close(ctx) })
