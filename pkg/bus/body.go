@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 )
 
@@ -103,12 +104,13 @@ func (m *members) read(name string, d *jsontext.Decoder) error {
 		m.eventID = s
 		return err
 	case "timestamp":
-		s, err := readString(name, d)
+		value, err := d.ReadValue()
 		if err != nil {
 			return err
 		}
-		if m.timestamp, err = time.Parse(time.RFC3339Nano, s); err != nil {
-			return fmt.Errorf("its timestamp %q is not RFC 3339", cut(s, 64))
+		// As a subscriber will read it: time.Parse would take forms that are not RFC 3339.
+		if err := json.Unmarshal(value, &m.timestamp); err != nil || m.timestamp.IsZero() {
+			return fmt.Errorf("its timestamp %s is not a time of RFC 3339", cut(string(value), 64))
 		}
 		return nil
 	default:

@@ -15,7 +15,7 @@ func FuzzStampBody(f *testing.F) {
 	for _, seed := range []string{
 		`{}`, ` { } `, `{"a":1}`, `{"eventId":"x"}`, `{"timestamp":"2024-05-06T07:08:09Z"}`, `{"eventId":null}`,
 		`{"eventId":"x","timestamp":"2024-05-06T07:08:09.123+02:00","n":12345678901234567890.5}`, `[]`, `{"a":`, `{}{}`, "\xff",
-		`{"eventId":"a","eventId":"b"}`, `{"nested":{"eventId":7}}`, `{"event\u0049d":"escaped"}`,
+		`{"timestamp":"0000-01-01T0:00:00Z"}`, `{"timestamp":"2024-05-06T07:08:09,5Z"}`, `{"eventId":"a","eventId":"b"}`, `{"nested":{"eventId":7}}`, `{"event\u0049d":"escaped"}`,
 	} {
 		f.Add([]byte(seed))
 	}
