@@ -158,7 +158,7 @@ func (p *proxy) upgradeHere(w http.ResponseWriter, r *http.Request, call *invoca
 
 // answerError is called by ReverseProxy when no response came.
 func (p *proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil {
+	if r.Context().Err() != nil && !errors.Is(err, errHeadTimeout) { // giving up a stalled upload ends this context too
 		return // the caller has gone: nobody reads an answer
 	}
 	p.fail(w, r, err)
