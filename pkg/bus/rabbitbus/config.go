@@ -56,6 +56,11 @@ type Config struct {
 	// DialTimeout bounds one attempt to connect, handshake included. Default 10 s.
 	DialTimeout time.Duration
 
+	// ManagementURL is RabbitMQ's management API, such as http://host:15672, with user and password unless they are
+	// those of the first of URLs. With it Queues lists all queues of the virtual host, without it those that this
+	// driver declared. Default: none.
+	ManagementURL string
+
 	// ConnectionName is how RabbitMQ's listings show the connections, ".publish" or ".consume" added. Default "bannou".
 	ConnectionName string
 

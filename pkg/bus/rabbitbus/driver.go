@@ -22,6 +22,7 @@ type Driver struct {
 	publishing *link
 	consuming  *link
 	publisher  *publisher
+	management *management // nil without a URL
 
 	wg sync.WaitGroup // the publisher's and the consumers' goroutines
 
@@ -41,7 +42,11 @@ func New(cfg Config) (*Driver, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	d := &Driver{cfg: &cfg, consumers: map[*consumer]struct{}{}, idle: make(chan struct{})}
+	api, err := newManagement(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	d := &Driver{cfg: &cfg, management: api, consumers: map[*consumer]struct{}{}, idle: make(chan struct{})}
 	d.topology = newTopology(d.cfg)
 	d.delays = newDelays(d.topology)
 	d.publishing = newLink(d.cfg, "publish", d.declareAll)
@@ -219,21 +224,19 @@ func checkQueue(q *bus.Queue) error {
 }
 
 // Queues lists the queues that this driver declared, and the dead-letter store, with the broker's counts. AMQP has no
-// question for the queues of others.
+// question for the queues of others: with ManagementURL those of the whole virtual host are listed.
 func (d *Driver) Queues(ctx context.Context) ([]bus.QueueInfo, error) {
-	known := d.topology.durable()
-	for _, c := range d.active() {
-		if !c.q.Durable {
-			known = append(known, c.q)
-		}
+	known, exclusive, err := d.known(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("list queues: %w", err)
 	}
-	known = append(known, bus.Queue{
-		Name:     d.topology.storeName(),
-		Bindings: []bus.Binding{{Exchange: d.cfg.DeadLetterExchange, Pattern: "dead-letter.#"}},
-	})
 	list := make([]bus.QueueInfo, 0, len(known))
-	for _, q := range known {
-		info, err := d.inspect(ctx, q)
+	for _, info := range known {
+		if exclusive[info.Name] { // only its own connection may ask for it
+			list = append(list, info)
+			continue
+		}
+		err := d.inspect(ctx, &info)
 		switch {
 		case answered(err, amqp.NotFound):
 		case err != nil:
@@ -245,20 +248,45 @@ func (d *Driver) Queues(ctx context.Context) ([]bus.QueueInfo, error) {
 	return list, nil
 }
 
-// inspect asks for one queue, on the connection that may ask for exclusive ones.
-func (d *Driver) inspect(ctx context.Context, q bus.Queue) (bus.QueueInfo, error) {
-	info := bus.QueueInfo{Name: q.Name}
-	if len(q.Bindings) > 0 {
-		info.Topic, info.Exchange = q.Bindings[0].Pattern, d.topology.exchange(q.Bindings[0].Exchange)
+// known lists queues whose counts are to be asked for, and which of them are exclusive to some other connection.
+func (d *Driver) known(ctx context.Context) ([]bus.QueueInfo, map[string]bool, error) {
+	if d.management != nil {
+		list, exclusive, err := d.management.queues(ctx)
+		for _, c := range d.active() {
+			delete(exclusive, c.q.Name)
+		}
+		return list, exclusive, err
 	}
+	known := d.topology.durable()
+	for _, c := range d.active() {
+		if !c.q.Durable {
+			known = append(known, c.q)
+		}
+	}
+	known = append(known, bus.Queue{
+		Name:     d.topology.storeName(),
+		Bindings: []bus.Binding{{Exchange: d.cfg.DeadLetterExchange, Pattern: "dead-letter.#"}},
+	})
+	list := make([]bus.QueueInfo, len(known))
+	for i, q := range known {
+		list[i].Name = q.Name
+		if len(q.Bindings) > 0 {
+			list[i].Topic, list[i].Exchange = q.Bindings[0].Pattern, d.topology.exchange(q.Bindings[0].Exchange)
+		}
+	}
+	return list, nil, nil
+}
+
+// inspect asks for a queue's counts, on the connection that may ask for our exclusive ones.
+func (d *Driver) inspect(ctx context.Context, info *bus.QueueInfo) error {
 	for {
 		err := d.consuming.do(ctx, func(_ *session, admin *amqp.Channel) error {
-			found, err := admin.QueueDeclarePassive(q.Name, false, false, false, false, nil)
+			found, err := admin.QueueDeclarePassive(info.Name, false, false, false, false, nil)
 			info.Messages, info.Consumers = int64(found.Messages), int64(found.Consumers)
 			return err
 		})
 		if !errors.Is(err, errLost) {
-			return info, err
+			return err
 		}
 	}
 }
@@ -290,19 +318,31 @@ func (d *Driver) DeleteQueue(ctx context.Context, name string) error {
 }
 
 // Ready reports whether the broker can be published to now: bus.ErrUnavailable with the reason if it is away, or takes
-// no messages because it is short of memory or disk.
-func (d *Driver) Ready(context.Context) error {
-	s, reason := d.publishing.peek()
-	if s == nil {
-		return fmt.Errorf("%w: RabbitMQ: %v", bus.ErrUnavailable, reason)
+// no messages because it is short of memory or disk. While a first attempt to connect is under way it waits for how that
+// ends, as long as ctx lasts.
+func (d *Driver) Ready(ctx context.Context) error {
+	for {
+		moved := d.publishing.moved() // asked for before looking, lest a change between be missed
+		changed, lane := d.publisher.state()
+		s, reason := d.publishing.peek()
+		switch {
+		case s == nil && !errors.Is(reason, errConnecting):
+			return fmt.Errorf("%w: RabbitMQ: %v", bus.ErrUnavailable, reason)
+		case s != nil && lane:
+			if blocked, why := s.blocked(); blocked != nil {
+				return fmt.Errorf("%w: RabbitMQ takes no messages: %s", bus.ErrUnavailable, why)
+			}
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-moved:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: RabbitMQ: %w", bus.ErrUnavailable, context.Cause(ctx))
+		case <-d.publishing.ctx.Done():
+			return bus.ErrClosed
+		}
 	}
-	if blocked, why := s.blocked(); blocked != nil {
-		return fmt.Errorf("%w: RabbitMQ takes no messages: %s", bus.ErrUnavailable, why)
-	}
-	if !d.publisher.open() {
-		return fmt.Errorf("%w: RabbitMQ: the channel to publish on is being opened", bus.ErrUnavailable)
-	}
-	return nil
 }
 
 // Close ends consumers, waits for deliveries in work to be settled and for confirmations under way while ctx lasts, and
@@ -334,5 +374,6 @@ func (d *Driver) Close(ctx context.Context) error {
 	both.Go(func() { d.publishing.close(ctx) })
 	both.Wait()
 	d.wg.Wait()
+	d.management.close()
 	return unfinished
 }

@@ -28,15 +28,6 @@ const (
 	headerExpiration = "bannou-expiration"  // in milliseconds, as its publisher said
 )
 
-// The contract's headers of a dead letter that the driver fills in for what the broker itself dead-lettered.
-const (
-	headerOriginalTopic    = "x-original-topic"
-	headerOriginalExchange = "x-original-exchange"
-	headerRetryCount       = "x-retry-count"
-	headerDiscardedAt      = "x-discarded-at"
-	headerDiscardReason    = "x-discard-reason"
-)
-
 const (
 	// maxShortString is AMQP's limit for names, keys and most properties, in bytes.
 	maxShortString = 255
@@ -200,15 +191,16 @@ func describeDeath(headers map[string]string, account any) {
 			headers[name] = value
 		}
 	}
-	put(headerDiscardReason, text(last["reason"]))
-	put(headerOriginalExchange, text(last["exchange"]))
+	put(bus.HeaderDiscardReason, text(last["reason"]))
+	put(bus.HeaderOriginalQueue, text(last["queue"]))
+	put(bus.HeaderOriginalExchange, text(last["exchange"]))
 	if keys, _ := last["routing-keys"].([]any); len(keys) > 0 {
-		put(headerOriginalTopic, text(keys[0]))
+		put(bus.HeaderOriginalTopic, text(keys[0]))
 	}
 	if at, ok := last["time"].(time.Time); ok {
-		put(headerDiscardedAt, at.UTC().Format(time.RFC3339Nano))
+		put(bus.HeaderDiscardedAt, at.UTC().Format(time.RFC3339Nano))
 	}
-	put(headerRetryCount, "0")
+	put(bus.HeaderRetryCount, "0")
 }
 
 // parseMilliseconds reads an expiration; what is none counts as none.

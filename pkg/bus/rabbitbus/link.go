@@ -18,6 +18,9 @@ import (
 // errLost says that the connection or channel went away under a request. It never leaves the package.
 var errLost = errors.New("the connection to the broker was lost")
 
+// errConnecting is why there is no connection before the first attempt has ended.
+var errConnecting = errors.New("still connecting")
+
 // session is one live connection.
 type session struct {
 	conn   *amqp.Connection
@@ -77,7 +80,7 @@ func newLink(cfg *Config, role string, setup func(context.Context, *session, *am
 		ctx: ctx, cancel: cancel,
 		turn:    make(chan struct{}, 1),
 		changed: make(chan struct{}),
-		failure: errors.New("still connecting"),
+		failure: errConnecting,
 	}
 }
 
@@ -215,6 +218,13 @@ func (l *link) peek() (*session, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.current, l.failure
+}
+
+// moved returns a channel that is closed when the connection changes.
+func (l *link) moved() <-chan struct{} {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.changed
 }
 
 // wait returns the current connection, waiting for one while ctx lasts.

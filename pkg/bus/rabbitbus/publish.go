@@ -87,11 +87,11 @@ func (p *publisher) set(l *lane) {
 	p.changed = make(chan struct{})
 }
 
-// open reports whether there is a lane.
-func (p *publisher) open() bool {
+// state reports whether there is a lane, and returns the channel that is closed when that changes.
+func (p *publisher) state() (changed <-chan struct{}, open bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.lane != nil && !p.lane.ended()
+	return p.changed, p.lane != nil && !p.lane.ended()
 }
 
 func (p *publisher) forgetExchanges() {
