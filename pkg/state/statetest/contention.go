@@ -61,7 +61,7 @@ func Transfers(t *testing.T, e state.Engine, workers, times int) {
 	var opened []state.Change
 	var keys []string
 	for i := range accounts {
-		keys = append(keys, fmt.Sprintf("account-%d", i))
+		keys = append(keys, fmt.Sprintf("{bank}account-%d", i))
 		opened = append(opened, state.Change{Key: keys[i], Value: []byte(strconv.Itoa(opening)), Expiry: state.Never})
 	}
 	_, err := e.Apply(ctx, opened)
