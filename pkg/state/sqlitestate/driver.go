@@ -69,6 +69,9 @@ func New(cfg Config) (*Driver, error) {
 // Backend returns "sqlite".
 func (d *Driver) Backend() string { return "sqlite" }
 
+// Path returns the database file, as Config has it.
+func (d *Driver) Path() string { return d.cfg.Path }
+
 // Open creates the store's table when it is absent. Stores that share a table share its statements.
 func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
 	name := cfg.TableName

@@ -34,6 +34,12 @@ func openAt(t *testing.T, path string) *sqlitestate.Driver {
 	return d
 }
 
+// fileOf is the path of the driver's file.
+func fileOf(t *testing.T, d state.Driver) string {
+	t.Helper()
+	return d.(*sqlitestate.Driver).Path()
+}
+
 func openStore(t testing.TB, d state.Driver, name string) state.Engine {
 	t.Helper()
 	e, err := d.Open(t.Context(), state.StoreConfig{Name: name, Backend: "sqlite", TableName: "state_entries"})
@@ -48,7 +54,31 @@ func save(t testing.TB, e state.Engine, c state.Change) state.Outcome {
 	return outcomes[0]
 }
 
-func TestQueries(t *testing.T) { statetest.RunQueries(t, open) }
+// The conformance suite, queries included.
+func TestConformance(t *testing.T) {
+	statetest.Run(t, open, statetest.Features{Query: true, AnyKeys: true, Reopen: reopen, Corrupt: corrupt})
+}
+
+// reopen is another driver on the file of d.
+func reopen(t *testing.T, d state.Driver) state.Driver {
+	t.Helper()
+	path := fileOf(t, d)
+	require.NoError(t, d.Close())
+	return openAt(t, path)
+}
+
+// corrupt changes a row behind the driver's back, past the table's check.
+func corrupt(t *testing.T, d state.Driver, store, key, text string) {
+	t.Helper()
+	db, err := sql.Open("sqlite", fileOf(t, d)+"?_pragma=ignore_check_constraints(1)")
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	result, err := db.Exec("UPDATE state_entries SET value = ? WHERE store = ? AND key = ?", text, store, key)
+	require.NoError(t, err)
+	n, err := result.RowsAffected()
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
+}
 
 // What was acknowledged is there after the file has been closed and opened again.
 func TestReopen(t *testing.T) {
@@ -165,13 +195,6 @@ func TestTooDeep(t *testing.T) {
 	_, err := e.Apply(t.Context(), []state.Change{{Key: "k", Value: deep, Expiry: state.Keep}})
 	require.ErrorIs(t, err, state.ErrInvalid)
 	require.ErrorContains(t, err, "nested")
-}
-
-// Conditional saves that meet are made one after another: none is lost.
-func TestConcurrentCounter(t *testing.T) {
-	e := openStore(t, open(t), "s")
-	statetest.Counter(t, e, 8, 25)
-	statetest.Transfers(t, e, 8, 25)
 }
 
 // FuzzFilter looks for a filter that is accepted but not evaluated.
