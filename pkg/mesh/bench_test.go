@@ -69,7 +69,7 @@ func BenchmarkCall(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {
 			rec := httptest.NewRecorder()
-			echoJSON.ServeHTTP(rec, httptest.NewRequest("POST", "/svc/echo", bytes.NewReader(body)))
+			echoJSON.ServeHTTP(rec, httptest.NewRequest(http.MethodPost, "/svc/echo", bytes.NewReader(body)))
 		}
 	})
 	b.Run("direct-Do", func(b *testing.B) {
@@ -89,7 +89,7 @@ func BenchmarkCall(b *testing.B) {
 }
 
 func benchDo(b *testing.B, c *mesh.Client, target string, body []byte) {
-	req, err := http.NewRequestWithContext(b.Context(), "POST", "/svc/echo", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(b.Context(), http.MethodPost, "/svc/echo", bytes.NewReader(body))
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -267,7 +267,7 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 	if err != nil {
 		err = fmt.Errorf("call %s %s at %s: %w", out.Method, out.URL.Path, target, err)
 	}
-	c.telemetry.end(ctx, span, resp, err)
+	c.telemetry.end(span, resp, err)
 	c.telemetry.record(ctx, r.appID, outcomeOf(resp, err), begin)
 	return resp, err
 }

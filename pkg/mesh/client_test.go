@@ -228,7 +228,7 @@ func TestInvoke(t *testing.T) {
 		_, _ = io.Copy(w, r.Body)
 	})
 	mux.HandleFunc("POST /svc/query", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%q", r.URL.RawQuery) })
-	mux.HandleFunc("POST /svc/empty", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) })
+	mux.HandleFunc("POST /svc/empty", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	mux.HandleFunc("POST /svc/text", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "not json") })
 	mux.HandleFunc("POST /svc/long", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 2000)) })
 	mux.HandleFunc("POST /svc/endless", func(w http.ResponseWriter, r *http.Request) {
@@ -240,10 +240,10 @@ func TestInvoke(t *testing.T) {
 	})
 	mux.HandleFunc("POST /svc/problem", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json; charset=utf-8")
-		w.WriteHeader(409)
+		w.WriteHeader(http.StatusConflict)
 		_, _ = io.WriteString(w, `{"type":"about:blank","title":"Conflict","status":409,"code":"etag_mismatch","detail":"key changed"}`)
 	})
-	mux.HandleFunc("POST /svc/plain", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 502) })
+	mux.HandleFunc("POST /svc/plain", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusBadGateway) })
 	w.serve(t, "bannou", "node-1", mux, "svc")
 	c := w.client(t, mesh.ClientConfig{MaxResponseBytes: 1000})
 	ctx := t.Context()

@@ -178,7 +178,7 @@ func (r *Registry) changeConfig(ctx context.Context, change func(current Config,
 			refused = next.complete()
 		}
 		if refused != nil {
-			return nil
+			return nil //nolint:nilerr // not for retry: the caller is told below
 		}
 		if etag != "" {
 			if err := r.archive(ctx, current); err != nil {

@@ -38,7 +38,7 @@ func TestMappingsAreOneVersionedValue(t *testing.T) {
 
 	_, err = r.SetMappings(ctx, map[string]string{"state": "Not a name"}, "")
 	require.ErrorIs(t, err, mesh.ErrInvalid)
-	assert.ErrorContains(t, err, "mappings.state")
+	require.ErrorContains(t, err, "mappings.state")
 }
 
 func TestAnnouncedMappingsAreTakenOverOnlyIfNewer(t *testing.T) {
@@ -78,7 +78,7 @@ func TestConfigSetHistoryRollback(t *testing.T) {
 	assert.Equal(t, int64(1), c.Version)
 	_, err = r.SetConfig(ctx, 0, first)
 	require.ErrorIs(t, err, mesh.ErrConflict)
-	assert.ErrorContains(t, err, "version 1")
+	require.ErrorContains(t, err, "version 1")
 	_, err = r.SetConfig(ctx, 1, mesh.Config{Settings: jsontext.Value(`[1]`)})
 	require.ErrorIs(t, err, mesh.ErrInvalid)
 	_, err = r.SetConfig(ctx, 1, mesh.Config{Mappings: map[string]string{"state": "two"}})

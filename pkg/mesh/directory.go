@@ -151,7 +151,7 @@ func (d *Directory) Run(ctx context.Context) error {
 			wait = min(backoff, wait)
 			backoff = 2 * wait
 		}
-		timer := time.NewTimer(wait - wait/10 + rand.N(wait/5+1))
+		timer := time.NewTimer(wait - wait/10 + rand.N(wait/5+1)) //nolint:gosec // spreads nodes, guards nothing
 		select {
 		case <-ctx.Done():
 			timer.Stop()

@@ -53,14 +53,14 @@ func TestWhatTheFeedLosesTheRefreshFinds(t *testing.T) {
 		require.NoError(t, err)
 		synctest.Wait()
 		assert.Empty(t, known(d, "bannou"))
-		time.Sleep(17 * time.Second) // 15 s and a tenth
+		pass(17 * time.Second) // 15 s and a tenth
 		synctest.Wait()
 		assert.Equal(t, []string{"node-1 healthy"}, known(d, "bannou"))
 		assert.Equal(t, "elsewhere", d.AppID("state"))
-		time.Sleep(58 * time.Second)
+		pass(58 * time.Second)
 		synctest.Wait()
 		assert.Equal(t, []string{"node-1 degraded"}, known(d, "bannou"), "degraded ones serve when there is nothing better")
-		time.Sleep(time.Minute)
+		pass(time.Minute)
 		synctest.Wait()
 		assert.Empty(t, known(d, "bannou"))
 	})
@@ -77,7 +77,7 @@ func TestLastKnownEndpointsServe(t *testing.T) {
 		require.NoError(t, r.Register(t.Context(), endpoint("bannou", "node-1")))
 		table.Fail(mesh.ErrUnavailable)
 		feed.Fail(errors.New("broker away"))
-		time.Sleep(time.Hour)
+		pass(time.Hour)
 		synctest.Wait()
 		assert.Equal(t, []string{"node-1 healthy"}, known(d, "bannou"))
 		age, ok := d.Age()
@@ -86,7 +86,7 @@ func TestLastKnownEndpointsServe(t *testing.T) {
 
 		table.Fail(nil)
 		feed.Fail(nil)
-		time.Sleep(20 * time.Second)
+		pass(20 * time.Second)
 		synctest.Wait()
 		assert.Empty(t, known(d, "bannou"), "the registry is back, and knows that it has gone")
 		age, _ = d.Age()
@@ -105,9 +105,9 @@ func TestADirectoryComesUpWithoutItsFeedAndSource(t *testing.T) {
 		ctx, stop := context.WithCancel(t.Context())
 		ended := make(chan error, 1)
 		go func() { ended <- d.Run(ctx) }()
-		time.Sleep(4 * time.Second)
+		pass(4 * time.Second)
 		table.Fail(nil)
-		time.Sleep(10 * time.Second)
+		pass(10 * time.Second)
 		synctest.Wait()
 		assert.Equal(t, []string{"node-1 healthy"}, known(d, "bannou"), "the source alone is enough")
 		select {
@@ -116,7 +116,7 @@ func TestADirectoryComesUpWithoutItsFeedAndSource(t *testing.T) {
 		default:
 		}
 		feed.Fail(nil)
-		time.Sleep(17 * time.Second)
+		pass(17 * time.Second)
 		<-d.Running()
 		assert.Equal(t, 1, feed.Watchers())
 		stop()

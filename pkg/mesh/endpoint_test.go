@@ -1,7 +1,6 @@
 package mesh_test
 
 import (
-	"errors"
 	"math"
 	"strings"
 	"testing"
@@ -56,7 +55,7 @@ func TestValidateNamesTheMember(t *testing.T) {
 			}
 			require.ErrorIs(t, err, mesh.ErrInvalid)
 			var wrong *mesh.InvalidError
-			require.True(t, errors.As(err, &wrong))
+			require.ErrorAs(t, err, &wrong)
 			assert.Equal(t, c.member, wrong.Member)
 			assert.True(t, strings.HasPrefix(err.Error(), c.member+" "), err.Error())
 		})

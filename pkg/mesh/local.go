@@ -36,7 +36,7 @@ func (t *localTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	serving, cancel := context.WithCancel(context.Background())
 	call := &localCall{req: req, head: make(chan struct{}), cancel: cancel}
 	call.w = localWriter{call: call, header: http.Header{}, head: req.Method == http.MethodHead}
-	inner := serverRequest(serving, req)
+	inner := serverRequest(serving, req) //nolint:contextcheck // see above
 	call.body = inner.Body
 	stop := context.AfterFunc(ctx, func() { call.abort(context.Cause(ctx)) })
 
@@ -68,10 +68,10 @@ func (t *localTransport) serve(call *localCall, inner *http.Request, stop func()
 var errPanicked = errors.New("the handler panicked")
 
 func (t *localTransport) recovered(value any, r *http.Request) error {
-	switch {
-	case value == nil:
+	switch value {
+	case nil:
 		return nil
-	case value == http.ErrAbortHandler: //nolint:errorlint // net/http compares the panic's value the same way
+	case http.ErrAbortHandler:
 		return fmt.Errorf("%w: %w", http.ErrAbortHandler, io.ErrUnexpectedEOF)
 	}
 	t.log.Error("a handler panicked", "method", r.Method, "path", r.URL.Path, "panic", value, "stack", string(debug.Stack()))

@@ -65,6 +65,9 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// pass lets the time of a synctest bubble pass.
+func pass(d time.Duration) { <-time.After(d) }
+
 // run runs a directory for the length of the test.
 func run(t testing.TB, d *mesh.Directory) {
 	t.Helper()

@@ -442,7 +442,7 @@ func TestParityContextValuesStayAtHome(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
 		ctx = mesh.WithRequestID(context.WithValue(ctx, contextKey{}, "mine"), "request-7")
-		resp, err := c.Do(ctx, "svc", &http.Request{Method: "GET", URL: &url.URL{Path: "svc/values"}})
+		resp, err := c.Do(ctx, "svc", &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "svc/values"}})
 		require.NoError(t, err)
 		defer resp.Body.Close()
 		body, err := io.ReadAll(resp.Body)

@@ -56,7 +56,7 @@ func TestProxyPassesEverythingThrough(t *testing.T) {
 		w.Header().Add("Set-Cookie", "b=2")
 		w.Header().Set("X-Uri", r.RequestURI)
 		w.Header().Set("X-Dump", fmt.Sprintf("%q", dump))
-		w.WriteHeader(418)
+		w.WriteHeader(http.StatusTeapot)
 		_, _ = io.Copy(w, r.Body)
 		w.Header().Set("X-Sum", "42")
 	})
@@ -101,7 +101,7 @@ func TestProxyStreams(t *testing.T) {
 		t.Run("server-sent events arrive at once", func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
-			req, err := http.NewRequestWithContext(ctx, "GET", base+"svc/flush-wait", nil)
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"svc/flush-wait", nil)
 			require.NoError(t, err)
 			resp, err := http.DefaultClient.Do(req)
 			require.NoError(t, err)
@@ -240,7 +240,7 @@ func TestProxyErrorHandlerAndCallersThatWent(t *testing.T) {
 func TestProxyUpgrade(t *testing.T) {
 	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/svc/socket" || r.Header.Get("Upgrade") != "echo" {
-			http.Error(w, "what", 400)
+			http.Error(w, "what", http.StatusBadRequest)
 			return
 		}
 		conn, buffered, err := http.NewResponseController(w).Hijack()

@@ -157,7 +157,7 @@ func retry(ctx context.Context, try func() error) error {
 		if !errors.Is(err, ErrConflict) {
 			return err
 		}
-		timer := time.NewTimer(rand.N(pause))
+		timer := time.NewTimer(rand.N(pause)) //nolint:gosec // spreads writers, guards nothing
 		select {
 		case <-ctx.Done():
 			timer.Stop()

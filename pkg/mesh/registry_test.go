@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -75,7 +74,7 @@ func TestAnInstancesLife(t *testing.T) {
 		require.NoError(t, r.Register(ctx, e))
 		assert.Equal(t, []string{"registered node-1 healthy"}, heard.take())
 
-		time.Sleep(30 * time.Second)
+		pass(30 * time.Second)
 		require.NoError(t, r.Heartbeat(ctx, e))
 		assert.Empty(t, heard.take(), "a heartbeat without news is not announced")
 		list, err := other.List(ctx, false)
@@ -84,10 +83,10 @@ func TestAnInstancesLife(t *testing.T) {
 		assert.True(t, list[0].RegisteredAt.Equal(begin), "a heartbeat keeps registeredAt")
 		assert.True(t, list[0].LastSeen.Equal(begin.Add(30*time.Second)))
 
-		time.Sleep(59 * time.Second)
+		pass(59 * time.Second)
 		require.NoError(t, r.Sweep(ctx))
 		assert.Equal(t, []string{"node-1 healthy"}, ids(t, r, "bannou", false))
-		time.Sleep(time.Second) // quiet for 60 s
+		pass(time.Second) // quiet for 60 s
 		assert.Equal(t, []string{"node-1 degraded"}, ids(t, r, "bannou", true), "true for readers before any sweep")
 		for range 2 {
 			require.NoError(t, r.Sweep(ctx))
@@ -98,16 +97,16 @@ func TestAnInstancesLife(t *testing.T) {
 		require.NoError(t, r.Heartbeat(ctx, e))
 		assert.Equal(t, []string{"registered node-1 healthy"}, heard.take(), "it is back")
 
-		time.Sleep(61 * time.Second)
+		pass(61 * time.Second)
 		require.NoError(t, r.Sweep(ctx))
 		heard.take()
-		time.Sleep(29 * time.Second) // quiet for 90 s
+		pass(29 * time.Second) // quiet for 90 s
 		assert.Empty(t, ids(t, r, "bannou", true))
 		require.NoError(t, r.Sweep(ctx))
 		require.NoError(t, other.Sweep(ctx))
 		assert.Equal(t, []string{"deregistered node-1 unavailable"}, heard.take())
 
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		require.NoError(t, r.Heartbeat(ctx, e))
 		assert.Equal(t, []string{"registered node-1 healthy"}, heard.take(), "a heartbeat of an unknown instance registers it")
 	})
@@ -138,29 +137,29 @@ func TestHeartbeatsThatTravelled(t *testing.T) {
 		assert.InDelta(t, 3, load(), 0, "older than what is known")
 		sent(-time.Hour, 5)
 		assert.InDelta(t, 5, load(), 0, "a clock that is ahead counts as now")
-		time.Sleep(90 * time.Second)
+		pass(90 * time.Second)
 		assert.Empty(t, ids(t, r, "bannou", true), "and does not give a longer life")
 
 		// A probe's finding, at the time the instance was last seen, does not prolong its life.
 		sent(0, 0)
 		seen := e.LastSeen
-		time.Sleep(50 * time.Second)
+		pass(50 * time.Second)
 		e.Status, e.LastSeen = mesh.StatusUnavailable, seen
 		require.NoError(t, r.Heartbeat(ctx, e))
 		assert.Equal(t, []string{"node-1 unavailable"}, ids(t, r, "bannou", true))
-		time.Sleep(40 * time.Second)
+		pass(40 * time.Second)
 		assert.Empty(t, ids(t, r, "bannou", true))
 
 		// A heartbeat from before the deregistration does not bring an instance back.
 		e.Status = ""
 		sent(0, 0)
 		heard.take()
-		time.Sleep(time.Second)
+		pass(time.Second)
 		gone, err := r.Deregister(ctx, "bannou", "node-1")
 		require.NoError(t, err)
 		assert.True(t, gone)
 		sent(500*time.Millisecond, 0)
-		time.Sleep(time.Second)
+		pass(time.Second)
 		e.LastSeen = time.Now().Add(-1500 * time.Millisecond)
 		require.NoError(t, r.Heartbeat(ctx, e))
 		assert.Empty(t, ids(t, r, "bannou", true))
@@ -186,7 +185,7 @@ func TestAShortHeartbeatKeepsTheRest(t *testing.T) {
 	assert.Equal(t, 9, list[0].CurrentConnections)
 	err = r.Heartbeat(ctx, mesh.Endpoint{AppID: "bannou", InstanceID: "node-2", LoadPercent: 40})
 	require.ErrorIs(t, err, mesh.ErrInvalid, "an instance that nobody knows has to say where it is")
-	assert.ErrorContains(t, err, "host")
+	require.ErrorContains(t, err, "host")
 }
 
 func TestDeregister(t *testing.T) {
@@ -351,7 +350,7 @@ func TestRoutingStaysWhileTheMappingStands(t *testing.T) {
 		_, err := r.SetMappings(ctx, map[string]string{"state": "bannou-state", "auth": "bannou-auth"}, "node-1")
 		require.NoError(t, err)
 		for range 100 { // 16 minutes of sweeping
-			time.Sleep(10 * time.Second)
+			pass(10 * time.Second)
 			require.NoError(t, r.Sweep(ctx))
 		}
 		_, _, err = table.Get(ctx, "service:routing:state")
@@ -360,7 +359,7 @@ func TestRoutingStaysWhileTheMappingStands(t *testing.T) {
 		require.NoError(t, err)
 		_, _, err = table.Get(ctx, "service:routing:auth")
 		require.ErrorIs(t, err, mesh.ErrNotFound, "what is no longer mapped is gone at once")
-		time.Sleep(5 * time.Minute)
+		pass(5 * time.Minute)
 		_, _, err = table.Get(ctx, "service:routing:state")
 		require.ErrorIs(t, err, mesh.ErrNotFound, "nobody sweeps")
 	})
@@ -412,6 +411,6 @@ func TestConflictsEndWithTheContext(t *testing.T) {
 		r := newRegistry(t, contended{meshtest.NewTable()}, new(meshtest.Feed))
 		err := r.Register(ctx, endpoint("bannou", "node-1"))
 		require.ErrorIs(t, err, context.DeadlineExceeded)
-		assert.True(t, strings.Contains(err.Error(), "conflict"), err)
+		require.ErrorContains(t, err, "conflict")
 	})
 }

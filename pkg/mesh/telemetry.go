@@ -111,7 +111,7 @@ func (t *telemetry) start(ctx context.Context, appID string, req *http.Request) 
 	return t.tracer.Start(ctx, req.Method+" "+appID, trace.WithSpanKind(trace.SpanKindClient))
 }
 
-func (t *telemetry) end(ctx context.Context, span trace.Span, resp *http.Response, err error) {
+func (t *telemetry) end(span trace.Span, resp *http.Response, err error) {
 	if !span.IsRecording() {
 		return
 	}
