@@ -19,7 +19,7 @@ import (
 // ending names, for a child of this test binary, how it is to end.
 const ending = "SERVERS_TEST_ENDING"
 
-// TestNothingStaysBehind starts all three servers in another test process and lets that one end in every way a test process can. Temporary
+// TestNothingStaysBehind starts servers in another test process and lets that one end in every way a test process can. Temporary
 // folders and processes left on a developer's machine are found weeks later, when its disk or memory is full.
 func TestNothingStaysBehind(t *testing.T) {
 	for _, how := range []string{"close", "forget", "panic", "interrupt", "kill"} {
@@ -27,7 +27,7 @@ func TestNothingStaysBehind(t *testing.T) {
 			t.Parallel()
 			temporary := t.TempDir()
 			out, err := child(t, "TestEndSomehow", "TMPDIR="+temporary, ending+"="+how).CombinedOutput()
-			require.Contains(t, string(out), "all three run", "the servers did not start: %v", err)
+			require.Contains(t, string(out), "servers run", "the servers did not start: %v", err)
 			require.Equal(t, how != "close" && how != "forget", err != nil, "%v\n%s", err, out)
 
 			if how == "close" {
@@ -47,11 +47,14 @@ func TestEndSomehow(t *testing.T) {
 	if how == "" {
 		t.Skip("runs as a child of TestNothingStaysBehind")
 	}
-	servers.All(t)
+	switch how {
+	case "close", "kill": // the others end in the same way for each server, and RabbitMQ takes its time
+		servers.All(t)
+	}
 	paused := servers.NewRedis(t, servers.RedisOptions{})
 	require.NoError(t, paused.Pause()) // SIGTERM would never reach it
 	require.NotEmpty(t, left(t, os.Getenv("TMPDIR")), "the search finds nothing")
-	fmt.Fprintln(os.Stdout, "all three run")
+	fmt.Fprintln(os.Stdout, "servers run")
 	switch how {
 	case "forget":
 		os.Exit(0) // without Main
