@@ -134,18 +134,19 @@ func redactURL(raw string) string {
 	if !found {
 		return "(not a URL)"
 	}
-	if i := strings.IndexAny(rest, "?#"); i >= 0 {
-		rest = rest[:i]
-	}
 	// The last @ ends the user's part, whatever the password is made of, also when it should have been escaped.
+	user, host := "", rest
 	if i := strings.LastIndexByte(rest, '@'); i >= 0 {
-		user, _, secret := strings.Cut(rest[:i], ":")
+		name, _, secret := strings.Cut(rest[:i], ":")
 		if secret {
-			user += ":***"
+			name += ":***"
 		}
-		rest = user + rest[i:]
+		user, host = name+"@", rest[i+1:]
 	}
-	return scheme + "://" + rest
+	if i := strings.IndexAny(host, "?#"); i >= 0 {
+		host = host[:i]
+	}
+	return scheme + "://" + user + host
 }
 
 // redactText takes the secrets of a URL out of a message that another library wrote about it.

@@ -146,7 +146,7 @@ func fromDelivery(d *amqp.Delivery) (*bus.Message, int) {
 				m.ID = text(value)
 			}
 		case name == headerAttempt:
-			if n, err := strconv.Atoi(text(value)); err == nil && n > 0 {
+			if n, err := strconv.Atoi(text(value)); err == nil && n > 0 && n < 1<<30 {
 				attempt = n
 			}
 		case name == headerExchange:
