@@ -19,7 +19,14 @@ import (
 
 func openMySQL(t *testing.T) state.Driver {
 	t.Helper()
-	return newMySQL(t, mysqlstate.Config{DSN: servers.MySQL(t).DSN})
+	dsn := servers.MySQL(t).DSN
+	return onMySQL{newMySQL(t, mysqlstate.Config{DSN: dsn}), dsn}
+}
+
+// onMySQL is a driver and the way behind it.
+type onMySQL struct {
+	state.Driver
+	dsn string
 }
 
 func newMySQL(t *testing.T, cfg mysqlstate.Config) *mysqlstate.Driver {
@@ -42,14 +49,10 @@ func saveOne(ctx context.Context, e state.Engine, key string) error {
 	return err
 }
 
-// The same cases, and the same random comparison with a plain evaluation, as on SQLite: the rows are the same.
-func TestMySQLQueries(t *testing.T) { statetest.RunQueries(t, openMySQL) }
-
-// Conditional saves lose nothing, and deadlocks reach nobody.
-func TestMySQLContention(t *testing.T) {
-	e := openStore(t, openMySQL(t))
-	statetest.Counter(t, e, 8, 25)
-	statetest.Transfers(t, e, 8, 25)
+// The conformance suite. Its queries are the same cases, and the same random comparison with a plain evaluation, as on
+// SQLite: the rows are the same.
+func TestMySQL(t *testing.T) {
+	statetest.Run(t, openMySQL, statetest.Features{Query: true, AnyKeys: true, Corrupt: corruptMySQL})
 }
 
 // Transactions that make the same absent keys at once: one makes them all, the others conflict.

@@ -20,6 +20,8 @@ type table struct {
 	db   *sql.DB
 	turn chan struct{} // held by the one that makes the table
 	made atomic.Pointer[statements]
+
+	closed atomic.Bool
 }
 
 // statements are prepared once for each table and kept: half the round trips.
@@ -52,6 +54,9 @@ func (t *table) sql(text string) string { return strings.ReplaceAll(text, "{tabl
 
 // prepared returns the statements, after it has made the table if that has not been done yet.
 func (t *table) prepared(ctx context.Context) (*statements, error) {
+	if t.closed.Load() {
+		return nil, errClosed
+	}
 	if s := t.made.Load(); s != nil {
 		return s, nil
 	}
@@ -173,6 +178,7 @@ func (s *statements) close() error {
 }
 
 func (t *table) close() error {
+	t.closed.Store(true)
 	if s := t.made.Load(); s != nil {
 		return s.close()
 	}

@@ -149,7 +149,7 @@ func (e *engine) refused(ctx context.Context, s *statements, c *state.Change) (s
 }
 
 // text is the value as the table keeps it.
-func text(c *state.Change) string { return string(sqlstate.PlainEscapes(c.Value)) }
+func text(c *state.Change) string { return string(sqlstate.PlainNames(c.Value)) }
 
 // toLive is the microseconds that a value has, nil when it does not expire.
 func toLive(c *state.Change) any {
