@@ -46,15 +46,15 @@ type Egress struct {
 
 // Messaging configures the bus.
 type Messaging struct {
-	Backend            string   `default:"memory" help:"Broker: memory, or rabbitmq (alias: masstransit)."`
-	RabbitMQURLs       []string `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
-	QueueType          string   `name:"queue-type" default:"classic" enum:"classic,quorum" help:"Type of durable RabbitMQ queues: classic or quorum."`
-	Exchange           string   `default:"bannou" help:"Topic exchange that events are published to."`
-	DeadLetterExchange string   `name:"dead-letter-exchange" default:"bannou-dlx" help:"Topic exchange that dead letters go to."`
-	PrefetchCount      int      `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`
-	RetryMaxAttempts   int      `name:"retry-max-attempts" default:"3" help:"Delayed redeliveries of a failing event before it is dead-lettered; 0 for none."`
-	RetryDelayMs       int      `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
-	ConnectionDelayMs  int      `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
+	Backend                string   `default:"memory" help:"Broker: memory, or rabbitmq (alias: masstransit)."`
+	RabbitMQURLs           []string `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
+	QueueType              string   `name:"queue-type" default:"classic" enum:"classic,quorum" help:"Type of durable RabbitMQ queues: classic, or quorum for a cluster. Existing queues keep theirs."`
+	Exchange               string   `default:"bannou" help:"Topic exchange that events are published to."`
+	DeadLetterExchange     string   `name:"dead-letter-exchange" default:"bannou-dlx" help:"Topic exchange that dead letters go to."`
+	PrefetchCount          int      `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`
+	RetryMaxAttempts       int      `name:"retry-max-attempts" default:"3" help:"Delayed redeliveries of a failing event before it is dead-lettered; 0 for none."`
+	RetryDelayMs           int      `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
+	ConnectionRetryDelayMs int      `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
 }
 
 // State configures the stores.

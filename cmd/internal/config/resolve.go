@@ -182,7 +182,7 @@ func (c *Config) checkNumbers() error {
 		{"--messaging-prefetch-count", c.Messaging.PrefetchCount, 1, 65535},
 		{"--messaging-retry-max-attempts", c.Messaging.RetryMaxAttempts, 0, 1000},
 		{"--messaging-retry-delay-ms", c.Messaging.RetryDelayMs, 1, 86_400_000},
-		{"--messaging-connection-retry-delay-ms", c.Messaging.ConnectionDelayMs, 1, 60_000},
+		{"--messaging-connection-retry-delay-ms", c.Messaging.ConnectionRetryDelayMs, 1, 60_000},
 	} {
 		if n.value < n.least || n.value > n.max {
 			return fmt.Errorf("%s %d: choose from %d to %d", n.flag, n.value, n.least, n.max)

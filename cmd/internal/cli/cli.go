@@ -1,0 +1,127 @@
+// Package cli is the command line of bannou: the commands, their help, and what they print.
+//
+// Each command is a struct of kong with a Run method, in the file named for it. Exit codes: 0 done, 1 the node or the
+// command failed, 2 the command line or the configuration is wrong.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/alecthomas/kong"
+)
+
+// The exit codes.
+const (
+	exitOK      = 0
+	exitFailure = 1
+	exitUsage   = 2
+)
+
+type commands struct {
+	Serve     serveCommand     `cmd:"" help:"Run a node: all services in one process by default, with embedded storage."`
+	Publish   publishCommand   `cmd:"" help:"Publish an event."`
+	Tail      tailCommand      `cmd:"" help:"Print the events of a topic as they come."`
+	State     stateCommand     `cmd:"" help:"Read, write and query stores."`
+	Stores    storesCommand    `cmd:"" help:"List the stores."`
+	Endpoints endpointsCommand `cmd:"" help:"List the endpoints of the mesh."`
+	Invoke    invokeCommand    `cmd:"" help:"Call a method of a service through the mesh."`
+	Topics    topicsCommand    `cmd:"" help:"List the topics with their messages and consumers."`
+	Health    healthCommand    `cmd:"" help:"Say whether the node is ready; for health checks of containers."`
+	Echo      echoCommand      `cmd:"" help:"Serve HTTP and print each request: something to call back and to invoke while trying things out."`
+	Version   versionCommand   `cmd:"" help:"Print the version."`
+}
+
+// usageError marks an error as the caller's: exit code 2.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// stdio is what a command reads from and prints to.
+type stdio struct {
+	in       io.Reader
+	out, err io.Writer
+}
+
+// Main runs the command line and returns the exit code. The first interrupt or SIGTERM asks the command to end; the
+// second ends the process at once.
+func Main(args []string, version string, in io.Reader, out, errw io.Writer) int {
+	ctx, stop := interruptible(errw)
+	defer stop()
+
+	var c commands
+	exited, code := false, exitOK
+	parser, err := kong.New(&c,
+		kong.Name("bannou"),
+		kong.Description("A bus, state and a mesh for services, in one binary. `bannou serve` runs a node; the other commands talk to one."),
+		kong.DefaultEnvars("BANNOU"),
+		kong.UsageOnError(),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.Writers(out, errw),
+		kong.Exit(func(c int) { exited, code = true, c }),
+		kong.Bind(&stdio{in, out, errw}, versionString(version)),
+		kong.BindTo(ctx, (*context.Context)(nil)),
+	)
+	if err != nil {
+		return report(errw, err)
+	}
+	parsed, err := parser.Parse(args)
+	if exited { // --help has printed
+		return code
+	}
+	if err != nil {
+		return report(errw, usageError{err})
+	}
+	parsed.Bind(parser.Model)
+	return report(errw, parsed.Run())
+}
+
+// report prints an error as one line and turns it into an exit code.
+func report(w io.Writer, err error) int {
+	var usage usageError
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		for line := range strings.Lines(err.Error()) {
+			fmt.Fprintf(w, "bannou: %s\n", strings.TrimSpace(line))
+		}
+		return exitUsage
+	default:
+		fmt.Fprintf(w, "bannou: %s\n", err)
+		return exitFailure
+	}
+}
+
+// interruptible gives a context that the first SIGINT or SIGTERM cancels; the second ends the process.
+func interruptible(errw io.Writer) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	done := make(chan struct{})
+	go func() {
+		for first := true; ; first = false {
+			select {
+			case <-done:
+				return
+			case s := <-signals:
+				if !first {
+					fmt.Fprintf(errw, "bannou: second %s: stopping at once\n", s)
+					os.Exit(exitFailure)
+				}
+				cancel()
+			}
+		}
+	}()
+	return ctx, func() {
+		signal.Stop(signals)
+		close(done)
+		cancel()
+	}
+}

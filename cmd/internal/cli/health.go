@@ -1,0 +1,26 @@
+package cli
+
+import (
+	"context"
+	"net/http"
+)
+
+type healthCommand struct{ nodeFlag }
+
+// Run ends with 0 when the node is ready: what a container's health check calls.
+func (c *healthCommand) Run(ctx context.Context, std *stdio) error {
+	base, err := c.base()
+	if err != nil {
+		return err
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/readyz", nil)
+	if err != nil {
+		return usageError{err}
+	}
+	body, err := read(http.DefaultClient.Do(request))
+	if err != nil {
+		return err
+	}
+	_, err = std.out.Write(append(body, '\n'))
+	return err
+}

@@ -1,0 +1,146 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/memorybus"
+	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/memorystate"
+	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
+	"github.com/bannou-mesh/bannou/pkg/state/redisstate"
+	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
+	"github.com/bannou-mesh/bannou/services/host"
+	"github.com/bannou-mesh/bannou/services/membership"
+	"github.com/bannou-mesh/bannou/services/messaging"
+)
+
+// databaseFile is the embedded storage, in the data folder.
+const databaseFile = "state.db"
+
+func newBus(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (*bus.Bus, error) {
+	driver, err := newBusDriver(cfg, metrics, log)
+	if err != nil {
+		return nil, err
+	}
+	m := cfg.Messaging
+	attempts := m.RetryMaxAttempts
+	if attempts == 0 {
+		attempts = -1 // the library's word for none
+	}
+	return bus.New(driver, bus.Config{
+		AppID: cfg.AppID, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange, PrefetchCount: m.PrefetchCount,
+		RetryMaxAttempts: attempts, RetryDelay: milliseconds(m.RetryDelayMs),
+		CloseTimeout: cfg.DrainTimeout, Logger: log, MeterProvider: metrics.MeterProvider(),
+	})
+}
+
+func newBusDriver(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus.Driver, error) {
+	m := cfg.Messaging
+	if m.Backend == "memory" {
+		return memorybus.New(memorybus.Config{
+			Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange, Logger: log, MeterProvider: metrics.MeterProvider(),
+		}), nil
+	}
+	return rabbitbus.New(rabbitbus.Config{
+		URLs: m.RabbitMQURLs, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
+		QueueType: rabbitbus.QueueType(m.QueueType), RetryDelay: milliseconds(m.ConnectionRetryDelayMs),
+		ConnectionName: cfg.AppID, Logger: log,
+	})
+}
+
+func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
+
+// newFactory opens the stores that the chosen services need. Programs' stores only exist where the state service runs.
+func newFactory(cfg *config.Config, metrics *host.Metrics, changed func(context.Context, state.Changed), log *slog.Logger) (*state.Factory, error) {
+	stores := internalStores(cfg)
+	if slices.Contains(cfg.Services, "state") {
+		stores = append(stores, programStores(cfg)...)
+	}
+	drivers, err := newStateDrivers(cfg, stores, log)
+	if err != nil {
+		return nil, err
+	}
+	factory, err := state.NewFactory(stores, drivers, state.Options{Logger: log, MeterProvider: metrics.MeterProvider(), OnChange: changed})
+	if err != nil {
+		return nil, errors.Join(err, closeAll(drivers))
+	}
+	return factory, nil
+}
+
+// internalStores are those that the node keeps for itself.
+func internalStores(cfg *config.Config) []state.StoreConfig {
+	lasting := cfg.EngineFor("mysql")
+	configuration := cfg.EngineFor("redis")
+	if configuration == "memory" {
+		configuration = lasting
+	}
+	stores := membership.Stores(cfg.EngineFor("redis"), configuration)
+	if slices.Contains(cfg.Services, "messaging") {
+		stores = append(stores, state.StoreConfig{Name: messaging.SubscriptionStore, Backend: lasting})
+	}
+	return stores
+}
+
+func programStores(cfg *config.Config) []state.StoreConfig {
+	all := cfg.AllStores()
+	var stores []state.StoreConfig
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		s := all[name]
+		stores = append(stores, state.StoreConfig{
+			Name: name, Backend: s.Backend, KeyPrefix: s.KeyPrefix, DefaultTTL: time.Duration(s.DefaultTTL) * time.Second,
+			TableName: s.TableName, Indexes: s.Indexes, PublishChanges: s.PublishChanges,
+		})
+	}
+	return stores
+}
+
+// newStateDrivers makes one driver for each backend that a store names.
+func newStateDrivers(cfg *config.Config, stores []state.StoreConfig, log *slog.Logger) ([]state.Driver, error) {
+	var drivers []state.Driver
+	made := map[string]bool{}
+	for _, s := range stores {
+		if made[s.Backend] {
+			continue
+		}
+		made[s.Backend] = true
+		driver, err := newStateDriver(cfg, s.Backend, log)
+		if err != nil {
+			return nil, errors.Join(err, closeAll(drivers))
+		}
+		drivers = append(drivers, driver)
+	}
+	return drivers, nil
+}
+
+func newStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state.Driver, error) {
+	switch backend {
+	case "memory":
+		return memorystate.New(), nil
+	case "sqlite":
+		return sqlitestate.New(sqlitestate.Config{Path: filepath.Join(cfg.DataDir, databaseFile), Logger: log})
+	case "redis":
+		return redisstate.New(redisstate.Config{URLs: []string{cfg.State.RedisURL}})
+	case "mysql":
+		return mysqlstate.New(mysqlstate.Config{DSN: cfg.State.MySQLDSN, Logger: log})
+	default:
+		return nil, fmt.Errorf("no driver is called %q", backend)
+	}
+}
+
+func closeAll(drivers []state.Driver) error {
+	var errs []error
+	for _, d := range drivers {
+		errs = append(errs, d.Close())
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,161 @@
+// Package node wires a node: drivers by the configuration, the three libraries over them, and the services over those. It
+// is the only place that names concrete drivers.
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/mesh"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/egress"
+	"github.com/bannou-mesh/bannou/services/host"
+	"github.com/bannou-mesh/bannou/services/membership"
+	statesvc "github.com/bannou-mesh/bannou/services/state"
+)
+
+// closeTimeout bounds what is left to do when the services have stopped.
+const closeTimeout = 15 * time.Second
+
+// A Node is a wired process. Run it once.
+type Node struct {
+	host      *host.Host
+	bus       *bus.Bus
+	factory   *state.Factory
+	directory *mesh.Directory
+	metrics   *host.Metrics
+}
+
+// New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
+// again when it fails.
+func New(cfg *config.Config, version string, listener net.Listener, log *slog.Logger) (n *Node, err error) {
+	n = new(Node)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.close())
+		}
+	}()
+	if n.metrics, err = host.NewMetrics(); err != nil {
+		return n, err
+	}
+	if n.host, err = host.New(host.Config{
+		Listener: listener, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
+	}); err != nil {
+		return n, err
+	}
+	if n.bus, err = newBus(cfg, n.metrics, log); err != nil {
+		return n, err
+	}
+	if n.factory, err = newFactory(cfg, n.metrics, statesvc.PublishChanges(n.bus, cfg.AppID, log), log); err != nil {
+		return n, err
+	}
+	n.host.AddDependency("bus", n.bus.Ready)
+	n.host.AddDependency("state", n.factory.Ready)
+	return n, n.addServices(cfg, log)
+}
+
+// addServices makes the mesh's parts and puts the chosen services on the host.
+func (n *Node) addServices(cfg *config.Config, log *slog.Logger) error {
+	table, err := membership.NewTable(n.factory)
+	if err != nil {
+		return err
+	}
+	feed := membership.NewFeed(n.bus, log)
+	registry, err := mesh.NewRegistry(table, feed, mesh.RegistryConfig{Logger: log})
+	if err != nil {
+		return err
+	}
+	n.directory = mesh.NewDirectory(registry, feed, mesh.DirectoryConfig{Logger: log})
+	policy, err := egress.New(egress.Config{Networks: cfg.Egress.Allow})
+	if err != nil {
+		return fmt.Errorf("--egress-allow: %w", err)
+	}
+	member, err := n.newMember(cfg, registry, log)
+	if err != nil {
+		return err
+	}
+	client, err := mesh.NewClient(mesh.ClientConfig{
+		Directory: n.directory, AppID: cfg.AppID, InstanceID: member.InstanceID(), Local: n.host.Handler(),
+		LocalServices: paths(cfg.Services), Logger: log, MeterProvider: n.metrics.MeterProvider(),
+	})
+	if err != nil {
+		return err
+	}
+	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy}
+	for _, name := range cfg.Services {
+		service, err := parts.service(name)
+		if err != nil {
+			return err
+		}
+		if err := n.host.Add(service); err != nil {
+			return err
+		}
+	}
+	return n.host.Add(member)
+}
+
+func (n *Node) newMember(cfg *config.Config, registry *mesh.Registry, log *slog.Logger) (*membership.Member, error) {
+	member := membership.Config{
+		Registry: registry, Bus: n.bus, AppID: cfg.AppID, InstanceID: cfg.InstanceID, Services: cfg.Services,
+		Addr: n.host.Addr, InFlight: n.host.InFlight, Interval: cfg.Mesh.HeartbeatInterval, Logger: log,
+	}
+	if cfg.Advertise != "" {
+		name, port, err := net.SplitHostPort(cfg.Advertise)
+		if err != nil {
+			return nil, err
+		}
+		if member.Port, err = strconv.Atoi(port); err != nil {
+			return nil, err
+		}
+		member.Host = name
+	}
+	return membership.NewMember(member)
+}
+
+// Run serves until the context ends, then drains and closes everything.
+func (n *Node) Run(ctx context.Context) error {
+	// Bus and directory outlive the services, which use them while they stop.
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	var background sync.WaitGroup
+	var busErr, directoryErr error
+	background.Go(func() { busErr = n.bus.Run(life) })
+	background.Go(func() { directoryErr = n.directory.Run(life) })
+
+	err := n.host.Run(ctx)
+
+	closing, cancel := context.WithTimeout(life, closeTimeout)
+	defer cancel()
+	err = errors.Join(err, n.bus.Close(closing))
+	end()
+	background.Wait()
+	if errors.Is(directoryErr, context.Canceled) {
+		directoryErr = nil
+	}
+	return errors.Join(err, busErr, directoryErr, n.close())
+}
+
+// close releases what New opened and Run has not closed.
+func (n *Node) close() error {
+	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+	defer cancel()
+	var errs []error
+	if n.bus != nil {
+		errs = append(errs, n.bus.Close(ctx))
+	}
+	if n.factory != nil {
+		errs = append(errs, n.factory.Close())
+	}
+	if n.metrics != nil {
+		errs = append(errs, n.metrics.Close(ctx))
+	}
+	return errors.Join(errs...)
+}

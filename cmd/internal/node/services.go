@@ -1,0 +1,59 @@
+package node
+
+import (
+	"fmt"
+	"log/slog"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/mesh"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/egress"
+	"github.com/bannou-mesh/bannou/services/host"
+	"github.com/bannou-mesh/bannou/services/membership"
+	meshsvc "github.com/bannou-mesh/bannou/services/mesh"
+	"github.com/bannou-mesh/bannou/services/messaging"
+	statesvc "github.com/bannou-mesh/bannou/services/state"
+)
+
+// parts are what services are made of.
+type parts struct {
+	cfg      *config.Config
+	log      *slog.Logger
+	bus      *bus.Bus
+	factory  *state.Factory
+	registry *mesh.Registry
+	client   *mesh.Client
+	policy   *egress.Policy
+}
+
+// service makes the service of that name. A new service of the suite gets its line here and in config.AllServices.
+func (p parts) service(name string) (host.Service, error) {
+	switch name {
+	case "messaging":
+		return messaging.New(messaging.Config{Bus: p.bus, Policy: p.policy, Factory: p.factory, AppID: p.cfg.AppID, Logger: p.log})
+	case "state":
+		return statesvc.New(statesvc.Config{Factory: p.factory, Internal: internalNames()})
+	case "mesh":
+		return meshsvc.New(meshsvc.Config{Registry: p.registry, Client: p.client, Policy: p.policy, Bus: p.bus, Logger: p.log})
+	default:
+		return nil, fmt.Errorf("no service is called %q", name)
+	}
+}
+
+// internalNames are the stores that the state service shows to nobody.
+func internalNames() []string {
+	return []string{membership.ServiceStore, membership.ConfigStore, messaging.SubscriptionStore}
+}
+
+// paths are the first parts of the paths that the services answer, which is how the mesh knows that a call is for this
+// node. The mesh service answers for the orchestrator's paths too.
+func paths(services []string) []string {
+	all := append([]string(nil), services...)
+	for _, s := range services {
+		if s == "mesh" {
+			all = append(all, "orchestrator")
+		}
+	}
+	return all
+}
