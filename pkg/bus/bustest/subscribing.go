@@ -63,7 +63,7 @@ func (f *fixture) publishTo(b *bus.Bus, topic string, n int64) {
 
 func patternOfOneSession(f *fixture) {
 	b := f.node()
-	_, one := f.subscribe(b, f.topic+".s-1.*", bus.SubscriptionOptions{})
+	_, one := f.subscribe(b, f.topic+".s-1.*", bus.SubscriptionOptions{PrefetchCount: 1}) // in order
 	_, two := f.subscribe(b, f.topic+".s-2.*", bus.SubscriptionOptions{})
 	f.publishTo(b, f.topic+".s-1.capabilities", 1)
 	f.publishTo(b, f.topic+".s-2.capabilities", 2)
