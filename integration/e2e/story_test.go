@@ -77,9 +77,9 @@ func quick() []string { return []string{"--messaging-retry-delay-ms", "200"} }
 
 func realServers(t *testing.T) []string {
 	return []string{
-		"--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL(),
-		"--state-redis-url", servers.Redis(t).URL(),
-		"--state-mysql-dsn", servers.MySQL(t).DSN(),
+		"--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL,
+		"--state-redis-url", servers.Redis(t).URL,
+		"--state-mysql-dsn", servers.MySQL(t).DSN,
 	}
 }
 
