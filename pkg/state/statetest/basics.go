@@ -149,11 +149,23 @@ func valuesSurvive(t *testing.T, s *suite) {
 		"18446744073709551615", "123456789012345678901234567890", "3.14159265358979323846", "1e400", "-1e-400", "0.1000000000000000055511151231257827",
 		`[1.10,9007199254740993]`, `{"n":9007199254740993,"d":1.10}`, `{"b":1,"a":2,"":3}`, `{"a":null}`, `[null]`,
 		`"🙂 日本語 é e` + "\u0301" + `"`, `"\u0000"`, `"\ud83d\ude42"`, `"\"\\\/\b\f\n\r\t"`, `"'; DROP TABLE state_entries; --"`, "\"\u2028\u007f\"",
-		strings.Repeat("[", 100) + strings.Repeat("]", 100),
 	} {
 		mustSave(t, store, "k", jsontext.Value(value))
 		requireValue(t, store, "k", value)
 	}
+	depth := s.features.Depth
+	if depth == 0 {
+		depth = 100
+	} else {
+		_, err := store.Save(t.Context(), "too deep", nested(depth+1))
+		require.ErrorIs(t, err, state.ErrInvalid)
+	}
+	mustSave(t, store, "k", nested(depth))
+	requireValue(t, store, "k", string(nested(depth)))
+}
+
+func nested(depth int) jsontext.Value {
+	return jsontext.Value(strings.Repeat("[", depth) + strings.Repeat("]", depth))
 }
 
 type document struct {

@@ -20,6 +20,10 @@ type Features struct {
 	// others are refused.
 	AnyKeys bool
 
+	// Depth is how deep arrays and objects may be nested in a value; a deeper one is refused with ErrInvalid. 0: 100 at
+	// least.
+	Depth int
+
 	// Reopen closes d and opens another driver on the same data. Nil: the data does not outlive the driver.
 	Reopen func(t *testing.T, d state.Driver) state.Driver
 
