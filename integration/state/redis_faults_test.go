@@ -53,6 +53,21 @@ func TestRedisComesLater(t *testing.T) {
 	}, 10*time.Second, 10*time.Millisecond)
 }
 
+// Sentinels that are away: no connection could be made, so nothing was sent.
+func TestRedisSentinelsAway(t *testing.T) {
+	addr := "127.0.0.1:" + freePort(t)
+	d := newRedis(t, redisstate.Config{URLs: []string{"redis://" + addr}, MasterName: "main"})
+	requireAway(t, openRaw(t, d, state.StoreConfig{Name: "s"}))
+	require.ErrorIs(t, d.Ready(t.Context()), state.ErrUnavailable)
+}
+
+// Cluster nodes that are away, likewise.
+func TestRedisClusterAway(t *testing.T) {
+	d := newRedis(t, redisstate.Config{URLs: []string{"redis://127.0.0.1:" + freePort(t), "redis://127.0.0.1:" + freePort(t)}})
+	requireAway(t, openRaw(t, d, state.StoreConfig{Name: "s"}))
+	require.ErrorIs(t, d.Ready(t.Context()), state.ErrUnavailable)
+}
+
 func requireAway(t *testing.T, store *state.Store[jsontext.Value]) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
