@@ -19,6 +19,7 @@ import (
 
 // One broker of their own serves the tests that harm it, one after the other.
 func TestBadDays(t *testing.T) {
+	t.Parallel()
 	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
 	for _, c := range []struct {
 		name string
@@ -173,7 +174,7 @@ func paused(t *testing.T, broker *servers.RabbitServer) {
 			deadline := time.Duration(200+50*i) * time.Millisecond
 			err := d.Publish(within(t, deadline), &bus.Message{RoutingKey: "paused.one", ID: "stuck", Body: make([]byte, 1<<20)})
 			late := time.Since(begin) - deadline
-			assert.Less(t, late, 500*time.Millisecond)
+			assert.Less(t, late, time.Second)
 			if assert.True(t, errors.Is(err, bus.ErrNotConfirmed) || errors.Is(err, bus.ErrUnavailable), "%v", err) && errors.Is(err, bus.ErrNotConfirmed) {
 				notConfirmed.Add(1)
 			}
