@@ -23,19 +23,16 @@ const (
 
 // The server's error numbers that are told apart. They are the same on MySQL and MariaDB, except for a failed CHECK.
 const (
-	lockWaitTimeout   = 1205
-	deadlock          = 1213
-	duplicateKey      = 1062
-	packetTooLarge    = 1153
-	dataTooLong       = 1406
-	checkFailedMySQL  = 3819
-	checkFailedMaria  = 4025
-	queryInterrupted  = 1317
-	connectionKilled  = 1927
-	serverShutsDown   = 1053
-	statementTooSlow  = 3024
-	invalidJSONText   = 3140
-	statementTooSlowM = 1969
+	lockWaitTimeout  = 1205
+	deadlock         = 1213
+	duplicateKey     = 1062
+	packetTooLarge   = 1153
+	checkFailedMySQL = 3819
+	checkFailedMaria = 4025
+	queryInterrupted = 1317
+	connectionKilled = 1927
+	serverShutsDown  = 1053
+	invalidJSONText  = 3140
 )
 
 // number is the server's number of an error, 0 when it is none of the server's.
