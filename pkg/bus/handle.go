@@ -87,12 +87,6 @@ func (b *Bus) register(name string, s *source, h message.NoPublishHandlerFunc) (
 	if _, taken := b.handlers[key]; taken {
 		return false, fmt.Errorf("handler %q on %q: %w", name, s.topic, ErrDuplicateHandler)
 	}
-	for other := range b.static {
-		if other.queue.Name == s.queue.Name {
-			return false, fmt.Errorf("handler %q on %q would take events from another handler of queue %q, give it a group of its own: %w",
-				name, s.topic, s.queue.Name, ErrDuplicateHandler)
-		}
-	}
 	out := make(chan *message.Message)
 	s.pass = func(msg *message.Message) bool {
 		select {
@@ -115,13 +109,15 @@ func (b *Bus) register(name string, s *source, h message.NoPublishHandlerFunc) (
 	return b.started, nil
 }
 
-// addHandler is Router.AddConsumerHandler with an error for its panic.
+// addHandler is Router.AddConsumerHandler with an error for its panic. The name is the queue's, so that two handlers
+// cannot read one queue by mistake.
 func addHandler(r *message.Router, name, topic string, s message.Subscriber, h message.NoPublishHandlerFunc) (err error) {
 	defer func() {
 		if v := recover(); v != nil {
 			var duplicate message.DuplicateHandlerNameError
 			if e, ok := v.(error); ok && errors.As(e, &duplicate) {
-				err = fmt.Errorf("the router has a handler %q already: %w", name, ErrDuplicateHandler)
+				err = fmt.Errorf("queue %q has a handler already, which would share its events: give this one a group of its own: %w",
+					name, ErrDuplicateHandler)
 				return
 			}
 			panic(v)
