@@ -253,8 +253,8 @@ func startCluster(t *testing.T) []string {
 	}
 	require.Eventually(t, func() bool {
 		for _, client := range clients {
-			nodes, err := client.ClusterSlots(ctx).Result()
-			if err != nil || len(nodes) != masters {
+			shards, err := client.ClusterShards(ctx).Result()
+			if err != nil || len(shards) != masters {
 				return false
 			}
 			if err := client.Set(ctx, "probe", "1", 0).Err(); err != nil && !redis.HasErrorPrefix(err, "MOVED") {

@@ -118,6 +118,9 @@ func (f *Factory) open(ctx context.Context, name string) (*store, error) {
 	select {
 	case <-f.closed:
 		return nil, fmt.Errorf("state: store %q: %w: the factory is closed", name, ErrUnavailable)
+	default:
+	}
+	select {
 	case <-s.opened:
 		return s, nil
 	default:

@@ -16,6 +16,7 @@ import (
 type Driver struct {
 	client redis.UniversalClient
 	errors classifier
+	script string // the hash by which Redis names apply.lua
 
 	closeOnce sync.Once
 	closeErr  error
@@ -30,7 +31,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	client := redis.NewUniversalClient(options)
-	d := &Driver{client: client}
+	d := &Driver{client: client, script: redis.NewScript(applySource).Hash()}
 	if cluster, ok := client.(*redis.ClusterClient); ok {
 		d.errors.cluster = true
 		cluster.OnNewNode(func(node *redis.Client) { node.AddHook(dialMarker{}) })
@@ -48,7 +49,7 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &engine{client: d.client, errors: d.errors, store: cfg.Name, prefix: cfg.KeyPrefix + ":"}, nil
+	return &engine{client: d.client, errors: d.errors, store: cfg.Name, prefix: cfg.KeyPrefix + ":", script: d.script}, nil
 }
 
 // Ready asks the server whether it answers.

@@ -18,6 +18,7 @@ type engine struct {
 	errors classifier
 	store  string
 	prefix string // with the colon
+	script string // the hash by which Redis names apply.lua
 }
 
 // Exists implements state.Engine.
@@ -45,7 +46,7 @@ func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Out
 	for i := range changes {
 		calls[i] = newCall(e.prefix, now, changes[i])
 	}
-	run(ctx, e.client, calls)
+	run(ctx, e.client, e.script, calls)
 	outcomes := make([]state.Outcome, len(changes))
 	for i, c := range calls {
 		answers, err := e.answers(ctx, c)
@@ -65,7 +66,7 @@ func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.
 		return nil, e.storeError(err)
 	}
 	c := newCall(e.prefix, time.Now(), changes...)
-	run(ctx, e.client, []*call{c})
+	run(ctx, e.client, e.script, []*call{c})
 	outcomes, err := e.answers(ctx, c)
 	if err != nil {
 		return nil, e.storeError(err)

@@ -3,9 +3,7 @@ package redisstate
 import (
 	"context"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // Redis names scripts so
 	_ "embed"
-	"encoding/hex"
 	"fmt"
 	"strconv"
 	"time"
@@ -17,12 +15,6 @@ import (
 
 //go:embed apply.lua
 var applySource string
-
-// applySHA is how Redis names the script.
-var applySHA = func() string {
-	sum := sha1.Sum([]byte(applySource)) //nolint:gosec // as above
-	return hex.EncodeToString(sum[:])
-}()
 
 // A write is a command that go-redis must not repeat after it may have reached the server: the second time, an
 // acknowledged change of somebody else could be overwritten.
@@ -86,10 +78,10 @@ func (c *call) command(ctx context.Context, name, script string) write {
 	return write{redis.NewCmd(ctx, append(args, c.args...)...)}
 }
 
-// run sends all calls in one round trip; each call's command holds its answer or error. A server that does not have the
+// run sends all calls in one round trip, naming the script by its hash; each call's command holds its answer or error. A server that does not have the
 // script has done nothing, so the calls it refused are sent again with the whole text.
-func run(ctx context.Context, client redis.UniversalClient, calls []*call) {
-	exec(ctx, client, calls, "evalsha", applySHA)
+func run(ctx context.Context, client redis.UniversalClient, hash string, calls []*call) {
+	exec(ctx, client, calls, "evalsha", hash)
 	var again []*call
 	for _, c := range calls {
 		if redis.HasErrorPrefix(c.cmd.Err(), "NOSCRIPT") {

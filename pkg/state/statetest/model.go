@@ -18,7 +18,7 @@ func likeAMap(t *testing.T, s *suite) {
 	store := s.raw(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		m := &model{T: rt, test: t, store: store, entries: map[string]modelEntry{}, old: []string{"never was"}}
-		_, err := store.DeleteBulk(t.Context(), modelKeys)
+		_, err := store.DeleteBulk(t.Context(), modelKeys())
 		require.NoError(rt, err)
 		rt.Repeat(map[string]func(*rapid.T){
 			"":         m.same,
@@ -31,7 +31,7 @@ func likeAMap(t *testing.T, s *suite) {
 }
 
 // modelKeys share a hash tag, so that any of them may meet in a transaction.
-var modelKeys = []string{"{m}a", "{m}A", "{m} ", "{m}é", "{m}"}
+func modelKeys() []string { return []string{"{m}a", "{m}A", "{m} ", "{m}é", "{m}"} }
 
 type model struct {
 	*rapid.T
@@ -94,7 +94,7 @@ func (m *model) made(o state.Op[jsontext.Value], r state.Result) {
 
 func (m *model) save(rt *rapid.T) {
 	m.T = rt
-	o, holds := m.draw(rapid.SampledFrom(modelKeys).Draw(rt, "key"), false)
+	o, holds := m.draw(rapid.SampledFrom(modelKeys()).Draw(rt, "key"), false)
 	var saved state.Saved
 	var err error
 	if o.ETag == nil {
@@ -112,7 +112,7 @@ func (m *model) save(rt *rapid.T) {
 
 func (m *model) delete(rt *rapid.T) {
 	m.T = rt
-	key := rapid.SampledFrom(modelKeys).Draw(rt, "key")
+	key := rapid.SampledFrom(modelKeys()).Draw(rt, "key")
 	present, exists := m.entries[key]
 	switch rapid.SampledFrom([]string{"any", "present", "old"}).Draw(rt, "condition") {
 	case "any":
@@ -182,10 +182,10 @@ func (m *model) transact(rt *rapid.T) {
 
 // same compares the store with the map.
 func (m *model) same(rt *rapid.T) {
-	entries, err := m.store.GetBulk(m.test.Context(), modelKeys)
+	entries, err := m.store.GetBulk(m.test.Context(), modelKeys())
 	require.NoError(rt, err)
 	for i, e := range entries {
-		want, exists := m.entries[modelKeys[i]]
+		want, exists := m.entries[modelKeys()[i]]
 		require.Equal(rt, exists, e.Found, "key %q", e.Key)
 		require.Equal(rt, want, modelEntry{value: string(e.Value), etag: e.ETag, version: e.Version}, "key %q", e.Key)
 	}
@@ -195,6 +195,6 @@ func (m *model) same(rt *rapid.T) {
 }
 
 func someKeys(rt *rapid.T) []string {
-	keys := rapid.Permutation(modelKeys).Draw(rt, "keys")
+	keys := rapid.Permutation(modelKeys()).Draw(rt, "keys")
 	return keys[:rapid.IntRange(1, len(keys)).Draw(rt, "how many")]
 }

@@ -35,7 +35,7 @@ type Features struct {
 // that asked for it closes (t.Cleanup). Most cases share one driver, each with stores of its own.
 func Run(t *testing.T, open func(t *testing.T) state.Driver, f Features) {
 	s := &suite{driver: open(t), features: f, open: open}
-	for _, c := range cases {
+	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) { c.run(t, s) })
 	}
 	if f.Query {
@@ -44,54 +44,58 @@ func Run(t *testing.T, open func(t *testing.T) state.Driver, f Features) {
 }
 
 // cases in the order in which a reader would want to see them fail.
-var cases = []struct {
+func cases() []testCase {
+	return []testCase{
+		{"save, read, delete", saveReadDelete},
+		{"versions and times", versionsAndTimes},
+		{"bad arguments", badArguments},
+		{"unusual keys", unusualKeys},
+		{"values survive to the digit", valuesSurvive},
+		{"typed values", typedValues},
+		{"largest value", largestValue},
+		{"callers own their bytes", callersOwnTheirBytes},
+		{"stores are apart", storesAreApart},
+		{"count of keys", countOfKeys},
+
+		{"save on condition", saveOnCondition},
+		{"delete on condition", deleteOnCondition},
+		{"etags never repeat", etagsNeverRepeat},
+		{"old etags stay old", oldETagsStayOld},
+
+		{"expiry set, kept, cleared", expirySetKeptCleared},
+		{"default expiry", defaultExpiry},
+		{"expired is gone", expiredIsGone},
+		{"expired starts anew", expiredStartsAnew},
+
+		{"bulk read in order", bulkReadInOrder},
+		{"bulk changes stand alone", bulkChangesStandAlone},
+		{"bulk of nothing", bulkOfNothing},
+
+		{"transaction", transaction},
+		{"transaction that conflicts", transactionConflicts},
+		{"transaction with bad arguments", transactionBadArguments},
+		{"transaction over any keys", transactionAnyKeys},
+
+		{"one creator wins", oneCreatorWins},
+		{"one editor wins", oneEditorWins},
+		{"unconditional saves all succeed", unconditionalSaves},
+		{"counter", counter},
+		{"changes form one line", changesFormOneLine},
+		{"transfers keep the sum", transfersKeepTheSum},
+
+		{"corrupt values are errors", corruptValues},
+		{"cancelled calls change nothing", cancelledCalls},
+		{"changes are told", changesAreTold},
+		{"reopened", reopened},
+		{"closed", closed},
+
+		{"like a map", likeAMap},
+	}
+}
+
+type testCase struct {
 	name string
 	run  func(*testing.T, *suite)
-}{
-	{"save, read, delete", saveReadDelete},
-	{"versions and times", versionsAndTimes},
-	{"bad arguments", badArguments},
-	{"unusual keys", unusualKeys},
-	{"values survive to the digit", valuesSurvive},
-	{"typed values", typedValues},
-	{"largest value", largestValue},
-	{"callers own their bytes", callersOwnTheirBytes},
-	{"stores are apart", storesAreApart},
-	{"count of keys", countOfKeys},
-
-	{"save on condition", saveOnCondition},
-	{"delete on condition", deleteOnCondition},
-	{"etags never repeat", etagsNeverRepeat},
-	{"old etags stay old", oldETagsStayOld},
-
-	{"expiry set, kept, cleared", expirySetKeptCleared},
-	{"default expiry", defaultExpiry},
-	{"expired is gone", expiredIsGone},
-	{"expired starts anew", expiredStartsAnew},
-
-	{"bulk read in order", bulkReadInOrder},
-	{"bulk changes stand alone", bulkChangesStandAlone},
-	{"bulk of nothing", bulkOfNothing},
-
-	{"transaction", transaction},
-	{"transaction that conflicts", transactionConflicts},
-	{"transaction with bad arguments", transactionBadArguments},
-	{"transaction over any keys", transactionAnyKeys},
-
-	{"one creator wins", oneCreatorWins},
-	{"one editor wins", oneEditorWins},
-	{"unconditional saves all succeed", unconditionalSaves},
-	{"counter", counter},
-	{"changes form one line", changesFormOneLine},
-	{"transfers keep the sum", transfersKeepTheSum},
-
-	{"corrupt values are errors", corruptValues},
-	{"cancelled calls change nothing", cancelledCalls},
-	{"changes are told", changesAreTold},
-	{"reopened", reopened},
-	{"closed", closed},
-
-	{"like a map", likeAMap},
 }
 
 // A suite is one Run.
