@@ -14,8 +14,7 @@
 //   - An ETag is never used twice for a key, not after a delete, not after an expiry, and not for equal content.
 //   - A save sets the key's expiry or keeps it, as asked (Expiry). An expired key is gone at once, for every method.
 //   - Transact makes all its changes or none, also when one of its conditions fails.
-//   - Numbers survive to the digit. With T = jsontext.Value a store passes JSON through without looking into numbers;
-//     the engine may change insignificant white space and, on MySQL 8, the order of members.
+//   - Numbers survive to the digit. With T = jsontext.Value a store passes JSON through byte for byte.
 //   - A stored value that cannot be read is ErrCorrupt, never an absent key.
 //   - A write that was sent and not answered is ErrOutcomeUnknown. It is never repeated behind the caller's back.
 //
