@@ -22,7 +22,7 @@ type Bus struct {
 	telemetry *telemetry
 	router    *message.Router
 
-	routing     context.Context // the router's; it ends after the last handler
+	routing     context.Context //nolint:containedctx // the router's life: it ends after the last handler
 	stopRouting context.CancelFunc
 	routed      chan struct{} // closed when Router.Run has returned, with routeErr set
 	routeErr    error

@@ -114,9 +114,10 @@ func (b *Bus) giveUp(ctx context.Context, w *work, cause error) error {
 		Err:                cause,
 		At:                 time.Now(),
 	})
+	// Not the handler's context: that may have timed out.
 	bounded, cancel := context.WithTimeout(w.source.working, b.cfg.PublishTimeout)
 	defer cancel()
-	if err := b.driver.Publish(bounded, letter); err != nil {
+	if err := b.driver.Publish(bounded, letter); err != nil { //nolint:contextcheck // see above
 		log.LogAttrs(ctx, slog.LevelError, "event could not be dead-lettered", slog.Any("publishError", err))
 		return b.later(ctx, w, fmt.Errorf("cannot dead-letter: %w", err))
 	}
@@ -190,7 +191,7 @@ func (b *Bus) later(ctx context.Context, w *work, cause error) error {
 	}
 	bounded, cancel := context.WithTimeout(w.source.working, b.cfg.PublishTimeout)
 	defer cancel()
-	if err := w.delivery.Retry(bounded, w.source.retry.Delay); err != nil {
+	if err := w.delivery.Retry(bounded, w.source.retry.Delay); err != nil { //nolint:contextcheck // the handler's may have timed out
 		return &requeueError{fmt.Errorf("%w (and the broker did not take it over for later: %w)", cause, err)}
 	}
 	b.telemetry.retried.Add(ctx, 1, w.source.label, metric.WithAttributes(attribute.String("when", "later")))

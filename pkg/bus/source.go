@@ -99,9 +99,9 @@ type source struct {
 	bus *Bus
 	reading
 
-	flow    context.Context
+	flow    context.Context //nolint:containedctx // a life of its own, not a call's
 	stop    context.CancelFunc
-	working context.Context
+	working context.Context //nolint:containedctx // as flow
 	abandon context.CancelCauseFunc
 
 	// pass hands a message to its handler and does not wait for it; false: the flow ended first.

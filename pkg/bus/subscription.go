@@ -23,12 +23,12 @@ type Subscription struct {
 // a group, it shares the queue "{topic}.{group}" with all subscriptions of that group; if also Durable, the queue
 // stays, and collects, while the subscription is closed, until Remove.
 func Subscribe[E any](ctx context.Context, b *Bus, topic string, h func(context.Context, *E) error, o SubscriptionOptions) (*Subscription, error) {
-	return b.subscribe(ctx, topic, typed(h), o)
+	return b.subscribe(ctx, topic, typed(h), o) //nolint:contextcheck // the handler gets each message's
 }
 
 // SubscribeRaw is Subscribe for a handler that decodes for itself.
 func (b *Bus) SubscribeRaw(ctx context.Context, topic string, h func(context.Context, *Received) error, o SubscriptionOptions) (*Subscription, error) {
-	return b.subscribe(ctx, topic, raw(h), o)
+	return b.subscribe(ctx, topic, raw(h), o) //nolint:contextcheck // the handler gets each message's
 }
 
 func (b *Bus) subscribe(ctx context.Context, topic string, h message.NoPublishHandlerFunc, o SubscriptionOptions) (*Subscription, error) {
@@ -40,7 +40,7 @@ func (b *Bus) subscribe(ctx context.Context, topic string, h message.NoPublishHa
 	if err != nil {
 		return nil, fmt.Errorf("cannot name a subscription: %w", err)
 	}
-	s := b.newSource(context.Background(), r)
+	s := b.newSource(context.Background(), r) //nolint:contextcheck // ctx bounds the call, not the subscription
 	chain := wrap(func(msg *message.Message) ([]*message.Message, error) { return nil, h(msg) }, b.middleware())
 	s.pass = func(msg *message.Message) bool {
 		go func() {
@@ -60,7 +60,7 @@ func (b *Bus) subscribe(ctx context.Context, topic string, h message.NoPublishHa
 		b.forget(s)
 		return nil, fmt.Errorf("cannot subscribe to %q: %w", topic, err)
 	}
-	s.adopt(consumer)
+	s.adopt(consumer) //nolint:contextcheck // as above
 	return &Subscription{id: id.String(), source: s}, nil
 }
 

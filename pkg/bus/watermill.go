@@ -101,7 +101,7 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		unhook()
 		return nil, fmt.Errorf("cannot subscribe to %q: %w", topic, err)
 	}
-	src.start()
+	src.start() //nolint:contextcheck // the source ends with ctx, by its own
 	if errors.Is(src.failure, ErrInvalid) || errors.Is(src.failure, ErrClosed) {
 		src.stop()
 		<-src.done

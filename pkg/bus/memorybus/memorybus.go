@@ -86,7 +86,7 @@ func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
 	}
 	owned := clone(m)
 	for _, q := range queues {
-		if err := d.transport.send(q, owned); err != nil {
+		if err := d.transport.send(q, owned); err != nil { //nolint:contextcheck // there is room: what follows does not wait
 			return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, err)
 		}
 	}
@@ -143,7 +143,7 @@ func (d *Driver) Subscribe(ctx context.Context, spec bus.Queue) (bus.Consumer, e
 	q := d.queues[spec.Name]
 	if q == nil {
 		q = newQueue(d, spec)
-		d.declare(q)
+		d.declare(q) //nolint:contextcheck // the queue outlives the call
 		return q.consume(spec), nil
 	}
 	if err := q.admits(spec); err != nil {
