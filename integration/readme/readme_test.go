@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -158,7 +159,7 @@ func serve(t *testing.T, folder string) {
 	node.Stdout, node.Stderr = &log, &log
 	require.NoError(t, node.Start())
 	t.Cleanup(func() {
-		_ = node.Process.Signal(os.Interrupt)
+		_ = node.Process.Signal(syscall.SIGTERM) // make passes it on; an interrupt it would not
 		_ = node.Wait()
 		if t.Failed() {
 			t.Logf("log of the node:\n%s", &log)

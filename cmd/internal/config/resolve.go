@@ -134,6 +134,11 @@ func (c *Config) checkAddresses() error {
 			errs = append(errs, fmt.Errorf("--messaging-rabbitmq-urls: %w", err))
 		}
 	}
+	if u := c.Messaging.RabbitMQManagementURL; u != "" {
+		if err := checkURL(u, "http", "https"); err != nil {
+			errs = append(errs, fmt.Errorf("--messaging-rabbitmq-management-url: %w", err))
+		}
+	}
 	if c.State.RedisURL != "" {
 		if err := checkURL(c.State.RedisURL, "redis", "rediss", "unix"); err != nil {
 			errs = append(errs, fmt.Errorf("--state-redis-url: %w", err))

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/memorybus"
@@ -53,7 +55,7 @@ func newBusDriver(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (
 	}
 	return rabbitbus.New(rabbitbus.Config{
 		URLs: m.RabbitMQURLs, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
-		QueueType: rabbitbus.QueueType(m.QueueType), RetryDelay: milliseconds(m.ConnectionRetryDelayMs),
+		RetryDelay: milliseconds(m.ConnectionRetryDelayMs), ManagementURL: m.RabbitMQManagementURL,
 		ConnectionName: cfg.AppID, Logger: log,
 	})
 }
@@ -129,12 +131,21 @@ func newStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state
 	case "sqlite":
 		return sqlitestate.New(sqlitestate.Config{Path: filepath.Join(cfg.DataDir, databaseFile), Logger: log})
 	case "redis":
+		redis.SetLogger(redisLog{log}) // the client has one log for the process, standard error by default
 		return redisstate.New(redisstate.Config{URLs: []string{cfg.State.RedisURL}})
 	case "mysql":
 		return mysqlstate.New(mysqlstate.Config{DSN: cfg.State.MySQLDSN, Logger: log})
 	default:
 		return nil, fmt.Errorf("no driver is called %q", backend)
 	}
+}
+
+// redisLog has what the Redis client says of its connections where the rest is logged. What matters of it comes as errors
+// of the calls that failed.
+type redisLog struct{ log *slog.Logger }
+
+func (l redisLog) Printf(ctx context.Context, format string, values ...any) {
+	l.log.DebugContext(ctx, fmt.Sprintf(format, values...), "from", "redis client")
 }
 
 func closeAll(drivers []state.Driver) error {
