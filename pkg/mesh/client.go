@@ -265,6 +265,10 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 		resp, err = c.sendToOne(out, r)
 	}
 	if err != nil {
+		// A call that ends with its context may do so at any step; the caller is told the reason, whichever it was.
+		if cause := context.Cause(ctx); cause != nil && !errors.Is(err, cause) {
+			err = fmt.Errorf("%w: %w", cause, err)
+		}
 		err = fmt.Errorf("call %s %s at %s: %w", out.Method, out.URL.Path, target, err)
 	}
 	c.telemetry.end(span, resp, err)

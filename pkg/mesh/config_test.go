@@ -3,8 +3,10 @@ package mesh_test
 import (
 	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/assert"
@@ -105,6 +107,36 @@ func TestConfigSetHistoryRollback(t *testing.T) {
 	m, err := r.SetMappings(ctx, nil, "")
 	require.NoError(t, err)
 	assert.Equal(t, int64(4), m.Version)
+}
+
+// A failingTable refuses to write keys with a prefix.
+type failingTable struct {
+	*meshtest.Table
+	prefix string
+}
+
+func (f *failingTable) TryPut(ctx context.Context, key string, value []byte, etag string, ttl time.Duration) error {
+	if f.prefix != "" && strings.HasPrefix(key, f.prefix) {
+		return mesh.ErrUnavailable
+	}
+	return f.Table.TryPut(ctx, key, value, etag, ttl)
+}
+
+func TestHistoryIsMendedBeforeAVersionIsReplaced(t *testing.T) {
+	ctx := t.Context()
+	table := &failingTable{Table: meshtest.NewTable(), prefix: "config:history:"}
+	r := newRegistry(t, table, new(meshtest.Feed))
+	_, err := r.SetMappings(ctx, map[string]string{"state": "one"}, "")
+	require.NoError(t, err, "in force, though its copy in the history failed, as after a crash")
+	_, err = r.SetMappings(ctx, map[string]string{"state": "two"}, "")
+	require.ErrorIs(t, err, mesh.ErrUnavailable, "what is not in the history is not replaced")
+	table.prefix = ""
+	_, err = r.SetMappings(ctx, map[string]string{"state": "three"}, "")
+	require.NoError(t, err)
+	history, err := r.ConfigHistory(ctx, 0)
+	require.NoError(t, err)
+	require.Len(t, history, 2)
+	assert.Equal(t, "one", history[1].Mappings["state"])
 }
 
 func TestConcurrentConfigChangesAreAllThere(t *testing.T) {

@@ -29,10 +29,12 @@ import (
 type node struct {
 	mux   *http.ServeMux
 	ended chan error // the context's error of a handler that waited
+
+	proceed chan struct{} // lets /svc/slowly go on
 }
 
 func newNode() *node {
-	n := &node{mux: http.NewServeMux(), ended: make(chan error, 1)}
+	n := &node{mux: http.NewServeMux(), ended: make(chan error, 1), proceed: make(chan struct{})}
 	n.mux.HandleFunc("/svc/echo", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Method", r.Method)
 		w.Header().Set("X-Query", r.URL.RawQuery)
@@ -74,6 +76,16 @@ func newNode() *node {
 	n.mux.HandleFunc("/svc/short", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Length", "10")
 		_, _ = w.Write([]byte("123"))
+	})
+	n.mux.HandleFunc("/svc/slowly", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		_, _ = io.WriteString(w, "12345")
+		w.(http.Flusher).Flush()
+		select {
+		case <-n.proceed:
+		case <-r.Context().Done():
+		}
+		_, _ = io.WriteString(w, "67890")
 	})
 	n.mux.HandleFunc("/svc/html", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "<html><p>x</html>") })
 	n.mux.HandleFunc("/svc/trailers", func(w http.ResponseWriter, _ *http.Request) {
@@ -421,10 +433,14 @@ func TestParityTheCallerGoes(t *testing.T) {
 			resp.Body.Close()
 		})
 		t.Run("during the response, by closing it", func(t *testing.T) {
-			resp, err := c.Do(t.Context(), "svc", request("GET", "/svc/flush-wait", nil))
-			require.NoError(t, err)
-			require.NoError(t, resp.Body.Close())
-			require.ErrorIs(t, <-n.ended, context.Canceled)
+			bounded, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			for _, ctx := range []context.Context{t.Context(), bounded} {
+				resp, err := c.Do(ctx, "svc", request("GET", "/svc/flush-wait", nil))
+				require.NoError(t, err)
+				require.NoError(t, resp.Body.Close())
+				require.ErrorIs(t, <-n.ended, context.Canceled)
+			}
 		})
 		t.Run("before it began", func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())

@@ -91,6 +91,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
 	}
 	control := http.NewResponseController(w)
+	// net/http's server otherwise swallows what is left of the request's body when the response begins.
+	_ = control.EnableFullDuplex()
 	call := &invocation{target: target, path: path, hops: hops + 1,
 		// A Read of a server's body does not end when it is closed, only at its deadline.
 		interrupt: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
@@ -188,9 +190,6 @@ func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		err = errHeadTimeout
 	}
 	if err != nil {
-		if errors.Is(context.Cause(ctx), errHeadTimeout) && !errors.Is(err, context.DeadlineExceeded) {
-			err = fmt.Errorf("%w: %w", errHeadTimeout, err)
-		}
 		cancel(nil)
 		return nil, err
 	}

@@ -97,7 +97,7 @@ func TestProxyPassesEverythingThrough(t *testing.T) {
 
 func TestProxyStreams(t *testing.T) {
 	n := newNode()
-	proxied(t, n, mesh.ClientConfig{Timeout: 100 * time.Millisecond}, func(t *testing.T, base string) {
+	proxied(t, n, mesh.ClientConfig{Timeout: 400 * time.Millisecond}, func(t *testing.T, base string) {
 		t.Run("server-sent events arrive at once", func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -112,10 +112,22 @@ func TestProxyStreams(t *testing.T) {
 			select { // longer than Timeout: that is for the head only
 			case <-n.ended:
 				t.Fatal("the stream was ended")
-			case <-time.After(200 * time.Millisecond):
+			case <-time.After(600 * time.Millisecond):
 			}
 			cancel()
 			require.ErrorIs(t, <-n.ended, context.Canceled, "the caller's going is passed on")
+		})
+		t.Run("also the beginning of a body whose length is known", func(t *testing.T) {
+			resp, err := http.Get(base + "svc/slowly")
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			half := make([]byte, 5)
+			_, err = io.ReadFull(resp.Body, half)
+			require.NoError(t, err)
+			n.proceed <- struct{}{}
+			rest, err := io.ReadAll(resp.Body)
+			require.NoError(t, err)
+			assert.Equal(t, "1234567890", string(half)+string(rest))
 		})
 		t.Run("large bodies both ways", func(t *testing.T) {
 			content := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
@@ -129,7 +141,7 @@ func TestProxyStreams(t *testing.T) {
 		t.Run("an upload may take longer than the timeout, as long as it moves", func(t *testing.T) {
 			pr, pw := io.Pipe()
 			go func() {
-				tick := time.NewTicker(20 * time.Millisecond)
+				tick := time.NewTicker(60 * time.Millisecond)
 				defer tick.Stop()
 				for range 10 {
 					<-tick.C

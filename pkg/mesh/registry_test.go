@@ -115,7 +115,8 @@ func TestAnInstancesLife(t *testing.T) {
 func TestHeartbeatsThatTravelled(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		ctx, feed := t.Context(), new(meshtest.Feed)
-		r := newRegistry(t, meshtest.NewTable(), feed)
+		table := meshtest.NewTable()
+		r := newRegistry(t, table, feed)
 		heard := listen(t, feed)
 		e := endpoint("bannou", "node-1")
 		sent := func(ago time.Duration, load float64) {
@@ -132,6 +133,9 @@ func TestHeartbeatsThatTravelled(t *testing.T) {
 		assert.Empty(t, ids(t, r, "bannou", true), "too old to tell anything")
 		sent(80*time.Second, 2)
 		assert.Equal(t, []string{"node-1 degraded"}, ids(t, r, "bannou", true))
+		pass(10 * time.Second)
+		_, _, err := table.Get(ctx, "service:registry:bannou:node-1")
+		require.ErrorIs(t, err, mesh.ErrNotFound, "its time counts from when it was seen")
 		sent(5*time.Second, 3)
 		sent(6*time.Second, 4)
 		assert.InDelta(t, 3, load(), 0, "older than what is known")
