@@ -90,7 +90,7 @@ func (f *fixture) run(b *bus.Bus) {
 	go func() { ended <- b.Run(context.Background()) }()
 	f.Cleanup(func() {
 		f.close(b)
-		_ = <-ended // a case that closes with an error has looked at it
+		<-ended //nolint:errcheck // a case that closes with an error has looked at it
 	})
 	select {
 	case <-b.Running():

@@ -90,7 +90,12 @@ func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
 			return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, err)
 		}
 	}
-	return nil
+	select {
+	case <-d.closed: // perhaps before a queue had it: the transport then acknowledges all the same
+		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, bus.ErrClosed)
+	default:
+		return nil
+	}
 }
 
 func (d *Driver) route(m *bus.Message) ([]*queue, error) {
