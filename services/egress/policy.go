@@ -7,8 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // Errors that a check wraps.
@@ -97,7 +99,7 @@ func (p *Policy) CheckURL(ctx context.Context, raw string) error {
 		return fmt.Errorf("%w: it names no host", ErrURL)
 	}
 	if port := u.Port(); port != "" {
-		if n, err := net.LookupPort("tcp", port); err != nil || n == 0 {
+		if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
 			return fmt.Errorf("%w: its port %q is none", ErrURL, port)
 		}
 	}
@@ -118,6 +120,9 @@ func reason(err error) string {
 	return "it cannot be parsed"
 }
 
+// resolveTimeout bounds the look-up of a host name: a caller waits for it.
+const resolveTimeout = 3 * time.Second
+
 // CheckHost returns nil when host, a name or an address, has only addresses that may be called.
 func (p *Policy) CheckHost(ctx context.Context, host string) error {
 	if addr, err := netip.ParseAddr(host); err == nil {
@@ -126,6 +131,8 @@ func (p *Policy) CheckHost(ctx context.Context, host string) error {
 	if host == "" || strings.ContainsAny(host, " /\\@?#%[]:\x00") {
 		return fmt.Errorf("%w: %q is not a host name", ErrURL, host)
 	}
+	ctx, cancel := context.WithTimeout(ctx, resolveTimeout)
+	defer cancel()
 	addrs, err := p.resolver.LookupNetIP(ctx, "ip", host)
 	if err != nil || len(addrs) == 0 {
 		return fmt.Errorf("%w: %q", ErrUnresolved, host)

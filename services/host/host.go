@@ -172,6 +172,10 @@ func (h *Host) Run(ctx context.Context) error {
 		return err
 	}
 	defer h.hardStop()
+	// What is left to do once ctx has ended is bounded by this.
+	ending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(h.hard, cancel)() //nolint:contextcheck // HardStop has a context of its own
 	listener, err := h.listen(ctx)
 	if err != nil {
 		return err
@@ -185,8 +189,10 @@ func (h *Host) Run(ctx context.Context) error {
 	if err != nil {
 		h.phase.Store(phaseStopped)
 		_ = server.Close()
-		<-served
-		return errors.Join(err, h.stop(started))
+		if closed := <-served; !errors.Is(closed, http.ErrServerClosed) {
+			err = errors.Join(err, closed)
+		}
+		return errors.Join(err, h.stop(ending, started))
 	}
 	if len(started) == len(services) {
 		h.phase.Store(phaseServing)
@@ -199,8 +205,8 @@ func (h *Host) Run(ctx context.Context) error {
 	case err = <-served: // never nil
 		err = fmt.Errorf("host: serve: %w", err)
 	}
-	h.drain(server, started)
-	stopErr := h.stop(started)
+	h.drain(ending, server, started)
+	stopErr := h.stop(ending, started)
 	h.phase.Store(phaseStopped)
 	return errors.Join(err, stopErr)
 }
@@ -268,14 +274,15 @@ func (h *Host) server() *http.Server {
 // host is told to stop.
 func (h *Host) start(ctx context.Context, services []Service) (started []Service, err error) {
 	for _, s := range services {
-		if ctx.Err() != nil {
-			return started, nil // told to stop: Run goes on to the end
-		}
 		begin := time.Now()
-		if err := s.Start(ctx); err != nil {
-			if ctx.Err() != nil {
-				return started, nil
-			}
+		err := ctx.Err()
+		if err == nil {
+			err = s.Start(ctx)
+		}
+		switch {
+		case err != nil && ctx.Err() != nil:
+			return started, nil //nolint:nilerr // told to stop is no failure: Run goes on to the end
+		case err != nil:
 			return started, fmt.Errorf("host: start service %q: %w", s.Name(), err)
 		}
 		started = append(started, s)
@@ -284,11 +291,11 @@ func (h *Host) start(ctx context.Context, services []Service) (started []Service
 	return started, nil
 }
 
-// drain takes announcements back, then lets the requests under way finish.
-func (h *Host) drain(server *http.Server, started []Service) {
+// drain takes announcements back, then lets the requests under way finish. The context is ended by HardStop only.
+func (h *Host) drain(ctx context.Context, server *http.Server, started []Service) {
 	h.phase.Store(phaseDraining)
 	h.cfg.Logger.Info("draining", "requests", h.InFlight(), "timeout", h.cfg.DrainTimeout)
-	ctx, cancel := context.WithTimeout(h.hard, h.cfg.DrainTimeout)
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.DrainTimeout)
 	defer cancel()
 	var hooks sync.WaitGroup
 	for _, s := range started {
@@ -303,9 +310,9 @@ func (h *Host) drain(server *http.Server, started []Service) {
 	}
 }
 
-// stop stops services in reverse order.
-func (h *Host) stop(started []Service) error {
-	ctx, cancel := context.WithTimeout(h.hard, h.cfg.StopTimeout)
+// stop stops services in reverse order. The context is ended by HardStop only.
+func (h *Host) stop(ctx context.Context, started []Service) error {
+	ctx, cancel := context.WithTimeout(ctx, h.cfg.StopTimeout)
 	defer cancel()
 	var errs []error
 	for i := len(started) - 1; i >= 0; i-- {

@@ -55,11 +55,11 @@ func TestMiddlewareHandsOnTheBodyAsItCame(t *testing.T) {
 	const sent = "{ \"n\": 12345678901234567890.10 }\n"
 	var got string
 	h := jsonbody.Middleware(jsonbody.Limits{})(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
-		b, err := io.ReadAll(r.Body)
-		require.NoError(t, err)
-		got = string(b)
+		if b, err := io.ReadAll(r.Body); err == nil {
+			got = string(b)
+		}
 	}))
-	r := httptest.NewRequest("POST", "/", strings.NewReader(sent))
+	r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(sent))
 	r.Header.Set("Content-Type", "text/plain")
 	h.ServeHTTP(httptest.NewRecorder(), r)
 	require.Equal(t, sent, got)
@@ -70,7 +70,7 @@ func TestMiddlewareRefusesWhatIsTooLarge(t *testing.T) {
 		t.Error("the handler was called")
 	}))
 	for _, declared := range []int64{11, -1} {
-		r := httptest.NewRequest("POST", "/", strings.NewReader(`{"a":1234}x`))
+		r := httptest.NewRequest(http.MethodPost, "/", strings.NewReader(`{"a":1234}x`))
 		r.ContentLength = declared
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)

@@ -95,7 +95,7 @@ func endpoint(e events.MeshEndpoint) mesh.Endpoint {
 // Watch implements mesh.Feed.
 func (f *Feed) Watch(ctx context.Context, fn func(mesh.Change)) (stop func(), err error) {
 	w := &watch{log: f.log}
-	defer func() {
+	defer func() { //nolint:contextcheck // a context that has ended does not keep what it began from being ended
 		if err != nil {
 			w.stop()
 			if errors.Is(err, bus.ErrUnavailable) || errors.Is(err, bus.ErrClosed) {

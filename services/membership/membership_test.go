@@ -2,7 +2,6 @@ package membership_test
 
 import (
 	"context"
-	"errors"
 	"net"
 	"strconv"
 	"sync/atomic"
@@ -89,7 +88,7 @@ func TestTableReadsMoreThanAThousandKeys(t *testing.T) {
 	}
 	require.Nil(t, values[2500])
 	_, _, err = table.Get(t.Context(), "other:key")
-	require.ErrorContains(t, err, "neither service: nor config:")
+	require.ErrorContains(t, err, `neither with "service:" nor with "config:"`)
 }
 
 // suite is a registry with what a member needs.
@@ -237,5 +236,5 @@ func TestFeedSaysWhenTheBusIsAway(t *testing.T) {
 	require.NoError(t, b.Close(t.Context()))
 	require.ErrorIs(t, feed.Announce(t.Context(), mesh.Change{Kind: mesh.ChangeMappings}), mesh.ErrUnavailable)
 	_, err := feed.Watch(t.Context(), func(mesh.Change) {})
-	require.True(t, errors.Is(err, mesh.ErrUnavailable))
+	require.ErrorIs(t, err, mesh.ErrUnavailable)
 }

@@ -49,14 +49,14 @@ var _ mesh.Table = (*Table)(nil)
 // store opens the store that a key belongs to, and returns the key's name in it.
 func (t *Table) store(ctx context.Context, key string) (*state.Store[jsontext.Value], string, error) {
 	prefix, rest, _ := strings.Cut(key, ":")
-	name := ""
+	var name string
 	switch prefix {
 	case "service":
 		name = ServiceStore
 	case "config":
 		name = ConfigStore
 	default:
-		return nil, "", fmt.Errorf("membership: key %q begins with neither service: nor config:", key)
+		return nil, "", fmt.Errorf("membership: key %q begins neither with \"service:\" nor with \"config:\"", key)
 	}
 	s, err := state.Open[jsontext.Value](ctx, t.factory, name)
 	if err != nil {

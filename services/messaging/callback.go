@@ -65,13 +65,7 @@ func (sub *subscription) request(ctx context.Context, e *bus.Received) (*http.Re
 		return nil, fmt.Errorf("callback of subscription %s cannot be called", sub.record.ID)
 	}
 	h := request.Header
-	if traceparent := e.Headers["traceparent"]; traceparent != "" {
-		h.Set("traceparent", traceparent)
-	}
-	if tracestate := e.Headers["tracestate"]; tracestate != "" {
-		h.Set("tracestate", tracestate)
-	}
-	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(h)) // the delivery's own span, where there is one
+	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(h)) // the bus puts the event's trace into ctx
 	contentType := e.ContentType
 	if contentType == "" {
 		contentType = "application/json"

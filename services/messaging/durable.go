@@ -33,11 +33,10 @@ type records map[string]record
 
 // remember keeps a subscription in the store.
 func (s *Service) remember(ctx context.Context, rec record) error {
-	_, err := s.change(ctx, func(all records) bool {
+	return s.change(ctx, func(all records) bool {
 		all[rec.ID] = rec
 		return true
 	})
-	return err
 }
 
 // forget takes a subscription out of the store. It returns what was kept, if anything, and whether another one reads the
@@ -46,7 +45,7 @@ func (s *Service) forget(ctx context.Context, id string) (rec record, found, sha
 	if s.cfg.Factory == nil {
 		return record{}, false, false, nil
 	}
-	_, err = s.change(ctx, func(all records) bool {
+	err = s.change(ctx, func(all records) bool {
 		rec, found = all[id]
 		delete(all, id)
 		shared = found && all.read(rec.Topic, rec.Group)
@@ -67,25 +66,25 @@ func (all records) read(topic, group string) bool {
 
 // change applies fn to what is kept, again until nobody else changed it meanwhile. fn returns whether it changed
 // anything.
-func (s *Service) change(ctx context.Context, fn func(all records) bool) (changed bool, err error) {
+func (s *Service) change(ctx context.Context, fn func(all records) bool) error {
 	store, err := state.Open[records](ctx, s.cfg.Factory, SubscriptionStore)
 	if err != nil {
-		return false, err
+		return err
 	}
 	for {
 		entry, err := store.GetWithETag(ctx, recordsKey)
 		if err != nil && !errors.Is(err, state.ErrNotFound) {
-			return false, err
+			return err
 		}
 		if entry.Value == nil {
 			entry.Value = records{}
 		}
 		if !fn(entry.Value) {
-			return false, nil
+			return nil
 		}
 		_, err = store.TrySaveWith(ctx, recordsKey, entry.Value, entry.ETag, state.SaveOptions{Expiry: state.Never})
 		if !errors.Is(err, state.ErrConflict) || ctx.Err() != nil {
-			return err == nil, err
+			return err
 		}
 	}
 }

@@ -43,7 +43,7 @@ func TestPublishReachesACallbackAsItIs(t *testing.T) {
 	n.must("/messaging/publish", `{"topic":"account.created","payload":{"eventId":"0190b3a0-0000-7000-8000-000000000001","timestamp":"2026-01-02T03:04:05Z"}}`)
 	c = next(t, calls)
 	c.answer <- 200
-	require.Equal(t, `{"eventId":"0190b3a0-0000-7000-8000-000000000001","timestamp":"2026-01-02T03:04:05Z"}`, c.body,
+	require.Empty(t, strings.Replace(c.body, `{"eventId":"0190b3a0-0000-7000-8000-000000000001","timestamp":"2026-01-02T03:04:05Z"}`, "", 1),
 		"an event that has both is not touched")
 }
 
@@ -265,7 +265,7 @@ func TestListTopics(t *testing.T) {
 		}
 		return nil
 	}
-	require.Equal(t, 1.0, find("")["consumerCount"])
+	require.EqualValues(t, 1, find("")["consumerCount"])
 	require.Nil(t, find(`{"exchangeFilter":"other"}`))
 	require.NotNil(t, find(`{"exchangeFilter":"ban"}`))
 	require.NotNil(t, find(`{"includeEmpty":false}`))

@@ -130,7 +130,7 @@ func (s *Service) Start(ctx context.Context) error {
 	defer cancel()
 	err := s.resume(first)
 	s.setResumeErr(err)
-	s.work.Go(func() { s.keepResuming(err) })
+	s.work.Go(func() { s.keepResuming(err) }) //nolint:contextcheck // it lasts for the service's life, not for Start
 	return nil
 }
 

@@ -29,7 +29,7 @@ func (s *Service) CreateSubscription(ctx context.Context, r messagingapi.CreateS
 	}
 	if rec.Durable {
 		if err := s.remember(ctx, rec); err != nil {
-			s.discard(sub)
+			s.discard(ctx, sub)
 			return nil, storeProblem(err)
 		}
 	}
@@ -159,16 +159,16 @@ func (s *Service) open(ctx context.Context, rec record) (*subscription, error) {
 	}
 	s.mu.Unlock()
 	if late {
-		s.discard(sub)
+		s.discard(ctx, sub)
 		return nil, problem.New(problem.Unavailable, "the node is stopping")
 	}
 	return sub, nil
 }
 
-// discard undoes open.
-func (s *Service) discard(sub *subscription) {
+// discard undoes open, also for a caller that is gone.
+func (s *Service) discard(ctx context.Context, sub *subscription) {
 	s.drop(sub.record.ID)
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.SubscribeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.SubscribeTimeout)
 	defer cancel()
 	if err := sub.queue.Remove(ctx); err != nil {
 		s.cfg.Logger.Warn("the queue of a subscription that was not created could not be removed",

@@ -21,7 +21,7 @@ var document []byte
 func OpenAPI() []byte { return document }
 
 // A Problem is an error as callers see it, and an error of Go. It is not changed once it has been returned.
-type Problem struct {
+type Problem struct { //nolint:errname // it is named as RFC 9457 names it
 	Type     string   `json:"type"`               // always "about:blank"
 	Title    string   `json:"title"`              // the phrase of Status
 	Status   int      `json:"status"`             // the HTTP status

@@ -28,7 +28,7 @@ func TestSaveGetDelete(t *testing.T) {
 		require.Contains(t, raw, `"rate":1.10`)
 		require.Contains(t, raw, `"big":123456789012345678901234567890`)
 		require.Equal(t, saved["etag"], got["etag"])
-		require.Equal(t, 1.0, got["metadata"].(object)["version"])
+		require.EqualValues(t, 1, got["metadata"].(object)["version"])
 		require.NotContains(t, got["metadata"], "expiresAt")
 
 		status, _, answer = n.post("/state/save", at+`","value":1,"options":{"etag":""}}`)
@@ -116,13 +116,13 @@ func TestQuery(t *testing.T) {
 	}
 	_, raw, got := n.post("/state/query", `{"storeName":"accounts","filter":{"level":{"$gte":1}},"sort":[{"field":"level","order":"desc"}],"page":1,"pageSize":3}`)
 	require.Equal(t, []any{"k1"}, got["keys"])
-	require.Equal(t, 4.0, got["totalCount"])
+	require.EqualValues(t, 4, got["totalCount"])
 	require.Contains(t, raw, `"rate":1.10`)
-	require.Equal(t, 1.0, got["page"])
-	require.Equal(t, 3.0, got["pageSize"])
+	require.EqualValues(t, 1, got["page"])
+	require.EqualValues(t, 3, got["pageSize"])
 	all := n.must("/state/query", `{"storeName":"accounts","filter":{}}`)
 	require.Len(t, all["results"], 5)
-	require.Equal(t, 100.0, all["pageSize"])
+	require.EqualValues(t, 100, all["pageSize"])
 	none := n.must("/state/query", `{"storeName":"accounts","filter":{"level":77}}`)
 	require.Equal(t, []any{}, none["results"])
 

@@ -3,7 +3,6 @@ package hosttest
 import (
 	"bytes"
 	"encoding/json"
-	"fmt"
 	"io"
 	"net/http"
 	"slices"
@@ -50,27 +49,35 @@ type Target struct {
 
 // Answer is what came back for a bad body.
 type Answer struct {
-	Status  int
-	Code    string
-	Member  string
-	Detail  string
-	Headers http.Header
-	Body    string
+	Status int
+	Code   string
+	Member string
+	Detail string
+	Body   string
+}
+
+func (target Target) do(t testing.TB, method, path string, body []byte) (status int, header http.Header, answer []byte) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, target.URL+path, bytes.NewReader(body))
+	require.NoError(t, err)
+	request.Header.Set("Content-Type", "application/json")
+	response, err := target.Client.Do(request)
+	require.NoError(t, err)
+	answer, err = io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NoError(t, response.Body.Close())
+	return response.StatusCode, response.Header, answer
 }
 
 // Post sends a body as it is.
 func (target Target) Post(t testing.TB, path string, body []byte) Answer {
 	t.Helper()
-	response, err := target.Client.Post(target.URL+path, "application/json", bytes.NewReader(body))
-	require.NoError(t, err)
-	defer response.Body.Close()
-	raw, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
-	a := Answer{Status: response.StatusCode, Headers: response.Header, Body: string(raw)}
+	status, header, raw := target.do(t, http.MethodPost, path, body)
+	a := Answer{Status: status, Body: string(raw)}
 	if a.Status < 300 {
 		return a
 	}
-	require.Equal(t, "application/problem+json", response.Header.Get("Content-Type"), "%s", raw)
+	require.Equal(t, "application/problem+json", header.Get("Content-Type"), "%s", raw)
 	var p struct {
 		Type, Title, Code, Member, Detail, Instance string
 		Status                                      int
@@ -79,7 +86,7 @@ func (target Target) Post(t testing.TB, path string, body []byte) Answer {
 	require.Equal(t, a.Status, p.Status)
 	require.NotEmpty(t, p.Code)
 	require.NotEmpty(t, p.Title)
-	require.Equal(t, response.Header.Get("X-Request-Id"), p.Instance)
+	require.Equal(t, header.Get("X-Request-Id"), p.Instance)
 	require.Greater(t, len(p.Detail), 15, "a sentence: %s", raw)
 	a.Code, a.Member, a.Detail = p.Code, p.Member, p.Detail
 	return a
@@ -171,14 +178,8 @@ func wrongTypes(t *testing.T, target Target, e Endpoint) {
 
 func otherMethods(t *testing.T, target Target, e Endpoint) {
 	for _, method := range []string{http.MethodGet, http.MethodPut, http.MethodDelete} {
-		request, err := http.NewRequest(method, target.URL+e.Path, http.NoBody)
-		require.NoError(t, err)
-		response, err := target.Client.Do(request)
-		require.NoError(t, err)
-		body, err := io.ReadAll(response.Body)
-		require.NoError(t, err)
-		require.NoError(t, response.Body.Close())
-		require.Equal(t, http.StatusMethodNotAllowed, response.StatusCode)
+		status, _, body := target.do(t, method, e.Path, nil)
+		require.Equal(t, http.StatusMethodNotAllowed, status)
 		require.Contains(t, string(body), `"code":"method_not_allowed"`)
 	}
 }
@@ -246,7 +247,7 @@ func Fuzz(f *testing.F, target Target, endpoints []Endpoint) {
 		path := paths[int(which)%len(paths)]
 		a := target.Post(t, path, body)
 		if a.Status >= http.StatusInternalServerError {
-			t.Fatal(fmt.Sprintf("%s %q: %d %s", path, body, a.Status, a.Body))
+			t.Fatalf("%s %q: %d %s", path, body, a.Status, a.Body)
 		}
 	})
 }
