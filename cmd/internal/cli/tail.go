@@ -3,7 +3,11 @@ package cli
 import (
 	"bufio"
 	"context"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
+	"iter"
 	"strings"
 
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
@@ -19,7 +23,7 @@ type tailCommand struct {
 	Count int    `short:"n" help:"End after this many events; 0 means never."`
 }
 
-// Run prints each event as it comes: one JSON object a line with -o json, otherwise after its topic.
+// Run prints each event as it comes: topic and body, or with -o json one object a line that has its properties too.
 func (c *tailCommand) Run(ctx context.Context, std *stdio) error {
 	base, err := c.base()
 	if err != nil {
@@ -36,28 +40,78 @@ func (c *tailCommand) Run(ctx context.Context, std *stdio) error {
 	}
 	defer res.Body.Close()
 
-	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(nil, maxEventLine)
-	var data []string
-	for seen := 0; lines.Scan(); {
-		line := lines.Text()
-		if d, ok := strings.CutPrefix(line, "data:"); ok {
-			data = append(data, strings.TrimPrefix(d, " "))
+	seen := 0
+	for e, err := range streamed(res.Body) {
+		if ctx.Err() != nil {
+			return nil // asked to end
 		}
-		if line != "" || len(data) == 0 {
-			continue
+		if err != nil {
+			return fmt.Errorf("the stream broke off: %w", err)
 		}
-		fmt.Fprintln(std.out, printable(strings.Join(data, " ")))
-		data = data[:0]
+		if err := c.show(std, e); err != nil {
+			return err
+		}
 		if seen++; seen == c.Count {
 			return nil
 		}
 	}
-	if ctx.Err() != nil {
-		return nil // asked to end
+	return errors.New("the node ended the stream")
+}
+
+// A streamedEvent is one event of the stream.
+type streamedEvent struct {
+	Topic     string          `json:"topic"`
+	Type      string          `json:"type,omitempty"`
+	MessageID string          `json:"messageId,omitempty"`
+	Event     json.RawMessage `json:"event"`
+}
+
+func (c *tailCommand) show(std *stdio, e streamedEvent) error {
+	if !json.Valid(e.Event) { // what another program published need not be JSON
+		quoted, err := json.Marshal(string(e.Event))
+		if err != nil {
+			return err
+		}
+		e.Event = quoted
 	}
-	if err := lines.Err(); err != nil {
-		return fmt.Errorf("the stream broke off: %w", err)
+	if c.Output != "json" {
+		_, err := fmt.Fprintln(std.out, printable(e.Topic+" "+compact(e.Event)))
+		return err
 	}
-	return fmt.Errorf("the node ended the stream")
+	line := json.NewEncoder(std.out)
+	line.SetEscapeHTML(false)
+	return line.Encode(e)
+}
+
+// streamed reads server-sent events until the stream ends. Its last error, if any, is what the stream broke off with.
+func streamed(from io.Reader) iter.Seq2[streamedEvent, error] {
+	return func(yield func(streamedEvent, error) bool) {
+		lines := bufio.NewScanner(from)
+		lines.Buffer(nil, maxEventLine)
+		var e streamedEvent
+		var data []string
+		for lines.Scan() {
+			field, value, _ := strings.Cut(lines.Text(), ":")
+			value = strings.TrimPrefix(value, " ")
+			switch {
+			case field == "topic":
+				e.Topic = value
+			case field == "event":
+				e.Type = value
+			case field == "id":
+				e.MessageID = value
+			case field == "data":
+				data = append(data, value)
+			case lines.Text() == "" && len(data) > 0: // the end of an event; others end comments
+				e.Event = json.RawMessage(strings.Join(data, "\n"))
+				if !yield(e, nil) {
+					return
+				}
+				e, data = streamedEvent{}, nil
+			}
+		}
+		if err := lines.Err(); err != nil {
+			yield(e, err)
+		}
+	}
 }
