@@ -129,6 +129,25 @@ func TestProxyStreams(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, "1234567890", string(half)+string(rest))
 		})
+		t.Run("bodies cross", func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			defer cancel()
+			pr, pw := io.Pipe()
+			defer pw.Close()
+			req, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"svc/pingpong", pr)
+			require.NoError(t, err)
+			resp, err := http.DefaultClient.Do(req)
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			for _, word := range []string{"one", "two"} {
+				_, err := io.WriteString(pw, word)
+				require.NoError(t, err)
+				answer := make([]byte, 3)
+				_, err = io.ReadFull(resp.Body, answer)
+				require.NoError(t, err)
+				assert.Equal(t, strings.ToUpper(word), string(answer))
+			}
+		})
 		t.Run("large bodies both ways", func(t *testing.T) {
 			content := bytes.Repeat([]byte("0123456789abcdef"), 1<<16)
 			resp, err := http.Post(base+"svc/echo", "", bytes.NewReader(content))
