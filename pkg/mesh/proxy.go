@@ -93,6 +93,7 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	control := http.NewResponseController(w)
 	// net/http's server otherwise swallows what is left of the request's body when the response begins.
 	_ = control.EnableFullDuplex()
+	defer drainBody(control, r.Body)
 	call := &invocation{target: target, path: path, hops: hops + 1,
 		// A Read of a server's body does not end when it is closed, only at its deadline.
 		interrupt: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
@@ -101,6 +102,28 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.reverse.ServeHTTP(w, r)
+}
+
+// What is read of a request's body that nobody wanted, to keep the connection: as much as net/http's server reads, for as
+// long as a body that is all there takes.
+const (
+	drainBytes = 256 << 10
+	drainTime  = 200 * time.Millisecond
+)
+
+// drainBody reads what is left of a request's body. In full duplex the server does not before it answers, and when its own
+// last attempt, after the handler, meets the body's end, it panics over reading the connection twice (seen on Go 1.26). A
+// body that is too long or too slow closes the connection.
+func drainBody(control *http.ResponseController, body io.Reader) {
+	if body == nil || body == http.NoBody {
+		return
+	}
+	_ = control.SetReadDeadline(time.Now().Add(drainTime))
+	if _, err := io.CopyN(io.Discard, body, drainBytes); errors.Is(err, io.EOF) {
+		_ = control.SetReadDeadline(time.Time{})
+		return
+	}
+	_ = control.SetReadDeadline(time.Unix(1, 0)) // the server's attempt is not to reach the end
 }
 
 // An invocation is what the path of a proxied request says.
