@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -15,12 +14,33 @@ import (
 	"time"
 )
 
-// A suite is a set of packages whose benchmarks come in pairs.
+// A suite is one benchmark whose parts come in pairs.
 type suite struct {
-	title    string
-	module   string
-	packages []string
+	title     string
+	benchmark string
 }
+
+// pairs is the compiled package of the benchmarks: no compiler runs between measurements.
+type pairs struct {
+	source string // the package's folder, from which it has to run
+	folder string // temporary
+}
+
+func compile(ctx context.Context, root string) (*pairs, error) {
+	folder, err := os.MkdirTemp("", "bannou-bench-")
+	if err != nil {
+		return nil, err
+	}
+	p := &pairs{source: filepath.Join(root, "integration", "bench", "pairs"), folder: folder}
+	if _, err := output(ctx, p.source, "go", "test", "-c", "-o", p.binary(), "."); err != nil {
+		p.remove()
+		return nil, err
+	}
+	return p, nil
+}
+
+func (p *pairs) binary() string { return filepath.Join(p.folder, "pairs.test") }
+func (p *pairs) remove()        { _ = os.RemoveAll(p.folder) } // in the system's temporary folder
 
 // A result is one benchmark in both variants.
 type result struct {
@@ -33,23 +53,27 @@ type result struct {
 type measurement struct{ nanoseconds, bytes, allocations float64 }
 
 // line matches BenchmarkGet/redis/64/bannou-2   1234   5678 ns/op   90 B/op   1 allocs/op.
-var line = regexp.MustCompile(`^Benchmark(\S+)/(bannou|raw)(?:-\d+)?\s+\d+\s+(.*)$`) //nolint:gochecknoglobals // a compiled constant
+var line = regexp.MustCompile(`^Benchmark(\S+)/(bannou|raw)(?:-\d+)?\s+\d+\s+(.*)$`)
 
-// run takes one measurement of every benchmark in each round, so that a change in the machine's speed meets both variants.
-func (s suite) run(ctx context.Context, root string, rounds int, length time.Duration) ([]*result, error) {
+// run takes one measurement of every part in each round, so that a change in the machine's speed meets both variants.
+func (s suite) run(ctx context.Context, p *pairs, rounds int, length time.Duration) ([]*result, error) {
 	var results []*result
 	for round := range rounds {
 		fmt.Fprintf(os.Stderr, "bench: %s, round %d of %d\n", s.title, round+1, rounds)
-		args := append([]string{"test", "-run=^$", "-bench=.", "-benchmem", "-count=1", "-timeout=20m", "-benchtime=" + length.String()}, s.packages...)
-		out, err := output(ctx, filepath.Join(root, s.module), "go", args...)
+		out, err := output(ctx, p.source, p.binary(), "-test.run=^$", "-test.bench=^"+s.benchmark+"$", "-test.benchmem",
+			"-test.timeout=10m", "-test.benchtime="+length.String())
 		if err != nil {
 			return nil, err
 		}
 		results = collect(results, out)
 	}
-	results = slices.DeleteFunc(results, func(r *result) bool { return len(r.bannou) == 0 || len(r.raw) == 0 })
+	for _, r := range results {
+		if len(r.bannou) != rounds || len(r.raw) != rounds {
+			return nil, fmt.Errorf("%s: %s was measured %d times raw and %d times as bannou, not %d times each", s.title, r.name, len(r.raw), len(r.bannou), rounds)
+		}
+	}
 	if len(results) == 0 {
-		return nil, fmt.Errorf("%s: no benchmark has the variants bannou and raw", s.title)
+		return nil, fmt.Errorf("%s: nothing was measured: is its server installed? run `make deps`", s.title)
 	}
 	return results, nil
 }
@@ -95,14 +119,30 @@ func parse(figures string) (m measurement) {
 	return m
 }
 
-func writeTable(w io.Writer, title string, results []*result) {
-	fmt.Fprintf(w, "## %s\n\n| work | raw | bannou | ratio | allocations raw / bannou |\n| --- | ---: | ---: | ---: | ---: |\n", title)
+func writeTable(page *strings.Builder, title string, results []*result) {
+	fmt.Fprintf(page, "## %s\n\n| work | raw | bannou | ratio | allocations raw / bannou |\n| --- | ---: | ---: | ---: | ---: |\n", title)
 	for _, r := range results {
 		raw, ours := median(r.raw, nanoseconds), median(r.bannou, nanoseconds)
-		fmt.Fprintf(w, "| %s | %s | %s | %.2f | %.0f / %.0f |\n", strings.ReplaceAll(r.name, "_", " "), perOperation(raw), perOperation(ours), raw/ours,
+		low, high := r.spread()
+		fmt.Fprintf(page, "| %s | %s | %s | %.2f (%.2f–%.2f) | %.0f / %.0f |\n", r.work(), perOperation(raw), perOperation(ours), raw/ours, low, high,
 			median(r.raw, allocations), median(r.bannou, allocations))
 	}
-	fmt.Fprintln(w)
+	fmt.Fprintln(page)
+}
+
+// work is the name without the suite's, for people.
+func (r *result) work() string {
+	_, part, _ := strings.Cut(r.name, "/")
+	return strings.NewReplacer("_", " ", "/", ", ").Replace(part)
+}
+
+// spread is the lowest and the highest ratio of one round.
+func (r *result) spread() (low, high float64) {
+	ratios := make([]float64, len(r.raw))
+	for i := range ratios {
+		ratios[i] = r.raw[i].nanoseconds / r.bannou[i].nanoseconds
+	}
+	return slices.Min(ratios), slices.Max(ratios)
 }
 
 func nanoseconds(m measurement) float64 { return m.nanoseconds }

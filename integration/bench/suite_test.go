@@ -9,8 +9,8 @@ import (
 
 func TestTableOfWhatGoTestPrints(t *testing.T) {
 	printed := `goos: linux
-BenchmarkGet/redis/64/raw-2      	   10000	     40000 ns/op	     120 B/op	       3 allocs/op
-BenchmarkGet/redis/64/bannou-2   	   20000	     20000 ns/op	     200 B/op	       5 allocs/op
+BenchmarkRedis/get_many/64_callers/raw-2      	   10000	     40000 ns/op	     120 B/op	       3 allocs/op
+BenchmarkRedis/get_many/64_callers/bannou-2   	   20000	     20000 ns/op	     200 B/op	       5 allocs/op
 BenchmarkOnlyOurs/bannou-2       	   20000	       200 ns/op
 PASS`
 	var results []*result
@@ -21,5 +21,5 @@ PASS`
 	require.Len(t, results[0].raw, 3)
 	var page strings.Builder
 	writeTable(&page, "State", results[:1])
-	require.Contains(t, page.String(), "| Get/redis/64 | 40.0 µs | 20.0 µs | 2.00 | 3 / 5 |")
+	require.Contains(t, page.String(), "| get many, 64 callers | 40.0 µs | 20.0 µs | 2.00 (2.00–2.00) | 3 / 5 |")
 }

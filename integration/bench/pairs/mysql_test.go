@@ -1,0 +1,131 @@
+package pairs
+
+import (
+	"context"
+	"crypto/rand"
+	"database/sql"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-sql-driver/mysql"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
+)
+
+const mysqlConnections = 32
+
+// BenchmarkMySQL has prepared statements on the driver's own table beside it, in a pool of the same size. The server
+// flushes its log at each commit. The statement of the raw query knows that number and level are numbers; the filter's
+// finds that out, row by row.
+func BenchmarkMySQL(b *testing.B) {
+	server := servers.NewMySQL(b, servers.MySQLOptions{})
+	driver, err := mysqlstate.New(mysqlstate.Config{DSN: server.DSN, MaxConns: mysqlConnections})
+	require.NoError(b, err)
+	store, err := state.OpenQueryable[account](b.Context(), newFactory(b, driver), storeName)
+	require.NoError(b, err)
+	saveAccounts(b, store.Store)
+	raw := prepareMySQL(b, server.DSN)
+
+	compareCalls(b, "get", []int{1, 64}, raw.get, getter(store.Store))
+	compareCalls(b, "save", []int{1, 64}, raw.save, saver(store.Store))
+	compareCalls(b, "query 1000 for a sorted page of 20", []int{1, 64}, raw.find, finder(store, pageQuery(b)))
+}
+
+// pageQuery asks for the highest numbers of a level.
+func pageQuery(b *testing.B) state.Query {
+	filter, err := state.ParseFilter([]byte(`{"level":7}`))
+	require.NoError(b, err)
+	return state.Query{Filter: filter, Sort: []state.Sort{{Field: "number", Descending: true}}, Limit: pageSize}
+}
+
+type rawMySQL struct{ read, write, query *sql.Stmt }
+
+func prepareMySQL(b *testing.B, dsn string) rawMySQL {
+	config, err := mysql.ParseDSN(dsn)
+	require.NoError(b, err)
+	config.ParseTime = true
+	connector, err := mysql.NewConnector(config)
+	require.NoError(b, err)
+	db := sql.OpenDB(connector)
+	b.Cleanup(func() { require.NoError(b, db.Close()) })
+	db.SetMaxOpenConns(mysqlConnections)
+	db.SetMaxIdleConns(mysqlConnections)
+	const selectLive = "SELECT value, etag, version, created_at, updated_at, expires_at FROM state_entries" +
+		" WHERE store = ? AND (expires_at IS NULL OR expires_at > UTC_TIMESTAMP(6)) AND "
+	return rawMySQL{
+		read: prepare(b, db, selectLive+"`key` = ?"),
+		write: prepare(b, db, "INSERT INTO state_entries (store, `key`, value, etag, version, created_at, updated_at)"+
+			" VALUES (?, ?, ?, ?, 1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6)) ON DUPLICATE KEY UPDATE"+
+			" version = LAST_INSERT_ID(version + 1), value = VALUES(value), etag = VALUES(etag), updated_at = VALUES(updated_at)"),
+		query: prepare(b, db, selectLive+"JSON_EXTRACT(value, '$.level') = ? ORDER BY JSON_EXTRACT(value, '$.number') + 0 DESC LIMIT ?"),
+	}
+}
+
+func prepare(b *testing.B, db *sql.DB, text string) *sql.Stmt {
+	statement, err := db.PrepareContext(b.Context(), text)
+	require.NoError(b, err)
+	b.Cleanup(func() { require.NoError(b, statement.Close()) })
+	return statement
+}
+
+// row is what a statement of the raw side reads.
+type row struct {
+	value            []byte
+	etag             string
+	version          int64
+	created, updated time.Time
+	expires          sql.Null[time.Time]
+}
+
+func (r *row) columns() []any {
+	return []any{&r.value, &r.etag, &r.version, &r.created, &r.updated, &r.expires}
+}
+
+func (r rawMySQL) get(ctx context.Context, caller int) error {
+	var got row
+	if err := r.read.QueryRowContext(ctx, storeName, accountKey(caller)).Scan(got.columns()...); err != nil {
+		return err
+	}
+	return checkJSON(got.value, caller)
+}
+
+func (r rawMySQL) save(ctx context.Context, caller int) error {
+	value, err := json.Marshal(newAccount(caller))
+	if err != nil {
+		return err
+	}
+	result, err := r.write.ExecContext(ctx, storeName, accountKey(caller), string(value), rand.Text())
+	if err != nil {
+		return err
+	}
+	_, err = result.LastInsertId() // the version
+	return err
+}
+
+func (r rawMySQL) find(ctx context.Context, _ int) error {
+	rows, err := r.query.QueryContext(ctx, storeName, level, pageSize)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var found []account
+	for rows.Next() {
+		var got row
+		if err := rows.Scan(got.columns()...); err != nil {
+			return err
+		}
+		var a account
+		if err := json.Unmarshal(got.value, &a); err != nil {
+			return err
+		}
+		found = append(found, a)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	return checkPage(found)
+}
