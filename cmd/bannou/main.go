@@ -8,8 +8,8 @@ import (
 	"github.com/bannou-mesh/bannou/cmd/internal/cli"
 )
 
-// version is set by the build.
-var version = "devel" //nolint:gochecknoglobals // the linker writes it
+// version is set by the linker.
+var version = "devel"
 
 func main() {
 	os.Exit(cli.Main(os.Args[1:], version, os.Stdin, os.Stdout, os.Stderr))

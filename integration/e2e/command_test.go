@@ -36,6 +36,7 @@ func TestConfigurationMistakes(t *testing.T) {
 		{"no database", []string{"--listen", "127.0.0.1:0", "--data-dir", broken}, []string{filepath.Join(broken, "state.db")}},
 		{"unknown flag", []string{"--serv", "state"}, []string{"--serv"}},
 		{"beyond loopback", []string{"--listen", "0.0.0.0:0"}, []string{"beyond loopback", "--insecure"}},
+		{"a broker's address that is none", []string{"--listen", "127.0.0.1:0", "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", "amqp://user:secret-word@host:port/"}, []string{"rabbitmq"}},
 		{"a DSN that is none", []string{"--listen", "127.0.0.1:0", "--state-mysql-dsn", "root:secret-word@nowhere"}, []string{"mysql"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {

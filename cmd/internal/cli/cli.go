@@ -82,7 +82,7 @@ func Main(args []string, version string, in io.Reader, out, errw io.Writer) int 
 	return report(errw, parsed.Run())
 }
 
-// report prints an error as one line and turns it into an exit code.
+// report prints an error as one line and turns it into an exit code, which is all that is left where it cannot print.
 func report(w io.Writer, err error) int {
 	var usage usageError
 	switch {
@@ -90,11 +90,11 @@ func report(w io.Writer, err error) int {
 		return exitOK
 	case errors.As(err, &usage):
 		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintf(w, "bannou: %s\n", strings.TrimSpace(line))
+			_, _ = fmt.Fprintf(w, "bannou: %s\n", strings.TrimSpace(line))
 		}
 		return exitUsage
 	default:
-		fmt.Fprintf(w, "bannou: %s\n", err)
+		_, _ = fmt.Fprintf(w, "bannou: %s\n", err)
 		return exitFailure
 	}
 }
@@ -112,7 +112,7 @@ func interruptible(errw io.Writer) (context.Context, func()) {
 				return
 			case s := <-signals:
 				if !first {
-					fmt.Fprintf(errw, "bannou: second %s: stopping at once\n", s)
+					_, _ = fmt.Fprintf(errw, "bannou: second %s: stopping at once\n", s)
 					os.Exit(exitFailure)
 				}
 				cancel()

@@ -47,13 +47,13 @@ func (c *echoCommand) Run(ctx context.Context, std *stdio) error {
 			answer(w, r, c.Status, body)
 			mu.Lock()
 			defer mu.Unlock()
-			fmt.Fprintln(std.out, printable(requestLine(r, body)))
+			_, _ = fmt.Fprintln(std.out, printable(requestLine(r, body)))
 			if seen++; seen == c.Count {
 				done()
 			}
 		}),
 	}
-	fmt.Fprintf(std.err, "echo on http://%s\n", listener.Addr())
+	_, _ = fmt.Fprintf(std.err, "echo on http://%s\n", listener.Addr())
 	stopped := make(chan error, 1)
 	go func() { stopped <- server.Serve(listener) }()
 	select {

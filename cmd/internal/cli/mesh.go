@@ -30,11 +30,11 @@ func (c *endpointsCommand) Run(ctx context.Context, std *stdio) error {
 	}
 	var answer meshapi.EndpointsResponse
 	if c.AppID != "" {
-		answer, err = ask[meshapi.EndpointsResponse](
-			client.GetEndpoints(ctx, meshapi.GetEndpointsRequest{AppID: c.AppID, IncludeUnhealthy: c.All}))
+		answer, err = decode[meshapi.EndpointsResponse](read(
+			client.GetEndpoints(ctx, meshapi.GetEndpointsRequest{AppID: c.AppID, IncludeUnhealthy: c.All})))
 	} else {
-		answer, err = ask[meshapi.EndpointsResponse](
-			client.ListEndpoints(ctx, meshapi.ListEndpointsRequest{IncludeUnhealthy: c.All}))
+		answer, err = decode[meshapi.EndpointsResponse](read(
+			client.ListEndpoints(ctx, meshapi.ListEndpointsRequest{IncludeUnhealthy: c.All})))
 	}
 	if err != nil {
 		return err
@@ -85,9 +85,9 @@ func (c *invokeCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	_, err = std.out.Write(answer)
 	if len(answer) > 0 && !bytes.HasSuffix(answer, []byte("\n")) {
-		fmt.Fprintln(std.out)
+		answer = append(answer, '\n')
 	}
+	_, err = std.out.Write(answer)
 	return err
 }

@@ -27,10 +27,9 @@ func (f nodeFlag) base() (string, error) {
 // answerLimit bounds what a command reads of an answer: a page of 1000 values of 4 MiB is not for a terminal.
 const answerLimit = 256 << 20
 
-// ask decodes a node's answer, or makes an error of the problem that it holds.
-func ask[T any](res *http.Response, err error) (T, error) {
+// decode makes a value of the body that read gave.
+func decode[T any](body []byte, err error) (T, error) {
 	var answer T
-	body, err := read(res, err)
 	if err != nil {
 		return answer, err
 	}
@@ -40,7 +39,7 @@ func ask[T any](res *http.Response, err error) (T, error) {
 	return answer, nil
 }
 
-// read gives the body of a successful answer.
+// read gives the body of a successful answer, or makes an error of the problem that it holds.
 func read(res *http.Response, err error) ([]byte, error) {
 	if err != nil {
 		return nil, unreachable(err)

@@ -20,9 +20,13 @@ func (f outputFlag) print(std *stdio, v any, human func(*table)) error {
 	if f.Output == "json" {
 		return printJSON(std.out, v)
 	}
-	t := &table{tabs: tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)}
-	human(t)
-	return t.tabs.Flush()
+	var t table
+	human(&t)
+	tabs := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
+	if _, err := io.WriteString(tabs, t.text.String()); err != nil {
+		return err
+	}
+	return tabs.Flush()
 }
 
 func printJSON(w io.Writer, v any) error {
@@ -32,20 +36,20 @@ func printJSON(w io.Writer, v any) error {
 	return e.Encode(v)
 }
 
-// table prints aligned columns.
-type table struct{ tabs *tabwriter.Writer }
+// table collects rows, whose columns print aligned.
+type table struct{ text strings.Builder }
 
 func (t *table) row(cells ...any) {
 	for i, c := range cells {
 		if i > 0 {
-			fmt.Fprint(t.tabs, "\t")
+			t.text.WriteByte('\t')
 		}
-		fmt.Fprint(t.tabs, printable(fmt.Sprint(c)))
+		t.text.WriteString(printable(fmt.Sprint(c)))
 	}
-	fmt.Fprintln(t.tabs)
+	t.text.WriteByte('\n')
 }
 
-func (t *table) line(s string) { fmt.Fprintln(t.tabs, s) }
+func (t *table) line(s string) { t.text.WriteString(s + "\n") }
 
 // printable keeps what others put into names and events from moving the cursor of the terminal it is shown on.
 func printable(s string) string {

@@ -43,8 +43,8 @@ func (c *publishCommand) Run(ctx context.Context, std *stdio) error {
 	if ms := c.Expiration.Milliseconds(); ms != 0 {
 		options.Expiration = &ms
 	}
-	answer, err := ask[messagingapi.PublishEventResponse](
-		client.PublishEvent(ctx, messagingapi.PublishEventRequest{Topic: c.Topic, Payload: payload, Options: options}))
+	answer, err := decode[messagingapi.PublishEventResponse](read(
+		client.PublishEvent(ctx, messagingapi.PublishEventRequest{Topic: c.Topic, Payload: payload, Options: options})))
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func (c *stateGetCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	answer, err := ask[stateapi.GetStateResponse](client.GetState(ctx, stateapi.GetStateRequest{StoreName: c.Store, Key: c.Key}))
+	answer, err := decode[stateapi.GetStateResponse](read(client.GetState(ctx, stateapi.GetStateRequest{StoreName: c.Store, Key: c.Key})))
 	if err != nil {
 		return err
 	}
@@ -74,8 +74,8 @@ func (c *stateSaveCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	answer, err := ask[stateapi.SaveStateResponse](
-		client.SaveState(ctx, stateapi.SaveStateRequest{StoreName: c.Store, Key: c.Key, Value: value, Options: options}))
+	answer, err := decode[stateapi.SaveStateResponse](read(
+		client.SaveState(ctx, stateapi.SaveStateRequest{StoreName: c.Store, Key: c.Key, Value: value, Options: options})))
 	if err != nil {
 		return err
 	}
@@ -95,8 +95,8 @@ func (c *stateDeleteCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	answer, err := ask[stateapi.DeleteStateResponse](
-		client.DeleteState(ctx, stateapi.DeleteStateRequest{StoreName: c.Store, Key: c.Key, Etag: c.ETag}))
+	answer, err := decode[stateapi.DeleteStateResponse](read(
+		client.DeleteState(ctx, stateapi.DeleteStateRequest{StoreName: c.Store, Key: c.Key, Etag: c.ETag})))
 	if err != nil {
 		return err
 	}
@@ -136,7 +136,7 @@ func (c *stateQueryCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	answer, err := ask[stateapi.QueryStateResponse](client.QueryState(ctx, request))
+	answer, err := decode[stateapi.QueryStateResponse](read(client.QueryState(ctx, request)))
 	if err != nil {
 		return err
 	}
@@ -161,8 +161,8 @@ func (c *storesCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	answer, err := ask[stateapi.ListStoresResponse](client.ListStores(ctx,
-		stateapi.ListStoresRequest{BackendFilter: stateapi.ListStoresRequestBackendFilter(c.Backend), IncludeStats: c.Count}))
+	answer, err := decode[stateapi.ListStoresResponse](read(client.ListStores(ctx,
+		stateapi.ListStoresRequest{BackendFilter: stateapi.ListStoresRequestBackendFilter(c.Backend), IncludeStats: c.Count})))
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,8 @@ func (c *topicsCommand) Run(ctx context.Context, std *stdio) error {
 		return err
 	}
 	empty := !c.Waiting
-	answer, err := ask[messagingapi.ListTopicsResponse](
-		client.ListTopics(ctx, messagingapi.ListTopicsRequest{ExchangeFilter: c.Exchange, IncludeEmpty: &empty}))
+	answer, err := decode[messagingapi.ListTopicsResponse](read(
+		client.ListTopics(ctx, messagingapi.ListTopicsRequest{ExchangeFilter: c.Exchange, IncludeEmpty: &empty})))
 	if err != nil {
 		return err
 	}

@@ -29,11 +29,7 @@ import (
 // databaseFile is the embedded storage, in the data folder.
 const databaseFile = "state.db"
 
-func newBus(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (*bus.Bus, error) {
-	driver, err := newBusDriver(cfg, metrics, log)
-	if err != nil {
-		return nil, err
-	}
+func newBus(cfg *config.Config, driver bus.Driver, metrics *host.Metrics, log *slog.Logger) (*bus.Bus, error) {
 	m := cfg.Messaging
 	attempts := m.RetryMaxAttempts
 	if attempts == 0 {
@@ -46,18 +42,22 @@ func newBus(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (*bus.B
 	})
 }
 
-func newBusDriver(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus.Driver, error) {
+func newBroker(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus.Driver, error) {
 	m := cfg.Messaging
 	if m.Backend == "memory" {
 		return memorybus.New(memorybus.Config{
 			Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange, Logger: log, MeterProvider: metrics.MeterProvider(),
 		}), nil
 	}
-	return rabbitbus.New(rabbitbus.Config{
+	driver, err := rabbitbus.New(rabbitbus.Config{
 		URLs: m.RabbitMQURLs, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
 		RetryDelay: milliseconds(m.ConnectionRetryDelayMs), ManagementURL: m.RabbitMQManagementURL,
 		ConnectionName: cfg.AppID, Logger: log,
 	})
+	if err != nil {
+		return nil, err // and not an interface that holds a nil pointer
+	}
+	return driver, nil
 }
 
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }

@@ -28,6 +28,7 @@ const closeTimeout = 15 * time.Second
 // A Node is a wired process. Run it once.
 type Node struct {
 	host      *host.Host
+	broker    bus.Driver
 	bus       *bus.Bus
 	factory   *state.Factory
 	directory *mesh.Directory
@@ -48,10 +49,14 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	}
 	if n.host, err = host.New(host.Config{
 		Listener: listener, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
+		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
 	}); err != nil {
 		return n, err
 	}
-	if n.bus, err = newBus(cfg, n.metrics, log); err != nil {
+	if n.broker, err = newBroker(cfg, n.metrics, log); err != nil {
+		return n, err
+	}
+	if n.bus, err = newBus(cfg, n.broker, n.metrics, log); err != nil {
 		return n, err
 	}
 	if n.factory, err = newFactory(cfg, n.metrics, statesvc.PublishChanges(n.bus, cfg.AppID, log), log); err != nil {
@@ -150,6 +155,9 @@ func (n *Node) close() error {
 	var errs []error
 	if n.bus != nil {
 		errs = append(errs, n.bus.Close(ctx))
+	}
+	if n.broker != nil {
+		errs = append(errs, n.broker.Close(ctx)) // the bus, which others might share a driver with, leaves it open
 	}
 	if n.factory != nil {
 		errs = append(errs, n.factory.Close())
