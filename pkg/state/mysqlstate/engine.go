@@ -28,12 +28,7 @@ func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error)
 	if err != nil {
 		return nil, e.failure(ctx, err, reading)
 	}
-	var rows *sql.Rows
-	if len(keys) == 1 {
-		rows, err = s.get.QueryContext(ctx, e.store, keys[0])
-	} else {
-		rows, err = e.selectMany(ctx, columns, keys)
-	}
+	rows, err := e.selectKeys(ctx, keys, s.get, columns)
 	if err != nil {
 		return nil, e.failure(ctx, err, reading)
 	}
@@ -49,12 +44,7 @@ func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
 	if err != nil {
 		return nil, e.failure(ctx, err, reading)
 	}
-	var rows *sql.Rows
-	if len(keys) == 1 {
-		rows, err = s.exists.QueryContext(ctx, e.store, keys[0])
-	} else {
-		rows, err = e.selectMany(ctx, "e.`key`", keys)
-	}
+	rows, err := e.selectKeys(ctx, keys, s.exists, "e.`key`") //nolint:rowserrcheck // PresentInOrder asks for it
 	if err != nil {
 		return nil, e.failure(ctx, err, reading)
 	}
@@ -65,11 +55,15 @@ func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
 	return present, nil
 }
 
-func (e *engine) selectMany(ctx context.Context, what string, keys []string) (*sql.Rows, error) {
+// selectKeys runs the prepared statement for one key, or selects the columns for many.
+func (e *engine) selectKeys(ctx context.Context, keys []string, one *sql.Stmt, columns string) (*sql.Rows, error) {
+	if len(keys) == 1 {
+		return one.QueryContext(ctx, e.store, keys[0])
+	}
 	if len(keys) == 0 {
 		keys = []string{""} // no key is empty
 	}
-	query := sqlstate.SQL(e.table.sql("SELECT "+what+" FROM {table} e WHERE e.store = @ AND e.`key` IN (@) AND "+live),
+	query := sqlstate.SQL(e.table.sql("SELECT "+columns+" FROM {table} e WHERE e.store = @ AND e.`key` IN (@) AND "+live),
 		sqlstate.Bind(e.store), sqlstate.Binds(keys))
 	return e.table.db.QueryContext(ctx, query.Text, query.Args...)
 }
@@ -92,7 +86,7 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 	if err != nil {
 		return nil, err
 	}
-	order, err := sqlstate.OrderBy(dialect{}, value, q.Sort, "e.`key`")
+	order, err := sqlstate.OrderBy(dialect{}, document(), q.Sort, "e.`key`")
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +128,7 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 }
 
 func (e *engine) where(f state.Filter) (sqlstate.Expr, error) {
-	matches, err := sqlstate.Where(dialect{}, value, f)
+	matches, err := sqlstate.Where(dialect{}, document(), f)
 	if err != nil {
 		return sqlstate.Expr{}, err
 	}

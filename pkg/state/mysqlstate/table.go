@@ -160,6 +160,7 @@ func (t *table) prepare(ctx context.Context) (*statements, error) {
 		{&s.expired, fmt.Sprintf("DELETE FROM {table} WHERE expires_at <= UTC_TIMESTAMP(6) ORDER BY expires_at LIMIT %d", sweepBatch)},
 	} {
 		var err error
+		//nolint:sqlclosecheck // close does, when the table is closed
 		if *p.stmt, err = t.db.PrepareContext(ctx, t.sql(p.text)); err != nil {
 			return nil, errors.Join(err, s.close())
 		}

@@ -12,8 +12,8 @@ type dialect struct{}
 
 var _ sqlstate.Dialect = dialect{}
 
-// value is the document that filters are about.
-var value = sqlstate.Expr{Text: "e.value"}
+// document is what filters are about.
+func document() expr { return sqlstate.SQL("e.value") }
 
 type expr = sqlstate.Expr
 

@@ -26,18 +26,7 @@ var (
 )
 
 func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error) {
-	var rows *sql.Rows
-	var err error
-	now := time.Now().UnixMicro()
-	if len(keys) == 1 {
-		rows, err = e.table.get.QueryContext(ctx, e.store, keys[0], now)
-	} else {
-		var list []byte
-		if list, err = json.Marshal(keys); err != nil {
-			return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
-		}
-		rows, err = e.table.getMany.QueryContext(ctx, string(list), e.store, now)
-	}
+	rows, err := e.selectKeys(ctx, keys, e.table.get, e.table.getMany)
 	if err != nil {
 		return nil, e.failure(ctx, err)
 	}
@@ -49,18 +38,7 @@ func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error)
 }
 
 func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
-	var rows *sql.Rows
-	var err error
-	now := time.Now().UnixMicro()
-	if len(keys) == 1 {
-		rows, err = e.table.exists.QueryContext(ctx, e.store, keys[0], now)
-	} else {
-		var list []byte
-		if list, err = json.Marshal(keys); err != nil {
-			return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
-		}
-		rows, err = e.table.existsMany.QueryContext(ctx, string(list), e.store, now)
-	}
+	rows, err := e.selectKeys(ctx, keys, e.table.exists, e.table.existsMany) //nolint:rowserrcheck // PresentInOrder asks for it
 	if err != nil {
 		return nil, e.failure(ctx, err)
 	}
@@ -69,6 +47,19 @@ func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
 		return nil, e.failure(ctx, err)
 	}
 	return present, nil
+}
+
+// selectKeys runs the statement for one key or the one for many, which takes them as a JSON array.
+func (e *engine) selectKeys(ctx context.Context, keys []string, one, many *sql.Stmt) (*sql.Rows, error) {
+	now := time.Now().UnixMicro()
+	if len(keys) == 1 {
+		return one.QueryContext(ctx, e.store, keys[0], now)
+	}
+	list, err := json.Marshal(keys)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
+	}
+	return many.QueryContext(ctx, string(list), e.store, now)
 }
 
 func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
@@ -93,7 +84,7 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 	if err != nil {
 		return nil, err
 	}
-	order, err := sqlstate.OrderBy(dialect{}, value, q.Sort, "e.key")
+	order, err := sqlstate.OrderBy(dialect{}, document(), q.Sort, "e.key")
 	if err != nil {
 		return nil, err
 	}
@@ -129,7 +120,7 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 }
 
 func (e *engine) where(f state.Filter) (sqlstate.Expr, error) {
-	matches, err := sqlstate.Where(dialect{}, value, f)
+	matches, err := sqlstate.Where(dialect{}, document(), f)
 	if err != nil {
 		return sqlstate.Expr{}, err
 	}

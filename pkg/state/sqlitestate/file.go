@@ -49,7 +49,7 @@ func openFile(path string, readers int) (writer, reader *sql.DB, err error) {
 	// The readers find WAL mode in the file, so the writer sets it first. Reading the schema finds out whether the
 	// file is a database at all.
 	var n int
-	if err := writer.QueryRow("SELECT count(*) FROM sqlite_schema").Scan(&n); err != nil {
+	if err := writer.QueryRowContext(context.Background(), "SELECT count(*) FROM sqlite_schema").Scan(&n); err != nil {
 		return nil, nil, errors.Join(unusable(path, err), writer.Close(), reader.Close())
 	}
 	return writer, reader, nil

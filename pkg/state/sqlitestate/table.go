@@ -65,6 +65,7 @@ func prepareTable(ctx context.Context, writer, reader *sql.DB, name string) (*ta
 		{writer, &t.expired, `DELETE FROM {table} WHERE rowid IN (SELECT rowid FROM {table} WHERE expires_at <= ? LIMIT ?)`},
 	} {
 		var err error
+		//nolint:sqlclosecheck // close does, when the table is closed
 		if *s.stmt, err = s.db.PrepareContext(ctx, t.sql(s.text)); err != nil {
 			return nil, errors.Join(err, t.close())
 		}

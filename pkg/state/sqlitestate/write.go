@@ -57,12 +57,14 @@ func (e *engine) change(ctx context.Context, tx *sql.Tx, c *state.Change, now ti
 	if ttl, ok := c.Expiry.TTL(); ok {
 		expires = now.Add(ttl).UnixMicro()
 	}
-	stmt := e.table.save
+	var stmt *sql.Stmt
 	switch c.When {
 	case state.IfAbsent:
 		stmt = e.table.saveAbsent
 	case state.IfETag:
 		stmt = e.table.saveETag
+	default:
+		stmt = e.table.save
 	}
 	outcome := state.Outcome{Done: true, ETag: sqlstate.NewETag()}
 	args := []any{e.store, c.Key, string(c.Value), outcome.ETag, now.UnixMicro(), expires, c.Expiry == state.Keep}

@@ -41,8 +41,13 @@ func read(dec *jsontext.Decoder) (*node, error) {
 		return &node{kind: '0', text: token.String()}, nil
 	case '"':
 		return &node{kind: '"', text: token.String()}, nil
+	default:
+		return readChildren(dec, &node{kind: byte(token.Kind())})
 	}
-	n := &node{kind: byte(token.Kind())}
+}
+
+// readChildren reads an object or an array whose beginning has been read.
+func readChildren(dec *jsontext.Decoder, n *node) (*node, error) {
 	for dec.PeekKind() != '}' && dec.PeekKind() != ']' {
 		if n.kind == '{' {
 			name, err := dec.ReadToken()
@@ -57,7 +62,7 @@ func read(dec *jsontext.Decoder) (*node, error) {
 		}
 		n.children = append(n.children, child)
 	}
-	_, err = dec.ReadToken()
+	_, err := dec.ReadToken()
 	return n, err
 }
 
@@ -87,13 +92,14 @@ func matches(c *state.Clause, doc *node) bool {
 		return !matches(c.Clauses[0], doc)
 	case state.OpExists:
 		return slices.ContainsFunc(reached(doc, c.Path, true), func(n *node) bool { return n != nil })
+	default:
+		return slices.ContainsFunc(reached(doc, c.Path, true), func(n *node) bool {
+			if n != nil && n.kind == '[' {
+				return slices.ContainsFunc(n.children, func(element *node) bool { return satisfies(c, element) })
+			}
+			return satisfies(c, n)
+		})
 	}
-	return slices.ContainsFunc(reached(doc, c.Path, true), func(n *node) bool {
-		if n != nil && n.kind == '[' {
-			return slices.ContainsFunc(n.children, func(element *node) bool { return satisfies(c, element) })
-		}
-		return satisfies(c, n)
-	})
 }
 
 // reached are the values that a path leads to; nil stands for a missing one. The document itself is no array to enter.
@@ -143,8 +149,9 @@ func satisfies(c *state.Clause, n *node) bool {
 			return strings.HasPrefix(n.text, o.Text)
 		case state.OpEndsWith:
 			return strings.HasSuffix(n.text, o.Text)
+		default:
+			panic(fmt.Sprintf("the evaluator does not know the operator %s", c.Op))
 		}
-		panic(fmt.Sprintf("the evaluator does not know the operator %s", c.Op))
 	})
 }
 

@@ -100,7 +100,13 @@ func clause(d Dialect, doc Expr, c *state.Clause) (Expr, error) {
 	case state.OpNot:
 		part, err := clause(d, doc, c.Clauses[0])
 		return SQL("NOT (@)", part), err
+	default:
+		return onPath(d, doc, c)
 	}
+}
+
+// onPath is the condition that what a path leads to is there, or satisfies a comparison.
+func onPath(d Dialect, doc Expr, c *state.Clause) (Expr, error) {
 	w, err := walkTo(d, doc, c.Path)
 	if err != nil {
 		return Expr{}, err
@@ -196,29 +202,30 @@ func compare(d Dialect, l Leaf, c *state.Clause) (Expr, error) {
 		return d.StartsWith(l, c.Operands[0].Text), nil
 	case state.OpEndsWith:
 		return d.EndsWith(l, c.Operands[0].Text), nil
+	default:
+		return Expr{}, &state.FilterError{Path: strings.Join(c.Path, "."), Operator: string(c.Op), Reason: "is not one that SQL engines evaluate"}
 	}
-	return Expr{}, &state.FilterError{Path: strings.Join(c.Path, "."), Operator: string(c.Op), Reason: "is not one that SQL engines evaluate"}
 }
 
 // among is the condition that a leaf equals one of the operands.
 func among(d Dialect, l Leaf, operands []state.Operand) Expr {
-	var any []Expr
+	var either []Expr
 	var strs []string
 	for _, o := range operands {
 		if o.Kind == state.String {
 			strs = append(strs, o.Text)
 			continue
 		}
-		any = append(any, ordered(d, l, "=", o))
+		either = append(either, ordered(d, l, "=", o))
 	}
 	switch len(strs) {
 	case 0:
 	case 1:
-		any = append(any, d.String(l, "=", strs[0]))
+		either = append(either, d.String(l, "=", strs[0]))
 	default:
-		any = append(any, d.Strings(l, strs))
+		either = append(either, d.Strings(l, strs))
 	}
-	return anyOf(any)
+	return anyOf(either)
 }
 
 // ordered is the condition that a leaf stands so to an operand of its own type.
@@ -230,9 +237,14 @@ func ordered(d Dialect, l Leaf, comparison string, o state.Operand) Expr {
 		return d.Number(l, comparison, o.Text)
 	case state.String:
 		return d.String(l, comparison, o.Text)
+	default: // state.Bool, the only other kind
+		return boolean(d, l, comparison, o.Text == "true")
 	}
-	operand := o.Text == "true"
-	var any []Expr
+}
+
+// boolean names the values that stand so to the operand.
+func boolean(d Dialect, l Leaf, comparison string, operand bool) Expr {
+	var either []Expr
 	for _, value := range []bool{false, true} { // false before true
 		less, equal := !value && operand, value == operand
 		switch comparison {
@@ -246,23 +258,23 @@ func ordered(d Dialect, l Leaf, comparison string, o state.Operand) Expr {
 			less = value && !operand
 		}
 		if equal || less {
-			any = append(any, d.Bool(l, value))
+			either = append(either, d.Bool(l, value))
 		}
 	}
-	return anyOf(any)
+	return anyOf(either)
 }
 
 // anyOf nests alternatives as a tree of even height: SQLite allows expressions of depth 1000, and a $in has as many
 // operands.
-func anyOf(any []Expr) Expr {
-	switch len(any) {
+func anyOf(either []Expr) Expr {
+	switch len(either) {
 	case 0:
 		return SQL("1=0")
 	case 1:
-		return any[0]
+		return either[0]
 	}
-	half := len(any) / 2
-	return SQL("(@ OR @)", anyOf(any[:half]), anyOf(any[half:]))
+	half := len(either) / 2
+	return SQL("(@ OR @)", anyOf(either[:half]), anyOf(either[half:]))
 }
 
 // jsonPath spells a path of members. It is bound, never part of the statement's text; the quoting is for the engine's
