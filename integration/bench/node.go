@@ -40,7 +40,7 @@ func measureNode(ctx context.Context, root string, runs int) (nodeFigures, error
 	if err != nil {
 		return nodeFigures{}, err
 	}
-	defer os.RemoveAll(folder)
+	defer func() { _ = os.RemoveAll(folder) }()
 	figures := nodeFigures{runs: runs, binary: float64(info.Size()) / (1 << 20)}
 	var starts []time.Duration
 	var memories []float64
@@ -63,7 +63,7 @@ func measureStart(ctx context.Context, binary, folder string) (ready time.Durati
 	if err != nil {
 		return 0, 0, err
 	}
-	cmd := exec.CommandContext(ctx, binary, "serve", "--listen", address, "--data-dir", filepath.Join(folder, "data"), "--log-level", "error")
+	cmd := exec.CommandContext(ctx, binary, "serve", "--listen", address, "--data-dir", filepath.Join(folder, "data"), "--log-level", "error") //nolint:gosec // what make build made
 	cmd.Stderr = os.Stderr
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	begin := time.Now()
@@ -109,8 +109,7 @@ func freeAddress(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	defer l.Close()
-	return l.Addr().String(), nil
+	return l.Addr().String(), l.Close()
 }
 
 // resident is the memory that a process holds, in MiB.
@@ -128,8 +127,8 @@ func resident(pid int) (float64, error) {
 	return 0, fmt.Errorf("process %d: no VmRSS", pid)
 }
 
-func (f nodeFigures) write(w io.Writer) {
-	fmt.Fprintf(w, `## The embedded node
+func (f nodeFigures) write(page *strings.Builder) {
+	fmt.Fprintf(page, `## The embedded node
 
 All services in one process, with data from an earlier run; medians of %d starts.
 
