@@ -48,6 +48,7 @@ type Egress struct {
 type Messaging struct {
 	Backend                string   `default:"memory" help:"Broker: memory, or rabbitmq (alias: masstransit)."`
 	RabbitMQURLs           []string `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
+	AnnouncePublished      bool     `name:"announce-published" help:"Publish a messaging.message.published event for each event published over HTTP."`
 	RabbitMQManagementURL  string   `name:"rabbitmq-management-url" help:"RabbitMQ's management API as http://user:password@host:15672, to list the queues of other programs too."`
 	Exchange               string   `default:"bannou" help:"Topic exchange that events are published to."`
 	DeadLetterExchange     string   `name:"dead-letter-exchange" default:"bannou-dlx" help:"Topic exchange that dead letters go to."`

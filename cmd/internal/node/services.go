@@ -31,7 +31,10 @@ type parts struct {
 func (p parts) service(name string) (host.Service, error) {
 	switch name {
 	case "messaging":
-		return messaging.New(messaging.Config{Bus: p.bus, Policy: p.policy, Factory: p.factory, AppID: p.cfg.AppID, Logger: p.log})
+		return messaging.New(messaging.Config{
+			Bus: p.bus, Policy: p.policy, Factory: p.factory, AppID: p.cfg.AppID,
+			AnnouncePublished: p.cfg.Messaging.AnnouncePublished, Logger: p.log,
+		})
 	case "state":
 		return statesvc.New(statesvc.Config{Factory: p.factory, Internal: internalNames()})
 	case "mesh":
