@@ -139,6 +139,8 @@ func rabbitEnvironment(f *folder, ports []int) []string {
 	return environment(f.path, // the home holds the cookie
 		"ERL_EPMD_PORT="+port(portEPMD),
 		"ERL_EPMD_ADDRESS=127.0.0.1",
+		// Every Erlang machine starts a port mapper of its own where it finds none, as while the broker is killed as it starts.
+		"ERL_FLAGS=-start_epmd false",
 		"RABBITMQ_NODENAME="+rabbitNode,
 		"RABBITMQ_NODE_PORT="+port(portAMQP),
 		"RABBITMQ_DIST_PORT="+port(portDistribution),
