@@ -18,6 +18,7 @@ import (
 type suite struct {
 	title     string
 	benchmark string
+	note      string // what a reader has to know of the raw side; may be empty
 }
 
 // pairs is the compiled package of the benchmarks: no compiler runs between measurements.
@@ -119,8 +120,12 @@ func parse(figures string) (m measurement) {
 	return m
 }
 
-func writeTable(page *strings.Builder, title string, results []*result) {
-	fmt.Fprintf(page, "## %s\n\n| work | raw | bannou | ratio | allocations raw / bannou |\n| --- | ---: | ---: | ---: | ---: |\n", title)
+func (s suite) write(page *strings.Builder, results []*result) {
+	fmt.Fprintf(page, "## %s\n\n", s.title)
+	if s.note != "" {
+		fmt.Fprintf(page, "%s\n\n", s.note)
+	}
+	fmt.Fprint(page, "| work | raw | bannou | ratio | allocations raw / bannou |\n| --- | ---: | ---: | ---: | ---: |\n")
 	for _, r := range results {
 		raw, ours := median(r.raw, nanoseconds), median(r.bannou, nanoseconds)
 		low, high := r.spread()

@@ -20,6 +20,7 @@ PASS`
 	require.Len(t, results, 2)
 	require.Len(t, results[0].raw, 3)
 	var page strings.Builder
-	writeTable(&page, "State", results[:1])
+	suite{title: "State", note: "As it is."}.write(&page, results[:1])
+	require.Contains(t, page.String(), "As it is.")
 	require.Contains(t, page.String(), "| get many, 64 callers | 40.0 µs | 20.0 µs | 2.00 (2.00–2.00) | 3 / 5 |")
 }
