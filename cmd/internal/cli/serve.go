@@ -42,7 +42,7 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if err != nil {
 		return usageError{err}
 	}
-	n, err := node.New(&c.Config, string(version), listener, log)
+	n, err := node.New(&c.Config, string(version), listener, log) //nolint:contextcheck // it closes what it opened, also when ctx has ended
 	if err != nil {
 		return errors.Join(usageError{err}, listener.Close())
 	}

@@ -41,7 +41,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	n = new(Node)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, n.close())
+			err = errors.Join(err, n.close(context.Background()))
 		}
 	}()
 	if n.metrics, err = host.NewMetrics(); err != nil {
@@ -145,12 +145,12 @@ func (n *Node) Run(ctx context.Context) error {
 	if errors.Is(directoryErr, context.Canceled) {
 		directoryErr = nil
 	}
-	return errors.Join(err, busErr, directoryErr, n.close())
+	return errors.Join(err, busErr, directoryErr, n.close(ctx))
 }
 
-// close releases what New opened and Run has not closed.
-func (n *Node) close() error {
-	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
+// close releases what New opened and Run has not closed, also when the context has ended.
+func (n *Node) close(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	var errs []error
 	if n.bus != nil {
