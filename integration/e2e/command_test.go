@@ -125,7 +125,9 @@ func TestNodeStartsWithoutItsServers(t *testing.T) {
 	require.NoError(t, err)
 	defer res.Body.Close()
 	require.Equal(t, http.StatusServiceUnavailable, res.StatusCode)
-	var readiness struct{ Dependencies []struct{ Name, Status, Error string } }
+	var readiness struct {
+		Dependencies []struct{ Name, Status, Error string }
+	}
 	require.NoError(t, json.NewDecoder(res.Body).Decode(&readiness))
 	for _, d := range readiness.Dependencies {
 		require.Equal(t, "notReady", d.Status, d.Name)
