@@ -41,8 +41,10 @@ func newCarriers(l *link) *carriers { return &carriers{link: l, open: map[*carri
 
 // board finds room for a consumer: on a channel of its own, or on one with others. The caller holds the link's turn.
 func (cs *carriers) board(s *session, share bool) (*carrier, error) {
-	if c := cs.withRoom(s); share && c != nil {
-		return c, nil
+	if share { // not asked otherwise: withRoom takes the place
+		if c := cs.withRoom(s); c != nil {
+			return c, nil
+		}
 	}
 	ch, err := s.conn.Channel()
 	if err != nil {

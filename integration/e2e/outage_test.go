@@ -1,0 +1,85 @@
+package e2e
+
+import (
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A node on real servers ends as soon as it has nothing left to do, with all kinds of subscriptions open.
+func TestSIGTERMOnRealServers(t *testing.T) {
+	n := startNode(t, append(quick(), realServers(t)...)...)
+	url, calls := receiver(t, ok)
+	s := direct(n.url)
+	topic := topic("ending")
+	s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": url})
+	s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": url, "options": object{"durable": true}})
+	s.must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
+	next(t, calls)
+	next(t, calls)
+	begin := time.Now()
+	require.Equal(t, 0, n.stop(t), "%s", n.log)
+	require.Less(t, time.Since(begin), 5*time.Second, "it waited for something that never comes:\n%s", n.log)
+	require.False(t, strings.Contains(n.log.String(), "level=ERROR"), "%s", n.log)
+}
+
+// Every confirmed event reaches a durable callback at least once, however often the node that calls it is killed.
+func TestDurableCallbackSurvivesKills(t *testing.T) {
+	args := append(quick(), append(realServers(t), "--services", "messaging")...)
+	publisher := startNode(t, append(args, "--app-id", "publisher")...)
+	address := freeAddress(t)
+	start := func() *node {
+		n := launch(t, address, append(args, "--app-id", "caller")...)
+		n.waitReady(t)
+		return n
+	}
+	caller := start()
+
+	var mu sync.Mutex
+	handled := map[string]bool{}
+	url, calls := receiver(t, ok)
+	ended := make(chan struct{})
+	t.Cleanup(func() { close(ended) })
+	go func() {
+		for {
+			select {
+			case c := <-calls:
+				mu.Lock()
+				handled[c.header.Get("Bannou-Message-Id")] = true
+				mu.Unlock()
+			case <-ended:
+				return
+			}
+		}
+	}()
+	topic := topic("killed")
+	direct(caller.url).must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": url, "options": object{"durable": true}})
+
+	var confirmed []string
+	for i := range 300 {
+		status, answer := post(t, publisher.url+"/messaging/publish",
+			object{"topic": topic, "payload": object{"n": i}, "options": object{"mandatory": true}})
+		require.Equal(t, http.StatusOK, status, "%v", answer)
+		confirmed = append(confirmed, answer["messageId"].(string))
+		switch i % 100 {
+		case 30:
+			caller.kill()
+		case 80:
+			caller = start()
+		}
+	}
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		for _, id := range confirmed {
+			if !handled[id] {
+				return false
+			}
+		}
+		return true
+	}, 15*time.Second, 20*time.Millisecond, "an event that was confirmed was never handled")
+}
