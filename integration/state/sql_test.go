@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
@@ -211,6 +212,31 @@ func TestMySQLServerHangs(t *testing.T) {
 	}
 	require.NoError(t, server.Resume())
 	require.NoError(t, saveOne(t.Context(), e, "k"))
+}
+
+// A query that nobody waits for any more does not go on in the server.
+func TestMySQLEndsAbandonedQueries(t *testing.T) {
+	dsn := servers.MySQL(t).DSN
+	e := openStore(t, newMySQL(t, mysqlstate.Config{DSN: dsn}))
+	for i := range 1000 {
+		require.NoError(t, saveOne(t.Context(), e, fmt.Sprint(i)))
+	}
+	heavy := `{"$and":[` + strings.TrimSuffix(strings.Repeat(`{"a.0.0.0.0`+strings.Repeat(".x", 27)+`":null},`, 200), ",") + `]}`
+	filter, err := state.ParseFilter([]byte(heavy))
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	defer cancel()
+	_, err = e.(state.Querier).Query(ctx, state.Query{Filter: filter})
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+
+	db, err := sql.Open("mysql", dsn)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	require.Eventually(t, func() bool {
+		var running int
+		require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND COMMAND = 'Query' AND ID <> CONNECTION_ID()").Scan(&running))
+		return running == 0
+	}, 2*time.Second, 20*time.Millisecond)
 }
 
 // While the server is killed and restarted under writers, every save that was acknowledged stays, and every one that

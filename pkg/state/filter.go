@@ -32,8 +32,9 @@ const (
 // they match exactly what their opposite does not, missing members included.
 //
 // An array matches when it has an element that matches, and a path goes into the elements of an array that are
-// objects; a segment of digits also picks the element at that index, from 0. An array of arrays is entered by index
-// only. {"a.b": null} therefore matches an array a with an object that has no b, and not an array without objects.
+// objects; a segment of digits also picks the element at that index, from 0, and a path has at most four of those. An
+// array of arrays is entered by index only. {"a.b": null} therefore matches an array a with an object that has no b,
+// and not an array without objects.
 type Filter struct {
 	root *Clause
 }

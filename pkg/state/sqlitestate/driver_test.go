@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -195,6 +196,34 @@ func TestTooDeep(t *testing.T) {
 	_, err := e.Apply(t.Context(), []state.Change{{Key: "k", Value: deep, Expiry: state.Keep}})
 	require.ErrorIs(t, err, state.ErrInvalid)
 	require.ErrorContains(t, err, "nested")
+}
+
+// Whatever a filter is, it is answered in time or refused as a bad filter; a caller's mistake is not a server that is away.
+func TestHeavyFilters(t *testing.T) {
+	e := openStore(t, open(t), "s")
+	for i := range 200 {
+		save(t, e, state.Change{Key: fmt.Sprint(i), Value: []byte(`{"a":[{"b":1},[1]]}`), Expiry: state.Keep})
+	}
+	every := func(path string) string {
+		return `{"$and":[` + strings.TrimSuffix(strings.Repeat(`{"`+path+`":1},`, state.MaxFilterClauses), ",") + `]}`
+	}
+	for name, filter := range map[string]string{
+		"indexes":      `{"a` + strings.Repeat(".0", 16) + `":1}`,
+		"long paths":   every("a" + strings.Repeat(".x", state.MaxPathSegments-1)),
+		"both":         every("a" + strings.Repeat(".0", 4) + strings.Repeat(".x", state.MaxPathSegments-5)),
+		"a few of all": every("a.0.b.1.c"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			f, err := state.ParseFilter([]byte(filter))
+			require.NoError(t, err)
+			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+			defer cancel()
+			if _, err = e.(state.Querier).Query(ctx, state.Query{Filter: f}); err != nil {
+				var wrong *state.FilterError
+				require.ErrorAs(t, err, &wrong)
+			}
+		})
+	}
 }
 
 // FuzzFilter looks for a filter that is accepted but not evaluated.

@@ -119,10 +119,16 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 	return n, nil
 }
 
+// maxBinds keeps a statement within the 32 766 values that SQLite binds.
+const maxBinds = 32_000
+
 func (e *engine) where(f state.Filter) (sqlstate.Expr, error) {
 	matches, err := sqlstate.Where(dialect{}, document(), f)
 	if err != nil {
 		return sqlstate.Expr{}, err
+	}
+	if len(matches.Args) > maxBinds {
+		return sqlstate.Expr{}, &state.FilterError{Reason: "it is more than SQLite takes in one statement; use fewer comparisons or shorter paths"}
 	}
 	return sqlstate.SQL("e.store = @ AND (e.expires_at IS NULL OR e.expires_at > @) AND (@)",
 		sqlstate.Bind(e.store), sqlstate.Bind(time.Now().UnixMicro()), matches), nil

@@ -8,9 +8,10 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
-// maxIndexes is how many segments of one path may be array indexes. Each one joins a table of its own, and MySQL joins
-// at most 61, SQLite 64.
-const maxIndexes = 16
+// maxIndexes is how many segments of one path may be array indexes. A segment of digits is also the name of a member, so
+// that each one doubles the ways there are: 16 of them are 65 536 for every value of the store, and one small filter
+// would keep a server busy for minutes.
+const maxIndexes = 4
 
 // A Dialect is how one engine spells what a filter asks of JSON. A doc is an expression for JSON, or NULL for what is
 // missing. A condition is never NULL.
