@@ -24,6 +24,7 @@ type subscription struct {
 	service *Service
 	queue   *bus.Subscription
 	gone    sync.Once // the callback said that it is no longer interested
+	kept    bool      // the store has it; the service's lock guards this
 }
 
 // deliver sends one event. Its error decides what the bus does with the event: nil acknowledges, a Permanent one goes to

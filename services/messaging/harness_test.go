@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,13 +31,27 @@ type object = map[string]any
 
 // broker is a bus and a store that outlive a node.
 type broker struct {
+	driver  *frail
 	bus     *bus.Bus
 	factory *state.Factory
 }
 
+// frail is a broker that can be told to remove no queues.
+type frail struct {
+	bus.Driver
+	keepQueues atomic.Bool
+}
+
+func (f *frail) DeleteQueue(ctx context.Context, name string) error {
+	if f.keepQueues.Load() {
+		return bus.ErrUnavailable
+	}
+	return f.Driver.DeleteQueue(ctx, name)
+}
+
 func newBroker(t testing.TB) *broker {
 	t.Helper()
-	driver := memorybus.New(memorybus.Config{})
+	driver := &frail{Driver: memorybus.New(memorybus.Config{})}
 	b, err := bus.New(driver, bus.Config{RetryDelay: 20 * time.Millisecond, ImmediateRetries: -1, RetryMaxAttempts: 2})
 	require.NoError(t, err)
 	sqlite, err := sqlitestate.New(sqlitestate.Config{Path: filepath.Join(t.TempDir(), "state.db")})
@@ -53,7 +68,7 @@ func newBroker(t testing.TB) *broker {
 		require.NoError(t, driver.Close(ctx))
 		require.NoError(t, factory.Close())
 	})
-	return &broker{bus: b, factory: factory}
+	return &broker{driver: driver, bus: b, factory: factory}
 }
 
 // node is the messaging service on a host, as a caller sees it.

@@ -42,6 +42,9 @@ type Config struct {
 	SubscribeTimeout time.Duration
 	// CallbackTimeout bounds one call of a callback. Default: 30 s.
 	CallbackTimeout time.Duration
+	// ReconcileInterval is how often the store is asked for durable subscriptions that were made or removed through other
+	// instances. A removal is heard of at once where the bus tells of it. Default: 15 s.
+	ReconcileInterval time.Duration
 	// TailHeartbeat is how often a stream without events says that it lives. Default: 15 s.
 	TailHeartbeat time.Duration
 	// MaxBodyBytes bounds a request. Default: 4 MiB.
@@ -66,6 +69,7 @@ type Service struct {
 	life      context.Context //nolint:containedctx // of what the service does in the background, ended by Stop
 	end       context.CancelFunc
 	work      sync.WaitGroup // what the service does in the background
+	wake      chan struct{}  // asks for a reconciliation now
 	drainOnce sync.Once
 	draining  chan struct{} // closed when streams have to end
 }
@@ -87,6 +91,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 10*time.Second)
 	cfg.SubscribeTimeout = cmp.Or(cfg.SubscribeTimeout, 10*time.Second)
 	cfg.CallbackTimeout = cmp.Or(cfg.CallbackTimeout, 30*time.Second)
+	cfg.ReconcileInterval = cmp.Or(cfg.ReconcileInterval, 15*time.Second)
 	cfg.TailHeartbeat = cmp.Or(cfg.TailHeartbeat, 15*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 4<<20)
 	if cfg.Logger == nil {
@@ -96,6 +101,7 @@ func New(cfg Config) (*Service, error) {
 		cfg:           cfg,
 		client:        cfg.Policy.Client(),
 		subscriptions: map[string]*subscription{},
+		wake:          make(chan struct{}, 1),
 		draining:      make(chan struct{}),
 	}
 	s.life, s.end = context.WithCancel(context.Background())
@@ -122,15 +128,19 @@ func (s *Service) Mount(mux *http.ServeMux) error {
 	return nil
 }
 
-// Start brings durable subscriptions back. What cannot be brought back at once, because store or broker is away, is
-// tried again in the background.
+// Start brings durable subscriptions back, and begins to follow what other instances do with them. What cannot be brought
+// back at once, because store or broker is away, is tried again in the background.
 func (s *Service) Start(ctx context.Context) error {
+	if s.cfg.Factory == nil {
+		return nil
+	}
 	s.setResumeErr(errors.New("durable subscriptions have not been read yet"))
 	first, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	err := s.resume(first)
+	err := s.reconcile(first)
 	s.setResumeErr(err)
-	s.work.Go(func() { s.keepResuming(err) }) //nolint:contextcheck // it lasts for the service's life, not for Start
+	s.work.Go(func() { s.keepReconciling(err) }) //nolint:contextcheck // it lasts for the service's life, not for Start
+	s.work.Go(s.hearRemovals)                    //nolint:contextcheck // as above
 	return nil
 }
 

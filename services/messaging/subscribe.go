@@ -2,6 +2,7 @@ package messaging
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/google/uuid"
@@ -32,6 +33,7 @@ func (s *Service) CreateSubscription(ctx context.Context, r messagingapi.CreateS
 			s.discard(ctx, sub)
 			return nil, storeProblem(err)
 		}
+		s.keep(sub)
 	}
 	s.announce(ctx, events.TopicMessagingSubscriptionCreated,
 		&events.SubscriptionCreatedEvent{SubscriptionID: rec.ID, Topic: rec.Topic, SubscriberAppID: s.cfg.AppID})
@@ -98,33 +100,48 @@ func (s *Service) RemoveSubscription(ctx context.Context, r messagingapi.RemoveS
 	return messagingapi.RemoveSubscription200JSONResponse{Success: true}, nil
 }
 
-// remove ends a subscription wherever it is known: here, and in the store.
+// remove ends a subscription wherever it is known: here, and in the store. What fails half way is known still, so that it
+// can be asked for again.
 func (s *Service) remove(ctx context.Context, id string, reason events.SubscriptionRemovedReason) (found bool, err error) {
-	rec, kept, shared, err := s.forget(ctx, id)
+	rec, kept, shared, err := s.retire(ctx, id)
 	if err != nil {
 		return false, storeProblem(err)
 	}
 	s.mu.Lock()
 	sub := s.subscriptions[id]
-	delete(s.subscriptions, id)
 	s.mu.Unlock()
 	switch {
 	case sub == nil && !kept:
 		return false, nil
-	case sub == nil && !shared: // another instance's, or not resumed yet: its queue is removed from here all the same
-		if sub, err = s.open(ctx, rec); err != nil {
-			return false, err
+	case sub != nil:
+		err = sub.end(ctx, shared)
+	case !shared: // another instance's, or not resumed yet: its queue is removed from here all the same
+		if err = s.removeQueue(ctx, rec); rec.Exclusive && errors.Is(err, bus.ErrInvalid) {
+			err, kept = nil, false // the instance that reads it alone hears of it, and ends queue and record
 		}
-		s.drop(id)
 	}
-	if sub != nil {
-		if err := sub.end(ctx, shared); err != nil {
-			return false, busProblem(err, "subscriptionId")
+	if err != nil {
+		return false, busProblem(err, "subscriptionId")
+	}
+	s.drop(id)
+	if kept {
+		if _, err := s.forget(ctx, id); err != nil {
+			return false, storeProblem(err)
 		}
 	}
 	s.announce(ctx, events.TopicMessagingSubscriptionRemoved,
 		&events.SubscriptionRemovedEvent{SubscriptionID: id, Reason: reason})
 	return true, nil
+}
+
+// removeQueue removes the queue of a subscription that is not open here. Its callback is not called for what is in it.
+func (s *Service) removeQueue(ctx context.Context, rec record) error {
+	queue, err := s.cfg.Bus.SubscribeRaw(ctx, rec.Topic, func(context.Context, *bus.Received) error { return nil },
+		bus.SubscriptionOptions{Group: rec.Group, Durable: rec.Durable, Exclusive: rec.Exclusive, AutoAck: rec.AutoAck})
+	if err != nil {
+		return err
+	}
+	return queue.Remove(ctx)
 }
 
 func (s *Service) drop(id string) {
@@ -133,10 +150,16 @@ func (s *Service) drop(id string) {
 	delete(s.subscriptions, id)
 }
 
-// end stops calling the callback, and removes the queue unless others read it.
+// end stops calling the callback, and removes the queue unless others read it. A callback at work may finish, in half of
+// the time that there is; then it is given up, for the queue is to go in the other half.
 func (sub *subscription) end(ctx context.Context, shared bool) error {
-	if shared {
-		return sub.queue.Close(ctx)
+	finishing, cancel := context.WithTimeout(ctx, sub.service.cfg.SubscribeTimeout/2)
+	defer cancel()
+	if err := sub.queue.Close(finishing); err != nil {
+		sub.service.cfg.Logger.Debug("a subscription ended while its callback was at work", "subscription", sub.record.ID, "error", err)
+	}
+	if shared || !sub.record.Durable {
+		return nil
 	}
 	return sub.queue.Remove(ctx)
 }
