@@ -63,23 +63,36 @@ func (l Limits) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.Body == nil {
 		return nil, nil
 	}
-	if r.ContentLength > l.MaxBytes {
-		return nil, l.tooLarge()
-	}
 	// A request that did not come by a socket has no deadline to set, and needs none.
 	conn := http.NewResponseController(w)
 	if err := conn.SetReadDeadline(time.Now().Add(l.ReadTimeout)); err == nil {
 		defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
 	}
+	if r.ContentLength > l.MaxBytes {
+		discard(r)
+		return nil, l.tooLarge()
+	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, l.MaxBytes))
 	if err != nil {
 		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			discard(r)
 			return nil, l.tooLarge()
 		}
 		return nil, problem.New(problem.InvalidJSON, "the body ended early after %d bytes; send all of it within %v",
 			len(body), l.ReadTimeout).Because(err)
 	}
 	return body, nil
+}
+
+// discardBytes is how much of a body is read that is refused anyway.
+const discardBytes = 64 << 20
+
+// discard reads on to the end of a body that is too large: most clients look for the answer when they have sent
+// everything, and would find the connection reset instead. One that asks before it sends is not kept sending.
+func discard(r *http.Request) {
+	if r.Header.Get("Expect") == "" {
+		_, _ = io.CopyN(io.Discard, r.Body, discardBytes) // what is wrong with the rest does not matter
+	}
 }
 
 func (l Limits) tooLarge() error {

@@ -1,12 +1,15 @@
 package jsonbody_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -76,6 +79,23 @@ func TestMiddlewareRefusesWhatIsTooLarge(t *testing.T) {
 		h.ServeHTTP(w, r)
 		require.Equal(t, 413, w.Code)
 		require.Contains(t, w.Body.String(), "10 bytes")
+	}
+}
+
+// Most clients send all of a body before they look at the answer.
+func TestWhoSendsTooMuchReadsTheAnswer(t *testing.T) {
+	server := httptest.NewServer(jsonbody.Middleware(jsonbody.Limits{})(http.NotFoundHandler()))
+	defer server.Close()
+	for _, head := range []string{"Content-Length: 8388608\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n800000\r\n"} {
+		conn, err := net.Dial("tcp", server.Listener.Addr().String())
+		require.NoError(t, err)
+		defer conn.Close()
+		require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+		_, err = io.WriteString(conn, "POST / HTTP/1.1\r\nHost: h\r\n"+head+strings.Repeat(" ", 8<<20)+"\r\n0\r\n\r\n")
+		require.NoError(t, err, "the connection was reset while sending")
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		require.NoError(t, err)
+		require.Equal(t, 413, response.StatusCode)
 	}
 }
 
