@@ -60,6 +60,7 @@ func Main(args []string, version string, in io.Reader, out, errw io.Writer) int 
 	parser, err := kong.New(&c,
 		kong.Name("bannou"),
 		kong.Description("A bus, state and a mesh for services, in one binary. `bannou serve` runs a node; the other commands talk to one."),
+		kong.PostBuild(flagsAlone),
 		kong.DefaultEnvars("BANNOU"),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
@@ -80,6 +81,21 @@ func Main(args []string, version string, in io.Reader, out, errw io.Writer) int 
 	}
 	parsed.Bind(parser.Model)
 	return report(errw, parsed.Run())
+}
+
+// flagsAlone takes variables away from the flags of single calls: an ETag or a count that happens to be in the environment
+// must not change what a command does, and echo does not listen where the node does. What is left are the settings of
+// serve, and the node and the form of output of all other commands.
+func flagsAlone(k *kong.Kong) error {
+	const none = "-" // kong's word for it
+	for _, leaf := range k.Model.Leaves(false) {
+		for _, f := range leaf.Flags {
+			if leaf.Name != "serve" && f.Name != "node" && f.Name != "output" {
+				f.Envs = []string{none}
+			}
+		}
+	}
+	return nil
 }
 
 // report prints an error as one line and turns it into an exit code, which is all that is left where it cannot print.

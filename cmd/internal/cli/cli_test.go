@@ -1,0 +1,30 @@
+package cli_test
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/cli"
+)
+
+// A container that has BANNOU_LISTEN for its node, or a shell with a stray BANNOU_ETAG, changes no other command.
+func TestVariablesAreForSettings(t *testing.T) {
+	for command, want := range map[string][]string{
+		"echo":       nil,
+		"state save": {"$BANNOU_NODE", "$BANNOU_OUTPUT"},
+		"tail":       {"$BANNOU_NODE", "$BANNOU_OUTPUT"},
+	} {
+		var out, errs bytes.Buffer
+		require.Zero(t, cli.Main(append(strings.Fields(command), "--help"), "test", nil, &out, &errs), errs.String())
+		require.Equal(t, len(want), strings.Count(out.String(), "$BANNOU_"), out.String())
+		for _, name := range want {
+			require.Contains(t, out.String(), name)
+		}
+	}
+	var out bytes.Buffer
+	require.Zero(t, cli.Main([]string{"serve", "--help"}, "test", nil, &out, &out))
+	require.Contains(t, out.String(), "$BANNOU_LISTEN")
+}
