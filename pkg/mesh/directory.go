@@ -26,6 +26,10 @@ type DirectoryConfig struct {
 	RefreshInterval time.Duration
 	// RefreshTimeout bounds one read of the source. Default 5 s.
 	RefreshTimeout time.Duration
+	// ForgetAfter is how long an instance is kept that the source no longer has and that nobody announced as gone. A
+	// registry that comes back empty, or after more than an instance's life, is filled again by the next heartbeats: until
+	// then it has nobody, and all may be there. Default 35 s, a heartbeat's interval and 5 s; negative: not at all.
+	ForgetAfter time.Duration
 	// MissInterval is the least time between two reads that calls to unknown names cause. Default 1 s.
 	MissInterval time.Duration
 	// Logger hears when source or feed go away and come back. Default: nobody.
@@ -34,7 +38,7 @@ type DirectoryConfig struct {
 
 // A Directory is this process's copy of the registry, made to be read on every call: AppID, Endpoints and Resolve read
 // an immutable snapshot, without locks and without I/O. Run keeps it up to date, by the feed and by reading the source
-// from time to time. When these are away it serves what it knew last, for as long as it takes.
+// from time to time. When these are away it serves what it knew last, for as long as it takes, and a little longer.
 type Directory struct {
 	source  Source
 	feed    Feed
@@ -47,6 +51,7 @@ type Directory struct {
 	mu      sync.Mutex // guards what follows, and makes changes of current one at a time
 	reading *reading   // the read of the source under way
 	missed  time.Time  // when a miss last caused one
+	absent  absences   // who was not in the last read, and is kept for now
 }
 
 // A reading is one read of the source. Changes that arrive while it runs may or may not be in what it returns, so they
@@ -65,6 +70,9 @@ func NewDirectory(source Source, feed Feed, cfg DirectoryConfig) *Directory {
 	}
 	if cfg.RefreshTimeout <= 0 {
 		cfg.RefreshTimeout = 5 * time.Second
+	}
+	if cfg.ForgetAfter == 0 {
+		cfg.ForgetAfter = HeartbeatInterval + 5*time.Second
 	}
 	if cfg.MissInterval <= 0 {
 		cfg.MissInterval = time.Second
@@ -240,7 +248,9 @@ func (d *Directory) read(ctx context.Context, r *reading) {
 		d.cfg.Logger.Warn("the mesh registry cannot be read; the last known endpoints serve", "error", err)
 		return
 	}
-	next := snapshotOf(endpoints, d.current.Load().mappings).withMappings(mappings)
+	before := d.current.Load()
+	kept := d.stillThere(before, endpoints)
+	next := snapshotOf(append(endpoints, kept...), before.mappings).withMappings(mappings)
 	for _, c := range r.changes {
 		next, _ = next.apply(c)
 	}

@@ -88,11 +88,55 @@ func TestLastKnownEndpointsServe(t *testing.T) {
 		feed.Fail(nil)
 		pass(20 * time.Second)
 		synctest.Wait()
-		assert.Empty(t, known(d, "bannou"), "the registry is back, and knows that it has gone")
+		assert.Equal(t, []string{"node-1 healthy"}, known(d, "bannou"), "the registry is back, its next heartbeat may be on its way")
 		age, _ = d.Age()
 		assert.Less(t, age, 20*time.Second)
+		pass(50 * time.Second)
+		synctest.Wait()
+		assert.Empty(t, known(d, "bannou"), "it did not come back")
 	})
 }
+
+// A registry that lost its memory has nobody until the next heartbeats, while everybody is there.
+func TestARegistryThatForgetsEndsNoCalls(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		feed := new(meshtest.Feed)
+		source := &moving{}
+		source.to(newRegistry(t, meshtest.NewTable(), feed))
+		d := mesh.NewDirectory(source, feed, mesh.DirectoryConfig{})
+		run(t, d)
+		for _, e := range []mesh.Endpoint{endpoint("bannou", "node-1", "state"), endpoint("bannou", "node-2", "messaging"), endpoint("bannou", "node-3")} {
+			require.NoError(t, source.Load().Register(t.Context(), e))
+		}
+		pass(20 * time.Second)
+		_, err := source.Load().Deregister(t.Context(), "bannou", "node-3")
+		require.NoError(t, err)
+		source.to(newRegistry(t, meshtest.NewTable(), feed)) // empty
+		for range 20 {
+			pass(time.Second)
+			synctest.Wait()
+			require.Equal(t, []string{"node-1 healthy", "node-2 healthy"}, known(d, "bannou"))
+		}
+		require.NoError(t, source.Load().Heartbeat(t.Context(), endpoint("bannou", "node-1", "state")))
+		pass(time.Second)
+		synctest.Wait()
+		assert.Equal(t, []string{"node-1 healthy", "node-2 healthy"}, known(d, "bannou"), "one is back, the other is not due yet")
+		pass(36 * time.Second)
+		synctest.Wait()
+		assert.Equal(t, []string{"node-1 healthy"}, known(d, "bannou"), "the other did not come back")
+	})
+}
+
+// moving is a registry that can be replaced by another.
+type moving struct{ atomic.Pointer[mesh.Registry] }
+
+func (m *moving) to(r *mesh.Registry) { m.Store(r) }
+
+func (m *moving) List(ctx context.Context, all bool) ([]mesh.Endpoint, error) {
+	return m.Load().List(ctx, all)
+}
+
+func (m *moving) Mappings(ctx context.Context) (mesh.Mappings, error) { return m.Load().Mappings(ctx) }
 
 func TestADirectoryComesUpWithoutItsFeedAndSource(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
