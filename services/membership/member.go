@@ -173,13 +173,14 @@ func (m *Member) endLoop() {
 
 // run sends heartbeats until ctx ends; after one that failed the next comes sooner.
 func (m *Member) run(ctx context.Context) {
-	const soonest = time.Second
+	// A registry that is back is told soon: until then /readyz says that this node is not in it.
+	const soonest, latest = time.Second, 5 * time.Second
 	retry := soonest
 	for {
 		wait := m.cfg.Interval
 		if m.failed() {
 			wait = min(retry, m.cfg.Interval)
-			retry = min(2*retry, m.cfg.Interval)
+			retry = min(2*retry, latest)
 		} else {
 			retry = soonest
 		}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -196,6 +197,25 @@ func TestARegistryThatIsAwayIsTriedAgain(t *testing.T) {
 	require.Eventually(t, func() bool { return m.Ready(t.Context()) != nil }, 5*time.Second, time.Millisecond)
 	m.Drain(t.Context())
 	require.NoError(t, m.Stop(t.Context()), "nor from stopping")
+}
+
+// A balancer that asks /readyz keeps the node out until it has said in the registry that it is there.
+func TestARegistryThatIsBackIsToldSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := meshtest.NewTable()
+		registry, err := mesh.NewRegistry(table, new(meshtest.Feed), mesh.RegistryConfig{})
+		require.NoError(t, err)
+		m, err := membership.NewMember(membership.Config{Registry: registry, Host: "localhost", Port: 80})
+		require.NoError(t, err)
+		require.NoError(t, m.Start(t.Context()))
+		table.Fail(mesh.ErrUnavailable)
+		time.Sleep(5 * time.Minute)
+		require.Error(t, m.Ready(t.Context()))
+		table.Fail(nil)
+		time.Sleep(6 * time.Second)
+		require.NoError(t, m.Ready(t.Context()))
+		require.NoError(t, m.Stop(t.Context()))
+	})
 }
 
 func TestAddresses(t *testing.T) {
