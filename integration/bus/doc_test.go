@@ -4,8 +4,11 @@ package bus_test
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
+	"runtime"
+	"strconv"
 	"testing"
 	"time"
 
@@ -18,6 +21,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
+	// The tests wait for brokers more than they compute, so more of them than there are processors run side by side.
+	flag.Parse()
+	if err := flag.Set("test.parallel", strconv.Itoa(max(6, runtime.GOMAXPROCS(0)))); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 	code := servers.Main(m)
 	if code == 0 {
 		if err := goleak.Find(); err != nil {

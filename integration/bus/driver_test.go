@@ -2,6 +2,7 @@ package bus_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -19,8 +20,10 @@ import (
 
 // eachQueueType runs a test on classic and on quorum queues.
 func eachQueueType(t *testing.T, test func(t *testing.T, d *rabbitbus.Driver, url string)) {
+	t.Parallel()
 	for _, kind := range []rabbitbus.QueueType{rabbitbus.Classic, rabbitbus.Quorum} {
 		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
 			url := servers.RabbitMQ(t).URL
 			test(t, open(t, url, func(c *rabbitbus.Config) { c.QueueType = kind }), url)
 		})
@@ -125,6 +128,7 @@ func TestRequeueCounts(t *testing.T) {
 
 // Twenty mandatory messages with one id are on the way at once; every second one has nowhere to go.
 func TestReturnsFindTheirCaller(t *testing.T) {
+	t.Parallel()
 	d := open(t, servers.RabbitMQ(t).URL)
 	subscribe(t, d, durable("orders.placed"))
 	var wg sync.WaitGroup
@@ -167,6 +171,7 @@ func TestExpiredIsDeadLettered(t *testing.T) {
 
 // A foreign program's odd headers and missing properties stop nothing.
 func TestForeignMessages(t *testing.T) {
+	t.Parallel()
 	url := servers.RabbitMQ(t).URL
 	d := open(t, url)
 	c := subscribe(t, d, durable("orders.placed"))
@@ -188,6 +193,7 @@ func TestForeignMessages(t *testing.T) {
 
 // A message that the broker refuses closes the channel that all share. Only its own caller may hear of it.
 func TestRefusedMessageHarmsNoOther(t *testing.T) {
+	t.Parallel()
 	broker := servers.RabbitMQ(t)
 	d := open(t, broker.URL)
 	c := subscribe(t, d, durable("orders.placed"))
@@ -198,8 +204,7 @@ func TestRefusedMessageHarmsNoOther(t *testing.T) {
 		wg.Go(func() {
 			if i%50 == 25 {
 				err := d.Publish(within(t, patience), &bus.Message{Exchange: "inside", RoutingKey: "x"})
-				assert.ErrorIs(t, err, bus.ErrInvalid)
-				assert.ErrorContains(t, err, "inside")
+				assert.True(t, errors.Is(err, bus.ErrInvalid) && strings.Contains(err.Error(), "inside"), "%v", err)
 				return
 			}
 			assert.NoError(t, d.Publish(within(t, patience), &bus.Message{RoutingKey: "orders.placed", ID: fmt.Sprint(i)}))
@@ -224,6 +229,7 @@ func TestRefusedMessageHarmsNoOther(t *testing.T) {
 
 // Another exchange is declared when it is first used, and taken as it is when it exists.
 func TestOtherExchanges(t *testing.T) {
+	t.Parallel()
 	url := servers.RabbitMQ(t).URL
 	d := open(t, url)
 	require.NoError(t, d.Publish(within(t, patience), &bus.Message{Exchange: "fresh", RoutingKey: "x"}))
@@ -238,6 +244,7 @@ func TestOtherExchanges(t *testing.T) {
 }
 
 func TestQueueWithOtherArguments(t *testing.T) {
+	t.Parallel()
 	url := servers.RabbitMQ(t).URL
 	_, err := foreign(t, url).QueueDeclare("orders.placed.bannou.test", true, false, false, false, amqp.Table{"x-max-length": 5})
 	require.NoError(t, err)
@@ -277,6 +284,7 @@ func TestPrefetchAndClose(t *testing.T) {
 
 // At most once is bounded too: messages wait in the queue, not in this process.
 func TestAutoAck(t *testing.T) {
+	t.Parallel()
 	d := open(t, servers.RabbitMQ(t).URL)
 	q := durable("orders.placed")
 	q.AutoAck, q.Prefetch = true, 2
@@ -335,6 +343,7 @@ func TestManyDynamicSubscriptions(t *testing.T) {
 }
 
 func TestQueuesAndDelete(t *testing.T) {
+	t.Parallel()
 	d := open(t, servers.RabbitMQ(t).URL)
 	c := subscribe(t, d, durable("orders.placed"))
 	subscribe(t, d, dynamic("orders.shipped", "7"))

@@ -42,6 +42,7 @@ func (e *orderPlaced) Stamp(id string, at time.Time) (string, time.Time) {
 
 // A stock program subscribes to what the bus publishes, and publishes what the bus handles.
 func TestStockWatermill(t *testing.T) {
+	t.Parallel()
 	url := servers.RabbitMQ(t).URL
 	b, err := bus.New(open(t, url), bus.Config{})
 	require.NoError(t, err)

@@ -19,7 +19,7 @@ func (b *backoff) pause() time.Duration {
 	}
 	d := b.next
 	b.next = min(b.most, 2*b.next)
-	return d - rand.N(d/2+1)
+	return d - rand.N(d/2+1) //nolint:gosec // spreads attempts, and keeps no secret
 }
 
 // reset starts over after a success.

@@ -20,7 +20,7 @@ type consumer struct {
 	out   chan bus.Delivery
 	slots chan struct{} // taken by a delivery until it is settled
 
-	ctx    context.Context // ends when the consumer is to stop
+	ctx    context.Context //nolint:containedctx // a life of its own, not a call's: ends when the consumer is to stop
 	cancel context.CancelFunc
 	ended  chan struct{}
 

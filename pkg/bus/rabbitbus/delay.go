@@ -74,23 +74,27 @@ func (d *delays) ensure(ctx context.Context, l *link, q bus.Queue, delay time.Du
 	known, found := d.declared[name]
 	d.mu.Unlock()
 	if found && known.s == current && time.Since(known.at) < delayFresh {
-		return name, nil
+		return name, d.topology.newborns.settled(ctx, name)
 	}
 	err := l.do(ctx, func(s *session, admin *amqp.Channel) error {
 		at := time.Now()
-		if _, err := admin.QueueDeclare(name, true, false, false, false, d.args(q, delay)); err != nil {
-			return wrapf(mendable(name, err), "declare delay queue %q", name)
+		if err := d.topology.declareNamed(s, admin, name, declaration{durable: true, args: d.args(q, delay)}); err != nil {
+			return wrapf(err, "declare delay queue %q", name)
 		}
 		d.mu.Lock()
 		defer d.mu.Unlock()
 		d.declared[name] = declaredDelay{s: s, at: at, queue: q.Name}
 		return nil
 	})
+	if err == nil {
+		err = d.topology.newborns.settled(ctx, name)
+	}
 	return name, err
 }
 
-// args are a delay queue's arguments. Beside a quorum queue it is one too, and hands messages over with confirmation,
-// so that none is lost when a node dies in between; another hands over without.
+// args are a delay queue's arguments. Beside a durable queue, of either kind, it is a quorum queue that hands over with
+// confirmation. A classic one hands over without: killed under load, RabbitMQ 3.10 lost one or two of some four hundred
+// delayed messages in two runs of eight, each in the moment between the two queues.
 func (d *delays) args(q bus.Queue, delay time.Duration) amqp.Table {
 	args := amqp.Table{
 		amqp.QueueMessageTTLArg:     delay.Milliseconds(),
@@ -99,7 +103,7 @@ func (d *delays) args(q bus.Queue, delay time.Duration) amqp.Table {
 		"x-dead-letter-routing-key": q.Name,
 		amqp.QueueTypeArg:           string(Classic),
 	}
-	if q.Durable && d.topology.cfg.QueueType == Quorum {
+	if q.Durable {
 		args[amqp.QueueTypeArg] = string(Quorum)
 		args["x-dead-letter-strategy"] = "at-least-once"
 		args[amqp.QueueOverflowArg] = amqp.QueueOverflowRejectPublish

@@ -51,8 +51,8 @@ func (d *delivery) Requeue() error {
 	return d.answer(d.raw.Nack(false, true))
 }
 
-// Retry hands the message to a delay queue, and takes it off this one when the broker has confirmed that. When it
-// fails the delivery is not settled yet, and can be given back with Requeue.
+// Retry hands the message to a delay queue, and takes it off this one when the broker has confirmed that. The first one
+// of a queue with a delay takes 1.5 s: until a crash of the broker would leave the new delay queue there. When it fails the delivery is not settled yet, and can be given back with Requeue.
 func (d *delivery) Retry(ctx context.Context, delay time.Duration) error {
 	if !d.c.q.AutoAck && d.settled.Load() {
 		return nil
@@ -70,7 +70,7 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration) error {
 			}
 			o.key = name
 		}
-		err := d.c.d.publisher.publish(ctx, o)
+		err := d.c.d.retries.publish(ctx, o)
 		if errors.Is(err, bus.ErrUnroutable) && delay > 0 {
 			d.c.d.delays.forget(o.key) // somebody removed it
 			if ctx.Err() == nil {

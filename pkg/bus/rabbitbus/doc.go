@@ -5,19 +5,25 @@
 // several, and declares all that this driver has declared: a broker may come back empty.
 //
 // Publishing goes over one channel in confirm mode that all callers share; each waits for its own confirmation. Nothing
-// waits in a system call: a socket of our own takes writes into memory, one goroutine sends them on, and publishers wait
-// for room with their contexts. A message whose connection is lost before it was confirmed is sent again with the same
-// id, so a subscriber may see it twice.
+// waits in a system call: a socket of our own takes writes into memory, one goroutine sends them on, and publishers
+// wait for room with their contexts. A message whose connection is lost before it was confirmed is sent again with the
+// same id, so a subscriber may see it twice.
 //
 // On the broker are: the durable topic exchanges of the configuration; the dead-letter store, bound to "dead-letter.#";
-// a durable queue for each durable subscription; an exclusive, auto-delete queue for each dynamic one; and a delay queue
-// {queue}.delay.{ms} for each delay of each queue that has had one, which goes after an hour without use. Retry moves a
-// message to the delay queue, and the broker moves it back when its time has come. What a message is when it comes back
-// is told by headers named bannou-*; all that this driver writes are strings, so that stock Watermill programs can read
-// them. The broker's own x-death, which a message that was delayed carries, is a table, which those cannot read: they
-// should not share a queue with a bus.
+// a durable queue for each durable subscription; an exclusive, auto-delete queue for each dynamic one; and a delay
+// queue {queue}.delay.{ms} for each delay of each queue that has had one, which goes after an hour without use. Retry
+// moves a message to the delay queue, and the broker moves it back when its time has come. Delay queues of durable
+// queues are quorum queues, whatever Config.QueueType says, because only those hand over with confirmation: no delayed
+// message is lost when the broker is killed. That needs RabbitMQ 3.10. What a message is when it comes back is told by
+// headers named bannou-*; all that this driver writes are strings, so that stock Watermill programs can read them. The
+// broker's own x-death, which a message that was delayed carries, is a table, which those cannot read: they should not
+// share a queue with a bus.
 //
-// What expires in a queue is dead-lettered by the broker itself, under "dead-letter.{topic}", or "dead-letter.{queue}" for
-// a queue with a pattern or several bindings, and with its account x-death alone; this driver reads that back as the
-// headers of package bus. A message that was retried does not expire any more: its attempts are counted instead.
+// What expires in a queue is dead-lettered by the broker itself, under "dead-letter.{topic}", or "dead-letter.{queue}"
+// for a queue with a pattern or several bindings, and with its account x-death alone; this driver reads that back as
+// the headers of package bus. A message that was retried does not expire any more: its attempts are counted instead.
+//
+// The dead-letter store keeps 100 000 messages for 7 days. What it drops beyond that the broker drops in silence:
+// neither a publisher nor a consumer is told, and nothing here can count it. The number of messages in the store, which
+// Queues tells, shows that it is full.
 package rabbitbus

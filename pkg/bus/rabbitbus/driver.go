@@ -22,6 +22,7 @@ type Driver struct {
 	publishing *link
 	consuming  *link
 	publisher  *publisher
+	retries    *publisher  // on a channel of its own: a delay queue without a leader holds up what shares its channel
 	management *management // nil without a URL
 
 	wg sync.WaitGroup // the publisher's and the consumers' goroutines
@@ -53,9 +54,11 @@ func New(cfg Config) (*Driver, error) {
 	d.consuming = newLink(d.cfg, "consume", d.declareBase)
 	d.carriers = newCarriers(d.consuming)
 	d.publisher = newPublisher(d.publishing, d.topology, d.restore)
+	d.retries = newPublisher(d.publishing, d.topology, d.restore)
 	d.publishing.start()
 	d.consuming.start()
 	d.wg.Go(d.publisher.run)
+	d.wg.Go(d.retries.run)
 	return d, nil
 }
 
@@ -63,13 +66,13 @@ func New(cfg Config) (*Driver, error) {
 func (d *Driver) Backend() string { return "rabbitmq" }
 
 // declareBase prepares the connection for consuming; consumers declare their queues when they attach.
-func (d *Driver) declareBase(_ context.Context, _ *session, admin *amqp.Channel) error {
-	return d.topology.declareBase(admin)
+func (d *Driver) declareBase(_ context.Context, s *session, admin *amqp.Channel) error {
+	return d.topology.declareBase(s, admin)
 }
 
 // declareAll prepares the connection for publishing: the queues must exist before anything is published to them.
 func (d *Driver) declareAll(ctx context.Context, s *session, admin *amqp.Channel) error {
-	if err := d.topology.declareBase(admin); err != nil {
+	if err := d.topology.declareBase(s, admin); err != nil {
 		return err
 	}
 	return d.topology.declareDurable(ctx, s)
@@ -152,15 +155,15 @@ func (d *Driver) leave() {
 	}
 }
 
-// Subscribe declares the queue and its bindings and starts to consume. A queue that exists with other arguments is
-// bus.ErrInvalid, with what to do; a broker that does not come by the end of ctx is bus.ErrUnavailable, and then nothing
+// Subscribe declares the queue and its bindings and starts to consume; for a quorum queue that did not exist it waits
+// until a crash of the broker would leave it there, 1.5 s. A queue that exists with other arguments is bus.ErrInvalid, with what to do; a broker that does not come by the end of ctx is bus.ErrUnavailable, and then nothing
 // stays behind but a durable queue, if it was declared by then.
 func (d *Driver) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, error) {
 	if err := checkQueue(&q); err != nil {
 		return nil, err
 	}
 	ready := make(chan error, 1)
-	c, err := d.register(q, ready)
+	c, err := d.register(q, ready) //nolint:contextcheck // ctx bounds the call; the consumer lives until Close
 	if err != nil {
 		return nil, err
 	}
@@ -181,10 +184,14 @@ func (d *Driver) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, erro
 		if err == nil {
 			err = errors.New("the broker has not answered yet")
 		}
-		return nil, fmt.Errorf("subscribe to queue %q: %w: %w (%v)", q.Name, bus.ErrUnavailable, context.Cause(ctx), err)
+		return nil, fmt.Errorf("subscribe to queue %q: %w: %w (%s)", q.Name, bus.ErrUnavailable, context.Cause(ctx), err.Error())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("subscribe to queue %q: %w", q.Name, err)
+	}
+	if err := d.topology.newborns.settled(ctx, q.Name); err != nil {
+		c.cancel()
+		return nil, fmt.Errorf("subscribe to queue %q: %w: %w (it is new, and would not survive a crash of the broker yet)", q.Name, bus.ErrUnavailable, err)
 	}
 	d.topology.remember(q)
 	return c, nil
@@ -327,7 +334,7 @@ func (d *Driver) Ready(ctx context.Context) error {
 		s, reason := d.publishing.peek()
 		switch {
 		case s == nil && !errors.Is(reason, errConnecting):
-			return fmt.Errorf("%w: RabbitMQ: %v", bus.ErrUnavailable, reason)
+			return fmt.Errorf("%w: RabbitMQ: %s", bus.ErrUnavailable, fmt.Sprint(reason))
 		case s != nil && lane:
 			if blocked, why := s.blocked(); blocked != nil {
 				return fmt.Errorf("%w: RabbitMQ takes no messages: %s", bus.ErrUnavailable, why)

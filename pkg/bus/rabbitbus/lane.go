@@ -107,7 +107,7 @@ func (l *lane) send(ctx context.Context, o *outgoing, tag func() string, sent *b
 	}
 	confirmation, err := l.ch.PublishWithDeferredConfirm(o.exchange, o.key, o.mandatory, false, o.publishing)
 	if err != nil {
-		return fmt.Errorf("%w: %v", errLost, err)
+		return fmt.Errorf("%w: %s", errLost, err.Error())
 	}
 	*sent = true
 	select {

@@ -60,7 +60,7 @@ type link struct {
 	log   *slog.Logger
 	setup func(ctx context.Context, s *session, admin *amqp.Channel) error // after connecting, before use
 
-	ctx    context.Context // ends with close
+	ctx    context.Context //nolint:containedctx // a life of its own, not a call's: ends with close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 	turn   chan struct{} // held for the time of a request: a channel answers one at a time
@@ -242,7 +242,7 @@ func (l *link) wait(ctx context.Context) (*session, error) {
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return nil, fmt.Errorf("%w: %w (%v)", bus.ErrUnavailable, context.Cause(ctx), reason)
+			return nil, fmt.Errorf("%w: %w (%s)", bus.ErrUnavailable, context.Cause(ctx), fmt.Sprint(reason))
 		case <-l.ctx.Done():
 			return nil, bus.ErrClosed
 		}
@@ -315,7 +315,7 @@ func classify(s *session, err error) error {
 		return err
 	}
 	if errors.Is(err, amqp.ErrClosed) || errors.As(err, &refused) || s.conn.IsClosed() {
-		return fmt.Errorf("%w: %v", errLost, err)
+		return fmt.Errorf("%w: %s", errLost, err.Error()) // its words alone: errLost is no answer of the broker
 	}
 	return err
 }

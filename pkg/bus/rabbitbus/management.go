@@ -94,14 +94,14 @@ func (m *management) get(ctx context.Context, path string, into any) error {
 	req.SetBasicAuth(m.user, m.password)
 	res, err := m.client.Do(req)
 	if err != nil {
-		return fmt.Errorf("ask the management API: %w", err)
+		return fmt.Errorf("%w: ask the management API: %w", bus.ErrUnavailable, err)
 	}
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("ask the management API at %s: it answered %s; its user needs the tag monitoring or management", m.base, res.Status)
+		return fmt.Errorf("%w: ask the management API at %s: it answered %s; its user needs the tag monitoring or management", bus.ErrUnavailable, m.base, res.Status)
 	}
 	if err := json.UnmarshalRead(io.LimitReader(res.Body, maxListing), into); err != nil {
-		return fmt.Errorf("read the management API's answer: %w", err)
+		return fmt.Errorf("%w: read the management API's answer: %w", bus.ErrUnavailable, err)
 	}
 	return nil
 }

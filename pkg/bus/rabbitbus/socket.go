@@ -62,7 +62,7 @@ func (s *socket) room(ctx context.Context) error {
 		s.mu.Lock()
 		if len(s.pending) < socketHighWater || s.err != nil || s.closing {
 			s.mu.Unlock()
-			return nil // an ended socket fails in Write
+			return nil //nolint:nilerr // an ended socket fails in Write
 		}
 		if s.drained == nil {
 			s.drained = make(chan struct{})
@@ -88,7 +88,7 @@ func (s *socket) Close() error {
 	s.closing = true
 	s.signal()
 	s.mu.Unlock()
-	_ = s.Conn.SetWriteDeadline(time.Now().Add(socketFlushTimeout)) // also ends a write that hangs
+	_ = s.SetWriteDeadline(time.Now().Add(socketFlushTimeout)) // also ends a write that hangs
 	<-s.done
 	return nil
 }
@@ -96,7 +96,7 @@ func (s *socket) Close() error {
 // write is the writer. It owns the connection's write side and its closing.
 func (s *socket) write() {
 	defer close(s.done)
-	defer s.Conn.Close()
+	defer func() { _ = s.Conn.Close() }()
 	var spare []byte
 	for range s.wake {
 		s.mu.Lock()
@@ -127,13 +127,13 @@ func (s *socket) send(batch []byte, closing bool) error {
 	if closing {
 		timeout = socketFlushTimeout
 	}
-	if err := s.Conn.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
+	if err := s.SetWriteDeadline(time.Now().Add(timeout)); err != nil {
 		return err
 	}
 	// Close may have set its shorter deadline just before ours.
 	s.mu.Lock()
 	if s.closing && !closing {
-		_ = s.Conn.SetWriteDeadline(time.Now().Add(socketFlushTimeout))
+		_ = s.SetWriteDeadline(time.Now().Add(socketFlushTimeout))
 	}
 	s.mu.Unlock()
 	_, err := s.Conn.Write(batch)

@@ -16,7 +16,9 @@ import (
 // Arguments of queues. A queue keeps those with which it was declared first, and RabbitMQ refuses to declare it with
 // others: changing one here is a change of the wire contract.
 const (
-	// storeMaxLength and storeTTL bound the dead-letter store: the oldest go first.
+	// storeMaxLength and storeTTL bound the dead-letter store: the oldest go first, and the broker tells nobody. To
+	// refuse the newest instead (overflow reject-publish) would be told, by a nack, and then handlers whose messages
+	// fail would stand still behind a full store.
 	storeMaxLength = 100_000
 	storeTTL       = 7 * 24 * time.Hour
 	// noDeliveryLimit turns quorum queues' own limit off (RabbitMQ 4 has 20, then drops): the bus above counts
@@ -32,14 +34,15 @@ const (
 // topology is all that this driver has declared, or will when the broker is there. It is declared again on each
 // connection, because a broker may come back empty.
 type topology struct {
-	cfg *Config
+	cfg      *Config
+	newborns *newborns
 
 	mu     sync.Mutex
 	queues map[string]bus.Queue // by name: durable ones, consumed now or not
 }
 
 func newTopology(cfg *Config) *topology {
-	return &topology{cfg: cfg, queues: map[string]bus.Queue{}}
+	return &topology{cfg: cfg, newborns: newNewborns(), queues: map[string]bus.Queue{}}
 }
 
 // remember adds a durable queue to what is declared on each connection.
@@ -92,14 +95,14 @@ func cmpString(a, b string) int {
 func (t *topology) storeName() string { return t.cfg.DeadLetterExchange + "-store" }
 
 // declareBase declares the exchanges and the dead-letter store.
-func (t *topology) declareBase(ch *amqp.Channel) error {
+func (t *topology) declareBase(s *session, ch *amqp.Channel) error {
 	for _, name := range []string{t.cfg.Exchange, t.cfg.DeadLetterExchange} {
 		if err := ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
 			return fmt.Errorf("declare the durable topic exchange %q: %w", name, err)
 		}
 	}
-	if _, err := ch.QueueDeclare(t.storeName(), true, false, false, false, t.storeArgs()); err != nil {
-		return fmt.Errorf("declare the dead-letter store: %w", mendable(t.storeName(), err))
+	if err := t.declareNamed(s, ch, t.storeName(), declaration{durable: true, args: t.storeArgs()}); err != nil {
+		return fmt.Errorf("declare the dead-letter store: %w", err)
 	}
 	if err := ch.QueueBind(t.storeName(), "dead-letter.#", t.cfg.DeadLetterExchange, false, nil); err != nil {
 		return fmt.Errorf("bind the dead-letter store: %w", err)
@@ -124,9 +127,8 @@ func (t *topology) declareQueue(s *session, ch *amqp.Channel, q bus.Queue) error
 			return err
 		}
 	}
-	d := t.declaration(q)
-	if _, err := ch.QueueDeclare(q.Name, d.durable, d.autoDelete, d.exclusive, false, d.args); err != nil {
-		return fmt.Errorf("declare queue %q: %w", q.Name, mendable(q.Name, err))
+	if err := t.declareNamed(s, ch, q.Name, t.declaration(q)); err != nil {
+		return fmt.Errorf("declare queue %q: %w", q.Name, err)
 	}
 	for _, b := range q.Bindings {
 		if err := ch.QueueBind(q.Name, b.Pattern, t.exchange(b.Exchange), false, nil); err != nil {
@@ -213,7 +215,7 @@ func (t *topology) declareExchange(s *session, ch *amqp.Channel, name string) er
 	if err != nil {
 		return err
 	}
-	defer probe.Close()
+	defer func() { _ = probe.Close() }()
 	err = probe.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
 	if err == nil || !answered(err, amqp.NotFound) {
 		return wrapf(err, "look for exchange %q", name)
@@ -222,7 +224,7 @@ func (t *topology) declareExchange(s *session, ch *amqp.Channel, name string) er
 	if err != nil {
 		return err
 	}
-	defer create.Close()
+	defer func() { _ = create.Close() }()
 	return wrapf(create.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil), "declare the topic exchange %q", name)
 }
 
