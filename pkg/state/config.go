@@ -37,7 +37,8 @@ type StoreConfig struct {
 	// TableName is the table on SQL engines. Several stores may share one. Default: "state_entries".
 	TableName string
 
-	// Indexes are the dotted paths of members that queries filter and sort by, for SQL engines to index.
+	// Indexes are the dotted paths of members that queries filter and sort by, for SQL engines to index. None does so
+	// yet: a query reads the whole store.
 	Indexes []string
 
 	// PublishChanges makes the factory call Options.OnChange after every change of this store.
