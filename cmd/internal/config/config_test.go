@@ -123,6 +123,8 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		{name: "not a bool", env: [2]string{"BANNOU_USE_NATIVE_MESH", "maybe"}, want: `BANNOU_USE_NATIVE_MESH is "maybe": it is true or false`},
 		{name: "dapr", env: [2]string{"BANNOU_DAPR_ENABLED", "true"}, want: "this node runs without Dapr"},
 		{name: "beyond loopback", args: []string{"--listen", "0.0.0.0:3500"}, want: "beyond loopback"},
+		{name: "no app-id", args: []string{"--app-id="}, want: "--app-id is empty"},
+		{name: "no folder", env: [2]string{"BANNOU_DATA_DIR", ""}, want: "--data-dir is empty"},
 		{name: "listen", args: []string{"--listen", "3500"}, want: `--listen "3500": write it as host:port`},
 		{name: "port", args: []string{"--listen", "localhost:99999"}, want: `port "99999" is not a number from 0 to 65535`},
 		{name: "advertise", args: []string{"--advertise", ":80"}, want: "a host is missing"},

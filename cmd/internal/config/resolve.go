@@ -20,6 +20,7 @@ func (c *Config) Resolve() error {
 	return errors.Join(
 		c.resolveServices(),
 		c.resolveBackends(),
+		c.checkNames(),
 		c.checkAddresses(),
 		c.checkNumbers(),
 		c.checkStores(),
@@ -103,6 +104,18 @@ func only(what, backend string) error {
 		return fmt.Errorf("%s backend %q is not one of this node's: choose native", what, backend)
 	}
 	return nil
+}
+
+// checkNames refuses what is set to nothing, as by a variable that a script left empty, where nothing is no choice.
+func (c *Config) checkNames() error {
+	switch {
+	case c.AppID == "":
+		return errors.New("--app-id is empty: choose a name such as bannou, or leave it out")
+	case c.DataDir == "":
+		return errors.New("--data-dir is empty: choose a folder such as ./.bannou, or leave it out")
+	default:
+		return nil
+	}
 }
 
 func (c *Config) checkAddresses() error {
