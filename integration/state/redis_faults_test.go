@@ -79,6 +79,8 @@ func requireAway(t *testing.T, store *state.Store[jsontext.Value]) {
 	require.NotErrorIs(t, err, state.ErrOutcomeUnknown, "nothing was sent")
 	_, err = store.Transact(ctx, []state.Op[jsontext.Value]{{Key: "k", Value: jsontext.Value("2")}})
 	require.ErrorIs(t, err, state.ErrUnavailable)
+	_, err = store.SaveBulk(ctx, []state.Item[jsontext.Value]{{Key: "k", Value: jsontext.Value("2")}, {Key: "l", Value: jsontext.Value("2")}})
+	require.ErrorIs(t, err, state.ErrUnavailable, "of the call, not of each key alone")
 	_, err = store.Len(ctx)
 	require.ErrorIs(t, err, state.ErrUnavailable)
 	require.NoError(t, ctx.Err(), "all that within the time")

@@ -2,6 +2,7 @@ package redisstate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync/atomic"
@@ -48,14 +49,21 @@ func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Out
 	}
 	run(ctx, e.client, e.script, calls)
 	outcomes := make([]state.Outcome, len(changes))
+	away := 0
 	for i, c := range calls {
 		answers, err := e.answers(ctx, c)
+		if errors.Is(err, state.ErrUnavailable) {
+			away++
+		}
 		if err != nil {
 			answers = []state.Outcome{{Err: err}}
 		}
 		if outcomes[i] = answers[0]; outcomes[i].Err != nil {
 			outcomes[i].Err = e.keyError(changes[i].Key, outcomes[i].Err)
 		}
+	}
+	if away > 0 && away == len(changes) {
+		return nil, outcomes[0].Err // the server is away, and the keys have nothing to do with it
 	}
 	return outcomes, nil
 }
