@@ -188,13 +188,15 @@ func noEndpoint(appID string) error {
 type route struct {
 	appID     string
 	local     bool
+	alone     bool // local because no other instance is known, not because the service runs here
 	endpoints []*Endpoint
 }
 
-// route finds where a request goes. What the directory does not know, it looks up once in the registry.
+// route finds where a request goes. What the directory does not know, it looks up once in the registry: it may have
+// begun to follow it a moment ago.
 func (c *Client) route(ctx context.Context, target, path string) (route, error) {
 	r, err := c.lookUp(target, path)
-	if err != nil && c.directory.refreshOnMiss(ctx) {
+	if (err != nil || r.alone) && c.directory.refreshOnMiss(ctx) {
 		r, err = c.lookUp(target, path)
 	}
 	return r, err
@@ -220,7 +222,7 @@ func (c *Client) lookUp(target, path string) (route, error) {
 	endpoints := s.apps[appID].endpoints(service)
 	if own {
 		if endpoints = c.withoutSelf(endpoints); len(endpoints) == 0 {
-			return route{appID: appID, local: true}, nil // nobody else: our own handler says what is not there
+			return route{appID: appID, local: true, alone: true}, nil // our own handler says what is not there
 		}
 	}
 	if len(endpoints) == 0 {

@@ -18,6 +18,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/bannou-mesh/bannou/pkg/mesh"
+	"github.com/bannou-mesh/bannou/pkg/mesh/meshtest"
 )
 
 func named(name string) http.Handler {
@@ -338,4 +339,14 @@ func TestTraceAndRequestIDArePassedOn(t *testing.T) {
 	require.NoError(t, err)
 	resp.Body.Close()
 	assert.Equal(t, "mine", header.Get("X-Request-Id"))
+}
+
+// A node that has just started has not read the registry yet, and must not say that others' services do not exist.
+func TestACallWaitsForTheFirstReadOfTheRegistry(t *testing.T) {
+	table, feed := meshtest.NewTable(), new(meshtest.Feed)
+	w := &world{table: table, feed: feed, registry: newRegistry(t, table, feed)}
+	w.directory = mesh.NewDirectory(w.registry, feed, mesh.DirectoryConfig{})
+	w.serve(t, "bannou", "node-2", named("there"), "state")
+	c := w.client(t, mesh.ClientConfig{AppID: "bannou", InstanceID: "node-1", Local: named("here"), LocalServices: []string{"mesh"}})
+	assert.Equal(t, "there /state/get", get(t, c, "bannou", "/state/get"))
 }

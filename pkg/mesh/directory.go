@@ -250,7 +250,12 @@ func (d *Directory) read(ctx context.Context, r *reading) {
 	}
 	before := d.current.Load()
 	kept := d.stillThere(before, endpoints)
-	next := snapshotOf(append(endpoints, kept...), before.mappings).withMappings(mappings)
+	// What was read is in force, also with a lower version: then a newer one was lost, and versions count on from there.
+	// Where none was ever set, the last known ones serve.
+	if mappings.Version == 0 {
+		mappings = before.mappings
+	}
+	next := snapshotOf(append(endpoints, kept...), mappings)
 	for _, c := range r.changes {
 		next, _ = next.apply(c)
 	}

@@ -127,6 +127,26 @@ func TestARegistryThatForgetsEndsNoCalls(t *testing.T) {
 	})
 }
 
+// A registry that lost its versions counts from the beginning again, and what is set then has to be followed.
+func TestMappingsAfterTheRegistryForgotThem(t *testing.T) {
+	feed := new(meshtest.Feed)
+	source := &moving{}
+	source.to(newRegistry(t, meshtest.NewTable(), feed))
+	d := mesh.NewDirectory(source, feed, mesh.DirectoryConfig{})
+	run(t, d)
+	for _, app := range []string{"one", "two", "three"} {
+		_, err := source.Load().SetMappings(t.Context(), map[string]string{"state": app}, "")
+		require.NoError(t, err)
+	}
+	source.to(newRegistry(t, meshtest.NewTable(), feed))
+	require.NoError(t, d.Refresh(t.Context()))
+	assert.Equal(t, "three", d.AppID("state"), "the last known ones serve")
+	_, err := source.Load().SetMappings(t.Context(), map[string]string{"state": "four"}, "")
+	require.NoError(t, err)
+	require.NoError(t, d.Refresh(t.Context()))
+	assert.Equal(t, "four", d.AppID("state"))
+}
+
 // moving is a registry that can be replaced by another.
 type moving struct{ atomic.Pointer[mesh.Registry] }
 
