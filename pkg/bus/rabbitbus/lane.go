@@ -105,7 +105,11 @@ func (l *lane) send(ctx context.Context, o *outgoing, tag func() string, sent *b
 			l.mu.Unlock()
 		}()
 	}
+	if err := l.s.socket.room(ctx, len(o.publishing.Body)); err != nil {
+		return err
+	}
 	confirmation, err := l.ch.PublishWithDeferredConfirm(o.exchange, o.key, o.mandatory, false, o.publishing)
+	l.s.socket.release(len(o.publishing.Body))
 	if err != nil {
 		return fmt.Errorf("%w: %s", errLost, err.Error())
 	}

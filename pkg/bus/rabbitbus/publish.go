@@ -180,9 +180,6 @@ func (p *publisher) ready(ctx context.Context) (*lane, error) {
 				why = reason.Error()
 			}
 		} else if wait, why = l.s.blocked(); wait == nil {
-			if err := l.s.socket.room(ctx); err != nil {
-				return nil, err
-			}
 			return l, nil
 		}
 		select {

@@ -25,11 +25,12 @@ const (
 type socket struct {
 	net.Conn
 
-	mu      sync.Mutex
-	pending []byte
-	err     error         // what ended writing
-	closing bool          // Close was called
-	drained chan struct{} // closed when pending falls below the high-water mark; nil while nobody waits
+	mu       sync.Mutex
+	pending  []byte
+	reserved int           // bytes of those whom room let go on and who have not written yet
+	err      error         // what ended writing
+	closing  bool          // Close was called
+	drained  chan struct{} // closed when there may be room again; nil while nobody waits
 
 	wake chan struct{} // has one slot: there is something to do
 	done chan struct{} // the writer has ended
@@ -56,11 +57,13 @@ func (s *socket) Write(b []byte) (int, error) {
 	return len(b), nil
 }
 
-// room waits until publishers may write, for as long as ctx lasts.
-func (s *socket) room(ctx context.Context) error {
+// room waits, for as long as ctx lasts, until a message of that size may be written, and sets the room aside until
+// release. Without that all who wait would go ahead at once, and what a slow broker does not take would fill the memory.
+func (s *socket) room(ctx context.Context, size int) error {
 	for {
 		s.mu.Lock()
-		if len(s.pending) < socketHighWater || s.err != nil || s.closing {
+		if len(s.pending)+s.reserved < socketHighWater || s.err != nil || s.closing {
+			s.reserved += size
 			s.mu.Unlock()
 			return nil //nolint:nilerr // an ended socket fails in Write
 		}
@@ -72,8 +75,19 @@ func (s *socket) room(ctx context.Context) error {
 		select {
 		case <-drained:
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
+	}
+}
+
+// release gives back what room set aside, when the message was written or will not be.
+func (s *socket) release(size int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reserved -= size
+	if s.drained != nil && len(s.pending)+s.reserved < socketHighWater {
+		close(s.drained)
+		s.drained = nil
 	}
 }
 
