@@ -65,6 +65,7 @@ type Member struct {
 	mu     sync.Mutex
 	status mesh.Status
 	err    error // why the node is not in the registry, nil when it is
+	unsaid error // why the registry was not told that this node shuts down
 
 	stopLoop context.CancelFunc
 	loop     sync.WaitGroup
@@ -147,15 +148,29 @@ func (m *Member) Drain(ctx context.Context) {
 	m.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
 	defer cancel()
-	if err := m.beat(ctx); err != nil {
+	err := m.beat(ctx)
+	m.mu.Lock()
+	m.unsaid = err
+	m.mu.Unlock()
+	if err != nil {
 		m.cfg.Logger.Warn("the mesh was not told that this node shuts down; it finds out by itself", "error", err)
 	}
 }
 
+// lastTry is how long Stop waits for a registry that did not answer Drain a moment ago: others are to be stopped after
+// the member, and whoever ends the process waits 10 s by default.
+const lastTry = time.Second
+
 // Stop takes the node out of the registry. A registry that is away forgets it by itself.
 func (m *Member) Stop(ctx context.Context) error {
 	m.endLoop()
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	m.mu.Lock()
+	limit := m.cfg.Timeout
+	if m.unsaid != nil {
+		limit = min(limit, lastTry)
+	}
+	m.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	if _, err := m.cfg.Registry.Deregister(ctx, m.cfg.AppID, m.cfg.InstanceID); err != nil {
 		m.cfg.Logger.Warn("this node could not leave the registry; it is forgotten there after "+

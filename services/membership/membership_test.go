@@ -218,6 +218,36 @@ func TestARegistryThatIsBackIsToldSoon(t *testing.T) {
 	})
 }
 
+// silent is a table that does not answer.
+type silent struct {
+	mesh.Table
+	now atomic.Bool
+}
+
+func (s *silent) Get(ctx context.Context, key string) ([]byte, string, error) {
+	if s.now.Load() {
+		<-ctx.Done()
+		return nil, "", ctx.Err()
+	}
+	return s.Table.Get(ctx, key)
+}
+
+func TestASilentRegistryIsNotWaitedForTwice(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		table := &silent{Table: meshtest.NewTable()}
+		registry, err := mesh.NewRegistry(table, new(meshtest.Feed), mesh.RegistryConfig{})
+		require.NoError(t, err)
+		m, err := membership.NewMember(membership.Config{Registry: registry, Host: "localhost", Port: 80})
+		require.NoError(t, err)
+		require.NoError(t, m.Start(t.Context()))
+		table.now.Store(true)
+		begin := time.Now()
+		m.Drain(t.Context())
+		require.NoError(t, m.Stop(t.Context()))
+		require.LessOrEqual(t, time.Since(begin), 6*time.Second, "whoever ends the process waits 10 s by default")
+	})
+}
+
 func TestAddresses(t *testing.T) {
 	s := newSuite(t, newTable(t))
 	everywhere := func() net.Addr { return &net.TCPAddr{IP: net.IPv4zero, Port: 4711} }
