@@ -70,7 +70,11 @@ func publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions,
 			return o, problem.Invalid("options."+member, "has %d bytes, at most %d are allowed", len(value), maxShortString)
 		}
 	}
+	size := 0
 	for name, value := range in.Headers {
+		if size += len(name) + len(value) + headerCost; size > maxHeaders {
+			return o, problem.Invalid("options.headers", "has more than %d bytes", maxHeaders)
+		}
 		if name == "" || len(name) > maxShortString || len(value) > maxHeader {
 			return o, problem.Invalid("options.headers", "has a header that is not usable: names have 1 to %d bytes, values "+
 				"at most %d", maxShortString, maxHeader)
@@ -80,9 +84,11 @@ func publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions,
 }
 
 const (
-	maxShortString = 255                  // of AMQP, for names and properties
-	maxHeader      = 8 << 10              // far below the frame that all headers of a message have to fit in
-	maxExpiration  = 366 * 24 * time.Hour // RabbitMQ takes up to 2^32 ms, which is 49 days, for delays, and more for TTLs
+	maxShortString = 255                            // of AMQP, for names and properties
+	maxHeader      = 8 << 10                        // of one header
+	maxHeaders     = 60 << 10                       // of all: half of the frame that they have to fit in, less what the node adds
+	headerCost     = 6                              // AMQP's own bytes for each
+	maxExpiration  = (1<<32 - 1) * time.Millisecond // RabbitMQ's, 49 days
 )
 
 // checkTopic accepts dotted words of lower-case letters, digits, dashes and underscores, and in patterns also "*" and

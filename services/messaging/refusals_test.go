@@ -1,6 +1,7 @@
 package messaging_test
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -70,6 +71,8 @@ func TestRefusalsOfMessaging(t *testing.T) {
 		{"publish", publish(`{"partitionKey":"` + long + `"}`), 400, "invalid_member", "options.partitionKey"},
 		{"publish", publish(`{"routingKey":"` + long + `"}`), 400, "invalid_member", "options.routingKey"},
 		{"publish", publish(`{"exchange":"` + long + `"}`), 400, "invalid_member", "options.exchange"},
+		{"publish", publish(`{"expiration":4294967296}`), 400, "invalid_member", "options.expiration"}, // 2^32: more than RabbitMQ takes
+		{"publish", publish(`{"headers":{` + manyHeaders(8) + `}}`), 400, "invalid_member", "options.headers"},
 		{"publish", publish(`{"headers":{"":"v"}}`), 400, "invalid_member", "options.headers"},
 		{"publish", publish(`{"headers":{"h":7}}`), 400, "invalid_member", "options.headers"},
 		{"publish", `{"topic":"nobody.listens","payload":{},"options":{"mandatory":true}}`, 422, "unroutable", ""},
@@ -114,4 +117,13 @@ func TestRefusalsOfMessaging(t *testing.T) {
 func FuzzBodies(f *testing.F) {
 	n := newBroker(f).start(f)
 	Fuzz(f, Target{URL: n.url, Client: n.client}, endpoints)
+}
+
+// manyHeaders are n headers of the greatest length.
+func manyHeaders(n int) string {
+	headers := make([]string, n)
+	for i := range headers {
+		headers[i] = `"h` + strconv.Itoa(i) + `":"` + strings.Repeat("v", 8<<10) + `"`
+	}
+	return strings.Join(headers, ",")
 }
