@@ -15,9 +15,10 @@ LIBRARIES := $(filter-out integration,$(MODULES))
 RACE    := -race -gcflags=modernc.org/...=-race=false
 LINT     = $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml
 
-# $(call each,MODULES,COMMAND): run the command, which may name $$m, for every module, and say how long each took.
+# $(call each,MODULES,COMMAND): run the command, which may name $$m, for every module, also after one has failed; say how long each took.
 define each
-@for m in $(1); do echo "== $$m"; begin=$$(date +%s); $(2) || exit 1; echo "== $$m: $$(($$(date +%s) - begin)) s"; done
+@failed=; for m in $(1); do echo "== $$m"; begin=$$(date +%s); $(2) || failed="$$failed $$m"; echo "== $$m: $$(($$(date +%s) - begin)) s"; done; \
+	[ -z "$$failed" ] || { echo "$@ failed in:$$failed"; exit 1; }
 endef
 
 .DEFAULT_GOAL := help
