@@ -4,6 +4,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,39 @@ func TestSIGTERMOnRealServers(t *testing.T) {
 	require.Equal(t, 0, n.stop(t), "%s", n.log)
 	require.Less(t, time.Since(begin), 5*time.Second, "it waited for something that never comes:\n%s", n.log)
 	require.False(t, strings.Contains(n.log.String(), "level=ERROR"), "%s", n.log)
+}
+
+// A callback that is at work when its node is told to end finishes, and what it did is not done again.
+func TestSIGTERMLetsACallbackFinish(t *testing.T) {
+	args := append(quick(), realServers(t)...)
+	n := startNode(t, args...)
+	begun, finish := make(chan struct{}), make(chan struct{})
+	url, calls := receiver(t, func(n int64) int {
+		if n == 1 {
+			close(begun)
+			<-finish
+		}
+		return http.StatusOK
+	})
+	topic := topic("finished")
+	s := direct(n.url)
+	s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": url, "options": object{"durable": true}})
+	first := s.must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
+	<-begun
+	require.NoError(t, n.cmd.Process.Signal(syscall.SIGTERM))
+	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "draining") }, 10*time.Second, time.Millisecond)
+	close(finish)
+	select {
+	case <-n.exited:
+	case <-time.After(30 * time.Second):
+		t.Fatalf("the node did not end in 30 s:\n%s", n.log)
+	}
+	require.Equal(t, 0, n.cmd.ProcessState.ExitCode(), "%s", n.log)
+	require.Equal(t, first["messageId"], next(t, calls).header.Get("Bannou-Message-Id"))
+
+	again := startNode(t, args...)
+	second := direct(again.url).must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
+	require.Equal(t, second["messageId"], next(t, calls).header.Get("Bannou-Message-Id"), "the first was done")
 }
 
 // Every confirmed event reaches a durable callback at least once, however often the node that calls it is killed.
