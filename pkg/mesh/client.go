@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -35,6 +36,10 @@ type ClientConfig struct {
 	Balancer Balancer
 	// Transport sends requests to other nodes. Default: HTTP/1.1 with kept connections, see NewTransport.
 	Transport http.RoundTripper
+	// Control is asked before the default transport connects, with the address that a host resolved to, as
+	// net.Dialer.ControlContext; its error refuses the connection. Endpoints come from whoever writes to the registry or
+	// the bus: a node that answers strangers should not connect wherever they say. Default: every address is allowed.
+	Control func(ctx context.Context, network, address string, c syscall.RawConn) error
 	// Timeout bounds a call whose context has no deadline, its response's body included. Default 30 s.
 	Timeout time.Duration
 	// MaxResponseBytes is the longest body that Invoke reads. Default 16 MiB.
@@ -86,7 +91,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		c.balancer = RoundRobin()
 	}
 	if c.transport == nil {
-		c.ownTransport = NewTransport()
+		c.ownTransport = newTransport(cfg.Control)
 		c.transport = c.ownTransport
 	}
 	if c.timeout <= 0 {
@@ -105,8 +110,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 
 // NewTransport returns what a Client uses by default: HTTP/1.1 with many kept connections to each node, no proxy, bodies
 // as they are, and 3 seconds to connect, because another instance may be waiting.
-func NewTransport() *http.Transport {
-	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second}
+func NewTransport() *http.Transport { return newTransport(nil) }
+
+func newTransport(control func(context.Context, string, string, syscall.RawConn) error) *http.Transport {
+	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second, ControlContext: control}
 	return &http.Transport{
 		DialContext:           dialer.DialContext,
 		MaxIdleConns:          1024,

@@ -89,7 +89,7 @@ func (n *Node) addServices(cfg *config.Config, log *slog.Logger) error {
 	}
 	client, err := mesh.NewClient(mesh.ClientConfig{
 		Directory: n.directory, AppID: cfg.AppID, InstanceID: member.InstanceID(), Local: n.host.Handler(),
-		LocalServices: paths(cfg.Services), Logger: log, MeterProvider: n.metrics.MeterProvider(),
+		LocalServices: paths(cfg.Services), Control: policy.Control, Logger: log, MeterProvider: n.metrics.MeterProvider(),
 	})
 	if err != nil {
 		return err
