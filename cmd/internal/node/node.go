@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"sync"
 	"time"
@@ -33,6 +34,7 @@ type Node struct {
 	factory   *state.Factory
 	directory *mesh.Directory
 	metrics   *host.Metrics
+	folder    *os.File // the claim on the data folder, nil without one
 }
 
 // New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
@@ -60,6 +62,9 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 		return n, err
 	}
 	if n.factory, err = newFactory(cfg, n.metrics, statesvc.PublishChanges(n.bus, cfg.AppID, log), log); err != nil {
+		return n, err
+	}
+	if n.folder, err = claimFolder(cfg, n.factory.Stores()); err != nil {
 		return n, err
 	}
 	n.host.AddDependency("bus", n.bus.Ready)
@@ -164,6 +169,9 @@ func (n *Node) close(ctx context.Context) error {
 	}
 	if n.metrics != nil {
 		errs = append(errs, n.metrics.Close(ctx))
+	}
+	if n.folder != nil {
+		errs = append(errs, n.folder.Close())
 	}
 	return errors.Join(errs...)
 }
