@@ -13,6 +13,7 @@ import (
 	"os/signal"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/alecthomas/kong"
 )
@@ -115,6 +116,10 @@ func report(w io.Writer, err error) int {
 	}
 }
 
+// together is how far apart signals may come that mean one request to end: some supervisors signal a process and then its
+// group.
+const together = 200 * time.Millisecond
+
 // interruptible gives a context that the first SIGINT or SIGTERM cancels; the second ends the process.
 func interruptible(errw io.Writer) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(context.Background())
@@ -122,16 +127,20 @@ func interruptible(errw io.Writer) (context.Context, func()) {
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	done := make(chan struct{})
 	go func() {
-		for first := true; ; first = false {
+		var first time.Time
+		for {
 			select {
 			case <-done:
 				return
 			case s := <-signals:
-				if !first {
+				switch {
+				case first.IsZero():
+					first = time.Now()
+					cancel()
+				case time.Since(first) > together:
 					_, _ = fmt.Fprintf(errw, "bannou: second %s: stopping at once\n", s)
 					os.Exit(exitFailure)
 				}
-				cancel()
 			}
 		}
 	}()
