@@ -42,6 +42,19 @@ func TestAnExclusiveSubscriptionIsRemovedThroughAnotherInstance(t *testing.T) {
 	}, 10*time.Second, 5*time.Millisecond)
 }
 
+// What another instance has removed is not there, also before this one has heard of it.
+func TestARemovedSubscriptionIsNotFoundOnAnyInstance(t *testing.T) {
+	b := newBroker(t)
+	url, _ := callback(t)
+	one, two := b.start(t), b.start(t, often)
+	for range 50 {
+		id := one.must("/messaging/subscribe", `{"topic":"a.b","callbackUrl":"`+url+`","options":{"durable":true}}`)["subscriptionId"].(string)
+		two.must("/messaging/unsubscribe", `{"subscriptionId":"`+id+`"}`)
+		status, _ := one.post("/messaging/unsubscribe", `{"subscriptionId":"`+id+`"}`)
+		require.Equal(t, 404, status)
+	}
+}
+
 // A queue that nobody reads and nobody can remove any more would fill the broker's disk.
 func TestARemovalThatFailsHalfWayCanBeAskedForAgain(t *testing.T) {
 	for name, restart := range map[string]bool{"same instance": false, "after a restart": true} {

@@ -109,6 +109,7 @@ func (s *Service) remove(ctx context.Context, id string, reason events.Subscript
 	}
 	s.mu.Lock()
 	sub := s.subscriptions[id]
+	elsewhere := !kept && sub != nil && sub.kept // removed by another instance; what is left of it here goes too
 	s.mu.Unlock()
 	switch {
 	case sub == nil && !kept:
@@ -124,6 +125,9 @@ func (s *Service) remove(ctx context.Context, id string, reason events.Subscript
 		return false, busProblem(err, "subscriptionId")
 	}
 	s.drop(id)
+	if elsewhere {
+		return false, nil
+	}
 	if kept {
 		if _, err := s.forget(ctx, id); err != nil {
 			return false, storeProblem(err)
