@@ -147,11 +147,11 @@ func checkout(t *testing.T) string {
 
 // serve runs what `make run` runs until the test ends.
 func serve(t *testing.T, folder string) {
-	if l, err := net.Listen("tcp", "127.0.0.1:3500"); err != nil {
-		t.Fatalf("the tour needs 127.0.0.1:3500: %v", err)
-	} else {
-		l.Close()
-	}
+	// The README names the port, so there is no choosing another.
+	require.Eventually(t, func() bool {
+		l, err := net.Listen("tcp", "127.0.0.1:3500")
+		return err == nil && l.Close() == nil
+	}, 20*time.Second, 100*time.Millisecond, "the tour needs 127.0.0.1:3500, and something else has it")
 	node := exec.Command("make", "run")
 	node.Dir = folder
 	node.Env = environment()
