@@ -2,8 +2,10 @@ package servers
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"testing"
 	"time"
 
@@ -70,6 +72,41 @@ func TestTakenPort(t *testing.T) {
 	testify.NoError(t, err)
 	testify.NoError(t, server.Close())
 	testify.Len(t, tried, 2, "another Redis was taken for ours")
+	testify.Equal(t, tried[1], ports[0])
+}
+
+// TestPortTakenElsewhere starts Erlang's port mapper on a port that is free on 127.0.0.1 and taken on ::1. It ends, and says nothing.
+func TestPortTakenElsewhere(t *testing.T) {
+	_, epmd, err := findRabbit()
+	if err != nil {
+		require(t, err)
+	}
+	steal := func(ctx context.Context, port int) error {
+		thief, err := new(net.ListenConfig).Listen(ctx, "tcp6", net.JoinHostPort("::1", strconv.Itoa(port)))
+		if err == nil {
+			t.Cleanup(func() { testify.NoError(t, thief.Close()) })
+		}
+		return err
+	}
+	if err := steal(t.Context(), 0); err != nil {
+		t.Skip("no IPv6 on this machine: ", err)
+	}
+	var tried []int
+	server, ports, err := launch(t.Context(), plan{
+		product: rabbitProduct(),
+		ports:   1,
+		prepare: func(ctx context.Context, f *folder, ports []int) ([]command, error) {
+			if len(tried) == 0 {
+				testify.NoError(t, steal(ctx, ports[0]))
+			}
+			tried = append(tried, ports[0])
+			return []command{epmdCommand(f, epmd, ports[0])}, nil
+		},
+		probe: func(ctx context.Context, ports []int) error { return reachable(ctx, local(ports[0])) },
+	})
+	testify.NoError(t, err)
+	testify.NoError(t, server.Close())
+	testify.Len(t, tried, 2)
 	testify.Equal(t, tried[1], ports[0])
 }
 

@@ -50,6 +50,10 @@ type plan struct {
 	probe func(ctx context.Context, ports []int) error
 }
 
+// errAnother is a server that ended at once and in peace. So does Erlang's port mapper, without a word, when its port is taken, be it on ::1 only,
+// where it listens too.
+var errAnother = errors.New("perhaps another serves on its port")
+
 // launch starts a server and returns it with its ports when it answers.
 func launch(ctx context.Context, p plan) (*Server, []int, error) {
 	var failure error
@@ -63,7 +67,7 @@ func launch(ctx context.Context, p plan) (*Server, []int, error) {
 			return server, ports, nil
 		}
 		failure = err
-		if ctx.Err() != nil || !slices.ContainsFunc(ports, func(port int) bool { return !free(ctx, port) }) {
+		if taken := errors.Is(err, errAnother) || slices.ContainsFunc(ports, func(port int) bool { return !free(ctx, port) }); !taken || ctx.Err() != nil {
 			break
 		}
 	}
@@ -130,7 +134,11 @@ func (s *Server) until(ctx context.Context, probe func(context.Context) error) e
 		for i, p := range s.processes {
 			// Also after a success: whoever answered was not this process.
 			if !p.alive() {
-				return fmt.Errorf("%s ended at once (%s)", s.commands[i].name, p.outcome())
+				err := fmt.Errorf("%s ended at once (%s)", s.commands[i].name, p.outcome())
+				if p.status.ExitStatus() == 0 {
+					err = fmt.Errorf("%w: %w", err, errAnother)
+				}
+				return err
 			}
 		}
 		if err == nil {
