@@ -25,7 +25,7 @@ func TestSIGTERMOnRealServers(t *testing.T) {
 	begin := time.Now()
 	require.Equal(t, 0, n.stop(t), "%s", n.log)
 	require.Less(t, time.Since(begin), 5*time.Second, "it waited for something that never comes:\n%s", n.log)
-	require.False(t, strings.Contains(n.log.String(), "level=ERROR"), "%s", n.log)
+	require.NotContains(t, n.log.String(), "level=ERROR")
 }
 
 // A callback that is at work when its node is told to end finishes, and what it did is not done again.

@@ -63,14 +63,13 @@ func (s *Service) retire(ctx context.Context, id string) (rec record, found, sha
 	return rec, found, shared, err
 }
 
-// forget takes a subscription out of the store. Only one of several callers at once is told that it was there.
-func (s *Service) forget(ctx context.Context, id string) (found bool, err error) {
-	err = s.change(ctx, func(all records) bool {
-		_, found = all[id]
+// forget takes a subscription out of the store, if it is there.
+func (s *Service) forget(ctx context.Context, id string) error {
+	return s.change(ctx, func(all records) bool {
+		_, found := all[id]
 		delete(all, id)
 		return found
 	})
-	return found, err
 }
 
 // read reports whether a subscription that goes on reads the queue of that group.

@@ -95,7 +95,7 @@ func (s *Service) leave(ctx context.Context, sub *subscription, all records) err
 		return fmt.Errorf("durable subscription %s was removed elsewhere and has not ended here: %w", sub.record.ID, err)
 	}
 	s.drop(sub.record.ID)
-	if _, err := s.forget(ctx, sub.record.ID); err != nil {
+	if err := s.forget(ctx, sub.record.ID); err != nil {
 		return fmt.Errorf("durable subscription %s has ended and is still in the store: %w", sub.record.ID, err)
 	}
 	return nil

@@ -139,8 +139,8 @@ func (s *Service) Start(ctx context.Context) error {
 	defer cancel()
 	err := s.reconcile(first)
 	s.setResumeErr(err)
-	s.work.Go(func() { s.keepReconciling(err) }) //nolint:contextcheck // it lasts for the service's life, not for Start
-	s.work.Go(s.hearRemovals)                    //nolint:contextcheck // as above
+	s.work.Go(func() { s.keepReconciling(err) })
+	s.work.Go(s.hearRemovals)
 	return nil
 }
 

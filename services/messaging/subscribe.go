@@ -129,7 +129,7 @@ func (s *Service) remove(ctx context.Context, id string, reason events.Subscript
 		return false, nil
 	}
 	if kept {
-		if _, err := s.forget(ctx, id); err != nil {
+		if err := s.forget(ctx, id); err != nil {
 			return false, storeProblem(err)
 		}
 	}
