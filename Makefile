@@ -37,13 +37,13 @@ run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS 
 test: deps build ## run all tests, those against real RabbitMQ, Redis and MySQL included
 	$(call each,$(LIBRARIES),$(GO) -C $$m test ./...)
 	$(call each,tools,GOWORK=off $(GO) -C $$m test ./...)
-	@# Two packages at once: each starts servers of its own, on ports of their own, and mostly waits for them. More would want more memory.
-	$(call each,integration,$(GO) -C $$m test -count=1 -p 2 -timeout 10m ./...)
+	@# One package after another: each starts its own servers, and some measure deadlines.
+	$(call each,integration,$(GO) -C $$m test -count=1 -p 1 -timeout 10m ./...)
 
 race: deps ## run the tests of libraries, services and drivers under the race detector
 	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GO) -C $$m test $(RACE) ./...)
 	@# The drivers on their servers. Bad days are left out: the detector is too slow for their deadlines.
-	$(call each,integration,CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -count=1 -p 2 -short -skip '^TestBadDays$$' ./bus ./state)
+	$(call each,integration,CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -count=1 -p 1 -short -skip '^TestBadDays$$' ./bus ./state)
 
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
