@@ -7,6 +7,9 @@ GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
 
+# The binary and the tests are compiled in the same way, so that each package is compiled once: no C, and no -trimpath in either.
+export CGO_ENABLED ?= 0
+
 # Modules whose tests need no server besides what they start in their own process.
 LIBRARIES := $(filter-out integration,$(MODULES))
 
@@ -29,7 +32,7 @@ help: ## list the targets
 
 build: ## build bin/bannou
 	@mkdir -p bin
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/bannou ./cmd/bannou
+	$(GO) build -ldflags '$(LDFLAGS)' -o bin/bannou ./cmd/bannou
 
 run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS are passed on
 	@exec ./bin/bannou serve $(ARGS)
