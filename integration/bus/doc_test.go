@@ -17,6 +17,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/integration/servers"
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/bustest"
 	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
 )
 
@@ -29,7 +30,7 @@ func TestMain(m *testing.M) {
 	}
 	code := servers.Main(m)
 	if code == 0 {
-		if err := goleak.Find(); err != nil {
+		if err := goleak.Find(bustest.WatermillGoroutines()...); err != nil {
 			fmt.Fprintln(os.Stderr, "goroutines left behind:", err)
 			code = 1
 		}

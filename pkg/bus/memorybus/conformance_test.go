@@ -13,10 +13,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	// Watermill's own suite reads through many subscribers at once and stops when it has enough: a message that was
-	// given back and comes again then leaves its reading goroutines behind.
-	const suite = "github.com/ThreeDotsLabs/watermill/internal/subscriber.(*multiplier).Subscribe"
-	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction(suite+".func2"), goleak.IgnoreAnyFunction(suite+".func3"))
+	goleak.VerifyTestMain(m, bustest.WatermillGoroutines()...)
 }
 
 func broker(t testing.TB) bustest.Setup {
