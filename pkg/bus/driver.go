@@ -21,6 +21,18 @@ type Driver interface {
 	// never sent. Many calls may be under way at once; none waits for another's confirmation.
 	Publish(ctx context.Context, m *Message) error
 
+	// Begin is Publish without the wait: it hands the message to the connection, and confirm, which must be called once,
+	// waits until ctx ends for what Publish would return. Messages that one goroutine begins one after another arrive in
+	// that order, unless the connection is lost under them. Begin itself waits only while the broker takes no messages.
+	Begin(ctx context.Context, m *Message) (confirm func() error)
+
+	// Redeliver puts a message into one queue alone, as its first delivery: Exchange and RoutingKey are what its reader
+	// sees. It is as durable and as confirmed as Publish. ErrUnroutable: there is no such queue.
+	Redeliver(ctx context.Context, queue string, m *Message) error
+
+	// Letters opens the dead-letter store for reading, waiting until ctx ends for another reader to finish.
+	Letters(ctx context.Context) (Letters, error)
+
 	// Subscribe declares the queue and its bindings, and starts to consume. When it returns, what is published from
 	// then on reaches the queue. The context bounds the call, not the consumer.
 	Subscribe(ctx context.Context, q Queue) (Consumer, error)
@@ -38,6 +50,18 @@ type Driver interface {
 
 	// Close ends consumers (their deliveries in work go back to the queue unless they are settled before the context
 	// ends), waits for confirmations under way, and closes connections.
+	Close(ctx context.Context) error
+}
+
+// Letters is one reading of the dead-letter store: the letters that were in it when it was opened, the oldest first. It
+// belongs to one goroutine; the deliveries may be settled by others.
+type Letters interface {
+	// Count is how many letters there were when it was opened. Fewer may come: some expire meanwhile.
+	Count() int64
+	// Next returns the next letter, or io.EOF after the last. Ack removes it from the store; one that is not settled, or
+	// requeued, keeps its place.
+	Next(ctx context.Context) (Delivery, error)
+	// Close ends the reading and lets the next reader in. Settle what is to be settled before.
 	Close(ctx context.Context) error
 }
 
