@@ -21,6 +21,7 @@ type Bus struct {
 	log       *slog.Logger
 	telemetry *telemetry
 	router    *message.Router
+	workers   *workers
 
 	routing     context.Context //nolint:containedctx // the router's life: it ends after the last handler
 	stopRouting context.CancelFunc
@@ -31,11 +32,10 @@ type Bus struct {
 	ending  chan struct{} // closed by the first Close
 	closed  chan struct{} // closed when that Close is through, with closeErr set
 
-	adding sync.WaitGroup // handlers that are being started: the router cannot close while it has one that is not
-
 	mu       sync.Mutex
 	started  bool
 	handlers map[[2]string]struct{} // topic and name of the static handlers
+	queues   map[string]struct{}    // that they read
 	static   map[*source]struct{}   // one for each of them
 	sources  map[*source]struct{}   // all that live, dynamic and plain Watermill ones included
 	closeErr error
@@ -67,23 +67,26 @@ func New(d Driver, cfg Config) (*Bus, error) {
 		log:       cfg.Logger,
 		telemetry: t,
 		router:    router,
+		workers:   newWorkers(),
 		routed:    make(chan struct{}),
 		running:   make(chan struct{}),
 		ending:    make(chan struct{}),
 		closed:    make(chan struct{}),
 		handlers:  make(map[[2]string]struct{}),
+		queues:    make(map[string]struct{}),
 		static:    make(map[*source]struct{}),
 		sources:   make(map[*source]struct{}),
 	}
 	b.routing, b.stopRouting = context.WithCancel(context.Background())
-	router.AddMiddleware(b.middleware()...)
+	router.AddMiddleware(b.plain)
 	router.AddConsumerHandler(keepAlive, "", &idle{ended: make(chan struct{})}, func(*message.Message) error { return nil })
 	return b, nil
 }
 
 // Router is the bus's Watermill router. Plain handlers may be added to it, with the bus's Publisher and Subscriber or
 // others; on a bus that runs already, RunHandlers starts them. Middleware added to it comes inside the bus's own, and
-// is for static and plain handlers only. Run and Close are the bus's to call.
+// is for these plain handlers only: those of Handle and Subscribe do not pass through the router. Run and Close are the
+// bus's to call.
 func (b *Bus) Router() *message.Router { return b.router }
 
 // Ready reports whether the broker can be published to now and every static handler's queue is being read.

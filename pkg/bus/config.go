@@ -6,9 +6,8 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
-	metricnoop "go.opentelemetry.io/otel/metric/noop"
+	"go.opentelemetry.io/otel/metric/noop"
 	"go.opentelemetry.io/otel/trace"
-	tracenoop "go.opentelemetry.io/otel/trace/noop"
 )
 
 // Config is how a Bus behaves. The zero value is complete: every default is named beside its field.
@@ -43,9 +42,11 @@ type Config struct {
 	Logger *slog.Logger
 	// MeterProvider receives the metrics bannou.bus.*. Default: none are kept.
 	MeterProvider metric.MeterProvider
-	// TracerProvider receives a span for each publish and each handled delivery. Default: none are made, but trace
-	// headers are passed on.
+	// TracerProvider receives a span for each publish, each delivery and each call of a handler. Default: none are made,
+	// but trace headers are passed on.
 	TracerProvider trace.TracerProvider
+
+	measured bool // MeterProvider was given
 }
 
 func (c Config) withDefaults() Config {
@@ -62,11 +63,8 @@ func (c Config) withDefaults() Config {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	if c.MeterProvider == nil {
-		c.MeterProvider = metricnoop.NewMeterProvider()
-	}
-	if c.TracerProvider == nil {
-		c.TracerProvider = tracenoop.NewTracerProvider()
+	if c.measured = c.MeterProvider != nil; !c.measured {
+		c.MeterProvider = noop.NewMeterProvider()
 	}
 	return c
 }

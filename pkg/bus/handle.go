@@ -2,13 +2,9 @@ package bus
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/go-json-experiment/json"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 )
 
 // Handle registers a handler for the events of a topic, or of a pattern ("*" one word, "#" any number). Its queue
@@ -33,25 +29,37 @@ func (b *Bus) HandleRaw(topic, name string, h func(context.Context, *Received) e
 }
 
 // typed decodes the body for the handler.
-func typed[E any](h func(context.Context, *E) error) message.NoPublishHandlerFunc {
-	return func(msg *message.Message) error {
+func typed[E any](h func(context.Context, *E) error) handler {
+	return func(ctx context.Context, w *work) error {
 		event := new(E)
-		if err := json.Unmarshal(msg.Payload, event); err != nil {
+		if err := json.Unmarshal(w.message.Body, event); err != nil {
 			return &undecodableError{err}
 		}
-		return h(msg.Context(), event)
+		return h(ctx, event)
 	}
 }
 
-func raw(h func(context.Context, *Received) error) message.NoPublishHandlerFunc {
-	return func(msg *message.Message) error {
-		return h(msg.Context(), workFrom(msg.Context()).received())
-	}
+func raw(h func(context.Context, *Received) error) handler {
+	return func(ctx context.Context, w *work) error { return h(ctx, w.received()) }
 }
 
-func (b *Bus) handle(topic, name string, h message.NoPublishHandlerFunc, o SubscriptionOptions) error {
-	if err := checkName("handler", name); err != nil {
+func (b *Bus) handle(topic, name string, h handler, o SubscriptionOptions) error {
+	r, err := b.staticReading(topic, name, o)
+	if err != nil {
 		return err
+	}
+	s := b.newSource(context.Background(), r, b.guarded(h))
+	started, err := b.register(name, s)
+	if started { // otherwise Run starts it
+		s.start()
+	}
+	return err
+}
+
+// staticReading is how a static handler reads, all defaults resolved.
+func (b *Bus) staticReading(topic, name string, o SubscriptionOptions) (reading, error) {
+	if err := checkName("handler", name); err != nil {
+		return reading{}, err
 	}
 	if o.Group == "" {
 		o.Group = b.cfg.AppID + "." + name
@@ -59,25 +67,14 @@ func (b *Bus) handle(topic, name string, h message.NoPublishHandlerFunc, o Subsc
 	o.Durable = true
 	r, err := b.reading(topic, o)
 	if err != nil {
-		return fmt.Errorf("handler %q: %w", name, err)
+		return reading{}, fmt.Errorf("handler %q: %w", name, err)
 	}
-	r.label = metric.WithAttributeSet(attribute.NewSet(attribute.String("subscription", r.queue.Name)))
-	s := b.newSource(context.Background(), r)
-	started, err := b.register(name, s, h)
-	if err != nil {
-		return err
-	}
-	if !started {
-		return nil // Run does the rest
-	}
-	defer b.adding.Done()
-	s.start()
-	return b.runHandlers()
+	r.meter = b.telemetry.meter(r.queue.Name)
+	return r, nil
 }
 
-// register adds a static handler to the router. started tells whether Run is under way: then the caller starts the
-// handler, and says so to b.adding.
-func (b *Bus) register(name string, s *source, h message.NoPublishHandlerFunc) (started bool, err error) {
+// register adds a static handler. started tells whether Run is under way: then the caller starts it.
+func (b *Bus) register(name string, s *source) (started bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.closing() {
@@ -87,48 +84,13 @@ func (b *Bus) register(name string, s *source, h message.NoPublishHandlerFunc) (
 	if _, taken := b.handlers[key]; taken {
 		return false, fmt.Errorf("handler %q on %q: %w", name, s.topic, ErrDuplicateHandler)
 	}
-	out := make(chan *message.Message)
-	s.pass = func(msg *message.Message) bool {
-		select {
-		case out <- msg:
-			return true
-		case <-s.flow.Done():
-			return false
-		}
-	}
-	s.ended = func() { close(out) }
-	if err := addHandler(b.router, s.queue.Name, s.topic, readFrom(out), h); err != nil {
-		return false, err
+	if _, taken := b.queues[s.queue.Name]; taken {
+		return false, fmt.Errorf("queue %q has a handler already, which would share its events: give this one a group of its own: %w",
+			s.queue.Name, ErrDuplicateHandler)
 	}
 	b.handlers[key] = struct{}{}
+	b.queues[s.queue.Name] = struct{}{}
 	b.static[s] = struct{}{}
 	b.sources[s] = struct{}{}
-	if b.started {
-		b.adding.Add(1)
-	}
 	return b.started, nil
 }
-
-// addHandler is Router.AddConsumerHandler with an error for its panic. The name is the queue's, so that two handlers
-// cannot read one queue by mistake.
-func addHandler(r *message.Router, name, topic string, s message.Subscriber, h message.NoPublishHandlerFunc) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			var duplicate message.DuplicateHandlerNameError
-			if e, ok := v.(error); ok && errors.As(e, &duplicate) {
-				err = fmt.Errorf("queue %q has a handler already, which would share its events: give this one a group of its own: %w",
-					name, ErrDuplicateHandler)
-				return
-			}
-			panic(v)
-		}
-	}()
-	r.AddConsumerHandler(name, topic, s, h)
-	return nil
-}
-
-// readFrom is the router's view of a source: a channel that the source closes when it has ended.
-type readFrom chan *message.Message
-
-func (r readFrom) Subscribe(context.Context, string) (<-chan *message.Message, error) { return r, nil }
-func (r readFrom) Close() error                                                       { return nil }

@@ -65,19 +65,6 @@ func (b *Bus) failedRouting() error {
 	}
 }
 
-// runHandlers has the running router start what was added since.
-func (b *Bus) runHandlers() error {
-	select {
-	case <-b.router.Running():
-	case <-b.routed:
-		return fmt.Errorf("the router has ended: %w", errors.Join(ErrClosed, b.routeErr))
-	}
-	if err := b.router.RunHandlers(b.routing); err != nil {
-		return fmt.Errorf("cannot start the handler: %w", err)
-	}
-	return nil
-}
-
 // Running is closed when Run has declared every static handler's queue, or, the broker being away, has begun to wait
 // for it. What is published from then on (with the broker there) is handled.
 func (b *Bus) Running() <-chan struct{} { return b.running }
@@ -119,11 +106,11 @@ func (b *Bus) close(ctx context.Context) error {
 		ends.Go(func() { failures[i] = s.end(ctx) })
 	}
 	ends.Wait()
-	b.adding.Wait()
 	if started {
 		b.closeRouter(ctx)
 	}
 	b.stopRouting()
+	b.workers.close()
 	return errors.Join(failures...)
 }
 

@@ -142,9 +142,9 @@ func (b *Bus) send(ctx context.Context, topic string, m *Message) error {
 		}
 	}
 	if _, bounded := ctx.Deadline(); !bounded {
-		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, b.cfg.PublishTimeout)
-		defer cancel()
+		late := &lateContext{parent: ctx, deadline: time.Now().Add(b.cfg.PublishTimeout)}
+		defer late.end()
+		ctx = late
 	}
 	ctx, done := b.telemetry.publishing(ctx, topic, m)
 	err := b.driver.Publish(ctx, m)

@@ -1,85 +1,13 @@
 package bus
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"sync"
 	"time"
-
-	"github.com/ThreeDotsLabs/watermill/message"
-	"github.com/google/uuid"
-	"go.opentelemetry.io/otel/attribute"
-	"go.opentelemetry.io/otel/metric"
 )
-
-// reading is how a subscription reads, all defaults resolved.
-type reading struct {
-	topic        string
-	queue        Queue
-	retry        RetryPolicy
-	noDeadLetter bool
-	timeout      time.Duration
-	label        metric.MeasurementOption
-}
-
-func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
-	if err := checkTopic(topic, true); err != nil {
-		return reading{}, err
-	}
-	if o.PrefetchCount < 0 {
-		return reading{}, fmt.Errorf("%w: prefetch count %d is negative", ErrInvalid, o.PrefetchCount)
-	}
-	if o.Timeout < 0 {
-		return reading{}, fmt.Errorf("%w: timeout %s is negative", ErrInvalid, o.Timeout)
-	}
-	own := o.Group == "" && o.Queue == ""
-	if own && o.Durable {
-		return reading{}, fmt.Errorf("%w: a durable subscription needs a group or a queue, by which it can be resumed", ErrInvalid)
-	}
-	name := o.Queue
-	switch {
-	case name != "":
-	case own:
-		id, err := uuid.NewRandom()
-		if err != nil {
-			return reading{}, fmt.Errorf("cannot name a queue: %w", err)
-		}
-		name = topic + ".dynamic." + id.String()
-	default:
-		if err := checkName("group", o.Group); err != nil {
-			return reading{}, err
-		}
-		name = topic + "." + o.Group
-	}
-	if err := checkName("queue", name); err != nil {
-		return reading{}, err
-	}
-	policy := RetryPolicy{Immediate: b.cfg.ImmediateRetries, MaxAttempts: b.cfg.RetryMaxAttempts, Delay: b.cfg.RetryDelay}
-	if o.Retry != nil {
-		policy.Immediate = max(0, cmp.Or(o.Retry.Immediate, policy.Immediate))
-		policy.MaxAttempts = max(0, cmp.Or(o.Retry.MaxAttempts, policy.MaxAttempts))
-		policy.Delay = max(0, cmp.Or(o.Retry.Delay, policy.Delay))
-	}
-	return reading{
-		topic: topic,
-		queue: Queue{
-			Name:      name,
-			Bindings:  []Binding{{Pattern: topic}},
-			Durable:   o.Durable,
-			Exclusive: o.Exclusive || own,
-			AutoAck:   o.AutoAck,
-			Prefetch:  cmp.Or(o.PrefetchCount, b.cfg.PrefetchCount),
-		},
-		retry:        policy,
-		noDeadLetter: o.NoDeadLetter,
-		timeout:      o.Timeout,
-		label:        metric.WithAttributeSet(attribute.NewSet(attribute.String("subscription", "dynamic"))),
-	}, nil
-}
 
 // How long one attempt to declare a queue may take, and how long the pauses between attempts are.
 const (
@@ -90,8 +18,8 @@ const (
 	releaseTimeout = 5 * time.Second // for a driver to stop a consumer's flow
 )
 
-// A source reads one queue and passes its deliveries on, until its flow ends. It settles each delivery by what became
-// of its message.
+// A source reads one queue and has its deliveries handled, until its flow ends. It settles each delivery by what became of
+// it.
 //
 // Two contexts end it, one after the other: flow (take no more deliveries) and working (do not wait for handlers any
 // longer: their deliveries go back to the queue).
@@ -104,10 +32,13 @@ type source struct {
 	working context.Context //nolint:containedctx // as flow
 	abandon context.CancelCauseFunc
 
-	// pass hands a message to its handler and does not wait for it; false: the flow ended first.
-	pass func(*message.Message) bool
-	// ended is called when nothing more will be passed.
+	// handle is the whole way of one delivery. nil: it was handled or taken over; else it goes back to the queue.
+	handle handler
+	// ended is called when nothing more will be handled.
 	ended func()
+
+	crew  crew
+	slots chan struct{} // bounds what is in hand where the driver does not; nil elsewhere
 
 	begin     sync.Once
 	attempted chan struct{} // closed after the first attempt to declare the queue, with declared or failure set
@@ -117,14 +48,18 @@ type source struct {
 }
 
 // newSource makes a source whose handlers' contexts carry the values of ctx, and end with it.
-func (b *Bus) newSource(ctx context.Context, r reading) *source {
+func (b *Bus) newSource(ctx context.Context, r reading, handle handler) *source {
 	s := &source{
 		bus:       b,
 		reading:   r,
+		handle:    handle,
 		ended:     func() {},
 		attempted: make(chan struct{}),
 		declared:  make(chan struct{}),
 		done:      make(chan struct{}),
+	}
+	if r.queue.AutoAck { // its deliveries are settled when they come, so the driver's window does not bound them
+		s.slots = make(chan struct{}, r.queue.Prefetch)
 	}
 	s.flow, s.stop = context.WithCancel(context.Background())
 	s.working, s.abandon = context.WithCancelCause(ctx)
@@ -139,13 +74,13 @@ func (s *source) start() {
 }
 
 func (s *source) live() {
-	defer s.finish()
 	consumer, err := s.declare(firstAttempt)
 	s.failure = err
 	close(s.attempted)
 	for pause := firstPause; err != nil; pause = min(2*pause, longestPause) {
 		s.bus.log.Warn("subscription is waiting for its queue", "queue", s.queue.Name, "pause", pause, "error", err)
 		if !wait(s.flow, pause) {
+			s.finish()
 			return
 		}
 		consumer, err = s.declare(furtherAttempt)
@@ -165,10 +100,7 @@ func (s *source) adopt(c Consumer) {
 	s.begin.Do(func() {
 		close(s.attempted)
 		close(s.declared)
-		go func() {
-			defer s.finish()
-			s.read(c)
-		}()
+		go s.read(c)
 	})
 }
 
@@ -180,37 +112,76 @@ func (s *source) finish() {
 	close(s.done)
 }
 
-// read takes deliveries, at most Prefetch in work at a time, until the flow or the consumer ends.
+// read takes the next delivery, and handles it itself after it has had another goroutine take the one after. So a delivery
+// does not change goroutines on its way, and a source that is idle has one. The last one ends the source.
+//
+// At most Prefetch deliveries are in hand, because the driver delivers no more until some are settled.
 func (s *source) read(c Consumer) {
-	var work lanes
-	slots := make(chan struct{}, s.queue.Prefetch)
 	for {
-		select {
-		case slots <- struct{}{}:
-		case <-s.flow.Done():
-			s.release(c, &work)
+		w, ok := s.take(c)
+		if !ok {
+			s.release(c)
+			s.finish()
 			return
 		}
-		select {
-		case d, ok := <-c.Deliveries():
-			if !ok {
-				s.release(c, &work)
-				return
-			}
-			m := d.Message()
-			work.do(m.Headers[HeaderPartitionKey], func() {
-				defer func() { <-slots }()
-				s.handle(d, m)
-			})
-		case <-s.flow.Done():
-			s.release(c, &work)
-			return
+		if !s.crew.enter(w) {
+			continue
 		}
+		s.bus.workers.do(job{s, c})
+		for ; w != nil; w = s.crew.leave(w) {
+			s.do(w)
+		}
+		return
 	}
 }
 
-// release stops the consumer, gives back what it had in hand, and waits for the handlers.
-func (s *source) release(c Consumer, work *lanes) {
+// take waits for a delivery until the flow or the consumer ends.
+func (s *source) take(c Consumer) (w *work, ok bool) {
+	if s.slots != nil {
+		select {
+		case s.slots <- struct{}{}:
+		case <-s.flow.Done():
+			return nil, false
+		}
+	}
+	deliveries := c.Deliveries()
+	var d Delivery
+	select {
+	case d, ok = <-deliveries: // one that is there already costs a third of a wait for two channels
+	default:
+		select {
+		case d, ok = <-deliveries:
+		case <-s.flow.Done():
+		}
+	}
+	if !ok {
+		return nil, false
+	}
+	return newWork(s, d), true
+}
+
+// do handles one delivery and settles it.
+func (s *source) do(w *work) {
+	defer w.end()
+	if s.slots != nil {
+		defer func() { <-s.slots }()
+	}
+	err := ErrClosed
+	if s.flow.Err() == nil {
+		err = s.handle(w, w)
+	}
+	switch {
+	case !w.claim(): // abandoned meanwhile
+	case err != nil:
+		s.requeue(w.delivery)
+	default:
+		s.settled(w.delivery.Ack(), "acknowledged")
+	}
+}
+
+// release stops the consumer, gives back what it had delivered and nobody took, and waits for the handlers until they are
+// not to be waited for any longer: then it gives back what they have in hand.
+func (s *source) release(c Consumer) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.flow), releaseTimeout)
 	defer cancel()
 	closed := make(chan struct{})
@@ -242,36 +213,17 @@ func (s *source) release(c Consumer, work *lanes) {
 			drained = true
 		}
 	}
-	work.wait()
-}
-
-// handle passes one delivery on and settles it.
-func (s *source) handle(d Delivery, m *Message) {
-	if s.flow.Err() != nil {
-		s.requeue(d)
-		return
-	}
-	ctx, cancel := context.WithCancel(s.working)
-	defer cancel()
-	msg := message.NewMessage(m.ID, m.Body)
-	maps.Copy(msg.Metadata, m.Headers)
-	msg.SetContext(context.WithValue(ctx, workKey{}, &work{source: s, delivery: d, message: m}))
-	if !s.pass(msg) {
-		s.requeue(d)
-		return
-	}
 	select {
-	case <-msg.Acked():
-		s.settled(d.Ack(), "acknowledged")
-	case <-msg.Nacked():
-		s.requeue(d)
+	case <-s.crew.emptied():
 	case <-s.working.Done():
-		s.requeue(d)
+		for _, w := range s.crew.abandon() {
+			s.requeue(w.delivery)
+		}
 	}
 }
 
 func (s *source) requeue(d Delivery) {
-	s.bus.telemetry.requeued.Add(s.working, 1, s.label)
+	s.meter.requeued(s.working)
 	s.settled(d.Requeue(), "requeued")
 }
 

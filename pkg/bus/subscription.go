@@ -4,13 +4,11 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/google/uuid"
 )
 
-// A Subscription is a dynamic one: made and closed while the program runs. Its handler has the same middleware as
-// static ones, but it is not one of the Router's: the router grows with each handler it ever had, and stops when the
-// last one does.
+// A Subscription is a dynamic one: made and closed while the program runs. Its handler has the same middleware as static
+// ones.
 type Subscription struct {
 	id     string
 	source *source
@@ -31,7 +29,7 @@ func (b *Bus) SubscribeRaw(ctx context.Context, topic string, h func(context.Con
 	return b.subscribe(ctx, topic, raw(h), o) //nolint:contextcheck // the handler gets each message's
 }
 
-func (b *Bus) subscribe(ctx context.Context, topic string, h message.NoPublishHandlerFunc, o SubscriptionOptions) (*Subscription, error) {
+func (b *Bus) subscribe(ctx context.Context, topic string, h handler, o SubscriptionOptions) (*Subscription, error) {
 	r, err := b.reading(topic, o)
 	if err != nil {
 		return nil, err
@@ -40,18 +38,7 @@ func (b *Bus) subscribe(ctx context.Context, topic string, h message.NoPublishHa
 	if err != nil {
 		return nil, fmt.Errorf("cannot name a subscription: %w", err)
 	}
-	s := b.newSource(context.Background(), r) //nolint:contextcheck // ctx bounds the call, not the subscription
-	chain := wrap(func(msg *message.Message) ([]*message.Message, error) { return nil, h(msg) }, b.middleware())
-	s.pass = func(msg *message.Message) bool {
-		go func() {
-			if _, err := chain(msg); err != nil {
-				msg.Nack()
-				return
-			}
-			msg.Ack()
-		}()
-		return true
-	}
+	s := b.newSource(context.Background(), r, b.guarded(h)) //nolint:contextcheck // ctx bounds the call, not the subscription
 	if err := b.remember(s); err != nil {
 		return nil, fmt.Errorf("cannot subscribe to %q: %w", topic, err)
 	}

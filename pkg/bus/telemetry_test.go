@@ -91,7 +91,7 @@ func TestOneTraceFollowsAnEvent(t *testing.T) {
 	require.NoError(t, err)
 	root.End()
 	<-done
-	require.Eventually(t, func() bool { return len(spans.Ended()) == 5 }, wait, tick)
+	require.Eventually(t, func() bool { return len(spans.Ended()) == 7 }, wait, tick)
 
 	parents := make(map[api.SpanID]api.SpanID)
 	var last trace.ReadOnlySpan
@@ -106,5 +106,5 @@ func TestOneTraceFollowsAnEvent(t *testing.T) {
 	for id := last.SpanContext().SpanID(); id != root.SpanContext().SpanID(); id = parents[id] {
 		steps++
 	}
-	require.Equal(t, 4, steps, "handle, publish, handle, publish, request")
+	require.Equal(t, 6, steps, "handle, receive, publish, handle, receive, publish, request")
 }

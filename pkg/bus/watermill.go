@@ -79,16 +79,8 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err != nil {
 		return nil, err
 	}
-	src := s.bus.newSource(ctx, r)
 	out := make(chan *message.Message)
-	src.pass = func(msg *message.Message) bool {
-		select {
-		case out <- msg:
-			return true
-		case <-src.flow.Done():
-			return false
-		}
-	}
+	src := s.bus.newSource(ctx, r, handOver(out))
 	unhook := context.AfterFunc(ctx, src.stop)
 	src.ended = func() {
 		unhook()
@@ -110,6 +102,33 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	return out, nil
 }
 
+// handOver gives each delivery to whoever reads the channel, as a Watermill message, and waits for what becomes of it.
+func handOver(out chan<- *message.Message) handler {
+	return func(ctx context.Context, w *work) error {
+		ctx, cancel := context.WithCancel(ctx) // Watermill's messages have contexts that end when they are settled
+		defer cancel()
+		msg := message.NewMessage(w.message.ID, w.message.Body)
+		maps.Copy(msg.Metadata, w.message.Headers)
+		msg.SetContext(ctx)
+		select {
+		case out <- msg:
+		case <-w.source.flow.Done():
+			return ErrClosed
+		}
+		select {
+		case <-msg.Acked():
+			return nil
+		case <-msg.Nacked():
+			return errNacked
+		case <-w.source.working.Done():
+			return ErrClosed
+		}
+	}
+}
+
+// errNacked sends a delivery back to its queue.
+var errNacked = errors.New("the message was nacked")
+
 // SubscribeInitialize declares the queue of a topic, so that it collects what is published before Subscribe.
 func (s *subscriber) SubscribeInitialize(topic string) error {
 	r, err := s.bus.reading(topic, s.options)
@@ -118,12 +137,11 @@ func (s *subscriber) SubscribeInitialize(topic string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), s.bus.cfg.PublishTimeout)
 	defer cancel()
-	src := s.bus.newSource(ctx, r)
+	src := s.bus.newSource(ctx, r, func(context.Context, *work) error { return ErrClosed })
 	consumer, err := s.bus.driver.Subscribe(ctx, r.queue)
 	if err != nil {
 		return fmt.Errorf("cannot declare the queue of %q: %w", topic, err)
 	}
-	src.pass = func(*message.Message) bool { return false }
 	src.stop()
 	src.adopt(consumer)
 	<-src.done

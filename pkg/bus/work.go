@@ -1,20 +1,45 @@
 package bus
 
-import "context"
+import (
+	"context"
+	"sync/atomic"
+)
 
-// work is one delivery on its way through the middleware. It travels in its message's context.
+// work is one delivery on its way to its handler, and the context that the handler gets: it carries the values of the
+// subscription's context, ends with that, and ends when the delivery is settled.
 type work struct {
+	lateContext
+
 	source   *source
 	delivery Delivery
 	message  *Message
+	claimed  atomic.Bool
 }
 
+func newWork(s *source, d Delivery) *work {
+	return &work{lateContext: lateContext{parent: s.working}, source: s, delivery: d, message: d.Message()}
+}
+
+// claim takes the right to settle the delivery. It is given once.
+func (w *work) claim() bool { return !w.claimed.Swap(true) }
+
 type workKey struct{}
+
+// Value finds the work itself; publishes made in a handler ask for it.
+func (w *work) Value(key any) any {
+	if _, own := key.(workKey); own {
+		return w
+	}
+	return w.lateContext.Value(key)
+}
 
 func workFrom(ctx context.Context) *work {
 	w, _ := ctx.Value(workKey{}).(*work)
 	return w
 }
+
+// key is the partition key, empty without one.
+func (w *work) key() string { return w.message.Headers[HeaderPartitionKey] }
 
 func (w *work) received() *Received {
 	return &Received{

@@ -120,16 +120,15 @@ func (c *consumer) shut() {
 type delivery struct {
 	consumer *consumer
 	entry    *entry
-	message  *bus.Message // its own copy: a handler cannot change what others get
 	attempt  int
 	settled  atomic.Bool
 }
 
 func newDelivery(c *consumer, e *entry) *delivery {
-	return &delivery{consumer: c, entry: e, message: clone(e.message), attempt: e.attempt}
+	return &delivery{consumer: c, entry: e, attempt: e.attempt}
 }
 
-func (d *delivery) Message() *bus.Message { return d.message }
+func (d *delivery) Message() *bus.Message { return d.entry.message }
 func (d *delivery) Attempt() int          { return d.attempt }
 
 func (d *delivery) Ack() error {

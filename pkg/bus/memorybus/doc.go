@@ -3,8 +3,8 @@
 //
 // It behaves as RabbitMQ does, as far as package bus can tell: topic exchanges with "*" and "#", queues that several
 // consumers share, prefetch, requeueing, delayed redelivery, expiration, priorities, durable and exclusive queues, a
-// store for dead letters. The exchange table and the queues' state are its own; between them, Watermill's gochannel is
-// the transport, one of its topics for each queue, and Publish returns when every queue has acknowledged the message.
+// store for dead letters. Publish returns when every queue bound has the message. Watermill's gochannel, which it once
+// used to carry messages to its queues, cost more than all the rest of their way.
 //
 // Durable means as long as the process lives. A queue is bounded: see Config.MaxQueueLength.
 package memorybus

@@ -11,7 +11,7 @@ import (
 
 // entry is a message in one queue. It waits to be delivered, or is delivered and not settled, or is delayed.
 type entry struct {
-	message  *bus.Message // shared by all queues that have it: never changed
+	message  *bus.Message // this queue's own copy
 	seq      uint64       // its place in the queue, which it keeps when it is given back
 	priority uint8
 	attempt  int       // of its next delivery, or of the one under way

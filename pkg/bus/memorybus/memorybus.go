@@ -14,11 +14,10 @@ import (
 // Driver is a broker in memory. Several buses on one Driver are several nodes on one broker. It is safe for concurrent
 // use.
 type Driver struct {
-	cfg       Config
-	log       *slog.Logger
-	transport *transport
-	drops     *drops
-	closed    chan struct{}
+	cfg    Config
+	log    *slog.Logger
+	drops  *drops
+	closed chan struct{}
 
 	background sync.WaitGroup // timers' work
 
@@ -36,7 +35,6 @@ func New(cfg Config) *Driver {
 	d := &Driver{
 		cfg:       cfg,
 		log:       cfg.Logger,
-		transport: newTransport(),
 		drops:     newDrops(cfg),
 		closed:    make(chan struct{}),
 		exchanges: make(map[string]*routes),
@@ -84,14 +82,11 @@ func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
 	if err := reserve(ctx, queues); err != nil {
 		return err
 	}
-	owned := clone(m)
 	for _, q := range queues {
-		if err := d.transport.send(q, owned); err != nil { //nolint:contextcheck // there is room: what follows does not wait
-			return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, err)
-		}
+		q.add(clone(m)) // its own: what a reader does to it, another queue's does not see
 	}
 	select {
-	case <-d.closed: // perhaps before a queue had it: the transport then acknowledges all the same
+	case <-d.closed: // perhaps before a queue had it
 		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, bus.ErrClosed)
 	default:
 		return nil
@@ -161,7 +156,6 @@ func (d *Driver) Subscribe(ctx context.Context, spec bus.Queue) (bus.Consumer, e
 // declare adds a new queue; d.mu is held, except in New.
 func (d *Driver) declare(q *queue) {
 	d.queues[q.name] = q
-	d.transport.open(q)
 	bindings := q.bindings
 	q.bindings = nil
 	d.bind(q, bindings)
@@ -187,7 +181,6 @@ func (d *Driver) undeclare(q *queue) {
 		d.exchanges[b.Exchange].remove(b.Pattern, q)
 	}
 	delete(d.queues, q.name)
-	d.transport.close(q)
 	q.end()
 }
 
@@ -241,9 +234,8 @@ func (d *Driver) Close(context.Context) error {
 		q.end()
 	}
 	d.mu.Unlock()
-	err := d.transport.end()
 	d.background.Wait()
-	return err
+	return nil
 }
 
 // begin lets a timer's work begin, unless the broker has ended.

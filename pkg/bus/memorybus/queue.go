@@ -19,8 +19,6 @@ type queue struct {
 	keep      *keeping // the dead-letter store's limits; nil for all others
 
 	bindings []bus.Binding // the driver's lock guards it
-	inlet    string        // its topic in the transport
-	shut     func()        // closes the inlet
 
 	// room has one element for each message that the queue holds or that is on its way here.
 	room chan struct{}

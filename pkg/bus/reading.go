@@ -1,0 +1,74 @@
+package bus
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// reading is how a subscription reads, all defaults resolved.
+type reading struct {
+	topic        string
+	queue        Queue
+	retry        RetryPolicy
+	noDeadLetter bool
+	timeout      time.Duration
+	meter        *meter
+}
+
+func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
+	if err := checkTopic(topic, true); err != nil {
+		return reading{}, err
+	}
+	if o.PrefetchCount < 0 {
+		return reading{}, fmt.Errorf("%w: prefetch count %d is negative", ErrInvalid, o.PrefetchCount)
+	}
+	if o.Timeout < 0 {
+		return reading{}, fmt.Errorf("%w: timeout %s is negative", ErrInvalid, o.Timeout)
+	}
+	own := o.Group == "" && o.Queue == ""
+	if own && o.Durable {
+		return reading{}, fmt.Errorf("%w: a durable subscription needs a group or a queue, by which it can be resumed", ErrInvalid)
+	}
+	name := o.Queue
+	switch {
+	case name != "":
+	case own:
+		id, err := uuid.NewRandom()
+		if err != nil {
+			return reading{}, fmt.Errorf("cannot name a queue: %w", err)
+		}
+		name = topic + ".dynamic." + id.String()
+	default:
+		if err := checkName("group", o.Group); err != nil {
+			return reading{}, err
+		}
+		name = topic + "." + o.Group
+	}
+	if err := checkName("queue", name); err != nil {
+		return reading{}, err
+	}
+	policy := RetryPolicy{Immediate: b.cfg.ImmediateRetries, MaxAttempts: b.cfg.RetryMaxAttempts, Delay: b.cfg.RetryDelay}
+	if o.Retry != nil {
+		policy.Immediate = max(0, cmp.Or(o.Retry.Immediate, policy.Immediate))
+		policy.MaxAttempts = max(0, cmp.Or(o.Retry.MaxAttempts, policy.MaxAttempts))
+		policy.Delay = max(0, cmp.Or(o.Retry.Delay, policy.Delay))
+	}
+	return reading{
+		topic: topic,
+		queue: Queue{
+			Name:      name,
+			Bindings:  []Binding{{Pattern: topic}},
+			Durable:   o.Durable,
+			Exclusive: o.Exclusive || own,
+			AutoAck:   o.AutoAck,
+			Prefetch:  cmp.Or(o.PrefetchCount, b.cfg.PrefetchCount),
+		},
+		retry:        policy,
+		noDeadLetter: o.NoDeadLetter,
+		timeout:      o.Timeout,
+		meter:        b.telemetry.dynamic,
+	}, nil
+}
