@@ -50,16 +50,9 @@ func raw(h func(context.Context, *Received) error) message.NoPublishHandlerFunc 
 }
 
 func (b *Bus) handle(topic, name string, h message.NoPublishHandlerFunc, o SubscriptionOptions) error {
-	if err := checkName("handler", name); err != nil {
-		return err
-	}
-	if o.Group == "" {
-		o.Group = b.cfg.AppID + "." + name
-	}
-	o.Durable = true
-	r, err := b.reading(topic, o)
+	r, err := b.staticReading(topic, name, o)
 	if err != nil {
-		return fmt.Errorf("handler %q: %w", name, err)
+		return err
 	}
 	r.label = metric.WithAttributeSet(attribute.NewSet(attribute.String("subscription", r.queue.Name)))
 	s := b.newSource(context.Background(), r)
@@ -73,6 +66,22 @@ func (b *Bus) handle(topic, name string, h message.NoPublishHandlerFunc, o Subsc
 	defer b.adding.Done()
 	s.start()
 	return b.runHandlers()
+}
+
+// staticReading is how a static handler reads, checked.
+func (b *Bus) staticReading(topic, name string, o SubscriptionOptions) (reading, error) {
+	if err := checkName("handler", name); err != nil {
+		return reading{}, err
+	}
+	if o.Group == "" {
+		o.Group = b.cfg.AppID + "." + name
+	}
+	o.Durable = true
+	r, err := b.reading(topic, o)
+	if err != nil {
+		return reading{}, fmt.Errorf("handler %q: %w", name, err)
+	}
+	return r, nil
 }
 
 // register adds a static handler to the router. started tells whether Run is under way: then the caller starts the
