@@ -16,6 +16,10 @@ var (
 	ErrClosed = errors.New("the bus is closed")
 	// ErrDuplicateHandler: this topic already has a handler of that name, or one that reads that queue.
 	ErrDuplicateHandler = errors.New("a handler of that name exists on this topic")
+	// ErrUnknownTopic: the registry of a Consumers has no such topic.
+	ErrUnknownTopic = errors.New("the topic is not in the registry")
+	// ErrWrongEvent: the registry of a Consumers has another event on the topic than the handler takes.
+	ErrWrongEvent = errors.New("the topic carries another event")
 	// ErrInvalid: a topic, name, option or body that no broker would take. Trying again does not help.
 	ErrInvalid = errors.New("invalid")
 )

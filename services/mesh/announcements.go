@@ -13,13 +13,16 @@ import (
 // listen handles what programs say of themselves on the bus. A member of this suite has written the registry by itself;
 // hearing of it once more changes nothing.
 func (s *Service) listen(b *bus.Bus) error {
-	if err := bus.Handle(b, events.TopicServiceRegistration, "mesh", s.registered, bus.SubscriptionOptions{}); err != nil {
+	const name = "mesh"
+	consumers := bus.NewConsumers(events.New)
+	if err := errors.Join(
+		bus.Consume(consumers, events.TopicServiceRegistration, name, s.registered, bus.SubscriptionOptions{}),
+		bus.Consume(consumers, events.TopicServiceHeartbeats, name, s.heard, bus.SubscriptionOptions{}),
+		bus.Consume(consumers, events.TopicFullServiceMappings, name, s.remapped, bus.SubscriptionOptions{}),
+	); err != nil {
 		return fmt.Errorf("mesh: %w", err)
 	}
-	if err := bus.Handle(b, events.TopicServiceHeartbeats, "mesh", s.heard, bus.SubscriptionOptions{}); err != nil {
-		return fmt.Errorf("mesh: %w", err)
-	}
-	if err := bus.Handle(b, events.TopicFullServiceMappings, "mesh", s.remapped, bus.SubscriptionOptions{}); err != nil {
+	if err := consumers.Subscribe(b); err != nil {
 		return fmt.Errorf("mesh: %w", err)
 	}
 	return nil

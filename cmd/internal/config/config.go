@@ -50,6 +50,7 @@ type Messaging struct {
 	RabbitMQURLs           []string `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
 	AnnouncePublished      bool     `name:"announce-published" help:"Publish a messaging.message.published event for each event published over HTTP."`
 	RabbitMQManagementURL  string   `name:"rabbitmq-management-url" help:"RabbitMQ's management API as http://user:password@host:15672, to list the queues of other programs too."`
+	RabbitMQQueueType      string   `name:"rabbitmq-queue-type" default:"classic" enum:"classic,quorum" help:"Kind of RabbitMQ's durable queues: classic, or quorum, which a cluster keeps on several nodes. A queue that exists keeps its kind: delete the queues before a change."`
 	Exchange               string   `default:"bannou" help:"Topic exchange that events are published to."`
 	DeadLetterExchange     string   `name:"dead-letter-exchange" default:"bannou-dlx" help:"Topic exchange that dead letters go to."`
 	PrefetchCount          int      `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`

@@ -89,6 +89,18 @@ state:
 	require.Equal(t, "redis", stores["auth"].Backend, "the default stores follow the servers that are configured")
 }
 
+func TestQueueTypeIsOneThatTheBrokerHas(t *testing.T) {
+	f, err := parse(t)
+	require.NoError(t, err)
+	require.Equal(t, "classic", f.Messaging.RabbitMQQueueType)
+	f, err = parse(t, "--config", file(t, "messaging:\n  rabbitmqQueueType: quorum\n"))
+	require.NoError(t, err)
+	require.Equal(t, "quorum", f.Messaging.RabbitMQQueueType)
+	_, err = parse(t, "--messaging-rabbitmq-queue-type", "mirrored")
+	require.ErrorContains(t, err, "classic")
+	require.ErrorContains(t, err, "quorum")
+}
+
 func TestVariableNamesTheFile(t *testing.T) {
 	t.Setenv("BANNOU_CONFIG", file(t, "appId: from-file\n"))
 	f, err := parse(t)
