@@ -30,6 +30,7 @@ type carrier struct {
 	gone chan struct{} // closed when the channel is
 
 	shared bool
+	acks   *acks
 
 	// of.mu guards these.
 	consumers int
@@ -50,12 +51,12 @@ func (cs *carriers) board(s *session, share bool) (*carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &carrier{of: cs, s: s, ch: ch, gone: make(chan struct{}), shared: share, consumers: 1}
+	c := &carrier{of: cs, s: s, ch: ch, gone: make(chan struct{}), shared: share, consumers: 1, acks: newAcks(ch)}
 	closes := ch.NotifyClose(make(chan *amqp.Error, 1))
 	cs.mu.Lock()
 	cs.open[c] = struct{}{}
 	cs.mu.Unlock()
-	if !cs.link.background(func() { c.watch(closes) }) {
+	if !cs.link.background(func() { c.watch(closes) }) || !cs.link.background(func() { c.acks.run(c.gone) }) {
 		close(c.gone)
 	}
 	return c, nil
@@ -118,6 +119,9 @@ func (c *carrier) count(consumers, unsettled int) {
 	c.retired = c.retired || retire
 	c.of.mu.Unlock()
 	if retire {
-		c.of.link.background(func() { _ = c.ch.Close() })
+		c.of.link.background(func() {
+			c.acks.flush()
+			_ = c.ch.Close()
+		})
 	}
 }

@@ -34,11 +34,20 @@ func newConsumer(d *Driver, q bus.Queue, tag string) *consumer {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &consumer{
 		d: d, q: q, tag: tag,
-		out:   make(chan bus.Delivery),
+		out:   make(chan bus.Delivery, room(q)),
 		slots: make(chan struct{}, q.Prefetch),
 		ctx:   ctx, cancel: cancel,
 		ended: make(chan struct{}),
 	}
+}
+
+// room is how many deliveries may wait for whoever reads, who then takes one after another without a change of goroutines.
+// What is acknowledged when it is handed out must not wait at all: it would be lost with the process.
+func room(q bus.Queue) int {
+	if q.AutoAck {
+		return 0
+	}
+	return q.Prefetch
 }
 
 func (c *consumer) Deliveries() <-chan bus.Delivery { return c.out }
@@ -58,6 +67,7 @@ func (c *consumer) Close(ctx context.Context) error {
 func (c *consumer) run(ready chan<- error) {
 	defer close(c.ended)
 	defer close(c.out)
+	defer c.empty()
 	pause := &backoff{first: 50 * time.Millisecond, most: 5 * time.Second}
 	for {
 		a, err := c.attach()
@@ -87,6 +97,7 @@ func (c *consumer) run(ready chan<- error) {
 				c.detach(a)
 				return
 			}
+			c.empty()
 			a.carrier.left()
 			c.d.cfg.Logger.Warn("lost a consumer; declaring its queue and consuming again", "queue", c.q.Name)
 			if time.Since(since) > time.Second {
@@ -94,6 +105,19 @@ func (c *consumer) run(ready chan<- error) {
 			}
 		}
 		if pause.sleep(c.ctx) != nil {
+			return
+		}
+	}
+}
+
+// empty gives back what nobody took yet. After the loss of a connection that only frees its place: the broker delivers it
+// again.
+func (c *consumer) empty() {
+	for {
+		select {
+		case d := <-c.out:
+			_ = d.Requeue()
+		default:
 			return
 		}
 	}
@@ -181,8 +205,8 @@ func (c *consumer) hand(a attachment, raw amqp.Delivery) bool {
 	case <-a.carrier.gone:
 		return false
 	case <-c.ctx.Done():
+		_ = a.carrier.acks.nack(raw.DeliveryTag)
 		a.carrier.settled()
-		_ = raw.Nack(false, true)
 		return false
 	}
 	select {
@@ -215,7 +239,7 @@ func (c *consumer) detach(a attachment) {
 			return err
 		}
 		for raw := range a.deliveries {
-			_ = raw.Nack(false, true)
+			_ = a.carrier.acks.nack(raw.DeliveryTag)
 		}
 		if !c.q.Durable && c.q.Exclusive {
 			_, err := admin.QueueDelete(c.q.Name, false, false, false)

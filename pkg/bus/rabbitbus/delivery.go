@@ -40,7 +40,7 @@ func (d *delivery) Ack() error {
 	if !d.settle() {
 		return nil
 	}
-	return d.answer(d.raw.Ack(false))
+	return d.answer(d.carrier.acks.ack(d.raw.DeliveryTag))
 }
 
 // Requeue gives the message back.
@@ -48,7 +48,7 @@ func (d *delivery) Requeue() error {
 	if !d.settle() {
 		return nil
 	}
-	return d.answer(d.raw.Nack(false, true))
+	return d.answer(d.carrier.acks.nack(d.raw.DeliveryTag))
 }
 
 // Retry hands the message to a delay queue, and takes it off this one when the broker has confirmed that. The first one
@@ -141,6 +141,7 @@ func (d *delivery) answer(err error) error {
 // That bounds what is held here, which the protocol's own automatic acknowledgement does not.
 func (d *delivery) acknowledgeEarly() error {
 	d.settled.Store(true)
+	err := d.carrier.acks.ackNow(d.raw.DeliveryTag)
 	d.carrier.settled()
-	return d.raw.Ack(false)
+	return err
 }
