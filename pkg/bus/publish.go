@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -26,51 +27,67 @@ func (b *Bus) Publish(ctx context.Context, topic string, e Event) (messageID str
 
 // PublishWith is Publish with options.
 func (b *Bus) PublishWith(ctx context.Context, topic string, e Event, o PublishOptions) (messageID string, err error) {
-	if isNil(e) {
-		return "", fmt.Errorf("%w: the event for topic %q is nil", ErrInvalid, topic)
-	}
-	id, at, err := stamp(o)
+	m, err := b.typedMessage(topic, e, o)
 	if err != nil {
 		return "", err
 	}
-	id, at = e.Stamp(id, at)
-	if o.MessageID != "" && o.MessageID != id {
-		return "", idConflict(o.MessageID, id)
-	}
-	body, err := json.Marshal(e)
-	if err != nil {
-		return "", fmt.Errorf("%w: cannot encode %s: %w", ErrInvalid, e.EventName(), err)
-	}
-	if o.Type == "" {
-		o.Type = e.EventName()
-	}
-	o.ContentType = contentTypeJSON
-	return id, b.publish(ctx, topic, id, at, body, o)
+	return m.ID, b.send(ctx, topic, m)
 }
 
 // PublishRaw sends a body as it is. With a JSON content type (the default) it must be one JSON object; an eventId and
 // a timestamp are added where it has none, and the message id is its eventId. With any other content type the body is
 // not looked at.
 func (b *Bus) PublishRaw(ctx context.Context, topic string, body []byte, o PublishOptions) (messageID string, err error) {
-	if err := b.checkSize(body); err != nil {
+	m, err := b.rawMessage(topic, body, o)
+	if err != nil {
 		return "", err
+	}
+	return m.ID, b.send(ctx, topic, m)
+}
+
+func (b *Bus) typedMessage(topic string, e Event, o PublishOptions) (*Message, error) {
+	if isNil(e) {
+		return nil, fmt.Errorf("%w: the event for topic %q is nil", ErrInvalid, topic)
 	}
 	id, at, err := stamp(o)
 	if err != nil {
-		return "", err
+		return nil, err
+	}
+	id, at = e.Stamp(id, at)
+	if o.MessageID != "" && o.MessageID != id {
+		return nil, idConflict(o.MessageID, id)
+	}
+	body, err := json.Marshal(e)
+	if err != nil {
+		return nil, fmt.Errorf("%w: cannot encode %s: %w", ErrInvalid, e.EventName(), err)
+	}
+	if o.Type == "" {
+		o.Type = e.EventName()
+	}
+	o.ContentType = contentTypeJSON
+	return b.message(topic, id, at, body, o)
+}
+
+func (b *Bus) rawMessage(topic string, body []byte, o PublishOptions) (*Message, error) {
+	if err := b.checkSize(body); err != nil {
+		return nil, err
+	}
+	id, at, err := stamp(o)
+	if err != nil {
+		return nil, err
 	}
 	if o.ContentType == "" {
 		o.ContentType = contentTypeJSON
 	}
 	if isJSON(o.ContentType) {
 		if body, id, at, err = stampBody(body, id, at); err != nil {
-			return "", err
+			return nil, err
 		}
 		if o.MessageID != "" && o.MessageID != id {
-			return "", idConflict(o.MessageID, id)
+			return nil, idConflict(o.MessageID, id)
 		}
 	}
-	return id, b.publish(ctx, topic, id, at, body, o)
+	return b.message(topic, id, at, body, o)
 }
 
 // stamp is the id and the time that an event gets if it has none.
@@ -97,10 +114,11 @@ func isNil(e Event) bool {
 	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
-func (b *Bus) publish(ctx context.Context, topic, id string, at time.Time, body []byte, o PublishOptions) error {
+// message is a body with its properties, checked.
+func (b *Bus) message(topic, id string, at time.Time, body []byte, o PublishOptions) (*Message, error) {
 	m := &Message{
 		Exchange:      o.Exchange,
-		RoutingKey:    o.RoutingKey,
+		RoutingKey:    cmp.Or(o.RoutingKey, topic),
 		ID:            id,
 		Type:          o.Type,
 		ContentType:   o.ContentType,
@@ -117,19 +135,33 @@ func (b *Bus) publish(ctx context.Context, topic, id string, at time.Time, body 
 	if o.PartitionKey != "" {
 		m.Headers[HeaderPartitionKey] = o.PartitionKey
 	}
-	if m.RoutingKey == "" {
-		m.RoutingKey = topic
-	}
 	if err := b.check(topic, m); err != nil {
-		return err
+		return nil, err
 	}
-	return b.send(ctx, topic, m)
+	return m, nil
 }
 
-// send completes a message with what comes from the context, and gives it to the driver.
+// send gives a message to the driver, and waits for its confirmation.
 func (b *Bus) send(ctx context.Context, topic string, m *Message) error {
+	s, err := b.prepare(ctx, topic, m)
+	if err != nil {
+		return err
+	}
+	return s.ended(b.driver.Publish(s.ctx, m))
+}
+
+// A sending is one message between the bus and the driver.
+type sending struct {
+	topic string
+	ctx   context.Context //nolint:containedctx // of the one publish
+	late  *lateContext    // the bus's own deadline; nil where the caller has one
+	done  func(error)
+}
+
+// prepare completes a message with what comes from the context, and bounds the wait.
+func (b *Bus) prepare(ctx context.Context, topic string, m *Message) (sending, error) {
 	if b.isClosed() {
-		return fmt.Errorf("cannot publish to %q: %w", topic, ErrClosed)
+		return sending{}, fmt.Errorf("cannot publish to %q: %w", topic, ErrClosed)
 	}
 	if m.Exchange == b.cfg.Exchange {
 		m.Exchange = "" // the driver's word for it
@@ -141,16 +173,23 @@ func (b *Bus) send(ctx context.Context, topic string, m *Message) error {
 			m.CorrelationID = w.correlationID()
 		}
 	}
+	s := sending{topic: topic, ctx: ctx}
 	if _, bounded := ctx.Deadline(); !bounded {
-		late := &lateContext{parent: ctx, deadline: time.Now().Add(b.cfg.PublishTimeout)}
-		defer late.end()
-		ctx = late
+		s.late = &lateContext{parent: ctx, deadline: time.Now().Add(b.cfg.PublishTimeout)}
+		s.ctx = s.late
 	}
-	ctx, done := b.telemetry.publishing(ctx, topic, m)
-	err := b.driver.Publish(ctx, m)
-	done(err)
+	s.ctx, s.done = b.telemetry.publishing(s.ctx, topic, m)
+	return s, nil
+}
+
+// ended is what the caller is told.
+func (s sending) ended(err error) error {
+	s.done(err)
+	if s.late != nil {
+		s.late.end()
+	}
 	if err != nil {
-		return fmt.Errorf("cannot publish to %q: %w", topic, err)
+		return fmt.Errorf("cannot publish to %q: %w", s.topic, err)
 	}
 	return nil
 }

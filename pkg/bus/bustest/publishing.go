@@ -24,6 +24,11 @@ func decode(f *fixture, body []byte, into any) {
 func publishing() []testCase {
 	return []testCase{
 		{
+			name: "ManyUnderWayKeepTheirOrder",
+			why:  "an import of a million events cannot wait for each, nor may it shuffle them",
+			run:  manyUnderWay,
+		},
+		{
 			name: "EventArrivesWithItsProperties",
 			why:  "other programs read the properties, not the body: each must be as the contract names it, and numbers exact",
 			run:  eventArrivesWithItsProperties,
@@ -305,4 +310,33 @@ func manyPublishersLoseNothing(f *fixture) {
 	sending.Wait()
 	none(f, "a failed publish", failures)
 	require.Len(f, seen, publishers*each, "sent %d, handled %d different ones", publishers*each, len(seen))
+}
+
+func manyUnderWay(f *fixture) {
+	const events = 500
+	b := f.node()
+	got := f.handle(b, "reader", bus.SubscriptionOptions{PrefetchCount: 1})
+	f.run(b)
+	var all []*bus.Publication
+	for i := range int64(events) {
+		p, err := b.PublishAsync(f.ctx(), f.topic, &Noted{Number: i}, bus.PublishOptions{})
+		require.NoError(f, err)
+		all = append(all, p)
+	}
+	for i, p := range all {
+		require.NoError(f, p.Wait())
+		require.NoError(f, p.Wait(), "asked again it says the same")
+		r := next(f, "an event", got)
+		require.Equal(f, p.ID(), r.MessageID)
+		require.EqualValues(f, i, number(f, r))
+	}
+
+	_, err := b.PublishAsync(f.ctx(), "*", &Noted{}, bus.PublishOptions{})
+	require.ErrorIs(f, err, bus.ErrInvalid)
+	p, err := b.PublishRawAsync(f.ctx(), f.topic+".nobody", []byte(`{}`), bus.PublishOptions{Mandatory: true})
+	require.NoError(f, err)
+	require.ErrorIs(f, p.Wait(), bus.ErrUnroutable)
+	require.NoError(f, b.Close(f.ctx()))
+	_, err = b.PublishRawAsync(f.ctx(), f.topic, []byte(`{}`), bus.PublishOptions{})
+	require.ErrorIs(f, err, bus.ErrClosed)
 }

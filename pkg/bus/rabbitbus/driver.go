@@ -119,20 +119,28 @@ func (d *Driver) active() []*consumer {
 // that does not exist has it declared as a durable topic exchange first. A nack, by a queue that is full or has lost its
 // node, is bus.ErrNotConfirmed; what the broker would never take is bus.ErrInvalid.
 func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
+	return d.Begin(ctx, m)()
+}
+
+// Begin is Publish without the wait: confirm waits for the broker, and sends again what was lost with its connection.
+func (d *Driver) Begin(ctx context.Context, m *bus.Message) (confirm func() error) {
 	if err := checkMessage(m, d.cfg.MaxMessageBytes); err != nil {
-		return err
+		return func() error { return err }
 	}
 	if !d.enter() {
-		return bus.ErrClosed
+		return func() error { return bus.ErrClosed }
 	}
-	defer d.leave()
-	return d.publisher.publish(ctx, &outgoing{
+	landed := d.publisher.begin(ctx, &outgoing{
 		exchange:   d.topology.exchange(m.Exchange),
 		key:        m.RoutingKey,
 		declare:    true,
 		mandatory:  m.Mandatory,
 		publishing: toPublishing(m),
 	})
+	return func() error {
+		defer d.leave()
+		return landed()
+	}
 }
 
 // enter counts a call of Publish, unless the driver is closing.

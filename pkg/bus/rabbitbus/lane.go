@@ -90,45 +90,65 @@ func (l *lane) refusal() *amqp.Error {
 	return nil
 }
 
-// send writes a message and waits until it is confirmed or ctx ends. errLost says that the channel went first.
-func (l *lane) send(ctx context.Context, o *outgoing, tag func() string, sent *bool) error {
-	var returned string
+// A flight is a message that was written and is not confirmed yet.
+type flight struct {
+	lane         *lane
+	confirmation *amqp.DeferredConfirmation
+	tag          string  // of a mandatory message, for its return
+	returned     *string // where its return is noted
+}
+
+// launch writes a message. errLost says that the channel is gone.
+func (l *lane) launch(ctx context.Context, o *outgoing, nextTag func() string) (f flight, err error) {
+	f.lane = l
 	if o.mandatory {
-		t := tag()
-		o.publishing.Headers[headerReturnTag] = t
+		f.tag, f.returned = nextTag(), new(string)
+		o.publishing.Headers[headerReturnTag] = f.tag
 		l.mu.Lock()
-		l.awaiting[t] = &returned
+		l.awaiting[f.tag] = f.returned
 		l.mu.Unlock()
-		defer func() {
-			l.mu.Lock()
-			delete(l.awaiting, t)
-			l.mu.Unlock()
-		}()
 	}
-	if err := l.s.socket.room(ctx, len(o.publishing.Body)); err != nil {
-		return err
+	if err = l.s.socket.room(ctx, len(o.publishing.Body)); err == nil {
+		f.confirmation, err = l.ch.PublishWithDeferredConfirm(o.exchange, o.key, o.mandatory, false, o.publishing)
+		l.s.socket.release(len(o.publishing.Body))
+		if err != nil {
+			err = fmt.Errorf("%w: %s", errLost, err.Error())
+		}
 	}
-	confirmation, err := l.ch.PublishWithDeferredConfirm(o.exchange, o.key, o.mandatory, false, o.publishing)
-	l.s.socket.release(len(o.publishing.Body))
 	if err != nil {
-		return fmt.Errorf("%w: %s", errLost, err.Error())
+		f.over()
 	}
-	*sent = true
+	return f, err
+}
+
+// over stops waiting for a return.
+func (f flight) over() {
+	if f.returned == nil {
+		return
+	}
+	f.lane.mu.Lock()
+	defer f.lane.mu.Unlock()
+	delete(f.lane.awaiting, f.tag)
+}
+
+// landed waits until the message is confirmed or ctx ends. errLost says that the channel went first.
+func (f flight) landed(ctx context.Context, o *outgoing) error {
+	defer f.over()
 	select {
-	case <-confirmation.Done():
+	case <-f.confirmation.Done():
 	case <-ctx.Done():
 		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, context.Cause(ctx))
 	}
-	if !confirmation.Acked() {
-		if l.ended() {
+	if !f.confirmation.Acked() {
+		if f.lane.ended() {
 			return errLost
 		}
 		return fmt.Errorf("%w: it refused it (nack): a queue bound to exchange %q for %q is full, or its node failed", bus.ErrNotConfirmed, o.exchange, o.key)
 	}
-	if !o.mandatory {
+	if f.returned == nil {
 		return nil
 	}
-	return l.checkReturned(o, &returned)
+	return f.lane.checkReturned(o, f.returned)
 }
 
 // checkReturned answers for a confirmed mandatory message. Its return came before its confirmation, so whoever watches

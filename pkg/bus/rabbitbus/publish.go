@@ -103,31 +103,58 @@ func (p *publisher) forgetExchanges() {
 // publish sends a message and waits for the broker's confirmation. When the connection or the channel is lost while
 // the message is unconfirmed, it is sent again, with the same id, for as long as ctx lasts.
 func (p *publisher) publish(ctx context.Context, o *outgoing) error {
-	sent := false
+	return p.begin(ctx, o)()
+}
+
+// begin writes a message; what it returns waits for the confirmation, and sends again what was lost.
+func (p *publisher) begin(ctx context.Context, o *outgoing) (confirm func() error) {
+	f, err := p.launch(ctx, o)
+	if err != nil {
+		return func() error { return gaveUp(err, false) }
+	}
+	return func() error {
+		for sent := true; ; {
+			err := f.landed(ctx, o)
+			if !errors.Is(err, errLost) {
+				return gaveUp(err, sent)
+			}
+			select {
+			case <-f.lane.gone:
+			case <-ctx.Done():
+				return gaveUp(context.Cause(ctx), sent)
+			}
+			if reason := f.lane.refusal(); reason != nil && reason.Code != amqp.NotFound {
+				// One of the messages on the channel is at fault: each shows by itself whether it is the one.
+				if err := p.alone(ctx, o); !errors.Is(err, errLost) {
+					return gaveUp(err, sent)
+				}
+			}
+			if f, err = p.launch(ctx, o); err != nil {
+				return gaveUp(err, sent)
+			}
+		}
+	}
+}
+
+// launch writes a message on the lane that there is, or that comes while ctx lasts.
+func (p *publisher) launch(ctx context.Context, o *outgoing) (flight, error) {
 	for {
 		l, err := p.ready(ctx)
 		if err == nil && o.declare {
 			err = p.ensureExchange(ctx, l.s, o.exchange)
 		}
-		if err != nil && !errors.Is(err, errLost) {
-			return gaveUp(err, sent)
+		var f flight
+		if err == nil {
+			f, err = l.launch(ctx, o, p.nextTag)
 		}
-		if err != nil {
-			continue // ready waits for the next connection
-		}
-		err = l.send(ctx, o, p.nextTag, &sent)
 		if !errors.Is(err, errLost) {
-			return gaveUp(err, sent)
+			return f, err
 		}
-		select {
-		case <-l.gone:
-		case <-ctx.Done():
-			return gaveUp(context.Cause(ctx), sent)
-		}
-		if reason := l.refusal(); reason != nil && reason.Code != amqp.NotFound {
-			// One of the messages on the channel is at fault: each shows by itself whether it is the one.
-			if err := p.alone(ctx, o, &sent); !errors.Is(err, errLost) {
-				return gaveUp(err, sent)
+		if l != nil { // it ends soon, or a new one would have to be waited for in a loop
+			select {
+			case <-l.gone:
+			case <-ctx.Done():
+				return f, context.Cause(ctx)
 			}
 		}
 	}
@@ -221,9 +248,8 @@ func (p *publisher) ensureExchange(ctx context.Context, s *session, name string)
 }
 
 // alone sends a message on a channel of its own.
-func (p *publisher) alone(ctx context.Context, o *outgoing, sent *bool) error {
-	delivered := false
-	err := p.link.do(ctx, func(s *session, _ *amqp.Channel) error {
+func (p *publisher) alone(ctx context.Context, o *outgoing) error {
+	return p.link.do(ctx, func(s *session, _ *amqp.Channel) error {
 		l, err := openLane(s)
 		if err != nil {
 			return err
@@ -231,7 +257,10 @@ func (p *publisher) alone(ctx context.Context, o *outgoing, sent *bool) error {
 		watched := make(chan struct{})
 		go func() { defer close(watched); l.watch() }()
 		defer func() { _ = l.ch.Close(); <-watched }()
-		err = l.send(ctx, o, p.nextTag, &delivered)
+		f, err := l.launch(ctx, o, p.nextTag)
+		if err == nil {
+			err = f.landed(ctx, o)
+		}
 		if errors.Is(err, errLost) {
 			<-l.gone
 			if reason := l.refusal(); reason != nil {
@@ -240,6 +269,4 @@ func (p *publisher) alone(ctx context.Context, o *outgoing, sent *bool) error {
 		}
 		return err
 	})
-	*sent = true // it was, on the channel that was closed
-	return err
 }
