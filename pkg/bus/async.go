@@ -36,11 +36,11 @@ func (b *Bus) PublishRawAsync(ctx context.Context, topic string, body []byte, o 
 }
 
 func (b *Bus) begin(ctx context.Context, topic string, m *Message) (*Publication, error) {
-	s, err := b.prepare(ctx, topic, m)
+	ctx, s, err := b.prepare(ctx, topic, m)
 	if err != nil {
 		return nil, err
 	}
-	confirm := b.driver.Begin(s.ctx, m)
+	confirm := b.driver.Begin(ctx, m)
 	return &Publication{id: m.ID, wait: sync.OnceValue(func() error { return s.ended(confirm()) })}, nil
 }
 

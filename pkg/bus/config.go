@@ -89,6 +89,9 @@ type SubscriptionOptions struct {
 	// NoDeadLetter drops an event that could not be handled after the last retry, or that cannot be decoded, instead
 	// of dead-lettering it. It is counted and logged.
 	NoDeadLetter bool
+	// MaxPerSecond spaces calls of the handler, retries included: it is called at most so often in this process. The
+	// events wait in the queue, and those in work count toward PrefetchCount. Default 0: no limit.
+	MaxPerSecond float64
 	// Timeout ends a handler's context. A handler that fails because of it is retried like any other. Default: none.
 	Timeout time.Duration
 	// Retry replaces the bus's retry settings for this subscription.

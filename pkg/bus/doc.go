@@ -1,4 +1,4 @@
-// Package bus publishes events and hands them to handlers, over RabbitMQ or in memory, on a Watermill router.
+// Package bus publishes events and hands them to handlers, over RabbitMQ, Redis Streams or in memory, with Watermill.
 //
 // # The one idea
 //
@@ -26,11 +26,11 @@
 // # What is whose
 //
 // The Bus owns the shape of events, retries, dead letters, order and telemetry. A Driver (packages memorybus,
-// rabbitbus) owns the wire: connections, confirms, queues, delayed redelivery. Package bustest holds every driver to
+// rabbitbus, redisbus) owns the wire: connections, confirms, queues, delayed redelivery. Package bustest holds every driver to
 // the same promises.
 //
-// Static handlers (Handle) are handlers of the Watermill router that Bus.Router returns, and plain Watermill handlers
-// may stand beside them with Bus.Publisher and Bus.Subscriber. Dynamic subscriptions (Subscribe) come and go at run
-// time, and run through the same middleware beside the router. The middleware, outermost first: recoverer, tracing and
-// metrics, dead-lettering, retry, timeout, the handler.
+// Handlers of the bus, static ones (Handle) and dynamic ones (Subscribe), which come and go at run time, are called straight
+// from their queues. Plain Watermill handlers stand beside them on the router that Bus.Router returns, with Bus.Publisher
+// and Bus.Subscriber. All have the same middleware, outermost first: recoverer, tracing and metrics, dead-lettering, retry,
+// throttle, timeout, the handler.
 package bus

@@ -22,7 +22,7 @@ type handler func(ctx context.Context, w *work) error
 // The recoverer stands twice: outermost, where it guards this machinery, and innermost, so that a handler's panic is a
 // failure to be retried like any other.
 func (b *Bus) guarded(h handler) handler {
-	return recovered(b.observed(b.deadLettered(b.retried(timed(recovered(h))))))
+	return recovered(b.observed(b.deadLettered(b.retried(throttled(timed(recovered(h)))))))
 }
 
 // plain is the same middleware around a plain Watermill handler on the router. A message that does not come from one of
@@ -94,15 +94,17 @@ type requeueError struct{ err error }
 func (e *requeueError) Error() string { return "given back to the queue: " + e.err.Error() }
 func (e *requeueError) Unwrap() error { return e.err }
 
+func isRequeue(err error) bool {
+	var requeue *requeueError
+	return errors.As(err, &requeue)
+}
+
 // deadLettered takes over what the handler and its retries could not do. Only when the broker has confirmed the dead
 // letter is the delivery acknowledged; if it does not, the delivery is tried again later.
 func (b *Bus) deadLettered(next handler) handler {
 	return func(ctx context.Context, w *work) error {
 		err := next(ctx, w)
-		if err == nil {
-			return nil
-		}
-		if requeue := (*requeueError)(nil); errors.As(err, &requeue) {
+		if err == nil || isRequeue(err) {
 			return err
 		}
 		return b.giveUp(ctx, w, err)
@@ -148,6 +150,9 @@ func (b *Bus) retried(next handler) handler {
 			w.source.meter.handled(ctx)
 			return nil
 		}
+		if isRequeue(err) {
+			return err
+		}
 		if w.interrupted() {
 			return &requeueError{err}
 		}
@@ -172,8 +177,8 @@ func (b *Bus) call(ctx context.Context, w *work, next handler) error {
 		calling, done := b.telemetry.handling(ctx, w)
 		err := next(calling, w)
 		done(err)
-		if err == nil {
-			return nil
+		if err == nil || isRequeue(err) {
+			return err
 		}
 		b.failed(calling, w, err)
 		if try >= immediate || w.interrupted() || discardReason(err) != DiscardMaxRetries {

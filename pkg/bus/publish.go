@@ -143,25 +143,24 @@ func (b *Bus) message(topic, id string, at time.Time, body []byte, o PublishOpti
 
 // send gives a message to the driver, and waits for its confirmation.
 func (b *Bus) send(ctx context.Context, topic string, m *Message) error {
-	s, err := b.prepare(ctx, topic, m)
+	ctx, s, err := b.prepare(ctx, topic, m)
 	if err != nil {
 		return err
 	}
-	return s.ended(b.driver.Publish(s.ctx, m))
+	return s.ended(b.driver.Publish(ctx, m))
 }
 
 // A sending is one message between the bus and the driver.
 type sending struct {
 	topic string
-	ctx   context.Context //nolint:containedctx // of the one publish
-	late  *lateContext    // the bus's own deadline; nil where the caller has one
+	late  *lateContext // the bus's own deadline; nil where the caller has one
 	done  func(error)
 }
 
 // prepare completes a message with what comes from the context, and bounds the wait.
-func (b *Bus) prepare(ctx context.Context, topic string, m *Message) (sending, error) {
+func (b *Bus) prepare(ctx context.Context, topic string, m *Message) (context.Context, sending, error) {
 	if b.isClosed() {
-		return sending{}, fmt.Errorf("cannot publish to %q: %w", topic, ErrClosed)
+		return nil, sending{}, fmt.Errorf("cannot publish to %q: %w", topic, ErrClosed)
 	}
 	if m.Exchange == b.cfg.Exchange {
 		m.Exchange = "" // the driver's word for it
@@ -173,13 +172,13 @@ func (b *Bus) prepare(ctx context.Context, topic string, m *Message) (sending, e
 			m.CorrelationID = w.correlationID()
 		}
 	}
-	s := sending{topic: topic, ctx: ctx}
+	s := sending{topic: topic}
 	if _, bounded := ctx.Deadline(); !bounded {
 		s.late = &lateContext{parent: ctx, deadline: time.Now().Add(b.cfg.PublishTimeout)}
-		s.ctx = s.late
+		ctx = s.late
 	}
-	s.ctx, s.done = b.telemetry.publishing(s.ctx, topic, m)
-	return s, nil
+	ctx, s.done = b.telemetry.publishing(ctx, topic, m)
+	return ctx, s, nil
 }
 
 // ended is what the caller is told.

@@ -15,6 +15,7 @@ type reading struct {
 	retry        RetryPolicy
 	noDeadLetter bool
 	timeout      time.Duration
+	throttle     *throttle
 	meter        *meter
 }
 
@@ -27,6 +28,9 @@ func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
 	}
 	if o.Timeout < 0 {
 		return reading{}, fmt.Errorf("%w: timeout %s is negative", ErrInvalid, o.Timeout)
+	}
+	if o.MaxPerSecond < 0 {
+		return reading{}, fmt.Errorf("%w: %g handled a second is negative", ErrInvalid, o.MaxPerSecond)
 	}
 	own := o.Group == "" && o.Queue == ""
 	if own && o.Durable {
@@ -69,6 +73,7 @@ func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
 		retry:        policy,
 		noDeadLetter: o.NoDeadLetter,
 		timeout:      o.Timeout,
+		throttle:     newThrottle(o.MaxPerSecond),
 		meter:        b.telemetry.dynamic,
 	}, nil
 }

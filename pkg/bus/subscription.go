@@ -21,12 +21,12 @@ type Subscription struct {
 // a group, it shares the queue "{topic}.{group}" with all subscriptions of that group; if also Durable, the queue
 // stays, and collects, while the subscription is closed, until Remove.
 func Subscribe[E any](ctx context.Context, b *Bus, topic string, h func(context.Context, *E) error, o SubscriptionOptions) (*Subscription, error) {
-	return b.subscribe(ctx, topic, typed(h), o) //nolint:contextcheck // the handler gets each message's
+	return b.subscribe(ctx, topic, typed(h), o)
 }
 
 // SubscribeRaw is Subscribe for a handler that decodes for itself.
 func (b *Bus) SubscribeRaw(ctx context.Context, topic string, h func(context.Context, *Received) error, o SubscriptionOptions) (*Subscription, error) {
-	return b.subscribe(ctx, topic, raw(h), o) //nolint:contextcheck // the handler gets each message's
+	return b.subscribe(ctx, topic, raw(h), o)
 }
 
 func (b *Bus) subscribe(ctx context.Context, topic string, h handler, o SubscriptionOptions) (*Subscription, error) {

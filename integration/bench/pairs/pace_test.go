@@ -24,7 +24,7 @@ func newPace(n int, perSecond float64) *pace {
 func (p *pace) due(number int) time.Time { return p.begin.Add(time.Duration(number) * p.interval) }
 
 // wait returns at an event's time.
-func (p *pace) wait(number int) { time.Sleep(time.Until(p.due(number))) }
+func (p *pace) wait(number int) { <-time.After(time.Until(p.due(number))) }
 
 // handled notes that an event was handled now.
 func (p *pace) handled(number int) {

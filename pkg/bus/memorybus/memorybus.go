@@ -83,7 +83,8 @@ func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
 		return err
 	}
 	for _, q := range queues {
-		q.add(clone(m)) // its own: what a reader does to it, another queue's does not see
+		// Its own: what a reader does to it, another queue's does not see.
+		q.add(clone(m)) //nolint:contextcheck // it does not wait
 	}
 	select {
 	case <-d.closed: // perhaps before a queue had it
@@ -143,7 +144,7 @@ func (d *Driver) Subscribe(ctx context.Context, spec bus.Queue) (bus.Consumer, e
 	q := d.queues[spec.Name]
 	if q == nil {
 		q = newQueue(d, spec)
-		d.declare(q) //nolint:contextcheck // the queue outlives the call
+		d.declare(q)
 		return q.consume(spec), nil
 	}
 	if err := q.admits(spec); err != nil {
