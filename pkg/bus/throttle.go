@@ -38,7 +38,7 @@ func (t *throttle) turn(ctx context.Context) bool {
 // throttled keeps to the subscription's MaxPerSecond. What waits for its time when the subscription ends goes back.
 func throttled(next handler) handler {
 	return func(ctx context.Context, w *work) error {
-		if t := w.source.throttle; t != nil && !t.turn(w.source.flow) {
+		if t := w.source.throttle; t != nil && !t.turn(w.source.flow) { //nolint:contextcheck // it ends before the handler's does
 			return &requeueError{ErrClosed}
 		}
 		return next(ctx, w)
