@@ -79,13 +79,13 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 	if err != nil {
 		return nil, err
 	}
-	out := make(chan *message.Message)
-	src := s.bus.newSource(ctx, r, handOver(out))
+	out := &outlet{messages: make(chan *message.Message)}
+	src := s.bus.newSource(ctx, r, out.handle)
 	unhook := context.AfterFunc(ctx, src.stop)
 	src.ended = func() {
 		unhook()
 		s.drop(src)
-		close(out)
+		out.close()
 	}
 	if err := s.add(src); err != nil {
 		src.abandon(err)
@@ -99,31 +99,54 @@ func (s *subscriber) Subscribe(ctx context.Context, topic string) (<-chan *messa
 		<-src.done
 		return nil, fmt.Errorf("cannot subscribe to %q: %w", topic, src.failure)
 	}
-	return out, nil
+	return out.messages, nil
 }
 
-// handOver gives each delivery to whoever reads the channel, as a Watermill message, and waits for what becomes of it.
-func handOver(out chan<- *message.Message) handler {
-	return func(ctx context.Context, w *work) error {
-		ctx, cancel := context.WithCancel(ctx) // Watermill's messages have contexts that end when they are settled
-		defer cancel()
-		msg := message.NewMessage(w.message.ID, w.message.Body)
-		maps.Copy(msg.Metadata, w.message.Headers)
-		msg.SetContext(ctx)
-		select {
-		case out <- msg:
-		case <-w.source.flow.Done():
-			return ErrClosed
-		}
-		select {
-		case <-msg.Acked():
-			return nil
-		case <-msg.Nacked():
-			return errNacked
-		case <-w.source.working.Done():
-			return ErrClosed
-		}
+// outlet is where the deliveries of a source come out as Watermill messages.
+type outlet struct {
+	messages chan *message.Message
+	sending  sync.RWMutex // read-held by who sends, held by who closes
+}
+
+// handle gives a delivery to whoever reads, and waits for what becomes of it.
+func (o *outlet) handle(ctx context.Context, w *work) error {
+	ctx, cancel := context.WithCancel(ctx) // Watermill's messages have contexts that end when they are settled
+	defer cancel()
+	msg := message.NewMessage(w.message.ID, w.message.Body)
+	maps.Copy(msg.Metadata, w.message.Headers)
+	msg.SetContext(ctx)
+	if !o.send(w.source.flow, msg) { //nolint:contextcheck // sending ends with the flow
+		return ErrClosed
 	}
+	select {
+	case <-msg.Acked():
+		return nil
+	case <-msg.Nacked():
+		return errNacked
+	case <-w.source.working.Done():
+		return ErrClosed
+	}
+}
+
+func (o *outlet) send(flow context.Context, msg *message.Message) bool {
+	o.sending.RLock()
+	defer o.sending.RUnlock()
+	if flow.Err() != nil {
+		return false
+	}
+	select {
+	case o.messages <- msg:
+		return true
+	case <-flow.Done():
+		return false
+	}
+}
+
+// close ends the reader's channel. The flow has ended, so that nobody sends for long.
+func (o *outlet) close() {
+	o.sending.Lock()
+	defer o.sending.Unlock()
+	close(o.messages)
 }
 
 // errNacked sends a delivery back to its queue.
