@@ -13,12 +13,11 @@ import (
 
 	"go.opentelemetry.io/otel/propagation"
 
-	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/services/egress"
 )
 
-// A subscription is a queue whose events are sent to a callback.
+// A subscription is a queue whose events are sent to a callback, or copied to an exchange.
 type subscription struct {
 	record  record
 	service *Service
@@ -87,7 +86,7 @@ func (sub *subscription) unsubscribe() {
 		s.background(func(life context.Context) {
 			ctx, cancel := context.WithTimeout(life, s.cfg.SubscribeTimeout)
 			defer cancel()
-			if _, err := s.remove(ctx, sub.record.ID, events.SubscriptionRemovedReasonExplicit); err != nil {
+			if _, err := s.remove(ctx, sub.record.ID, false); err != nil {
 				s.cfg.Logger.Error("a subscription whose callback is gone could not be removed",
 					"subscription", sub.record.ID, "error", err)
 				return

@@ -8,11 +8,12 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
-// A record is a subscription as it is kept.
+// A record is a subscription as it is kept: one with a callback, or a tap.
 type record struct {
 	ID            string    `json:"subscriptionId"`
 	Topic         string    `json:"topic"`
-	CallbackURL   string    `json:"callbackUrl"`
+	CallbackURL   string    `json:"callbackUrl,omitzero"`
+	Exchange      string    `json:"exchange,omitzero"` // where a tap's copies go
 	Group         string    `json:"group,omitzero"`
 	Durable       bool      `json:"durable,omitzero"`
 	Exclusive     bool      `json:"exclusive,omitzero"`
@@ -28,6 +29,9 @@ type record struct {
 // ended reports whether the subscription was told to end.
 func (r record) ended() bool { return !r.EndedAt.IsZero() }
 
+// isTap reports whether the subscription copies to an exchange instead of calling back.
+func (r record) isTap() bool { return r.Exchange != "" }
+
 // recordsKey is the one key of the store: subscriptions are few, and are always read together.
 const recordsKey = "durable"
 
@@ -42,14 +46,15 @@ func (s *Service) remember(ctx context.Context, rec record) error {
 	})
 }
 
-// retire marks a subscription in the store as ended. It returns what is kept, if anything, and whether another one reads
-// the same queue.
-func (s *Service) retire(ctx context.Context, id string) (rec record, found, shared bool, err error) {
+// retire marks a subscription, or a tap, in the store as ended. It returns what is kept, if anything, and whether another
+// one reads the same queue.
+func (s *Service) retire(ctx context.Context, id string, tap bool) (rec record, found, shared bool, err error) {
 	if s.cfg.Factory == nil {
 		return record{}, false, false, nil
 	}
 	err = s.change(ctx, func(all records) bool {
-		if rec, found = all[id]; !found {
+		if rec, found = all[id]; !found || rec.isTap() != tap {
+			found = false
 			return false
 		}
 		first := !rec.ended()

@@ -231,25 +231,6 @@ func TestADurableSubscriptionIsRemovedThroughAnotherInstance(t *testing.T) {
 	require.Equal(t, 404, status)
 }
 
-func TestASlowCallbackDelaysNobodyElse(t *testing.T) {
-	b := newBroker(t)
-	n := b.start(t)
-	slowURL, slow := callback(t)
-	fastURL, fast := callback(t)
-	n.must("/messaging/subscribe", `{"topic":"a.b","callbackUrl":"`+slowURL+`","options":{"prefetchCount":1}}`)
-	n.must("/messaging/subscribe", `{"topic":"a.b","callbackUrl":"`+fastURL+`"}`)
-	for i := range 20 {
-		n.must("/messaging/publish", fmt.Sprintf(`{"topic":"a.b","payload":{"n":%d}}`, i))
-		next(t, fast).answer <- 200
-	}
-	first := next(t, slow)
-	require.Empty(t, slow, "one at a time, as it was asked for")
-	first.answer <- 200
-	for range 19 {
-		next(t, slow).answer <- 200
-	}
-}
-
 func TestListTopics(t *testing.T) {
 	b := newBroker(t)
 	n := b.start(t)

@@ -32,7 +32,7 @@ func publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions,
 	if err := problem.Require("topic", body.Topic); err != nil {
 		return bus.PublishOptions{}, err
 	}
-	if err := checkTopic("topic", body.Topic, false); err != nil {
+	if err := checkTopic(body.Topic, false); err != nil {
 		return bus.PublishOptions{}, err
 	}
 	switch payload := bytes.TrimLeft(body.Payload, " \t\r\n"); {
@@ -75,6 +75,9 @@ func publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions,
 		if size += len(name) + len(value) + headerCost; size > maxHeaders {
 			return o, problem.Invalid("options.headers", "has more than %d bytes", maxHeaders)
 		}
+		if name == bus.HeaderForwardedThrough {
+			return o, problem.Invalid("options.headers", "has the header %s, which is for taps: they would pass the event over", name)
+		}
 		if name == "" || len(name) > maxShortString || len(value) > maxHeader {
 			return o, problem.Invalid("options.headers", "has a header that is not usable: names have 1 to %d bytes, values "+
 				"at most %d", maxShortString, maxHeader)
@@ -93,9 +96,9 @@ const (
 
 // checkTopic accepts dotted words of lower-case letters, digits, dashes and underscores, and in patterns also "*" and
 // "#" as words.
-func checkTopic(member, topic string, pattern bool) error {
+func checkTopic(topic string, pattern bool) error {
 	if len(topic) > maxShortString {
-		return problem.Invalid(member, "has %d bytes, at most %d are allowed", len(topic), maxShortString)
+		return problem.Invalid("topic", "has %d bytes, at most %d are allowed", len(topic), maxShortString)
 	}
 	start := 0
 	for i := 0; i <= len(topic); i++ {
@@ -108,7 +111,7 @@ func checkTopic(member, topic string, pattern bool) error {
 			continue
 		}
 		if !isWord(word) {
-			return problem.Invalid(member, "is no topic: it has to be words of a-z, 0-9, - and _ with dots between them")
+			return problem.Invalid("topic", "is no topic: it has to be words of a-z, 0-9, - and _ with dots between them")
 		}
 	}
 	return nil

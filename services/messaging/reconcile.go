@@ -26,7 +26,7 @@ func (s *Service) reconcile(ctx context.Context) error {
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		switch rec := all[id]; {
 		case rec.ended() && time.Since(rec.EndedAt) > 2*s.cfg.SubscribeTimeout:
-			err = s.finish(ctx, id)
+			err = s.finish(ctx, rec)
 		case !rec.ended() && !s.has(id):
 			err = s.resume(ctx, rec)
 		default:
@@ -77,11 +77,11 @@ func (s *Service) resume(ctx context.Context, rec record) error {
 }
 
 // finish completes a removal that was begun.
-func (s *Service) finish(ctx context.Context, id string) error {
+func (s *Service) finish(ctx context.Context, rec record) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.SubscribeTimeout)
 	defer cancel()
-	if _, err := s.remove(ctx, id, events.SubscriptionRemovedReasonExplicit); err != nil {
-		return fmt.Errorf("durable subscription %s is not removed yet: %w", id, err)
+	if _, err := s.remove(ctx, rec.ID, rec.isTap()); err != nil {
+		return fmt.Errorf("durable subscription %s is not removed yet: %w", rec.ID, err)
 	}
 	return nil
 }

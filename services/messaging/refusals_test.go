@@ -29,6 +29,11 @@ var endpoints = []Endpoint{
 			"options.useDeadLetter": Boolean}},
 	{Path: "/messaging/unsubscribe", MaxBytes: maxBody, Valid: `{"subscriptionId":"none"}`, Status: 404,
 		Required: []string{"subscriptionId"}, Members: map[string]Kind{"subscriptionId": String}},
+	{Path: "/messaging/tap/create", MaxBytes: maxBody, Required: []string{"topic", "exchange"},
+		Valid:   `{"topic":"tapped.one","exchange":"audit","options":{"durable":true}}`,
+		Members: map[string]Kind{"topic": String, "exchange": String, "options": Object, "options.durable": Boolean}},
+	{Path: "/messaging/tap/delete", MaxBytes: maxBody, Valid: `{"tapId":"none"}`, Status: 404,
+		Required: []string{"tapId"}, Members: map[string]Kind{"tapId": String}},
 	{Path: "/messaging/list-topics", MaxBytes: maxBody, Valid: `{"exchangeFilter":"b","includeEmpty":true}`,
 		Members: map[string]Kind{"exchangeFilter": String, "includeEmpty": Boolean}},
 }
@@ -95,6 +100,15 @@ func TestRefusalsOfMessaging(t *testing.T) {
 		{"subscribe", subscribe(here, `{"group":"g"}`), 400, "invalid_member", "options.group"},
 		{"subscribe", subscribe(here, `{"durable":true,"group":"`+long+`"}`), 400, "invalid_member", "options.group"},
 		{"subscribe", subscribe(here, `{"durable":true,"group":"a b"}`), 400, "invalid_member", "options.group"},
+		{"publish", publish(`{"headers":{"forwarded-through":"audit"}}`), 400, "invalid_member", "options.headers"},
+		{"tap/create", `{"topic":"a b","exchange":"audit"}`, 400, "invalid_member", "topic"},
+		{"tap/create", `{"topic":"` + strings.Repeat("t", 250) + `","exchange":"audit"}`, 400, "invalid_member", "topic"},
+		{"tap/create", `{"topic":"#","exchange":"bannou"}`, 400, "invalid_member", "exchange"},
+		{"tap/create", `{"topic":"#","exchange":"bannou-dlx"}`, 400, "invalid_member", "exchange"},
+		{"tap/create", `{"topic":"#","exchange":"a,b"}`, 400, "invalid_member", "exchange"},
+		{"tap/create", `{"topic":"#","exchange":"a b"}`, 400, "invalid_member", "exchange"},
+		{"tap/create", `{"topic":"#","exchange":"` + long + `"}`, 400, "invalid_member", "exchange"},
+		{"tap/delete", `{"tapId":"` + long + `"}`, 404, "not_found", "tapId"},
 		{"unsubscribe", `{"subscriptionId":"` + long + `"}`, 404, "not_found", "subscriptionId"},
 
 		{"tail", `{"topic":7}`, 400, "invalid_member", "topic"},
@@ -111,7 +125,9 @@ func TestRefusalsOfMessaging(t *testing.T) {
 		t.Fatal("the answer repeats a password")
 	}
 	bare := b.start(t, func(c *messaging.Config) { c.Factory = nil })
-	Target{URL: bare.url, Client: bare.client}.Refuses(t, "/messaging/subscribe", subscribe(here, `{"durable":true}`), 400, "unsupported", "options.durable")
+	storeless := Target{URL: bare.url, Client: bare.client}
+	storeless.Refuses(t, "/messaging/subscribe", subscribe(here, `{"durable":true}`), 400, "unsupported", "options.durable")
+	storeless.Refuses(t, "/messaging/tap/create", `{"topic":"#","exchange":"audit","options":{"durable":true}}`, 400, "unsupported", "options.durable")
 }
 
 func FuzzBodies(f *testing.F) {

@@ -24,6 +24,15 @@ func (s *Service) CreateSubscription(ctx context.Context, r messagingapi.CreateS
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.SubscribeTimeout)
 	defer cancel()
+	sub, err := s.create(ctx, rec)
+	if err != nil {
+		return nil, err
+	}
+	return messagingapi.CreateSubscription200JSONResponse{SubscriptionID: rec.ID, QueueName: sub.queue.Queue()}, nil
+}
+
+// create opens a new subscription, keeps it if it is durable, and tells of it.
+func (s *Service) create(ctx context.Context, rec record) (*subscription, error) {
 	sub, err := s.open(ctx, rec)
 	if err != nil {
 		return nil, err
@@ -37,7 +46,7 @@ func (s *Service) CreateSubscription(ctx context.Context, r messagingapi.CreateS
 	}
 	s.announce(ctx, events.TopicMessagingSubscriptionCreated,
 		&events.SubscriptionCreatedEvent{SubscriptionID: rec.ID, Topic: rec.Topic, SubscriberAppID: s.cfg.AppID})
-	return messagingapi.CreateSubscription200JSONResponse{SubscriptionID: rec.ID, QueueName: sub.queue.Queue()}, nil
+	return sub, nil
 }
 
 // newRecord checks the request member by member and makes the subscription's record of it.
@@ -45,7 +54,7 @@ func (s *Service) newRecord(ctx context.Context, body *messagingapi.CreateSubscr
 	if err := problem.Require("topic", body.Topic, "callbackUrl", body.CallbackURL); err != nil {
 		return record{}, err
 	}
-	if err := checkTopic("topic", body.Topic, true); err != nil {
+	if err := checkTopic(body.Topic, true); err != nil {
 		return record{}, err
 	}
 	in := body.Options
@@ -56,9 +65,9 @@ func (s *Service) newRecord(ctx context.Context, body *messagingapi.CreateSubscr
 		return record{}, problem.Invalid("options.group", "needs options.durable to be true: a group's queue is durable")
 	case in.Group != "" && len(body.Topic)+1+len(in.Group) > maxShortString:
 		return record{}, problem.Invalid("options.group", "is too long: with topic and a dot it may have %d bytes", maxShortString)
-	case in.Durable && s.cfg.Factory == nil:
-		return record{}, problem.New(problem.Unsupported,
-			"member options.durable is true, and this node has no store to remember subscriptions in").At("options.durable")
+	}
+	if err := s.checkDurable(in.Durable); err != nil {
+		return record{}, err
 	}
 	if err := s.cfg.Policy.CheckURL(ctx, body.CallbackURL); err != nil {
 		return record{}, callbackProblem(err)
@@ -81,6 +90,15 @@ func (s *Service) newRecord(ctx context.Context, body *messagingapi.CreateSubscr
 	return rec, nil
 }
 
+// checkDurable refuses what could not be remembered.
+func (s *Service) checkDurable(durable bool) error {
+	if !durable || s.cfg.Factory != nil {
+		return nil
+	}
+	return problem.New(problem.Unsupported,
+		"member options.durable is true, and this node has no store to remember subscriptions in").At("options.durable")
+}
+
 // RemoveSubscription is POST /messaging/unsubscribe.
 func (s *Service) RemoveSubscription(ctx context.Context, r messagingapi.RemoveSubscriptionRequestObject) (messagingapi.RemoveSubscriptionResponseObject, error) {
 	id := r.Body.SubscriptionID
@@ -89,7 +107,7 @@ func (s *Service) RemoveSubscription(ctx context.Context, r messagingapi.RemoveS
 	}
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.SubscribeTimeout)
 	defer cancel()
-	found, err := s.remove(ctx, id, events.SubscriptionRemovedReasonExplicit)
+	found, err := s.remove(ctx, id, false)
 	if err != nil {
 		return nil, err
 	}
@@ -100,15 +118,18 @@ func (s *Service) RemoveSubscription(ctx context.Context, r messagingapi.RemoveS
 	return messagingapi.RemoveSubscription200JSONResponse{Success: true}, nil
 }
 
-// remove ends a subscription wherever it is known: here, and in the store. What fails half way is known still, so that it
-// can be asked for again.
-func (s *Service) remove(ctx context.Context, id string, reason events.SubscriptionRemovedReason) (found bool, err error) {
-	rec, kept, shared, err := s.retire(ctx, id)
+// remove ends a subscription, or a tap, wherever it is known: here, and in the store. What fails half way is known still,
+// so that it can be asked for again.
+func (s *Service) remove(ctx context.Context, id string, tap bool) (found bool, err error) {
+	rec, kept, shared, err := s.retire(ctx, id, tap)
 	if err != nil {
 		return false, storeProblem(err)
 	}
 	s.mu.Lock()
 	sub := s.subscriptions[id]
+	if sub != nil && sub.record.isTap() != tap {
+		sub = nil
+	}
 	elsewhere := !kept && sub != nil && sub.kept // removed by another instance; what is left of it here goes too
 	s.mu.Unlock()
 	switch {
@@ -122,7 +143,11 @@ func (s *Service) remove(ctx context.Context, id string, reason events.Subscript
 		}
 	}
 	if err != nil {
-		return false, busProblem(err, "subscriptionId")
+		blame := "subscriptionId"
+		if tap {
+			blame = "tapId"
+		}
+		return false, busProblem(err, blame)
 	}
 	s.drop(id)
 	if elsewhere {
@@ -134,7 +159,7 @@ func (s *Service) remove(ctx context.Context, id string, reason events.Subscript
 		}
 	}
 	s.announce(ctx, events.TopicMessagingSubscriptionRemoved,
-		&events.SubscriptionRemovedEvent{SubscriptionID: id, Reason: reason})
+		&events.SubscriptionRemovedEvent{SubscriptionID: id, Reason: events.SubscriptionRemovedReasonExplicit})
 	return true, nil
 }
 
@@ -168,15 +193,19 @@ func (sub *subscription) end(ctx context.Context, shared bool) error {
 	return sub.queue.Remove(ctx)
 }
 
-// open declares the queue of a subscription and begins to call its callback.
+// open declares the queue of a subscription and begins to call its callback, or to copy.
 func (s *Service) open(ctx context.Context, rec record) (*subscription, error) {
 	sub := &subscription{record: rec, service: s}
-	queue, err := s.cfg.Bus.SubscribeRaw(ctx, rec.Topic, sub.deliver, bus.SubscriptionOptions{
+	handler, timeout, blame := sub.deliver, s.cfg.CallbackTimeout, "options.group"
+	if rec.isTap() {
+		handler, timeout, blame = sub.forward, s.cfg.PublishTimeout, "topic"
+	}
+	queue, err := s.cfg.Bus.SubscribeRaw(ctx, rec.Topic, handler, bus.SubscriptionOptions{
 		Group: rec.Group, Durable: rec.Durable, Exclusive: rec.Exclusive, AutoAck: rec.AutoAck,
-		PrefetchCount: rec.PrefetchCount, NoDeadLetter: rec.NoDeadLetter, Timeout: s.cfg.CallbackTimeout,
+		PrefetchCount: rec.PrefetchCount, NoDeadLetter: rec.NoDeadLetter, Timeout: timeout,
 	})
 	if err != nil {
-		return nil, busProblem(err, "options.group")
+		return nil, busProblem(err, blame)
 	}
 	sub.queue = queue
 	s.mu.Lock()

@@ -34,6 +34,7 @@ type commands struct {
 	Endpoints endpointsCommand `cmd:"" help:"List the endpoints of the mesh."`
 	Invoke    invokeCommand    `cmd:"" help:"Call a method of a service through the mesh."`
 	Topics    topicsCommand    `cmd:"" help:"List the topics with their messages and consumers."`
+	Tap       tapCommand       `cmd:"" help:"Copy the events of topics to other exchanges."`
 	Health    healthCommand    `cmd:"" help:"Say whether the node is ready; for health checks of containers."`
 	Echo      echoCommand      `cmd:"" help:"Serve HTTP and print each request: something to call back and to invoke while trying things out."`
 	Version   versionCommand   `cmd:"" help:"Print the version."`

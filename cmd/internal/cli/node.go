@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
 )
 
 // nodeFlag names the node that a command talks to.
@@ -22,6 +24,15 @@ func (f nodeFlag) base() (string, error) {
 		return "", usageError{fmt.Errorf("--node %q: write it as http://host:port", f.Node)}
 	}
 	return strings.TrimSuffix(f.Node, "/"), nil
+}
+
+// messaging is the messaging service of the node.
+func (f nodeFlag) messaging() (*messagingapi.Client, error) {
+	base, err := f.base()
+	if err != nil {
+		return nil, err
+	}
+	return messagingapi.NewClient(base)
 }
 
 // answerLimit bounds what a command reads of an answer: a page of 1000 values of 4 MiB is not for a terminal.

@@ -26,11 +26,7 @@ func (c *publishCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	base, err := c.base()
-	if err != nil {
-		return err
-	}
-	client, err := messagingapi.NewClient(base)
+	client, err := c.messaging()
 	if err != nil {
 		return err
 	}

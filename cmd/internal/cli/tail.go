@@ -25,11 +25,7 @@ type tailCommand struct {
 
 // Run prints each event as it comes: topic and body, or with -o json one object a line that has its properties too.
 func (c *tailCommand) Run(ctx context.Context, std *stdio) error {
-	base, err := c.base()
-	if err != nil {
-		return err
-	}
-	client, err := messagingapi.NewClient(base)
+	client, err := c.messaging()
 	if err != nil {
 		return err
 	}

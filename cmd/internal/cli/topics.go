@@ -14,11 +14,7 @@ type topicsCommand struct {
 }
 
 func (c *topicsCommand) Run(ctx context.Context, std *stdio) error {
-	base, err := c.base()
-	if err != nil {
-		return err
-	}
-	client, err := messagingapi.NewClient(base)
+	client, err := c.messaging()
 	if err != nil {
 		return err
 	}

@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	externalRef0 "github.com/bannou-mesh/bannou/services/problem"
 	"github.com/oapi-codegen/runtime"
@@ -34,6 +35,26 @@ type CreateSubscriptionRequest struct {
 type CreateSubscriptionResponse struct {
 	QueueName      string `json:"queueName"`
 	SubscriptionID string `json:"subscriptionId"`
+}
+
+// CreateTapRequest defines model for CreateTapRequest.
+type CreateTapRequest struct {
+	// Exchange The exchange that receives the copies. Neither the node's own, which the tap reads, nor that of dead letters.
+	Exchange string     `json:"exchange"`
+	Options  TapOptions `json:"options,omitempty,omitzero"`
+
+	// Topic The topic, or an AMQP topic pattern ("*" is one word, "#" any number).
+	Topic string `json:"topic"`
+}
+
+// CreateTapResponse defines model for CreateTapResponse.
+type CreateTapResponse struct {
+	TapID string `json:"tapId"`
+}
+
+// ListTapsResponse defines model for ListTapsResponse.
+type ListTapsResponse struct {
+	Taps []TapInfo `json:"taps"`
 }
 
 // ListTopicsRequest defines model for ListTopicsRequest.
@@ -111,6 +132,16 @@ type RemoveSubscriptionResponse struct {
 	Success bool `json:"success"`
 }
 
+// RemoveTapRequest defines model for RemoveTapRequest.
+type RemoveTapRequest struct {
+	TapID string `json:"tapId"`
+}
+
+// RemoveTapResponse defines model for RemoveTapResponse.
+type RemoveTapResponse struct {
+	Success bool `json:"success"`
+}
+
 // SubscriptionOptions defines model for SubscriptionOptions.
 type SubscriptionOptions struct {
 	// AutoAck Whether the broker forgets an event as soon as it is sent. Events are lost when the callback fails.
@@ -138,6 +169,21 @@ type TailTopicRequest struct {
 	Topic string `json:"topic"`
 }
 
+// TapInfo defines model for TapInfo.
+type TapInfo struct {
+	CreatedAt time.Time `json:"createdAt"`
+	Durable   bool      `json:"durable"`
+	Exchange  string    `json:"exchange"`
+	TapID     string    `json:"tapId"`
+	Topic     string    `json:"topic"`
+}
+
+// TapOptions defines model for TapOptions.
+type TapOptions struct {
+	// Durable Whether queue and tap survive the restart of broker and node. Otherwise both are gone with the process.
+	Durable bool `json:"durable,omitempty,omitzero"`
+}
+
 // TopicInfo defines model for TopicInfo.
 type TopicInfo struct {
 	ConsumerCount int64 `json:"consumerCount"`
@@ -161,6 +207,12 @@ type CreateSubscriptionJSONRequestBody = CreateSubscriptionRequest
 
 // TailTopicJSONRequestBody defines body for TailTopic for application/json ContentType.
 type TailTopicJSONRequestBody = TailTopicRequest
+
+// CreateTapJSONRequestBody defines body for CreateTap for application/json ContentType.
+type CreateTapJSONRequestBody = CreateTapRequest
+
+// RemoveTapJSONRequestBody defines body for RemoveTap for application/json ContentType.
+type RemoveTapJSONRequestBody = RemoveTapRequest
 
 // RemoveSubscriptionJSONRequestBody defines body for RemoveSubscription for application/json ContentType.
 type RemoveSubscriptionJSONRequestBody = RemoveSubscriptionRequest
@@ -306,6 +358,43 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /messaging/tail (the `TailTopic` operationId).
 	TailTopic(ctx context.Context, body TailTopicJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTapWithBody Copy a topic's events to another exchange
+	//
+	// From now on each event of the topic is published once more, with all its properties and under its own topic, to the exchange, which is made where the broker has none of that name. The event's subscribers notice nothing. What cannot be copied is retried and then dead-lettered. An event that was in the exchange already is not sent there again, so taps that feed each other end where they began.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/tap/create (the `CreateTap` operationId).
+	CreateTapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateTap Copy a topic's events to another exchange
+	//
+	// From now on each event of the topic is published once more, with all its properties and under its own topic, to the exchange, which is made where the broker has none of that name. The event's subscribers notice nothing. What cannot be copied is retried and then dead-lettered. An event that was in the exchange already is not sent there again, so taps that feed each other end where they began.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/tap/create (the `CreateTap` operationId).
+	CreateTap(ctx context.Context, body CreateTapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveTapWithBody End a tap and remove its queue
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/tap/delete (the `RemoveTap` operationId).
+	RemoveTapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveTap End a tap and remove its queue
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/tap/delete (the `RemoveTap` operationId).
+	RemoveTap(ctx context.Context, body RemoveTapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListTaps List the durable taps, and this node's others
+	//
+	// Corresponds with POST /messaging/tap/list (the `ListTaps` operationId).
+	ListTaps(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RemoveSubscriptionWithBody End a subscription and remove its queue
 	//
@@ -460,6 +549,93 @@ func (c *Client) TailTopicWithBody(ctx context.Context, contentType string, body
 // Corresponds with POST /messaging/tail (the `TailTopic` operationId).
 func (c *Client) TailTopic(ctx context.Context, body TailTopicJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewTailTopicRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTapWithBody Copy a topic's events to another exchange
+//
+// From now on each event of the topic is published once more, with all its properties and under its own topic, to the exchange, which is made where the broker has none of that name. The event's subscribers notice nothing. What cannot be copied is retried and then dead-lettered. An event that was in the exchange already is not sent there again, so taps that feed each other end where they began.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/tap/create (the `CreateTap` operationId).
+func (c *Client) CreateTapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTapRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateTap Copy a topic's events to another exchange
+//
+// From now on each event of the topic is published once more, with all its properties and under its own topic, to the exchange, which is made where the broker has none of that name. The event's subscribers notice nothing. What cannot be copied is retried and then dead-lettered. An event that was in the exchange already is not sent there again, so taps that feed each other end where they began.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/tap/create (the `CreateTap` operationId).
+func (c *Client) CreateTap(ctx context.Context, body CreateTapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateTapRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveTapWithBody End a tap and remove its queue
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/tap/delete (the `RemoveTap` operationId).
+func (c *Client) RemoveTapWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveTapRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveTap End a tap and remove its queue
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/tap/delete (the `RemoveTap` operationId).
+func (c *Client) RemoveTap(ctx context.Context, body RemoveTapJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveTapRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListTaps List the durable taps, and this node's others
+//
+// Corresponds with POST /messaging/tap/list (the `ListTaps` operationId).
+func (c *Client) ListTaps(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTapsRequest(c.Server)
 	if err != nil {
 		return nil, err
 	}
@@ -664,6 +840,113 @@ func NewTailTopicRequestWithBody(server string, contentType string, body io.Read
 	return req, nil
 }
 
+// NewCreateTapRequest calls the generic CreateTap builder with application/json body
+func NewCreateTapRequest(server string, body CreateTapJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateTapRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCreateTapRequestWithBody constructs an http.Request for the CreateTap method, with any body, and a specified content type
+func NewCreateTapRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/tap/create")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRemoveTapRequest calls the generic RemoveTap builder with application/json body
+func NewRemoveTapRequest(server string, body RemoveTapJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRemoveTapRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRemoveTapRequestWithBody constructs an http.Request for the RemoveTap method, with any body, and a specified content type
+func NewRemoveTapRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/tap/delete")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListTapsRequest constructs an http.Request for the ListTaps method
+func NewListTapsRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/tap/list")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRemoveSubscriptionRequest calls the generic RemoveSubscription builder with application/json body
 func NewRemoveSubscriptionRequest(server string, body RemoveSubscriptionJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -815,6 +1098,45 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /messaging/tail (the `TailTopic` operationId).
 	TailTopicWithResponse(ctx context.Context, body TailTopicJSONRequestBody, reqEditors ...RequestEditorFn) (*TailTopicReply, error)
+
+	// CreateTapWithBodyWithResponse Copy a topic's events to another exchange
+	//
+	// From now on each event of the topic is published once more, with all its properties and under its own topic, to the exchange, which is made where the broker has none of that name. The event's subscribers notice nothing. What cannot be copied is retried and then dead-lettered. An event that was in the exchange already is not sent there again, so taps that feed each other end where they began.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/tap/create (the `CreateTap` operationId).
+	CreateTapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTapReply, error)
+
+	// CreateTapWithResponse Copy a topic's events to another exchange
+	//
+	// From now on each event of the topic is published once more, with all its properties and under its own topic, to the exchange, which is made where the broker has none of that name. The event's subscribers notice nothing. What cannot be copied is retried and then dead-lettered. An event that was in the exchange already is not sent there again, so taps that feed each other end where they began.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/tap/create (the `CreateTap` operationId).
+	CreateTapWithResponse(ctx context.Context, body CreateTapJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTapReply, error)
+
+	// RemoveTapWithBodyWithResponse End a tap and remove its queue
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/tap/delete (the `RemoveTap` operationId).
+	RemoveTapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveTapReply, error)
+
+	// RemoveTapWithResponse End a tap and remove its queue
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/tap/delete (the `RemoveTap` operationId).
+	RemoveTapWithResponse(ctx context.Context, body RemoveTapJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveTapReply, error)
+
+	// ListTapsWithResponse List the durable taps, and this node's others
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/tap/list (the `ListTaps` operationId).
+	ListTapsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTapsReply, error)
 
 	// RemoveSubscriptionWithBodyWithResponse End a subscription and remove its queue
 	//
@@ -1016,6 +1338,150 @@ func (r TailTopicReply) ContentType() string {
 	return ""
 }
 
+type CreateTapReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CreateTapResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CreateTapReply) GetJSON200() *CreateTapResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CreateTapReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateTapReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateTapReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateTapReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateTapReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveTapReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RemoveTapResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RemoveTapReply) GetJSON200() *RemoveTapResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemoveTapReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveTapReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveTapReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveTapReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveTapReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListTapsReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ListTapsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTapsReply) GetJSON200() *ListTapsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListTapsReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTapsReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTapsReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTapsReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTapsReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RemoveSubscriptionReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -1180,6 +1646,75 @@ func (c *ClientWithResponses) TailTopicWithResponse(ctx context.Context, body Ta
 	return ParseTailTopicReply(rsp)
 }
 
+// CreateTapWithBodyWithResponse Copy a topic's events to another exchange
+//
+// From now on each event of the topic is published once more, with all its properties and under its own topic, to the exchange, which is made where the broker has none of that name. The event's subscribers notice nothing. What cannot be copied is retried and then dead-lettered. An event that was in the exchange already is not sent there again, so taps that feed each other end where they began.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/tap/create (the `CreateTap` operationId).
+func (c *ClientWithResponses) CreateTapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateTapReply, error) {
+	rsp, err := c.CreateTapWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTapReply(rsp)
+}
+
+// CreateTapWithResponse Copy a topic's events to another exchange
+//
+// From now on each event of the topic is published once more, with all its properties and under its own topic, to the exchange, which is made where the broker has none of that name. The event's subscribers notice nothing. What cannot be copied is retried and then dead-lettered. An event that was in the exchange already is not sent there again, so taps that feed each other end where they began.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/tap/create (the `CreateTap` operationId).
+func (c *ClientWithResponses) CreateTapWithResponse(ctx context.Context, body CreateTapJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTapReply, error) {
+	rsp, err := c.CreateTap(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateTapReply(rsp)
+}
+
+// RemoveTapWithBodyWithResponse End a tap and remove its queue
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/tap/delete (the `RemoveTap` operationId).
+func (c *ClientWithResponses) RemoveTapWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveTapReply, error) {
+	rsp, err := c.RemoveTapWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveTapReply(rsp)
+}
+
+// RemoveTapWithResponse End a tap and remove its queue
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/tap/delete (the `RemoveTap` operationId).
+func (c *ClientWithResponses) RemoveTapWithResponse(ctx context.Context, body RemoveTapJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveTapReply, error) {
+	rsp, err := c.RemoveTap(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveTapReply(rsp)
+}
+
+// ListTapsWithResponse List the durable taps, and this node's others
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/tap/list (the `ListTaps` operationId).
+func (c *ClientWithResponses) ListTapsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListTapsReply, error) {
+	rsp, err := c.ListTaps(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTapsReply(rsp)
+}
+
 // RemoveSubscriptionWithBodyWithResponse End a subscription and remove its queue
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -1331,6 +1866,105 @@ func ParseTailTopicReply(rsp *http.Response) (*TailTopicReply, error) {
 	return response, nil
 }
 
+// ParseCreateTapReply parses an HTTP response from a CreateTapWithResponse call
+func ParseCreateTapReply(rsp *http.Response) (*CreateTapReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateTapReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CreateTapResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveTapReply parses an HTTP response from a RemoveTapWithResponse call
+func ParseRemoveTapReply(rsp *http.Response) (*RemoveTapReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveTapReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RemoveTapResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListTapsReply parses an HTTP response from a ListTapsWithResponse call
+func ParseListTapsReply(rsp *http.Response) (*ListTapsReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTapsReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListTapsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRemoveSubscriptionReply parses an HTTP response from a RemoveSubscriptionWithResponse call
 func ParseRemoveSubscriptionReply(rsp *http.Response) (*RemoveSubscriptionReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -1378,6 +2012,15 @@ type ServerInterface interface {
 	// TailTopic Follow a topic's events as a stream
 	// (POST /messaging/tail)
 	TailTopic(w http.ResponseWriter, r *http.Request)
+	// CreateTap Copy a topic's events to another exchange
+	// (POST /messaging/tap/create)
+	CreateTap(w http.ResponseWriter, r *http.Request)
+	// RemoveTap End a tap and remove its queue
+	// (POST /messaging/tap/delete)
+	RemoveTap(w http.ResponseWriter, r *http.Request)
+	// ListTaps List the durable taps, and this node's others
+	// (POST /messaging/tap/list)
+	ListTaps(w http.ResponseWriter, r *http.Request)
 	// RemoveSubscription End a subscription and remove its queue
 	// (POST /messaging/unsubscribe)
 	RemoveSubscription(w http.ResponseWriter, r *http.Request)
@@ -1439,6 +2082,48 @@ func (siw *ServerInterfaceWrapper) TailTopic(w http.ResponseWriter, r *http.Requ
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.TailTopic(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CreateTap operation middleware
+func (siw *ServerInterfaceWrapper) CreateTap(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CreateTap(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemoveTap operation middleware
+func (siw *ServerInterfaceWrapper) RemoveTap(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemoveTap(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListTaps operation middleware
+func (siw *ServerInterfaceWrapper) ListTaps(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTaps(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1587,6 +2272,9 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/unsubscribe", wrapper.RemoveSubscription)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/list-topics", wrapper.ListTopics)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tail", wrapper.TailTopic)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/create", wrapper.CreateTap)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/delete", wrapper.RemoveTap)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/list", wrapper.ListTaps)
 
 	return m
 }
@@ -1778,6 +2466,122 @@ func (response TailTopicdefaultApplicationProblemPlusJSONResponse) VisitTailTopi
 	return err
 }
 
+type CreateTapRequestObject struct {
+	Body *CreateTapJSONRequestBody
+}
+
+type CreateTapResponseObject interface {
+	VisitCreateTapResponse(w http.ResponseWriter) error
+}
+
+type CreateTap200JSONResponse CreateTapResponse
+
+func (response CreateTap200JSONResponse) VisitCreateTapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type CreateTapdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response CreateTapdefaultApplicationProblemPlusJSONResponse) VisitCreateTapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveTapRequestObject struct {
+	Body *RemoveTapJSONRequestBody
+}
+
+type RemoveTapResponseObject interface {
+	VisitRemoveTapResponse(w http.ResponseWriter) error
+}
+
+type RemoveTap200JSONResponse RemoveTapResponse
+
+func (response RemoveTap200JSONResponse) VisitRemoveTapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RemoveTapdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response RemoveTapdefaultApplicationProblemPlusJSONResponse) VisitRemoveTapResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTapsRequestObject struct {
+}
+
+type ListTapsResponseObject interface {
+	VisitListTapsResponse(w http.ResponseWriter) error
+}
+
+type ListTaps200JSONResponse ListTapsResponse
+
+func (response ListTaps200JSONResponse) VisitListTapsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTapsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response ListTapsdefaultApplicationProblemPlusJSONResponse) VisitListTapsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type RemoveSubscriptionRequestObject struct {
 	Body *RemoveSubscriptionJSONRequestBody
 }
@@ -1831,6 +2635,15 @@ type StrictServerInterface interface {
 	// TailTopic Follow a topic's events as a stream
 	// (POST /messaging/tail)
 	TailTopic(ctx context.Context, request TailTopicRequestObject) (TailTopicResponseObject, error)
+	// CreateTap Copy a topic's events to another exchange
+	// (POST /messaging/tap/create)
+	CreateTap(ctx context.Context, request CreateTapRequestObject) (CreateTapResponseObject, error)
+	// RemoveTap End a tap and remove its queue
+	// (POST /messaging/tap/delete)
+	RemoveTap(ctx context.Context, request RemoveTapRequestObject) (RemoveTapResponseObject, error)
+	// ListTaps List the durable taps, and this node's others
+	// (POST /messaging/tap/list)
+	ListTaps(ctx context.Context, request ListTapsRequestObject) (ListTapsResponseObject, error)
 	// RemoveSubscription End a subscription and remove its queue
 	// (POST /messaging/unsubscribe)
 	RemoveSubscription(ctx context.Context, request RemoveSubscriptionRequestObject) (RemoveSubscriptionResponseObject, error)
@@ -1995,6 +2808,92 @@ func (sh *strictHandler) TailTopic(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(TailTopicResponseObject); ok {
 		if err := validResponse.VisitTailTopicResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// CreateTap operation middleware
+func (sh *strictHandler) CreateTap(w http.ResponseWriter, r *http.Request) {
+	var request CreateTapRequestObject
+
+	var body CreateTapJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.CreateTap(ctx, request.(CreateTapRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "CreateTap")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(CreateTapResponseObject); ok {
+		if err := validResponse.VisitCreateTapResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RemoveTap operation middleware
+func (sh *strictHandler) RemoveTap(w http.ResponseWriter, r *http.Request) {
+	var request RemoveTapRequestObject
+
+	var body RemoveTapJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RemoveTap(ctx, request.(RemoveTapRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RemoveTap")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RemoveTapResponseObject); ok {
+		if err := validResponse.VisitRemoveTapResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListTaps operation middleware
+func (sh *strictHandler) ListTaps(w http.ResponseWriter, r *http.Request) {
+	var request ListTapsRequestObject
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTaps(ctx, request.(ListTapsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTaps")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTapsResponseObject); ok {
+		if err := validResponse.VisitListTapsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -1,0 +1,192 @@
+package messaging_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/pkg/bus"
+)
+
+// counting is a program whose callback counts its calls, all of which succeed.
+func counting(t *testing.T) (url string, calls *atomic.Int64) {
+	calls = new(atomic.Int64)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		calls.Add(1)
+	}))
+	t.Cleanup(server.Close)
+	return server.URL, calls
+}
+
+// One callback hangs; the others get all that is published meanwhile.
+func TestASlowCallbackDelaysNoOther(t *testing.T) {
+	const others, events, prefetch = 20, 1000, 5
+	b := newBroker(t)
+	n := b.start(t)
+	hanging, release := new(atomic.Int64), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		hanging.Add(1)
+		<-release
+	}))
+	t.Cleanup(func() {
+		close(release)
+		slow.Close()
+	})
+	n.must("/messaging/subscribe", fmt.Sprintf(`{"topic":"a.b","callbackUrl":%q,"options":{"prefetchCount":%d}}`, slow.URL, prefetch))
+	counts := make([]*atomic.Int64, others)
+	for i := range counts {
+		var url string
+		url, counts[i] = counting(t)
+		n.must("/messaging/subscribe", `{"topic":"a.b","callbackUrl":"`+url+`"}`)
+	}
+	for i := range events {
+		_, err := b.bus.PublishRaw(t.Context(), "a.b", fmt.Appendf(nil, `{"n":%d}`, i), bus.PublishOptions{})
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool {
+		for _, c := range counts {
+			if c.Load() < events {
+				return false
+			}
+		}
+		return true
+	}, 60*time.Second, 5*time.Millisecond)
+	for _, c := range counts {
+		require.EqualValues(t, events, c.Load(), "each event once")
+	}
+	require.EqualValues(t, prefetch, hanging.Load(), "the slow one still has what it can work on at a time, and no more")
+}
+
+// A callback is called for at most prefetchCount events at a time.
+func TestPrefetchCountBoundsTheCallsAtATime(t *testing.T) {
+	const prefetch, events = 3, 30
+	b := newBroker(t)
+	n := b.start(t)
+	url, calls := callback(t)
+	n.must("/messaging/subscribe", fmt.Sprintf(`{"topic":"a.b","callbackUrl":%q,"options":{"prefetchCount":%d}}`, url, prefetch))
+	for range events {
+		n.must("/messaging/publish", `{"topic":"a.b","payload":{}}`)
+	}
+	var waiting []call
+	for answered := 0; answered < events; answered++ {
+		for len(waiting) < min(prefetch, events-answered) {
+			waiting = append(waiting, next(t, calls))
+		}
+		require.Empty(t, calls, "more calls at a time than asked for")
+		waiting[0].answer <- 200
+		waiting = waiting[1:]
+	}
+}
+
+// Events with one partition key reach the callback one after another, in order; those with others do not wait for them.
+func TestCallbacksKeepTheOrderOfAPartitionKey(t *testing.T) {
+	const keys, events = 5, 200
+	b := newBroker(t)
+	n := b.start(t)
+	var mu sync.Mutex
+	got := map[int][]int{}
+	atWork := map[int]bool{}
+	var together sync.WaitGroup // the first events of all keys
+	together.Add(keys)
+	server := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		var e struct{ Key, N int }
+		if err := json.NewDecoder(r.Body).Decode(&e); err != nil {
+			t.Error(err)
+			return
+		}
+		mu.Lock()
+		if atWork[e.Key] {
+			t.Errorf("two events of key %d at a time", e.Key)
+		}
+		atWork[e.Key] = true
+		mu.Unlock()
+		if e.N < keys {
+			together.Done()
+			together.Wait() // for ever, if a key waited for another
+		}
+		mu.Lock()
+		got[e.Key] = append(got[e.Key], e.N)
+		atWork[e.Key] = false
+		mu.Unlock()
+	}))
+	defer server.Close()
+	n.must("/messaging/subscribe", `{"topic":"a.b","callbackUrl":"`+server.URL+`"}`)
+	want := map[int][]int{}
+	for i := range events {
+		key := i % keys
+		want[key] = append(want[key], i)
+		_, err := b.bus.PublishRaw(t.Context(), "a.b", fmt.Appendf(nil, `{"key":%d,"n":%d}`, key, i),
+			bus.PublishOptions{PartitionKey: fmt.Sprint(key)})
+		require.NoError(t, err)
+	}
+	require.Eventually(t, func() bool {
+		mu.Lock()
+		defer mu.Unlock()
+		done := 0
+		for _, of := range got {
+			done += len(of)
+		}
+		return done >= events
+	}, 20*time.Second, time.Millisecond)
+	mu.Lock()
+	defer mu.Unlock()
+	require.Equal(t, want, got)
+}
+
+// A callback that is at work when its subscription is removed finishes; what it did counts, and it is not called again.
+func TestUnsubscribeLetsACallAtWorkFinish(t *testing.T) {
+	for _, options := range []string{`{"prefetchCount":1}`, `{"prefetchCount":1,"durable":true}`} {
+		t.Run(options, func(t *testing.T) {
+			b := newBroker(t)
+			n := b.start(t)
+			url, calls := callback(t)
+			id := n.must("/messaging/subscribe", `{"topic":"a.b","callbackUrl":"`+url+`","options":`+options+`}`)["subscriptionId"].(string)
+			for range 3 {
+				n.must("/messaging/publish", `{"topic":"a.b","payload":{}}`)
+			}
+			atWork := next(t, calls)
+			type outcome struct {
+				status int
+				err    error
+			}
+			removed := make(chan outcome, 1)
+			go func() {
+				response, err := n.client.Post(n.url+"/messaging/unsubscribe", "application/json", strings.NewReader(`{"subscriptionId":"`+id+`"}`))
+				if err != nil {
+					removed <- outcome{err: err}
+					return
+				}
+				removed <- outcome{response.StatusCode, response.Body.Close()}
+			}()
+			require.Eventually(t, func() bool { // the removal has begun: nobody is listed any more
+				topics, err := b.bus.Topics(t.Context())
+				require.NoError(t, err)
+				for _, info := range topics {
+					if info.Name == "a.b" && info.ConsumerCount > 0 {
+						return false
+					}
+				}
+				return true
+			}, 10*time.Second, time.Millisecond)
+			atWork.answer <- 200
+			require.Equal(t, outcome{status: 200}, <-removed)
+			require.Empty(t, calls, "it was called after it was removed")
+			topics, err := b.bus.Topics(t.Context())
+			require.NoError(t, err)
+			for _, info := range topics {
+				require.NotEqual(t, "a.b", info.Name)
+				require.Zero(t, info.MessageCount, "a removed subscription leaves no dead letter: %s", info.Name)
+			}
+		})
+	}
+}
