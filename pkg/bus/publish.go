@@ -52,25 +52,11 @@ func (b *Bus) PublishWith(ctx context.Context, topic string, e Event, o PublishO
 // a timestamp are added where it has none, and the message id is its eventId. With any other content type the body is
 // not looked at.
 func (b *Bus) PublishRaw(ctx context.Context, topic string, body []byte, o PublishOptions) (messageID string, err error) {
-	if err := b.checkSize(body); err != nil {
-		return "", err
-	}
-	id, at, err := stamp(o)
+	p, err := b.stampRaw(topic, body, o)
 	if err != nil {
 		return "", err
 	}
-	if o.ContentType == "" {
-		o.ContentType = contentTypeJSON
-	}
-	if isJSON(o.ContentType) {
-		if body, id, at, err = stampBody(body, id, at); err != nil {
-			return "", err
-		}
-		if o.MessageID != "" && o.MessageID != id {
-			return "", idConflict(o.MessageID, id)
-		}
-	}
-	return id, b.publish(ctx, topic, id, at, body, o)
+	return p.Options.MessageID, b.PublishPrepared(ctx, p)
 }
 
 // stamp is the id and the time that an event gets if it has none.
@@ -98,6 +84,15 @@ func isNil(e Event) bool {
 }
 
 func (b *Bus) publish(ctx context.Context, topic, id string, at time.Time, body []byte, o PublishOptions) error {
+	m, err := b.message(topic, id, at, body, o)
+	if err != nil {
+		return err
+	}
+	return b.send(ctx, topic, m)
+}
+
+// message makes one that a broker takes, or says why none would.
+func (b *Bus) message(topic, id string, at time.Time, body []byte, o PublishOptions) (*Message, error) {
 	m := &Message{
 		Exchange:      o.Exchange,
 		RoutingKey:    o.RoutingKey,
@@ -121,9 +116,9 @@ func (b *Bus) publish(ctx context.Context, topic, id string, at time.Time, body 
 		m.RoutingKey = topic
 	}
 	if err := b.check(topic, m); err != nil {
-		return err
+		return nil, err
 	}
-	return b.send(ctx, topic, m)
+	return m, nil
 }
 
 // send completes a message with what comes from the context, and gives it to the driver.
