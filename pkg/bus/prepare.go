@@ -33,6 +33,22 @@ func (b *Bus) PublishPrepared(ctx context.Context, p Prepared) error {
 	return b.publish(ctx, p.Topic, p.Options.MessageID, p.at, p.Body, p.Options)
 }
 
+// PublishDeadLetter sends an event that never came to a queue to the dead letters, with one of the Discard reasons: its
+// time ran out, or no queue would take it. Its errors are those of PublishRaw.
+func (b *Bus) PublishDeadLetter(ctx context.Context, topic string, body []byte, o PublishOptions, reason string, cause error) error {
+	p, err := b.stampRaw(topic, body, o)
+	if err != nil {
+		return err
+	}
+	m, err := b.message(topic, p.Options.MessageID, p.at, p.Body, p.Options)
+	if err != nil {
+		return err
+	}
+	return b.send(ctx, topic, DeadLetter(m, Discard{
+		Exchange: b.cfg.Exchange, DeadLetterExchange: b.cfg.DeadLetterExchange, Reason: reason, Err: cause, At: time.Now(),
+	}))
+}
+
 // stampRaw gives a body its id and time, and the options what follows from it.
 func (b *Bus) stampRaw(topic string, body []byte, o PublishOptions) (Prepared, error) {
 	if err := b.checkSize(body); err != nil {
