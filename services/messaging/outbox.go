@@ -32,7 +32,8 @@ type outbox struct {
 	metrics *outboxMetrics
 	wake    chan struct{} // asks the relay to look now
 	read    time.Time     // when the relay read the whole table last
-	sent    func(ctx context.Context, topic, id string, size int)
+	sent    func(ctx context.Context, topic, id string, size int) // called for each event that was sent
+	back    func()                                                // called when the broker is back
 
 	mu      sync.Mutex
 	stats   state.OutboxStats // as the relay has seen them last, and what was added since

@@ -113,6 +113,7 @@ func (o *outbox) isGone(err error) {
 func (o *outbox) isBack() {
 	if o.broker.setAway(false) {
 		o.logger.Info("the broker is back: the outbox is being sent", "waiting", o.figures().Depth)
+		o.back()
 	}
 }
 
@@ -211,9 +212,7 @@ func (o *outbox) sendOne(ctx context.Context, e *state.OutboxEntry) outcome {
 	id, err := o.bus.PublishRaw(ctx, e.Topic, e.Body, options)
 	switch {
 	case err == nil:
-		if o.sent != nil {
-			o.sent(ctx, e.Topic, id, len(e.Body))
-		}
+		o.sent(ctx, e.Topic, id, len(e.Body))
 		return outcome{done: true}
 	case errors.Is(err, bus.ErrInvalid):
 		return outcome{poison: err.Error()}

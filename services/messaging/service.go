@@ -120,7 +120,7 @@ func New(cfg Config) (*Service, error) {
 		if s.outbox, err = newOutbox(&cfg); err != nil {
 			return nil, err
 		}
-		s.outbox.sent = s.announcePublished
+		s.outbox.sent, s.outbox.back = s.announcePublished, s.reconcileNow
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
