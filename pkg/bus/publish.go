@@ -69,25 +69,11 @@ func (b *Bus) typedMessage(topic string, e Event, o PublishOptions) (*Message, e
 }
 
 func (b *Bus) rawMessage(topic string, body []byte, o PublishOptions) (*Message, error) {
-	if err := b.checkSize(body); err != nil {
-		return nil, err
-	}
-	id, at, err := stamp(o)
+	p, err := b.stampRaw(topic, body, o)
 	if err != nil {
 		return nil, err
 	}
-	if o.ContentType == "" {
-		o.ContentType = contentTypeJSON
-	}
-	if isJSON(o.ContentType) {
-		if body, id, at, err = stampBody(body, id, at); err != nil {
-			return nil, err
-		}
-		if o.MessageID != "" && o.MessageID != id {
-			return nil, idConflict(o.MessageID, id)
-		}
-	}
-	return b.message(topic, id, at, body, o)
+	return b.message(topic, p.Options.MessageID, p.at, p.Body, p.Options)
 }
 
 // stamp is the id and the time that an event gets if it has none.
@@ -114,7 +100,7 @@ func isNil(e Event) bool {
 	return v.Kind() == reflect.Pointer && v.IsNil()
 }
 
-// message is a body with its properties, checked.
+// message is a body with its properties, or why no broker would take it.
 func (b *Bus) message(topic, id string, at time.Time, body []byte, o PublishOptions) (*Message, error) {
 	m := &Message{
 		Exchange:      o.Exchange,

@@ -91,6 +91,8 @@ func (c StoreConfig) withDefaults() (StoreConfig, error) {
 		return c, fmt.Errorf("%w: store %q: the key prefix must be at most %d bytes of UTF-8 without NUL", ErrInvalid, c.Name, MaxKeyBytes)
 	case !validTableName(c.TableName):
 		return c, fmt.Errorf("%w: store %q: table name %q: use 1 to 48 lower-case letters, digits and underscores, the first a letter", ErrInvalid, c.Name, c.TableName)
+	case c.TableName == "outbox" || c.TableName == "outbox_turn":
+		return c, fmt.Errorf("%w: store %q: the table %q is the outbox's; choose another name", ErrInvalid, c.Name, c.TableName)
 	case c.DefaultTTL < 0:
 		return c, fmt.Errorf("%w: store %q: the default TTL is negative", ErrInvalid, c.Name)
 	}

@@ -11,7 +11,7 @@
 // exist and methods that a path does not take are answered as problems, like all other errors.
 //
 //	GET /healthz       200 while the process serves
-//	GET /readyz        200 or 503, with each dependency and service
+//	GET /readyz        200 or 503, with each dependency and service; what is Degraded is shown and does not make it 503
 //	GET /metrics       Prometheus, when the host was given Metrics
 //	GET /openapi.yaml  one document for all services
 package host

@@ -3,6 +3,7 @@ package host
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"sync"
@@ -18,17 +19,33 @@ type dependency struct {
 
 // readiness is the body of /readyz.
 type readiness struct {
-	Status       string  `json:"status"` // ready, starting, draining, notReady
+	Status       string  `json:"status"` // ready, degraded, starting, draining, notReady
 	Dependencies []check `json:"dependencies"`
 	Services     []check `json:"services"`
 }
 
 // check is one line of it.
 type check struct {
-	Name   string  `json:"name"`
-	Status string  `json:"status"` // ready, notReady
-	Error  string  `json:"error,omitempty"`
-	Millis float64 `json:"millis"` // how long the check took
+	Name    string             `json:"name"`
+	Status  string             `json:"status"` // ready, degraded, notReady
+	Error   string             `json:"error,omitempty"`
+	Millis  float64            `json:"millis"` // how long the check took
+	Figures map[string]float64 `json:"figures,omitempty"`
+}
+
+// A degradedError is a lack that does not keep the node from doing its work.
+type degradedError struct{ err error }
+
+func (e *degradedError) Error() string { return e.err.Error() }
+func (e *degradedError) Unwrap() error { return e.err }
+
+// Degraded marks the error of a check as one that does not make the node unready: /readyz shows it, and answers 200, so
+// that callers go on to come. Degraded of nil is nil.
+func Degraded(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &degradedError{err}
 }
 
 // mountOwn mounts the paths of the host itself.
@@ -39,7 +56,7 @@ func (h *Host) mountOwn() {
 	h.mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, r *http.Request) {
 		state := h.readiness(r.Context())
 		status := http.StatusOK
-		if state.Status != "ready" {
+		if state.Status != ready && state.Status != degraded {
 			status = http.StatusServiceUnavailable
 			w.Header().Set("Retry-After", "1")
 		}
@@ -76,7 +93,7 @@ func (h *Host) readiness(ctx context.Context) readiness {
 	h.mu.Unlock()
 
 	state := readiness{
-		Status:       "ready",
+		Status:       ready,
 		Dependencies: make([]check, len(dependencies)),
 		Services:     make([]check, len(services)),
 	}
@@ -90,7 +107,12 @@ func (h *Host) readiness(ctx context.Context) readiness {
 		if phase < phaseServing {
 			ask = func(context.Context) error { return fmt.Errorf("not all services have started") }
 		}
-		wg.Go(func() { state.Services[i] = h.check(ctx, s.Name(), ask) })
+		wg.Go(func() {
+			state.Services[i] = h.check(ctx, s.Name(), ask)
+			if m, ok := s.(Measured); ok {
+				state.Services[i].Figures = m.Figures()
+			}
+		})
 	}
 	wg.Wait()
 	switch {
@@ -99,13 +121,29 @@ func (h *Host) readiness(ctx context.Context) readiness {
 	case phase > phaseServing:
 		state.Status = "draining"
 	default:
-		for _, c := range append(state.Dependencies, state.Services...) {
-			if c.Error != "" {
-				state.Status = "notReady"
-			}
-		}
+		state.Status = worst(append(state.Dependencies, state.Services...))
 	}
 	return state
+}
+
+// The outcomes of a check, and of all of them.
+const (
+	ready    = "ready"
+	degraded = "degraded"
+	notReady = "notReady"
+)
+
+func worst(checks []check) string {
+	status := ready
+	for _, c := range checks {
+		switch {
+		case c.Status == notReady:
+			return notReady
+		case c.Status == degraded:
+			status = degraded
+		}
+	}
+	return status
 }
 
 // check runs one check. One that does not answer by its deadline is not waited for.
@@ -128,9 +166,12 @@ func (h *Host) check(ctx context.Context, name string, ask func(ctx context.Cont
 	case <-ctx.Done():
 		err = fmt.Errorf("no answer within %v", h.cfg.ReadyTimeout)
 	}
-	c := check{Name: name, Status: "ready", Millis: float64(time.Since(begin).Microseconds()) / 1000}
+	c := check{Name: name, Status: ready, Millis: float64(time.Since(begin).Microseconds()) / 1000}
 	if err != nil {
-		c.Status, c.Error = "notReady", err.Error()
+		c.Status, c.Error = notReady, err.Error()
+		if lack := (*degradedError)(nil); errors.As(err, &lack) {
+			c.Status = degraded
+		}
 	}
 	return c
 }

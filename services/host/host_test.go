@@ -13,6 +13,7 @@ import (
 	"net/http"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -308,6 +309,39 @@ func TestWhileStartingItIsAliveAndNotReady(t *testing.T) {
 	status, _, _ = r.get("/x")
 	require.Equal(t, 200, status)
 }
+
+// What is lacking and does not keep the node from its work is shown, and does not drive callers away.
+func TestReadyzShowsWhatIsDegraded(t *testing.T) {
+	var j journal
+	h, err := host.New(host.Config{Listen: "127.0.0.1:0"})
+	require.NoError(t, err)
+	require.NoError(t, h.Add(measured{&part{name: "spool", journal: &j}}))
+	broken := errors.New("the disk is full")
+	var more atomic.Pointer[error]
+	h.AddDependency("broker", func(context.Context) error { return host.Degraded(errors.New("the broker is away")) })
+	h.AddDependency("disk", func(context.Context) error {
+		if err := more.Load(); err != nil {
+			return *err
+		}
+		return nil
+	})
+	r := serve(t, h).started()
+	status, body, header := r.get("/readyz")
+	require.Equal(t, 200, status)
+	require.Empty(t, header.Get("Retry-After"))
+	require.Contains(t, body, `{"status":"degraded"`)
+	require.Contains(t, body, "the broker is away")
+	require.Contains(t, body, `"figures":{"depth":3}`)
+	more.Store(&broken)
+	status, body, _ = r.get("/readyz")
+	require.Equal(t, 503, status)
+	require.Contains(t, body, `{"status":"notReady"`)
+	require.NoError(t, host.Degraded(nil))
+}
+
+type measured struct{ *part }
+
+func (measured) Figures() map[string]float64 { return map[string]float64{"depth": 3} }
 
 func TestReadyzTellsOfEachDependencyAndService(t *testing.T) {
 	var j journal

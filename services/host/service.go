@@ -31,8 +31,8 @@ type Service interface {
 	// Stop ends what Start began, by the context's deadline.
 	Stop(ctx context.Context) error
 
-	// Ready returns nil when the service can do its work now, otherwise a sentence for operators. It answers by the
-	// context's deadline.
+	// Ready returns nil when the service can do its work now, otherwise a sentence for operators, marked with Degraded
+	// when callers should come nevertheless. It answers by the context's deadline.
 	Ready(ctx context.Context) error
 }
 
@@ -41,6 +41,12 @@ type Service interface {
 type Drainer interface {
 	// Drain is called once, when the host begins to stop. It returns by the context's deadline.
 	Drain(ctx context.Context)
+}
+
+// Measured is a Service that shows figures beside its line in /readyz.
+type Measured interface {
+	// Figures are few, and known without waiting.
+	Figures() map[string]float64
 }
 
 // Base is the parts of Service that many do not need: no dependencies, no document, no paths, nothing to start or stop,

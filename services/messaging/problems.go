@@ -33,6 +33,23 @@ func busProblem(err error, member string) error {
 	}
 }
 
+// publishProblem is why an event was neither published nor kept.
+func publishProblem(err error) error {
+	switch {
+	case errors.Is(err, bus.ErrNotConfirmed), errors.Is(err, bus.ErrInvalid):
+		return busProblem(err, "payload")
+	case errors.Is(err, state.ErrFull):
+		return problem.New(problem.Unavailable, "the broker is away or behind, and the outbox is full: nothing was kept; try again").Because(err)
+	case errors.Is(err, state.ErrOutcomeUnknown):
+		return problem.New(problem.OutcomeUnknown, "the broker is away, and the database of the outbox did not say whether it keeps "+
+			"the event; publish it again with the same eventId if handlers tell duplicates by it").Because(err)
+	case errors.Is(err, state.ErrUnavailable):
+		return problem.New(problem.Unavailable, "the broker is away, and so is the database of the outbox: nothing was kept; try again").Because(err)
+	default:
+		return busProblem(err, "payload")
+	}
+}
+
 // reason is what an ErrInvalid says after the sentinel's own word.
 func reason(err error) string {
 	text := err.Error()

@@ -17,14 +17,25 @@ func (s *Service) PublishEvent(ctx context.Context, r messagingapi.PublishEventR
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.PublishTimeout)
-	defer cancel()
-	id, err := s.cfg.Bus.PublishRaw(ctx, r.Body.Topic, r.Body.Payload, o)
+	event, err := s.cfg.Bus.Prepare(r.Body.Topic, r.Body.Payload, o)
 	if err != nil {
 		return nil, busProblem(err, "payload")
 	}
-	s.announcePublished(ctx, r.Body.Topic, id, len(r.Body.Payload))
-	return messagingapi.PublishEvent200JSONResponse{Success: true, MessageID: id}, nil
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.PublishTimeout)
+	defer cancel()
+	queued := false
+	if s.outbox != nil {
+		queued, err = s.outbox.publish(ctx, event)
+	} else {
+		err = s.cfg.Bus.PublishPrepared(ctx, event)
+	}
+	if err != nil {
+		return nil, publishProblem(err)
+	}
+	if !queued { // otherwise when it is sent
+		s.announcePublished(ctx, r.Body.Topic, event.Options.MessageID, len(r.Body.Payload))
+	}
+	return messagingapi.PublishEvent200JSONResponse{Success: true, MessageID: event.Options.MessageID, Queued: queued}, nil
 }
 
 // publishOptions checks the request member by member, so that the answer can name the one at fault.

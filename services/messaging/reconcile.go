@@ -128,15 +128,20 @@ func (s *Service) keepReconciling(err error) {
 	}
 }
 
+// reconcileNow ends the pause before the next reconciliation.
+func (s *Service) reconcileNow() {
+	select {
+	case s.wake <- struct{}{}:
+	default: // asked already
+	}
+}
+
 // hearRemovals wakes the reconciliation when another instance has removed a subscription, until the service ends.
 func (s *Service) hearRemovals() {
 	following, err := bus.Subscribe(s.life, s.cfg.Bus, events.TopicMessagingSubscriptionRemoved,
 		func(_ context.Context, e *events.SubscriptionRemovedEvent) error {
 			if s.has(e.SubscriptionID) { // otherwise it was removed here, which is the common case
-				select {
-				case s.wake <- struct{}{}:
-				default: // asked already
-				}
+				s.reconcileNow()
 			}
 			return nil
 		}, bus.SubscriptionOptions{AutoAck: true, NoDeadLetter: true})

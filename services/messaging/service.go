@@ -10,6 +10,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/egress"
@@ -33,6 +35,13 @@ type Config struct {
 	Policy *egress.Policy
 	// Factory has SubscriptionStore. Default: durable subscriptions are refused as unsupported.
 	Factory *state.Factory
+
+	// Outbox keeps events while the broker is away. Default: none, they are refused.
+	Outbox state.Outbox
+	// OutboxAfter is how long a publish may take before the event is kept instead. Default: 2 s.
+	OutboxAfter time.Duration
+	// MeterProvider receives the metrics bannou.messaging.outbox.*. Default: none.
+	MeterProvider metric.MeterProvider
 
 	// AppID is named in SubscriptionCreatedEvent and MessagePublishedEvent. Default: "bannou".
 	AppID string
@@ -60,6 +69,7 @@ type Service struct {
 	host.Base
 	cfg    Config
 	client *http.Client
+	outbox *outbox // nil: none
 
 	mu            sync.Mutex
 	subscriptions map[string]*subscription
@@ -92,6 +102,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.SubscribeTimeout = cmp.Or(cfg.SubscribeTimeout, 10*time.Second)
 	cfg.CallbackTimeout = cmp.Or(cfg.CallbackTimeout, 30*time.Second)
 	cfg.ReconcileInterval = cmp.Or(cfg.ReconcileInterval, 15*time.Second)
+	cfg.OutboxAfter = cmp.Or(cfg.OutboxAfter, 2*time.Second)
 	cfg.TailHeartbeat = cmp.Or(cfg.TailHeartbeat, 15*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 4<<20)
 	if cfg.Logger == nil {
@@ -103,6 +114,13 @@ func New(cfg Config) (*Service, error) {
 		subscriptions: map[string]*subscription{},
 		wake:          make(chan struct{}, 1),
 		draining:      make(chan struct{}),
+	}
+	if cfg.Outbox != nil {
+		var err error
+		if s.outbox, err = newOutbox(&cfg); err != nil {
+			return nil, err
+		}
+		s.outbox.sent, s.outbox.back = s.announcePublished, s.reconcileNow
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil
@@ -131,11 +149,14 @@ func (s *Service) Mount(mux *http.ServeMux) error {
 // Start brings durable subscriptions back, and begins to follow what other instances do with them. What cannot be brought
 // back at once, because store or broker is away, is tried again in the background.
 func (s *Service) Start(ctx context.Context) error {
+	if s.outbox != nil {
+		s.startOutbox(ctx)
+	}
 	if s.cfg.Factory == nil {
 		return nil
 	}
 	s.setResumeErr(errors.New("durable subscriptions have not been read yet"))
-	first, cancel := context.WithTimeout(ctx, 2*time.Second)
+	first, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
 	err := s.reconcile(first)
 	s.setResumeErr(err)
@@ -144,11 +165,19 @@ func (s *Service) Start(ctx context.Context) error {
 	return nil
 }
 
-// Ready says which part of the service waits for store or broker.
+// startTimeout is how long Start waits for what is away.
+const startTimeout = 2 * time.Second
+
+// Ready says which part of the service waits for store or broker. That the broker is away is not a reason to be unready
+// while events can be kept.
 func (s *Service) Ready(context.Context) error {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.resumeErr
+	resumeErr := s.resumeErr
+	s.mu.Unlock()
+	if s.outbox != nil {
+		return s.outbox.ready(resumeErr)
+	}
+	return resumeErr
 }
 
 func (s *Service) setResumeErr(err error) {

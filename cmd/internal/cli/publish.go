@@ -44,5 +44,11 @@ func (c *publishCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	return c.print(std, answer, func(t *table) { t.line("published " + answer.MessageID) })
+	return c.print(std, answer, func(t *table) {
+		if answer.Queued {
+			t.line("queued " + answer.MessageID + " until the broker is back")
+			return
+		}
+		t.line("published " + answer.MessageID)
+	})
 }

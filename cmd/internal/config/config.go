@@ -46,17 +46,21 @@ type Egress struct {
 
 // Messaging configures the bus.
 type Messaging struct {
-	Backend                string   `default:"memory" help:"Broker: memory, or rabbitmq (alias: masstransit)."`
-	RabbitMQURLs           []string `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
-	AnnouncePublished      bool     `name:"announce-published" help:"Publish a messaging.message.published event for each event published over HTTP."`
-	RabbitMQManagementURL  string   `name:"rabbitmq-management-url" help:"RabbitMQ's management API as http://user:password@host:15672, to list the queues of other programs too."`
-	RabbitMQQueueType      string   `name:"rabbitmq-queue-type" default:"classic" enum:"classic,quorum" help:"Kind of RabbitMQ's durable queues: classic, or quorum, which a cluster keeps on several nodes. A queue that exists keeps its kind: delete the queues before a change."`
-	Exchange               string   `default:"bannou" help:"Topic exchange that events are published to."`
-	DeadLetterExchange     string   `name:"dead-letter-exchange" default:"bannou-dlx" help:"Topic exchange that dead letters go to."`
-	PrefetchCount          int      `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`
-	RetryMaxAttempts       int      `name:"retry-max-attempts" default:"3" help:"Delayed redeliveries of a failing event before it is dead-lettered; 0 for none."`
-	RetryDelayMs           int      `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
-	ConnectionRetryDelayMs int      `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
+	Backend                string        `default:"memory" help:"Broker: memory, or rabbitmq (alias: masstransit)."`
+	RabbitMQURLs           []string      `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
+	AnnouncePublished      bool          `name:"announce-published" help:"Publish a messaging.message.published event for each event published over HTTP."`
+	Outbox                 bool          `default:"true" negatable:"" help:"Keep events that are published over HTTP on disk while the broker is away. Without a meaning where the broker is memory."`
+	OutboxAfter            time.Duration `name:"outbox-after" default:"2s" help:"How long a publish may take before the event is kept instead."`
+	OutboxMaxEvents        int           `name:"outbox-max-events" default:"100000" help:"Events that may wait; over it, publishing is answered with 503."`
+	OutboxMaxBytes         int           `name:"outbox-max-bytes" default:"268435456" help:"Bytes of them; over it, publishing is answered with 503."`
+	RabbitMQManagementURL  string        `name:"rabbitmq-management-url" help:"RabbitMQ's management API as http://user:password@host:15672, to list the queues of other programs too."`
+	RabbitMQQueueType      string        `name:"rabbitmq-queue-type" default:"classic" enum:"classic,quorum" help:"Kind of RabbitMQ's durable queues: classic, or quorum, which a cluster keeps on several nodes. A queue that exists keeps its kind: delete the queues before a change."`
+	Exchange               string        `default:"bannou" help:"Topic exchange that events are published to."`
+	DeadLetterExchange     string        `name:"dead-letter-exchange" default:"bannou-dlx" help:"Topic exchange that dead letters go to."`
+	PrefetchCount          int           `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`
+	RetryMaxAttempts       int           `name:"retry-max-attempts" default:"3" help:"Delayed redeliveries of a failing event before it is dead-lettered; 0 for none."`
+	RetryDelayMs           int           `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
+	ConnectionRetryDelayMs int           `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
 }
 
 // State configures the stores.

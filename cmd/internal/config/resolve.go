@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 // AllServices are the services that this binary holds, in the order of the documentation.
@@ -200,11 +201,16 @@ func (c *Config) checkNumbers() error {
 		{"--messaging-prefetch-count", c.Messaging.PrefetchCount, 1, 65535},
 		{"--messaging-retry-max-attempts", c.Messaging.RetryMaxAttempts, 0, 1000},
 		{"--messaging-retry-delay-ms", c.Messaging.RetryDelayMs, 1, 86_400_000},
+		{"--messaging-outbox-max-events", c.Messaging.OutboxMaxEvents, 1, 1_000_000_000},
+		{"--messaging-outbox-max-bytes", c.Messaging.OutboxMaxBytes, 1, 1 << 40},
 		{"--messaging-connection-retry-delay-ms", c.Messaging.ConnectionRetryDelayMs, 1, 60_000},
 	} {
 		if n.value < n.least || n.value > n.max {
 			return fmt.Errorf("%s %d: choose from %d to %d", n.flag, n.value, n.least, n.max)
 		}
+	}
+	if c.Messaging.OutboxAfter <= 0 || c.Messaging.OutboxAfter > time.Minute {
+		return fmt.Errorf("--messaging-outbox-after %s: choose from 1ms to 1m", c.Messaging.OutboxAfter)
 	}
 	if c.DrainTimeout <= 0 {
 		return fmt.Errorf("--drain-timeout %s: choose a positive duration, such as 15s", c.DrainTimeout)

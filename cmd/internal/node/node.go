@@ -20,11 +20,15 @@ import (
 	"github.com/bannou-mesh/bannou/services/egress"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/membership"
+	"github.com/bannou-mesh/bannou/services/messaging"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
 // closeTimeout bounds what is left to do when the services have stopped.
 const closeTimeout = 15 * time.Second
+
+// answerMargin is how long before its deadline a check that waits gives up.
+const answerMargin = 200 * time.Millisecond
 
 // A Node is a wired process. Run it once.
 type Node struct {
@@ -34,7 +38,8 @@ type Node struct {
 	factory   *state.Factory
 	directory *mesh.Directory
 	metrics   *host.Metrics
-	folder    *os.File // the claim on the data folder, nil without one
+	messaging *messaging.Service // nil: not among the services
+	folder    *os.File           // the claim on the data folder, nil without one
 }
 
 // New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
@@ -67,9 +72,25 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.folder, err = claimFolder(cfg, n.factory.Stores()); err != nil {
 		return n, err
 	}
-	n.host.AddDependency("bus", n.bus.Ready)
+	n.host.AddDependency("bus", n.busReady)
 	n.host.AddDependency("state", n.factory.Ready)
 	return n, n.addServices(cfg, log)
+}
+
+// busReady shows that the broker is away, which does not make the node unready while the messaging service can keep what
+// is published: an orchestrator that took the node's callers away, or restarted it, would turn the broker's outage into
+// one of the services that publish.
+func (n *Node) busReady(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok { // answer before the host gives up
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-answerMargin))
+		defer cancel()
+	}
+	err := n.bus.Ready(ctx)
+	if err != nil && n.messaging != nil && n.messaging.Spools() == nil {
+		return host.Degraded(err)
+	}
+	return err
 }
 
 // addServices makes the mesh's parts and puts the chosen services on the host.
@@ -99,7 +120,8 @@ func (n *Node) addServices(cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy}
+	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
+		meter: n.metrics.MeterProvider()}
 	for _, name := range cfg.Services {
 		service, err := parts.service(name)
 		if err != nil {
@@ -107,6 +129,9 @@ func (n *Node) addServices(cfg *config.Config, log *slog.Logger) error {
 		}
 		if err := n.host.Add(service); err != nil {
 			return err
+		}
+		if m, ok := service.(*messaging.Service); ok {
+			n.messaging = m
 		}
 	}
 	return n.host.Add(member)

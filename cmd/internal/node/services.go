@@ -1,8 +1,12 @@
 package node
 
 import (
+	"context"
 	"fmt"
 	"log/slog"
+	"time"
+
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -25,16 +29,14 @@ type parts struct {
 	registry *mesh.Registry
 	client   *mesh.Client
 	policy   *egress.Policy
+	meter    metric.MeterProvider
 }
 
 // service makes the service of that name. A new service of the suite gets its line here and in config.AllServices.
 func (p parts) service(name string) (host.Service, error) {
 	switch name {
 	case "messaging":
-		return messaging.New(messaging.Config{
-			Bus: p.bus, Policy: p.policy, Factory: p.factory, AppID: p.cfg.AppID,
-			AnnouncePublished: p.cfg.Messaging.AnnouncePublished, Logger: p.log,
-		})
+		return p.messaging()
 	case "state":
 		return statesvc.New(statesvc.Config{Factory: p.factory, Internal: internalNames()})
 	case "mesh":
@@ -43,6 +45,29 @@ func (p parts) service(name string) (host.Service, error) {
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
 }
+
+// messaging makes the messaging service. A broker that is this process's memory is never away, and needs no outbox.
+func (p parts) messaging() (host.Service, error) {
+	m := p.cfg.Messaging
+	cfg := messaging.Config{
+		Bus: p.bus, Policy: p.policy, Factory: p.factory, AppID: p.cfg.AppID,
+		AnnouncePublished: m.AnnouncePublished, Logger: p.log, MeterProvider: p.meter, OutboxAfter: m.OutboxAfter,
+	}
+	if m.Outbox && m.Backend != "memory" {
+		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+		defer cancel()
+		var err error
+		if cfg.Outbox, err = p.factory.Outbox(ctx, p.cfg.EngineFor("mysql"), state.OutboxConfig{
+			Name: p.cfg.AppID, MaxEntries: int64(m.OutboxMaxEvents), MaxBytes: int64(m.OutboxMaxBytes),
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return messaging.New(cfg)
+}
+
+// openTimeout bounds making the outbox's tables in the embedded storage.
+const openTimeout = 30 * time.Second
 
 // internalNames are the stores that the state service shows to nobody.
 func internalNames() []string {

@@ -48,7 +48,7 @@ func number(err error) uint16 {
 func failure(ctx context.Context, err error, d doing) error {
 	var connect *connectError
 	switch {
-	case errors.Is(err, state.ErrInvalid), errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrOutcomeUnknown):
+	case errors.Is(err, state.ErrInvalid), errors.Is(err, state.ErrFull), errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrOutcomeUnknown):
 		return err
 	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn): // nothing was sent
 		return unavailable(ctx, err)

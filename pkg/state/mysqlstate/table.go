@@ -69,7 +69,7 @@ func (t *table) prepared(ctx context.Context) (*statements, error) {
 	if s := t.made.Load(); s != nil {
 		return s, nil
 	}
-	if err := t.migrate(ctx); err != nil {
+	if err := migrate(ctx, t.db, t.name, migrations); err != nil {
 		return nil, failure(ctx, err, reading)
 	}
 	s, err := t.prepare(ctx)
@@ -80,31 +80,31 @@ func (t *table) prepared(ctx context.Context) (*statements, error) {
 	return s, nil
 }
 
-// migrate makes the table. Of several processes that start at once, one does it and the others wait, by a lock that the
+// migrate makes a table. Of several processes that start at once, one does it and the others wait, by a lock that the
 // server drops with its connection.
-func (t *table) migrate(ctx context.Context) (err error) {
-	conn, err := t.db.Conn(ctx)
+func migrate(ctx context.Context, db *sql.DB, name string, migrations func(table string, mariaDB bool) [][]string) (err error) {
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, conn.Close()) }()
 	const lock = "CONCAT('bannou:', SHA1(CONCAT(DATABASE(), '.', ?)))" // names are limited to 64 characters
 	var got sql.NullInt64
-	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+lock+", 30)", t.name).Scan(&got); err != nil {
+	if err := conn.QueryRowContext(ctx, "SELECT GET_LOCK("+lock+", 30)", name).Scan(&got); err != nil {
 		return err
 	}
 	if got.Int64 != 1 {
-		return fmt.Errorf("%w: another process has been migrating table %s for 30 s", state.ErrUnavailable, t.name)
+		return fmt.Errorf("%w: another process has been migrating table %s for 30 s", state.ErrUnavailable, name)
 	}
 	defer func() {
-		_, unlock := conn.ExecContext(context.WithoutCancel(ctx), "DO RELEASE_LOCK("+lock+")", t.name)
+		_, unlock := conn.ExecContext(context.WithoutCancel(ctx), "DO RELEASE_LOCK("+lock+")", name)
 		err = errors.Join(err, unlock)
 	}()
 	var version string
 	if err := conn.QueryRowContext(ctx, "SELECT VERSION()").Scan(&version); err != nil {
 		return err
 	}
-	return sqlstate.Migrate(ctx, t.db, database.DialectMySQL, t.name, migrations(t.name, strings.Contains(version, "MariaDB")))
+	return sqlstate.Migrate(ctx, db, database.DialectMySQL, name, migrations(name, strings.Contains(version, "MariaDB")))
 }
 
 // migrations are the statements that make a table, oldest first; released ones never change.

@@ -76,13 +76,17 @@ func (e *engine) tryTransact(ctx context.Context, changes []state.Change, togeth
 		}
 		return nil, err
 	}
-	if err := tx.Commit(); err != nil {
-		if n := number(err); n == deadlock || n == lockWaitTimeout || errors.Is(err, sql.ErrTxDone) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
-			return nil, err // the commit did not begin, or was refused
-		}
-		return nil, failure(ctx, err, writing)
+	return outcomes, commit(ctx, tx)
+}
+
+// commit ends a transaction. Its errors say themselves when it is unknown what became of it.
+func commit(ctx context.Context, tx *sql.Tx) error {
+	err := tx.Commit()
+	if n := number(err); err == nil || n == deadlock || n == lockWaitTimeout || errors.Is(err, sql.ErrTxDone) ||
+		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return err // the commit did not begin, or was refused
 	}
-	return outcomes, nil
+	return failure(ctx, err, writing)
 }
 
 // lock reads and locks the rows of all changes, in the order of their keys, so that transactions do not wait for each

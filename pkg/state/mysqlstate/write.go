@@ -34,14 +34,19 @@ const maxTries = 12
 // errRaced asks for another try: what was read of a row no longer held when it was written.
 var errRaced = errors.New("the row changed meanwhile")
 
-// retry runs a change, from its beginning, until it succeeds or fails for good.
+// retry runs a change of the table, when that is there.
 func (e *engine) retry(ctx context.Context, run func(*statements) error) error {
 	s, err := e.table.prepared(ctx)
 	if err != nil {
 		return err
 	}
+	return again(ctx, func() error { return run(s) })
+}
+
+// again runs a change, from its beginning, until it succeeds or fails for good.
+func again(ctx context.Context, run func() error) error {
 	for try := 1; ; try++ {
-		err := run(s)
+		err := run()
 		if n := number(err); err == nil || n != deadlock && n != lockWaitTimeout && !errors.Is(err, errRaced) {
 			return err
 		}

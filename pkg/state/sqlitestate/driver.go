@@ -85,7 +85,7 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 	}
 	t := d.tables[name]
 	if t == nil {
-		if err := migrate(ctx, d.writer, name); err != nil {
+		if err := migrate(ctx, d.writer, name, migrations(name)); err != nil {
 			return nil, failure(ctx, err)
 		}
 		var err error

@@ -22,7 +22,7 @@ func failure(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		return fmt.Errorf("sqlite: %w", ended)
 	}
-	if errors.Is(err, state.ErrInvalid) {
+	if errors.Is(err, state.ErrInvalid) || errors.Is(err, state.ErrFull) {
 		return err
 	}
 	switch resultCode(err) {

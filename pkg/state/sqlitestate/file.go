@@ -120,11 +120,11 @@ func migrations(table string) [][]string {
 
 // migrate makes the table. Another process may be doing so too: whoever comes second finds its steps made by the first,
 // fails, and at its next try sees that nothing is left to do.
-func migrate(ctx context.Context, writer *sql.DB, table string) error {
+func migrate(ctx context.Context, writer *sql.DB, table string, migrations [][]string) error {
 	const tries = 10
 	var err error
 	for range tries {
-		if err = sqlstate.Migrate(ctx, writer, database.DialectSQLite3, table, migrations(table)); err == nil {
+		if err = sqlstate.Migrate(ctx, writer, database.DialectSQLite3, table, migrations); err == nil {
 			return nil
 		}
 		select {

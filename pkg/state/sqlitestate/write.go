@@ -36,16 +36,26 @@ func (e *engine) write(ctx context.Context, changes []state.Change, together boo
 		}
 		return outcomes, nil
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, e.failure(ctx, err) // Commit would say so too, but not that nothing was changed
-	}
-	if err := tx.Commit(); err != nil {
-		if errors.Is(err, sql.ErrTxDone) || ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return nil, e.failure(ctx, err) // the context ended before the commit began
-		}
-		return nil, fmt.Errorf("store %q: %w: %w", e.store, state.ErrOutcomeUnknown, err)
+	if err := commit(ctx, tx); err != nil {
+		return nil, fmt.Errorf("store %q: %w", e.store, err)
 	}
 	return outcomes, nil
+}
+
+// commit ends a transaction. Its errors are those that callers see.
+func commit(ctx context.Context, tx *sql.Tx) error {
+	if err := ctx.Err(); err != nil {
+		return failure(ctx, err) // Commit would say so too, but not that nothing was changed
+	}
+	err := tx.Commit()
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, sql.ErrTxDone) || ctx.Err() != nil && errors.Is(err, ctx.Err()):
+		return failure(ctx, err) // the context ended before the commit began
+	default:
+		return fmt.Errorf("%w: %w", state.ErrOutcomeUnknown, err)
+	}
 }
 
 // change makes one change within the transaction.

@@ -86,7 +86,10 @@ type PublishEventRequest struct {
 type PublishEventResponse struct {
 	// MessageID The event's eventId.
 	MessageID string `json:"messageId"`
-	Success   bool   `json:"success"`
+
+	// Queued Present and true when the event waits in the node's outbox: the broker is away, or earlier events with its partitionKey wait.
+	Queued  bool `json:"queued,omitempty,omitzero"`
+	Success bool `json:"success"`
 }
 
 // PublishOptions defines model for PublishOptions.
@@ -307,7 +310,7 @@ type ClientInterface interface {
 
 	// PublishEventWithBody Publish an event to a topic
 	//
-	// Returns once the broker has taken the event over. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
+	// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -316,7 +319,7 @@ type ClientInterface interface {
 
 	// PublishEvent Publish an event to a topic
 	//
-	// Returns once the broker has taken the event over. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
+	// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -447,7 +450,7 @@ func (c *Client) ListTopics(ctx context.Context, body ListTopicsJSONRequestBody,
 
 // PublishEventWithBody Publish an event to a topic
 //
-// Returns once the broker has taken the event over. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
+// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
 //
 // Takes any type of body and a specified content type.
 //
@@ -466,7 +469,7 @@ func (c *Client) PublishEventWithBody(ctx context.Context, contentType string, b
 
 // PublishEvent Publish an event to a topic
 //
-// Returns once the broker has taken the event over. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
+// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1047,7 +1050,7 @@ type ClientWithResponsesInterface interface {
 
 	// PublishEventWithBodyWithResponse Publish an event to a topic
 	//
-	// Returns once the broker has taken the event over. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
+	// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1056,7 +1059,7 @@ type ClientWithResponsesInterface interface {
 
 	// PublishEventWithResponse Publish an event to a topic
 	//
-	// Returns once the broker has taken the event over. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
+	// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1558,7 +1561,7 @@ func (c *ClientWithResponses) ListTopicsWithResponse(ctx context.Context, body L
 
 // PublishEventWithBodyWithResponse Publish an event to a topic
 //
-// Returns once the broker has taken the event over. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
+// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -1573,7 +1576,7 @@ func (c *ClientWithResponses) PublishEventWithBodyWithResponse(ctx context.Conte
 
 // PublishEventWithResponse Publish an event to a topic
 //
-// Returns once the broker has taken the event over. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
+// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -1,0 +1,124 @@
+package mysqlstate
+
+import (
+	"context"
+	"database/sql"
+	"sync/atomic"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+var _ state.OutboxDriver = (*Driver)(nil)
+
+// OpenOutbox names an outbox; its tables are made by the first operation that reaches the server.
+func (d *Driver) OpenOutbox(_ context.Context, cfg state.OutboxConfig) (state.Outbox, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosed
+	}
+	t := &outboxTables{db: d.db, turn: make(chan struct{}, 1)}
+	return sqlstate.NewOutbox(sqlstate.OutboxEngine{
+		Transact: t.transact,
+		Read:     t.read,
+		Now:      "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+	}, cfg), nil
+}
+
+// outboxTables are made when the server is first reached.
+type outboxTables struct {
+	db   *sql.DB
+	turn chan struct{} // held by the one that makes the tables
+	made atomic.Bool
+}
+
+func (t *outboxTables) prepare(ctx context.Context) error {
+	if t.made.Load() {
+		return nil
+	}
+	select {
+	case t.turn <- struct{}{}:
+		defer func() { <-t.turn }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	if t.made.Load() {
+		return nil
+	}
+	if err := migrate(ctx, t.db, sqlstate.OutboxTable, outboxMigrations); err != nil {
+		return err
+	}
+	t.made.Store(true)
+	return nil
+}
+
+func (t *outboxTables) read(ctx context.Context, fn func(*sql.DB) error) error {
+	err := t.prepare(ctx)
+	if err == nil {
+		err = fn(t.db)
+	}
+	if err != nil {
+		return failure(ctx, err, reading)
+	}
+	return nil
+}
+
+// transact runs a transaction, and again when others were in the way.
+func (t *outboxTables) transact(ctx context.Context, fn func(*sql.Tx) error) error {
+	err := t.prepare(ctx)
+	if err == nil {
+		err = again(ctx, func() error { return t.try(ctx, fn) })
+	}
+	if err != nil {
+		return failure(ctx, err, reading) // a commit speaks for itself
+	}
+	return nil
+}
+
+func (t *outboxTables) try(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := t.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	if err := fn(tx); err != nil {
+		if number(err) == duplicateKey {
+			return errRaced // another process made the row of the outbox
+		}
+		return err
+	}
+	return commit(ctx, tx)
+}
+
+// outboxMigrations are the statements that make the tables, oldest first; released ones never change. Names and keys are
+// bytes, so that nothing but the same is the same. Instants are microseconds since 1970, by the server's clock.
+func outboxMigrations(string, bool) [][]string {
+	return [][]string{{
+		"CREATE TABLE IF NOT EXISTS outbox (" +
+			"name VARBINARY(255) NOT NULL," +
+			"id BIGINT NOT NULL," +
+			"partition_key VARBINARY(255) NOT NULL," +
+			"topic VARBINARY(255) NOT NULL," +
+			"properties LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NOT NULL," +
+			"body LONGBLOB NOT NULL," +
+			"size BIGINT NOT NULL," +
+			"created_at BIGINT NOT NULL," +
+			"claimed_by VARBINARY(64) NULL," +
+			"claimed_until BIGINT NULL," +
+			"attempts INT NOT NULL," +
+			"parked_at BIGINT NULL," +
+			"failure TEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin NULL," +
+			"PRIMARY KEY (name, id)," +
+			"KEY outbox_keys (name, partition_key, claimed_until)" +
+			") ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
+		"CREATE TABLE IF NOT EXISTS outbox_turn (" +
+			"name VARBINARY(255) NOT NULL PRIMARY KEY," +
+			"turns BIGINT NOT NULL," +
+			"last_id BIGINT NOT NULL," +
+			"entries BIGINT NOT NULL," +
+			"bytes BIGINT NOT NULL," +
+			"parked BIGINT NOT NULL" +
+			") ENGINE=InnoDB ROW_FORMAT=DYNAMIC",
+	}}
+}

@@ -1,0 +1,82 @@
+package sqlitestate
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+var _ state.OutboxDriver = (*Driver)(nil)
+
+// OpenOutbox creates the tables when they are absent.
+func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.Outbox, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosed
+	}
+	if err := migrate(ctx, d.writer, sqlstate.OutboxTable, outboxMigrations()); err != nil {
+		return nil, failure(ctx, err)
+	}
+	return sqlstate.NewOutbox(sqlstate.OutboxEngine{
+		Transact: d.transactOutbox,
+		Read: func(ctx context.Context, fn func(*sql.DB) error) error {
+			if err := fn(d.reader); err != nil {
+				return failure(ctx, err)
+			}
+			return nil
+		},
+		Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+	}, cfg), nil
+}
+
+// transactOutbox runs one transaction of the one writing connection.
+func (d *Driver) transactOutbox(ctx context.Context, fn func(*sql.Tx) error) error {
+	tx, err := d.writer.BeginTx(ctx, nil)
+	if err != nil {
+		return failure(ctx, err)
+	}
+	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+	if err := fn(tx); err != nil {
+		return failure(ctx, err)
+	}
+	if err := commit(ctx, tx); err != nil {
+		return fmt.Errorf("outbox: %w", err)
+	}
+	return nil
+}
+
+// outboxMigrations are the statements that make the tables, oldest first; released ones never change. Instants are
+// microseconds since 1970.
+func outboxMigrations() [][]string {
+	return [][]string{{
+		`CREATE TABLE IF NOT EXISTS outbox (
+			name          TEXT    NOT NULL,
+			id            INTEGER NOT NULL,
+			partition_key TEXT    NOT NULL,
+			topic         TEXT    NOT NULL,
+			properties    TEXT    NOT NULL,
+			body          BLOB    NOT NULL,
+			size          INTEGER NOT NULL,
+			created_at    INTEGER NOT NULL,
+			claimed_by    TEXT,
+			claimed_until INTEGER,
+			attempts      INTEGER NOT NULL,
+			parked_at     INTEGER,
+			failure       TEXT,
+			PRIMARY KEY (name, id)
+		)`,
+		`CREATE INDEX IF NOT EXISTS outbox_keys ON outbox (name, partition_key, claimed_until)`,
+		`CREATE TABLE IF NOT EXISTS outbox_turn (
+			name    TEXT    NOT NULL PRIMARY KEY,
+			turns   INTEGER NOT NULL,
+			last_id INTEGER NOT NULL,
+			entries INTEGER NOT NULL,
+			bytes   INTEGER NOT NULL,
+			parked  INTEGER NOT NULL
+		)`,
+	}}
+}
