@@ -19,6 +19,7 @@ type Driver struct {
 	transport *transport
 	drops     *drops
 	closed    chan struct{}
+	reading   chan struct{} // has one element while the dead letters are read
 
 	background sync.WaitGroup // timers' work
 
@@ -39,6 +40,7 @@ func New(cfg Config) *Driver {
 		transport: newTransport(),
 		drops:     newDrops(cfg),
 		closed:    make(chan struct{}),
+		reading:   make(chan struct{}, 1),
 		exchanges: make(map[string]*routes),
 		queues:    make(map[string]*queue),
 	}
