@@ -42,7 +42,7 @@ type testCase struct {
 // Setups may be one broker.
 func Run(t *testing.T, setup func(t testing.TB) Setup, features Features) {
 	var all []testCase
-	for _, cases := range [][]testCase{publishing(), handling(), failing(), subscribing(), lifecycle(), wire(), letters(), plainWatermill()} {
+	for _, cases := range [][]testCase{publishing(), handling(), failing(), subscribing(), lifecycle(), wire(), letters(), replaying(), plainWatermill()} {
 		all = append(all, cases...)
 	}
 	for _, c := range all {
