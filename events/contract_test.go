@@ -23,6 +23,8 @@ var contract = map[string]string{
 	"messaging.message.published":       "MessagePublishedEvent topic messageId | sourceService payloadSizeBytes",
 	"messaging.subscription.created":    "SubscriptionCreatedEvent subscriptionId topic | subscriberAppId",
 	"messaging.subscription.removed":    "SubscriptionRemovedEvent subscriptionId reason",
+	"messaging.dead-letters.replayed":   "DeadLettersReplayedEvent actor appId matched count failed ids | filter",
+	"messaging.dead-letters.discarded":  "DeadLettersDiscardedEvent actor appId matched count failed ids | filter",
 	"state.changed":                     "StateChangedEvent storeName key operation | etag sourceService",
 	"state.migration":                   "StoreMigrationEvent storeName status | keysProcessed totalKeys errorMessage",
 	"account.created":                   "AccountCreatedEvent accountId | email displayName roles",

@@ -14,6 +14,13 @@ const (
 
 	// TopicMessagingSubscriptionRemoved carries [SubscriptionRemovedEvent]. Sent when a callback subscription has ended.
 	TopicMessagingSubscriptionRemoved = "messaging.subscription.removed"
+
+	// TopicMessagingDeadLettersReplayed carries [DeadLettersReplayedEvent]. Sent when somebody had dead letters delivered
+	// again.
+	TopicMessagingDeadLettersReplayed = "messaging.dead-letters.replayed"
+
+	// TopicMessagingDeadLettersDiscarded carries [DeadLettersDiscardedEvent]. Sent when somebody removed dead letters.
+	TopicMessagingDeadLettersDiscarded = "messaging.dead-letters.discarded"
 )
 
 // MessagePublishedEvent traces one published message, for debugging.
@@ -77,3 +84,61 @@ const (
 	SubscriptionRemovedReasonTimeout  SubscriptionRemovedReason = "timeout"
 	SubscriptionRemovedReasonError    SubscriptionRemovedReason = "error"
 )
+
+// DeadLettersReplayedEvent says who had which dead letters delivered again.
+type DeadLettersReplayedEvent struct {
+	Base
+
+	// Who asked, as they said; the app-id of the node where they did not.
+	Actor string `json:"actor"`
+
+	// The app-id of the node that did it.
+	AppID string `json:"appId"`
+
+	// How many dead letters were asked for.
+	Matched int64 `json:"matched"`
+
+	// How many of them were delivered again.
+	Count int64 `json:"count"`
+
+	// How many of them are dead letters still.
+	Failed int64 `json:"failed"`
+
+	// The ids of the first hundred that were delivered again.
+	IDs []string `json:"ids"`
+
+	// The filter that was asked with, as JSON; absent where ids were given.
+	Filter string `json:"filter,omitzero"`
+}
+
+// EventName returns "DeadLettersReplayedEvent".
+func (*DeadLettersReplayedEvent) EventName() string { return "DeadLettersReplayedEvent" }
+
+// DeadLettersDiscardedEvent says who had which dead letters removed.
+type DeadLettersDiscardedEvent struct {
+	Base
+
+	// Who asked, as they said; the app-id of the node where they did not.
+	Actor string `json:"actor"`
+
+	// The app-id of the node that did it.
+	AppID string `json:"appId"`
+
+	// How many dead letters were asked for.
+	Matched int64 `json:"matched"`
+
+	// How many of them were removed.
+	Count int64 `json:"count"`
+
+	// How many of them are dead letters still.
+	Failed int64 `json:"failed"`
+
+	// The ids of the first hundred that were removed.
+	IDs []string `json:"ids"`
+
+	// The filter that was asked with, as JSON; absent where ids were given.
+	Filter string `json:"filter,omitzero"`
+}
+
+// EventName returns "DeadLettersDiscardedEvent".
+func (*DeadLettersDiscardedEvent) EventName() string { return "DeadLettersDiscardedEvent" }

@@ -25,6 +25,10 @@ func New(topic string) (Event, bool) {
 		return new(MeshEndpointDeregisteredEvent), true
 	case TopicMeshEndpointRegistered:
 		return new(MeshEndpointRegisteredEvent), true
+	case TopicMessagingDeadLettersDiscarded:
+		return new(DeadLettersDiscardedEvent), true
+	case TopicMessagingDeadLettersReplayed:
+		return new(DeadLettersReplayedEvent), true
 	case TopicMessagingMessagePublished:
 		return new(MessagePublishedEvent), true
 	case TopicMessagingSubscriptionCreated:
@@ -81,6 +85,10 @@ func TypeName(topic string) string {
 		return "MeshEndpointDeregisteredEvent"
 	case TopicMeshEndpointRegistered:
 		return "MeshEndpointRegisteredEvent"
+	case TopicMessagingDeadLettersDiscarded:
+		return "DeadLettersDiscardedEvent"
+	case TopicMessagingDeadLettersReplayed:
+		return "DeadLettersReplayedEvent"
 	case TopicMessagingMessagePublished:
 		return "MessagePublishedEvent"
 	case TopicMessagingSubscriptionCreated:
@@ -127,6 +135,8 @@ func Topics() []string {
 		TopicMeshEndpointDegraded,
 		TopicMeshEndpointDeregistered,
 		TopicMeshEndpointRegistered,
+		TopicMessagingDeadLettersDiscarded,
+		TopicMessagingDeadLettersReplayed,
 		TopicMessagingMessagePublished,
 		TopicMessagingSubscriptionCreated,
 		TopicMessagingSubscriptionRemoved,

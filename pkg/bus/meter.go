@@ -52,3 +52,8 @@ func (m *meter) deadLettered(ctx context.Context, why string) {
 func (m *meter) dropped(ctx context.Context, why string) {
 	m.instruments.dropped.Add(ctx, 1, m.with("reason", why))
 }
+
+// discarded counts dead letters that somebody removed.
+func (t *telemetry) discarded(ctx context.Context, letters int64) {
+	t.instruments.dropped.Add(ctx, letters, metric.WithAttributes(attribute.String("reason", "discarded")))
+}

@@ -30,8 +30,8 @@ type outbox struct {
 	broker  brokerState
 	keys    waitingKeys
 	metrics *outboxMetrics
-	wake    chan struct{} // asks the relay to look now
-	read    time.Time     // when the relay read the whole table last
+	wake    chan struct{}                                         // asks the relay to look now
+	read    time.Time                                             // when the relay read the whole table last
 	sent    func(ctx context.Context, topic, id string, size int) // called for each event that was sent
 	back    func()                                                // called when the broker is back
 

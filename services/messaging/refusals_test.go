@@ -36,7 +36,23 @@ var endpoints = []Endpoint{
 		Required: []string{"tapId"}, Members: map[string]Kind{"tapId": String}},
 	{Path: "/messaging/list-topics", MaxBytes: maxBody, Valid: `{"exchangeFilter":"b","includeEmpty":true}`,
 		Members: map[string]Kind{"exchangeFilter": String, "includeEmpty": Boolean}},
+	{Path: "/messaging/dead-letters/list", MaxBytes: maxBody,
+		Valid: `{"filter":` + letterFilter + `,"order":"oldest","limit":5,"cursor":"none"}`, Status: 404,
+		Members: map[string]Kind{"filter": Object, "filter.ids": Array, "filter.topic": String, "filter.queue": String, "filter.handler": String,
+			"filter.reason": String, "filter.errorContains": String, "filter.since": String, "filter.until": String,
+			"order": String, "limit": Integer, "cursor": String}},
+	{Path: "/messaging/dead-letters/get", MaxBytes: maxBody, Valid: `{"id":"none"}`, Status: 404,
+		Required: []string{"id"}, Members: map[string]Kind{"id": String}},
+	{Path: "/messaging/dead-letters/replay", MaxBytes: maxBody,
+		Valid:   `{"filter":` + letterFilter + `,"ids":[],"all":false,"dryRun":true,"progress":false,"actor":"me"}`,
+		Members: map[string]Kind{"filter": Object, "ids": Array, "all": Boolean, "dryRun": Boolean, "progress": Boolean, "actor": String}},
+	{Path: "/messaging/dead-letters/discard", MaxBytes: maxBody,
+		Valid:   `{"filter":` + letterFilter + `,"ids":[],"all":false,"dryRun":true,"progress":false,"actor":"me"}`,
+		Members: map[string]Kind{"filter": Object, "ids": Array, "all": Boolean, "dryRun": Boolean, "progress": Boolean, "actor": String}},
 }
+
+const letterFilter = `{"ids":["a"],"topic":"a.#","queue":"a.b","handler":"b","reason":"permanent","errorContains":"x",
+	"since":"2020-01-01T00:00:00Z","until":"2030-01-01T00:00:00Z"}`
 
 func TestRefusals(t *testing.T) {
 	n := newBroker(t).start(t)
@@ -110,6 +126,22 @@ func TestRefusalsOfMessaging(t *testing.T) {
 		{"tap/create", `{"topic":"#","exchange":"` + long + `"}`, 400, "invalid_member", "exchange"},
 		{"tap/delete", `{"tapId":"` + long + `"}`, 404, "not_found", "tapId"},
 		{"unsubscribe", `{"subscriptionId":"` + long + `"}`, 404, "not_found", "subscriptionId"},
+
+		{"dead-letters/list", `{"limit":0}`, 400, "invalid_member", "limit"},
+		{"dead-letters/list", `{"limit":1001}`, 400, "invalid_member", "limit"},
+		{"dead-letters/list", `{"order":"best"}`, 400, "invalid_member", "order"},
+		{"dead-letters/list", `{"cursor":"none"}`, 404, "not_found", "cursor"},
+		{"dead-letters/list", `{"filter":{"since":"yesterday"}}`, 400, "invalid_member", "filter.since"},
+		{"dead-letters/list", `{"filter":{"since":"2020-01-02T00:00:00Z","until":"2020-01-01T00:00:00Z"}}`, 400, "invalid_member", "filter.until"},
+		{"dead-letters/list", `{"filter":{"topic":"` + long + `"}}`, 400, "invalid_member", "filter.topic"},
+		{"dead-letters/get", `{"id":"` + long + `"}`, 404, "not_found", "id"},
+		{"dead-letters/replay", `{}`, 400, "invalid_member", "all"},
+		{"dead-letters/replay", `{"filter":{},"ids":[]}`, 400, "invalid_member", "all"},
+		{"dead-letters/replay", `{"ids":["a"],"filter":{"topic":"a"}}`, 400, "invalid_member", "filter"},
+		{"dead-letters/replay", `{"ids":[""]}`, 400, "invalid_member", "ids"},
+		{"dead-letters/discard", `{}`, 400, "invalid_member", "all"},
+		{"dead-letters/discard", `{"all":true,"actor":"` + long + `"}`, 400, "invalid_member", "actor"},
+		{"dead-letters/discard", `{"ids":[` + strings.Repeat(`"a",`, 1000) + `"a"]}`, 400, "invalid_member", "ids"},
 
 		{"tail", `{"topic":7}`, 400, "invalid_member", "topic"},
 		{"tail", `{"topic":null}`, 400, "missing_member", "topic"},

@@ -26,18 +26,19 @@ const (
 )
 
 type commands struct {
-	Serve     serveCommand     `cmd:"" help:"Run a node: all services in one process by default, with embedded storage."`
-	Publish   publishCommand   `cmd:"" help:"Publish an event."`
-	Tail      tailCommand      `cmd:"" help:"Print the events of a topic as they come."`
-	State     stateCommand     `cmd:"" help:"Read, write and query stores."`
-	Stores    storesCommand    `cmd:"" help:"List the stores."`
-	Endpoints endpointsCommand `cmd:"" help:"List the endpoints of the mesh."`
-	Invoke    invokeCommand    `cmd:"" help:"Call a method of a service through the mesh."`
-	Topics    topicsCommand    `cmd:"" help:"List the topics with their messages and consumers."`
-	Tap       tapCommand       `cmd:"" help:"Copy the events of topics to other exchanges."`
-	Health    healthCommand    `cmd:"" help:"Say whether the node is ready; for health checks of containers."`
-	Echo      echoCommand      `cmd:"" help:"Serve HTTP and print each request: something to call back and to invoke while trying things out."`
-	Version   versionCommand   `cmd:"" help:"Print the version."`
+	Serve       serveCommand       `cmd:"" help:"Run a node: all services in one process by default, with embedded storage."`
+	Publish     publishCommand     `cmd:"" help:"Publish an event."`
+	Tail        tailCommand        `cmd:"" help:"Print the events of a topic as they come."`
+	State       stateCommand       `cmd:"" help:"Read, write and query stores."`
+	Stores      storesCommand      `cmd:"" help:"List the stores."`
+	Endpoints   endpointsCommand   `cmd:"" help:"List the endpoints of the mesh."`
+	Invoke      invokeCommand      `cmd:"" help:"Call a method of a service through the mesh."`
+	DeadLetters deadLettersCommand `cmd:"" help:"List, show, replay and discard events that were given up."`
+	Topics      topicsCommand      `cmd:"" help:"List the topics with their messages and consumers."`
+	Tap         tapCommand         `cmd:"" help:"Copy the events of topics to other exchanges."`
+	Health      healthCommand      `cmd:"" help:"Say whether the node is ready; for health checks of containers."`
+	Echo        echoCommand        `cmd:"" help:"Serve HTTP and print each request: something to call back and to invoke while trying things out."`
+	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
 
 // usageError marks an error as the caller's: exit code 2.

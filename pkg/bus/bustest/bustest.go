@@ -26,6 +26,8 @@ type Features struct {
 	Expiration bool
 	// DeadLetterStore is the queue that keeps dead letters, where the driver declares one.
 	DeadLetterStore string
+	// Letters: Redeliver and Letters are there. Every driver is to have them; it goes when all do.
+	Letters bool
 }
 
 // A testCase is one promise. Why says what a user loses when it is broken; it is printed when it is.
@@ -40,7 +42,7 @@ type testCase struct {
 // Setups may be one broker.
 func Run(t *testing.T, setup func(t testing.TB) Setup, features Features) {
 	var all []testCase
-	for _, cases := range [][]testCase{publishing(), handling(), failing(), subscribing(), lifecycle(), wire(), forwarding(), plainWatermill()} {
+	for _, cases := range [][]testCase{publishing(), handling(), failing(), subscribing(), lifecycle(), wire(), forwarding(), letters(), replaying(), plainWatermill()} {
 		all = append(all, cases...)
 	}
 	for _, c := range all {

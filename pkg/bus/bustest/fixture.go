@@ -123,16 +123,12 @@ func (f *fixture) handle(b *bus.Bus, name string, o bus.SubscriptionOptions) <-c
 // deadLetters yields the dead letters of the case's topic from now on.
 func (f *fixture) deadLetters() <-chan *bus.Message {
 	f.Helper()
-	exchange := f.setup.Config.DeadLetterExchange
-	if exchange == "" {
-		exchange = "bannou-dlx"
-	}
 	letters := make(chan *bus.Message, 1000)
 	f.consume(bus.Queue{
 		Name:      f.topic + ".letters",
 		Exclusive: true,
 		Prefetch:  100,
-		Bindings:  []bus.Binding{{Exchange: exchange, Pattern: bus.DeadLetterKey + f.topic}},
+		Bindings:  []bus.Binding{{Exchange: f.deadLetterExchange(), Pattern: bus.DeadLetterKey + f.topic}},
 	}, func(d bus.Delivery) {
 		letters <- d.Message()
 		_ = d.Ack()

@@ -27,6 +27,7 @@ func TestConformance(t *testing.T) {
 		Priorities:      true,
 		Expiration:      true,
 		DeadLetterStore: memorybus.DeadLetterStore,
+		Letters:         true,
 	})
 }
 

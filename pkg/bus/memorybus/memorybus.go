@@ -14,10 +14,11 @@ import (
 // Driver is a broker in memory. Several buses on one Driver are several nodes on one broker. It is safe for concurrent
 // use.
 type Driver struct {
-	cfg    Config
-	log    *slog.Logger
-	drops  *drops
-	closed chan struct{}
+	cfg     Config
+	log     *slog.Logger
+	drops   *drops
+	closed  chan struct{}
+	reading chan struct{} // has one element while the dead letters are read
 
 	background sync.WaitGroup // timers' work
 
@@ -37,6 +38,7 @@ func New(cfg Config) *Driver {
 		log:       cfg.Logger,
 		drops:     newDrops(cfg),
 		closed:    make(chan struct{}),
+		reading:   make(chan struct{}, 1),
 		exchanges: make(map[string]*routes),
 		queues:    make(map[string]*queue),
 	}

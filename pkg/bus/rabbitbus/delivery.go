@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -102,12 +101,7 @@ func (d *delivery) again() amqp.Publishing {
 			headers[name] = value
 		}
 	}
-	headers[headerAttempt] = strconv.Itoa(d.attempt + 1)
-	headers[headerExchange] = d.message.Exchange
-	headers[headerRoutingKey] = d.message.RoutingKey
-	if d.message.Expiration > 0 {
-		headers[headerExpiration] = milliseconds(d.message.Expiration)
-	}
+	describeReturn(headers, d.attempt+1, d.message)
 	return amqp.Publishing{
 		Headers:         headers,
 		ContentType:     d.raw.ContentType,

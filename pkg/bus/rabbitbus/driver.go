@@ -25,6 +25,8 @@ type Driver struct {
 	retries    *publisher  // on a channel of its own: a delay queue without a leader holds up what shares its channel
 	management *management // nil without a URL
 
+	reading chan struct{} // held by the one reading of the dead-letter store
+
 	wg sync.WaitGroup // the publisher's and the consumers' goroutines
 
 	mu        sync.Mutex
@@ -47,7 +49,7 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{cfg: &cfg, management: api, consumers: map[*consumer]struct{}{}, idle: make(chan struct{})}
+	d := &Driver{cfg: &cfg, management: api, consumers: map[*consumer]struct{}{}, idle: make(chan struct{}), reading: make(chan struct{}, 1)}
 	d.topology = newTopology(d.cfg)
 	d.delays = newDelays(d.topology)
 	d.publishing = newLink(d.cfg, "publish", d.declareAll)

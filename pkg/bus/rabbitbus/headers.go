@@ -115,6 +115,17 @@ func toPublishing(m *bus.Message) amqp.Publishing {
 	return p
 }
 
+// describeReturn writes beside a message that goes to one queue through the default exchange what it is to its reader:
+// fromDelivery restores it. The expiration is only told: it would cut a delay short, and attempts are counted instead.
+func describeReturn(headers amqp.Table, attempt int, m *bus.Message) {
+	headers[headerAttempt] = strconv.Itoa(attempt)
+	headers[headerExchange] = m.Exchange
+	headers[headerRoutingKey] = m.RoutingKey
+	if m.Expiration > 0 {
+		headers[headerExpiration] = milliseconds(m.Expiration)
+	}
+}
+
 // milliseconds writes a duration as AMQP has it. It never writes 0 for more than nothing: 0 expires at once.
 func milliseconds(d time.Duration) string {
 	return strconv.FormatInt(int64((d+time.Millisecond-1)/time.Millisecond), 10)

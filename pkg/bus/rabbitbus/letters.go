@@ -3,16 +3,458 @@ package rabbitbus
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
-// Redeliver puts a message into one queue.
+const (
+	// The store is read in windows of so many letters: what a window holds may be in this process's memory at once, since
+	// amqp091 reads all that the broker sends. A window is made for windowBytes of letters as large as the largest yet.
+	// A quorum queue mixes up more than 32 that are given back at once (RabbitMQ 3.10: the order of an Erlang map).
+	maxWindow   = 32
+	windowBytes = 8 << 20
+	// returnWindows is how many windows are given back before the broker is asked whether they are there: a quorum queue
+	// that has more to do than this joins windows, in no order.
+	returnWindows = 16
+	// letterPatience is how long nothing may come before the broker is asked whether anything is left.
+	letterPatience = 100 * time.Millisecond
+	// returnPatience bounds the wait for the broker to put back what was read. A quorum queue does it after the answer.
+	returnPatience = 2 * time.Second
+)
+
+// Redeliver puts a message into one queue, through the default exchange. An expiration is kept as an account only: what
+// was given up once does not expire a second time.
 func (d *Driver) Redeliver(ctx context.Context, queue string, m *bus.Message) error {
-	return errors.ErrUnsupported
+	switch {
+	case queue == "" || len(queue) > maxShortString:
+		return fmt.Errorf("%w: queue name %q: it must have 1 to %d bytes", bus.ErrInvalid, queue, maxShortString)
+	case queue == d.topology.storeName():
+		return fmt.Errorf("%w: %q keeps dead letters; name the queue of a subscription", bus.ErrInvalid, queue)
+	}
+	if err := checkMessage(m, d.cfg.MaxMessageBytes); err != nil {
+		return err
+	}
+	if !d.enter() {
+		return bus.ErrClosed
+	}
+	defer d.leave()
+	first := *m
+	first.Exchange = d.topology.exchange(m.Exchange)
+	p := toPublishing(&first)
+	p.Expiration = ""
+	describeReturn(p.Headers, 1, &first)
+	err := d.retries.publish(ctx, &outgoing{key: queue, mandatory: true, publishing: p})
+	if errors.Is(err, bus.ErrUnroutable) {
+		return fmt.Errorf("there is no queue %q: %w", queue, err)
+	}
+	return err
 }
 
-// Letters reads the dead-letter store.
+// Letters opens the dead-letter store. While it is read, an exclusive queue "{store}.reader" keeps other nodes from
+// reading; the broker removes it with the connection of a reader that dies. The broker's consumer_timeout, 30 minutes
+// unless it is changed, bounds a reading.
 func (d *Driver) Letters(ctx context.Context) (bus.Letters, error) {
-	return nil, errors.ErrUnsupported
+	select {
+	case d.reading <- struct{}{}:
+	case <-ctx.Done():
+		return nil, fmt.Errorf("%w: another reader is at work on the dead letters: %w", bus.ErrUnavailable, context.Cause(ctx))
+	case <-d.consuming.ctx.Done():
+		return nil, bus.ErrClosed
+	}
+	l, err := d.openLetters(ctx)
+	if err != nil {
+		<-d.reading
+		return nil, fmt.Errorf("open the dead-letter store: %w", err)
+	}
+	l.leave = sync.OnceFunc(func() { <-d.reading })
+	return l, nil
+}
+
+// openLetters takes the place of the one reader, waiting for it while ctx lasts.
+func (d *Driver) openLetters(ctx context.Context) (*letters, error) {
+	pause := &backoff{first: 20 * time.Millisecond, most: 500 * time.Millisecond}
+	for {
+		opened := make(chan *letters, 1)
+		err := d.consuming.do(ctx, func(s *session, admin *amqp.Channel) error {
+			l, err := d.beginReading(s, admin)
+			if err == nil && ctx.Err() != nil { // nobody waits for it any more
+				_ = l.ch.Close()
+				_, err = admin.QueueDelete(d.topology.readerName(), false, false, false)
+				return err
+			}
+			opened <- l
+			return err
+		})
+		switch {
+		case err == nil:
+			select {
+			case l := <-opened:
+				return l, nil
+			default:
+				return nil, fmt.Errorf("%w: %w", bus.ErrUnavailable, context.Cause(ctx))
+			}
+		case errors.Is(err, errLost): // do waits for the next connection
+		case answered(err, amqp.NotFound):
+			return nil, fmt.Errorf("%w: the queue %q was deleted; it is declared again with the next connection: %w",
+				bus.ErrUnavailable, d.topology.storeName(), err)
+		case !answered(err, amqp.ResourceLocked):
+			return nil, err
+		}
+		if pause.sleep(ctx) != nil {
+			return nil, fmt.Errorf("%w: another reader is at work on the dead letters: %w", bus.ErrUnavailable, context.Cause(ctx))
+		}
+	}
+}
+
+func (d *Driver) beginReading(s *session, admin *amqp.Channel) (*letters, error) {
+	if _, err := admin.QueueDeclare(d.topology.readerName(), false, false, true, false, nil); err != nil {
+		return nil, err
+	}
+	ch, err := s.conn.Channel()
+	if err != nil {
+		return nil, err
+	}
+	store, err := ch.QueueDeclarePassive(d.topology.storeName(), true, false, false, false, nil)
+	if err != nil {
+		_, _ = admin.QueueDelete(d.topology.readerName(), false, false, false)
+		return nil, err
+	}
+	return &letters{d: d, s: s, ch: ch, count: int64(store.Messages)}, nil
+}
+
+// letters is one reading of the store. Letters stay unacknowledged, so that they do not come twice, until they are given
+// back all together and in order by Close.
+type letters struct {
+	d     *Driver
+	s     *session
+	ch    *amqp.Channel
+	count int64
+	read  int64
+	leave func()
+
+	windows    int // opened so far, the number of the present one
+	window     int // its size
+	inWindow   int // received in it
+	tag        string
+	deliveries <-chan amqp.Delivery
+	pending    []amqp.Delivery // received when the window ended
+	largest    int             // bytes of the largest letter yet
+	places     []*place
+
+	mu       sync.Mutex
+	open     int      // the window that is being read; 0: none
+	deferred []uint64 // acknowledged in it
+}
+
+// place is a letter's place in the store.
+type place struct {
+	tag    uint64
+	window int
+	gone   bool // it was acknowledged; guarded by letters.mu
+}
+
+func (l *letters) Count() int64 { return l.count }
+
+func (l *letters) Next(ctx context.Context) (bus.Delivery, error) {
+	if l.read >= l.count {
+		return nil, io.EOF
+	}
+	for empty := false; ; {
+		if len(l.pending) > 0 {
+			raw := l.pending[0]
+			l.pending = l.pending[1:]
+			return l.hand(raw), nil
+		}
+		if l.deliveries == nil || l.inWindow >= l.window {
+			if err := l.nextWindow(ctx); err != nil {
+				return nil, l.broken(ctx, err)
+			}
+			continue
+		}
+		raw, ok, err := l.receive(ctx)
+		switch {
+		case err != nil:
+			return nil, err
+		case ok:
+			return l.hand(raw), nil
+		case empty: // some expired meanwhile
+			return nil, io.EOF
+		}
+		if empty, err = l.nothingLeft(ctx); err != nil {
+			return nil, l.broken(ctx, err)
+		}
+	}
+}
+
+// receive waits a while for a letter; false: none came.
+func (l *letters) receive(ctx context.Context) (raw amqp.Delivery, ok bool, err error) {
+	idle := time.NewTimer(letterPatience)
+	defer idle.Stop()
+	select {
+	case raw, ok = <-l.deliveries:
+		if !ok {
+			return raw, false, l.broken(ctx, errLost)
+		}
+		l.keep(raw)
+		return raw, true, nil
+	case <-idle.C:
+		return raw, false, nil
+	case <-ctx.Done():
+		return raw, false, l.broken(ctx, context.Cause(ctx))
+	}
+}
+
+// nothingLeft asks, on the channel that letters come on, whether the store has more.
+func (l *letters) nothingLeft(ctx context.Context) (bool, error) {
+	ready := make(chan int, 1)
+	err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error {
+		store, err := l.ch.QueueDeclarePassive(l.d.topology.storeName(), true, false, false, false, nil)
+		ready <- store.Messages
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	return <-ready == 0, nil
+}
+
+// nextWindow has the broker send a further window of letters: a consumer of its own for each, because a consumer's
+// prefetch cannot be raised, and the letters of earlier ones are not settled yet.
+func (l *letters) nextWindow(ctx context.Context) error {
+	if err := l.endWindow(ctx); err != nil {
+		return err
+	}
+	size := min(max(windowBytes/max(l.largest, 1), 1), maxWindow)
+	tag := fmt.Sprintf("%s.%d", l.d.topology.readerName(), l.windows+1)
+	began := make(chan (<-chan amqp.Delivery), 1)
+	err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error {
+		if err := l.ch.Qos(size, 0, false); err != nil {
+			return err
+		}
+		deliveries, err := l.ch.Consume(l.d.topology.storeName(), tag, false, false, false, false, nil)
+		began <- deliveries
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	l.windows++
+	l.mu.Lock()
+	l.open = l.windows
+	l.mu.Unlock()
+	l.window, l.inWindow, l.tag, l.deliveries = size, 0, tag, <-began
+	return nil
+}
+
+// endWindow stops the present consumer; what it was sent stays with the channel.
+func (l *letters) endWindow(ctx context.Context) error {
+	if l.deliveries == nil {
+		return nil
+	}
+	if err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error { return l.ch.Cancel(l.tag, false) }); err != nil {
+		return err
+	}
+	for raw := range l.deliveries {
+		l.keep(raw)
+		l.pending = append(l.pending, raw)
+	}
+	l.deliveries = nil
+	return l.acknowledge()
+}
+
+// ack takes a letter out of the store: in the window that is being read, when that ends. Before, it would make room for
+// another delivery, and one that comes after the consumer was canceled is lost to this reading.
+func (l *letters) ack(p *place) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	p.gone = true
+	if p.window == l.open {
+		l.deferred = append(l.deferred, p.tag)
+		return nil
+	}
+	return l.ch.Ack(p.tag, false)
+}
+
+// acknowledge sends what ack has gathered.
+func (l *letters) acknowledge() error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open = 0
+	for len(l.deferred) > 0 {
+		if err := l.ch.Ack(l.deferred[0], false); err != nil {
+			return fmt.Errorf("%w: %s", errLost, err.Error())
+		}
+		l.deferred = l.deferred[1:]
+	}
+	return nil
+}
+
+// unsaid is how many letters were acknowledged and the broker was not told.
+func (l *letters) unsaid() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.deferred)
+}
+
+// keep notes the place of a letter that came.
+func (l *letters) keep(raw amqp.Delivery) {
+	l.inWindow++
+	l.largest = max(l.largest, len(raw.Body))
+	l.places = append(l.places, &place{tag: raw.DeliveryTag, window: l.windows})
+}
+
+// hand makes a delivery of the next letter, for which keep has made a place.
+func (l *letters) hand(raw amqp.Delivery) bus.Delivery {
+	at := l.places[l.read]
+	l.read++
+	m, attempt := fromDelivery(&raw)
+	return &letter{of: l, place: at, message: m, attempt: attempt}
+}
+
+// broken says why a reading cannot go on.
+func (l *letters) broken(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		return fmt.Errorf("read the dead-letter store: %w: %w", bus.ErrUnavailable, context.Cause(ctx))
+	}
+	return fmt.Errorf("%w: the reading of the dead-letter store broke off, and what was not acknowledged is in it still; read again: %s",
+		bus.ErrUnavailable, err.Error())
+}
+
+// Close gives back what was not acknowledged. It does so also when ctx ends before: the next reader waits for it.
+func (l *letters) Close(ctx context.Context) error {
+	closed := make(chan error, 1)
+	if !l.d.consuming.background(func() {
+		defer l.leave()
+		closed <- l.end(l.d.consuming.ctx)
+	}) {
+		l.leave()
+		return nil // the broker has given back all
+	}
+	select {
+	case err := <-closed:
+		return err
+	case <-ctx.Done():
+		return fmt.Errorf("close the dead-letter store: %w: %w", bus.ErrUnavailable, context.Cause(ctx))
+	}
+}
+
+func (l *letters) end(ctx context.Context) error {
+	broken := l.endWindow(ctx)
+	if broken == nil {
+		l.giveBack(ctx)
+	}
+	err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error { return l.ch.Close() })
+	if err == nil || l.ch.IsClosed() {
+		err = l.unlock(ctx)
+	}
+	if n := l.unsaid(); n > 0 {
+		return fmt.Errorf("%w: the reading of the dead-letter store broke off, and the last %d letters that were settled are in it still: %s",
+			bus.ErrUnavailable, n, broken.Error())
+	}
+	if errors.Is(err, errLost) || errors.Is(err, bus.ErrClosed) {
+		return nil // with the connection went the reading
+	}
+	return wrapf(err, "close the dead-letter store")
+}
+
+// giveBack requeues the letters window by window, each at once and after the one before, so that they are in order again.
+// A failure is that of the connection: then the broker gives them back by itself.
+func (l *letters) giveBack(ctx context.Context) {
+	var last *place // of the window, and there still
+	var held int64
+	windows := 0
+	nack := func() bool {
+		if l.ch.Nack(last.tag, true, true) != nil {
+			return false
+		}
+		if windows++; windows%returnWindows == 0 {
+			l.waitReturned(ctx, held)
+		}
+		return true
+	}
+	for _, p := range l.places {
+		if last != nil && p.window != last.window {
+			if !nack() {
+				return
+			}
+			last = nil
+		}
+		if l.holds(p) {
+			last = p
+			held++
+		}
+	}
+	if last != nil && nack() {
+		l.waitReturned(ctx, held)
+	}
+}
+
+func (l *letters) holds(p *place) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return !p.gone
+}
+
+// waitReturned waits until the store counts what was given back: the next reader must find it.
+func (l *letters) waitReturned(ctx context.Context, held int64) {
+	ctx, cancel := context.WithTimeout(ctx, returnPatience)
+	defer cancel()
+	pause := &backoff{first: time.Millisecond, most: 50 * time.Millisecond}
+	for {
+		store := bus.QueueInfo{Name: l.d.topology.storeName()}
+		if err := l.d.inspect(ctx, &store); err != nil || store.Messages >= held || pause.sleep(ctx) != nil {
+			return
+		}
+	}
+}
+
+// unlock lets the next reader in.
+func (l *letters) unlock(ctx context.Context) error {
+	return l.d.consuming.do(ctx, func(s *session, admin *amqp.Channel) error {
+		if s != l.s {
+			return nil // it went with its connection
+		}
+		_, err := admin.QueueDelete(l.d.topology.readerName(), false, false, false)
+		return err
+	})
+}
+
+// letter is a dead letter in a reader's hands.
+type letter struct {
+	of      *letters
+	place   *place
+	message *bus.Message
+	attempt int
+	settled atomic.Bool
+}
+
+func (l *letter) Message() *bus.Message { return l.message }
+func (l *letter) Attempt() int          { return l.attempt }
+
+// Ack takes the letter out of the store, at the latest when the reading is closed.
+func (l *letter) Ack() error {
+	if l.settled.Swap(true) {
+		return nil
+	}
+	if err := l.of.ack(l.place); err != nil {
+		return fmt.Errorf("%w: the reading of the dead-letter store broke off; letter %q is in it still: %w", bus.ErrUnavailable, l.message.ID, err)
+	}
+	return nil
+}
+
+// Requeue leaves the letter where it is: Close gives it back together with the others.
+func (l *letter) Requeue() error {
+	l.settled.Store(true)
+	return nil
+}
+
+func (l *letter) Retry(context.Context, time.Duration) error {
+	return fmt.Errorf("a dead letter is not retried in its store; redeliver it to its queue: %w", errors.ErrUnsupported)
 }

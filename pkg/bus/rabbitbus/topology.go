@@ -37,6 +37,8 @@ type topology struct {
 	cfg      *Config
 	newborns *newborns
 
+	storeWarning sync.Once
+
 	mu     sync.Mutex
 	queues map[string]bus.Queue // by name: durable ones, consumed now or not
 }
@@ -94,6 +96,9 @@ func cmpString(a, b string) int {
 // storeName is the queue that keeps dead letters.
 func (t *topology) storeName() string { return t.cfg.DeadLetterExchange + "-store" }
 
+// readerName is the exclusive queue of the one who reads the dead-letter store.
+func (t *topology) readerName() string { return t.storeName() + ".reader" }
+
 // declareBase declares the exchanges and the dead-letter store.
 func (t *topology) declareBase(s *session, ch *amqp.Channel) error {
 	for _, name := range []string{t.cfg.Exchange, t.cfg.DeadLetterExchange} {
@@ -101,7 +106,7 @@ func (t *topology) declareBase(s *session, ch *amqp.Channel) error {
 			return fmt.Errorf("declare the durable topic exchange %q: %w", name, err)
 		}
 	}
-	if err := t.declareNamed(s, ch, t.storeName(), declaration{durable: true, args: t.storeArgs()}); err != nil {
+	if err := t.declareStore(s); err != nil {
 		return fmt.Errorf("declare the dead-letter store: %w", err)
 	}
 	if err := ch.QueueBind(t.storeName(), "dead-letter.#", t.cfg.DeadLetterExchange, false, nil); err != nil {
@@ -112,11 +117,15 @@ func (t *topology) declareBase(s *session, ch *amqp.Channel) error {
 
 // storeArgs are the arguments of the dead-letter store.
 func (t *topology) storeArgs() amqp.Table {
-	return amqp.Table{
+	args := amqp.Table{
 		amqp.QueueMaxLenArg:     int64(storeMaxLength),
 		amqp.QueueMessageTTLArg: storeTTL.Milliseconds(),
 		amqp.QueueTypeArg:       string(t.cfg.QueueType),
 	}
+	if t.cfg.QueueType == Quorum {
+		args["x-delivery-limit"] = int64(noDeliveryLimit) // each reading delivers every letter and gives it back
+	}
+	return args
 }
 
 // declareQueue declares a queue, the exchanges that it is bound to, and its bindings. The channel is closed by the

@@ -52,6 +52,148 @@ type CreateTapResponse struct {
 	TapID string `json:"tapId"`
 }
 
+// DeadLetter defines model for DeadLetter.
+type DeadLetter struct {
+	// Body The body, where it is JSON. Not in lists.
+	Body json.RawMessage `json:"body,omitempty,omitzero"`
+
+	// BodyBase64 The body in base64, where it is not JSON. Not in lists.
+	BodyBase64    string `json:"bodyBase64,omitempty,omitzero"`
+	ContentType   string `json:"contentType,omitempty,omitzero"`
+	CorrelationID string `json:"correlationId,omitempty,omitzero"`
+
+	// DiscardedAt When it was given up.
+	DiscardedAt *time.Time `json:"discardedAt,omitempty"`
+
+	// Exception The last error's text.
+	Exception string `json:"exception,omitempty,omitzero"`
+	Exchange  string `json:"exchange,omitempty,omitzero"`
+
+	// Handler The part of the queue's name after the topic.
+	Handler string            `json:"handler,omitempty,omitzero"`
+	Headers map[string]string `json:"headers,omitempty,omitzero"`
+
+	// ID The same as long as the letter is in the store.
+	ID        string `json:"id"`
+	MessageID string `json:"messageId,omitempty,omitzero"`
+
+	// Queue The queue of the subscription that gave up, where it is known. A replay goes there.
+	Queue string `json:"queue,omitempty,omitzero"`
+
+	// QueuedAt When it was published.
+	QueuedAt *time.Time `json:"queuedAt,omitempty"`
+
+	// Reason max-retries-exceeded, permanent, undecodable or expired, or what another program wrote.
+	Reason string `json:"reason"`
+
+	// RetryCount Redeliveries before it was given up.
+	RetryCount int `json:"retryCount"`
+
+	// Size Bytes of the body.
+	Size  int    `json:"size"`
+	Topic string `json:"topic"`
+	Type  string `json:"type,omitempty,omitzero"`
+}
+
+// DeadLetterFailure defines model for DeadLetterFailure.
+type DeadLetterFailure struct {
+	ID     string `json:"id"`
+	Reason string `json:"reason"`
+}
+
+// DeadLetterFilter Matches the dead letters that match all members that are given.
+type DeadLetterFilter struct {
+	// ErrorContains A part of the last error's text, in upper or lower case.
+	ErrorContains string `json:"errorContains,omitempty,omitzero"`
+
+	// Handler The part of the queue's name after the topic, for example "bannou.send-mail".
+	Handler string `json:"handler,omitempty,omitzero"`
+
+	// Ids Any of these ids.
+	Ids []string `json:"ids,omitempty,omitzero"`
+
+	// Queue The queue of the subscription that gave up.
+	Queue string `json:"queue,omitempty,omitzero"`
+
+	// Reason max-retries-exceeded, permanent, undecodable or expired, or what another program wrote.
+	Reason string `json:"reason,omitempty,omitzero"`
+
+	// Since Given up at this time or later.
+	Since string `json:"since,omitempty,omitzero"`
+
+	// Topic The event's topic, or an AMQP topic pattern ("*" is one word, "#" any number).
+	Topic string `json:"topic,omitempty,omitzero"`
+
+	// Until Given up before this time.
+	Until string `json:"until,omitempty,omitzero"`
+}
+
+// DeadLetterProgress defines model for DeadLetterProgress.
+type DeadLetterProgress struct {
+	// Done Replayed or discarded, as it was asked for.
+	Done    int64 `json:"done"`
+	Failed  int64 `json:"failed"`
+	Matched int64 `json:"matched"`
+
+	// Problem In the last line, why the work ended early. What was done until then is counted.
+	Problem json.RawMessage `json:"problem,omitempty,omitzero"`
+
+	// Read Those of them that have been looked at.
+	Read int64 `json:"read"`
+
+	// Result In the last line, the answer as it is without progress.
+	Result json.RawMessage `json:"result,omitempty,omitzero"`
+
+	// Total Dead letters in the store when the reading began.
+	Total int64 `json:"total"`
+}
+
+// DiscardDeadLettersResponse defines model for DiscardDeadLettersResponse.
+type DiscardDeadLettersResponse struct {
+	Discarded int64 `json:"discarded"`
+
+	// Failed Up to 100 of them.
+	Failed []DeadLetterFailure `json:"failed"`
+
+	// FailedCount Those that are in the store still.
+	FailedCount int64 `json:"failedCount"`
+
+	// Ids Up to 100 of those that were discarded, or would be.
+	Ids     []string `json:"ids,omitempty,omitzero"`
+	Matched int64    `json:"matched"`
+}
+
+// GetDeadLetterRequest defines model for GetDeadLetterRequest.
+type GetDeadLetterRequest struct {
+	ID string `json:"id"`
+}
+
+// ListDeadLettersRequest defines model for ListDeadLettersRequest.
+type ListDeadLettersRequest struct {
+	// Cursor The cursor of the answer before, to go on after it.
+	Cursor string `json:"cursor,omitempty,omitzero"`
+
+	// Filter Matches the dead letters that match all members that are given.
+	Filter DeadLetterFilter `json:"filter,omitempty,omitzero"`
+	Limit  *int             `json:"limit,omitempty"`
+
+	// Order newest (the default) or oldest first.
+	Order string `json:"order,omitempty,omitzero"`
+}
+
+// ListDeadLettersResponse defines model for ListDeadLettersResponse.
+type ListDeadLettersResponse struct {
+	// Cursor Asks for what comes after this page. Absent when the page is not full.
+	Cursor      string       `json:"cursor,omitempty,omitzero"`
+	DeadLetters []DeadLetter `json:"deadLetters"`
+
+	// Matched Those that the filter matches, on all pages.
+	Matched int64 `json:"matched"`
+
+	// Total Dead letters in the store.
+	Total int64 `json:"total"`
+}
+
 // ListTapsResponse defines model for ListTapsResponse.
 type ListTapsResponse struct {
 	Taps []TapInfo `json:"taps"`
@@ -145,6 +287,41 @@ type RemoveTapResponse struct {
 	Success bool `json:"success"`
 }
 
+// ReplayDeadLettersResponse defines model for ReplayDeadLettersResponse.
+type ReplayDeadLettersResponse struct {
+	// Failed Up to 100 of them.
+	Failed []DeadLetterFailure `json:"failed"`
+
+	// FailedCount Those that are in the store still.
+	FailedCount int64 `json:"failedCount"`
+
+	// Ids Up to 100 of those that were replayed, or would be.
+	Ids      []string `json:"ids,omitempty,omitzero"`
+	Matched  int64    `json:"matched"`
+	Replayed int64    `json:"replayed"`
+}
+
+// SettleDeadLettersRequest defines model for SettleDeadLettersRequest.
+type SettleDeadLettersRequest struct {
+	// Actor Who asks, for the audit event; at most 255 bytes. Default the node's app-id.
+	Actor string `json:"actor,omitempty,omitzero"`
+
+	// All Has to be true where neither ids nor a filter is given, and means every dead letter.
+	All bool `json:"all,omitempty,omitzero"`
+
+	// DryRun Whether only to count and name what would be done.
+	DryRun bool `json:"dryRun,omitempty,omitzero"`
+
+	// Filter Matches the dead letters that match all members that are given.
+	Filter DeadLetterFilter `json:"filter,omitempty,omitzero"`
+
+	// Ids These dead letters. Give either ids or filter.
+	Ids []string `json:"ids,omitempty,omitzero"`
+
+	// Progress Whether the answer is a stream of DeadLetterProgress, one a line (application/x-ndjson).
+	Progress bool `json:"progress,omitempty,omitzero"`
+}
+
 // SubscriptionOptions defines model for SubscriptionOptions.
 type SubscriptionOptions struct {
 	// AutoAck Whether the broker forgets an event as soon as it is sent. Events are lost when the callback fails.
@@ -198,6 +375,18 @@ type TopicInfo struct {
 
 // Problem An error as RFC 9457 has it, with a stable code to program against. Members that are absent do not apply.
 type Problem = externalRef0.Problem
+
+// DiscardDeadLettersJSONRequestBody defines body for DiscardDeadLetters for application/json ContentType.
+type DiscardDeadLettersJSONRequestBody = SettleDeadLettersRequest
+
+// GetDeadLetterJSONRequestBody defines body for GetDeadLetter for application/json ContentType.
+type GetDeadLetterJSONRequestBody = GetDeadLetterRequest
+
+// ListDeadLettersJSONRequestBody defines body for ListDeadLetters for application/json ContentType.
+type ListDeadLettersJSONRequestBody = ListDeadLettersRequest
+
+// ReplayDeadLettersJSONRequestBody defines body for ReplayDeadLetters for application/json ContentType.
+type ReplayDeadLettersJSONRequestBody = SettleDeadLettersRequest
 
 // ListTopicsJSONRequestBody defines body for ListTopics for application/json ContentType.
 type ListTopicsJSONRequestBody = ListTopicsRequest
@@ -293,6 +482,74 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
+
+	// DiscardDeadLettersWithBody Remove dead letters
+	//
+	// What is removed cannot be had back. Letters whose removal failed stay, and are told of in the answer. A messaging.dead-letters.discarded event tells who did it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/dead-letters/discard (the `DiscardDeadLetters` operationId).
+	DiscardDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiscardDeadLetters Remove dead letters
+	//
+	// What is removed cannot be had back. Letters whose removal failed stay, and are told of in the answer. A messaging.dead-letters.discarded event tells who did it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/dead-letters/discard (the `DiscardDeadLetters` operationId).
+	DiscardDeadLetters(ctx context.Context, body DiscardDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDeadLetterWithBody Show one dead letter with its body
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/dead-letters/get (the `GetDeadLetter` operationId).
+	GetDeadLetterWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetDeadLetter Show one dead letter with its body
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/dead-letters/get (the `GetDeadLetter` operationId).
+	GetDeadLetter(ctx context.Context, body GetDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDeadLettersWithBody List the events that were given up
+	//
+	// Dead letters of every subscription on the broker, without their bodies. The whole store is read for it; one reader at a time, others wait.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/dead-letters/list (the `ListDeadLetters` operationId).
+	ListDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDeadLetters List the events that were given up
+	//
+	// Dead letters of every subscription on the broker, without their bodies. The whole store is read for it; one reader at a time, others wait.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/dead-letters/list (the `ListDeadLetters` operationId).
+	ListDeadLetters(ctx context.Context, body ListDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplayDeadLettersWithBody Deliver dead letters again to the subscription that gave them up
+	//
+	// Each goes to the queue of that one subscription, as a first delivery, and is removed when the broker has confirmed its copy. One whose queue is gone stays, and is told of in the answer. An event may be delivered twice when broker or node die meanwhile; none is lost. A messaging.dead-letters.replayed event tells who did it.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/dead-letters/replay (the `ReplayDeadLetters` operationId).
+	ReplayDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReplayDeadLetters Deliver dead letters again to the subscription that gave them up
+	//
+	// Each goes to the queue of that one subscription, as a first delivery, and is removed when the broker has confirmed its copy. One whose queue is gone stays, and is told of in the answer. An event may be delivered twice when broker or node die meanwhile; none is lost. A messaging.dead-letters.replayed event tells who did it.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/dead-letters/replay (the `ReplayDeadLetters` operationId).
+	ReplayDeadLetters(ctx context.Context, body ReplayDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListTopicsWithBody List the topics that are known
 	//
@@ -412,6 +669,154 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /messaging/unsubscribe (the `RemoveSubscription` operationId).
 	RemoveSubscription(ctx context.Context, body RemoveSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+// DiscardDeadLettersWithBody Remove dead letters
+//
+// What is removed cannot be had back. Letters whose removal failed stay, and are told of in the answer. A messaging.dead-letters.discarded event tells who did it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/dead-letters/discard (the `DiscardDeadLetters` operationId).
+func (c *Client) DiscardDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiscardDeadLettersRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiscardDeadLetters Remove dead letters
+//
+// What is removed cannot be had back. Letters whose removal failed stay, and are told of in the answer. A messaging.dead-letters.discarded event tells who did it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/dead-letters/discard (the `DiscardDeadLetters` operationId).
+func (c *Client) DiscardDeadLetters(ctx context.Context, body DiscardDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiscardDeadLettersRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDeadLetterWithBody Show one dead letter with its body
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/dead-letters/get (the `GetDeadLetter` operationId).
+func (c *Client) GetDeadLetterWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDeadLetterRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDeadLetter Show one dead letter with its body
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/dead-letters/get (the `GetDeadLetter` operationId).
+func (c *Client) GetDeadLetter(ctx context.Context, body GetDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDeadLetterRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDeadLettersWithBody List the events that were given up
+//
+// Dead letters of every subscription on the broker, without their bodies. The whole store is read for it; one reader at a time, others wait.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/dead-letters/list (the `ListDeadLetters` operationId).
+func (c *Client) ListDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeadLettersRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDeadLetters List the events that were given up
+//
+// Dead letters of every subscription on the broker, without their bodies. The whole store is read for it; one reader at a time, others wait.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/dead-letters/list (the `ListDeadLetters` operationId).
+func (c *Client) ListDeadLetters(ctx context.Context, body ListDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeadLettersRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplayDeadLettersWithBody Deliver dead letters again to the subscription that gave them up
+//
+// Each goes to the queue of that one subscription, as a first delivery, and is removed when the broker has confirmed its copy. One whose queue is gone stays, and is told of in the answer. An event may be delivered twice when broker or node die meanwhile; none is lost. A messaging.dead-letters.replayed event tells who did it.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/dead-letters/replay (the `ReplayDeadLetters` operationId).
+func (c *Client) ReplayDeadLettersWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplayDeadLettersRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReplayDeadLetters Deliver dead letters again to the subscription that gave them up
+//
+// Each goes to the queue of that one subscription, as a first delivery, and is removed when the broker has confirmed its copy. One whose queue is gone stays, and is told of in the answer. An event may be delivered twice when broker or node die meanwhile; none is lost. A messaging.dead-letters.replayed event tells who did it.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/dead-letters/replay (the `ReplayDeadLetters` operationId).
+func (c *Client) ReplayDeadLetters(ctx context.Context, body ReplayDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReplayDeadLettersRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
 }
 
 // ListTopicsWithBody List the topics that are known
@@ -681,6 +1086,166 @@ func (c *Client) RemoveSubscription(ctx context.Context, body RemoveSubscription
 		return nil, err
 	}
 	return c.Client.Do(req)
+}
+
+// NewDiscardDeadLettersRequest calls the generic DiscardDeadLetters builder with application/json body
+func NewDiscardDeadLettersRequest(server string, body DiscardDeadLettersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDiscardDeadLettersRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewDiscardDeadLettersRequestWithBody constructs an http.Request for the DiscardDeadLetters method, with any body, and a specified content type
+func NewDiscardDeadLettersRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/dead-letters/discard")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetDeadLetterRequest calls the generic GetDeadLetter builder with application/json body
+func NewGetDeadLetterRequest(server string, body GetDeadLetterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewGetDeadLetterRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewGetDeadLetterRequestWithBody constructs an http.Request for the GetDeadLetter method, with any body, and a specified content type
+func NewGetDeadLetterRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/dead-letters/get")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListDeadLettersRequest calls the generic ListDeadLetters builder with application/json body
+func NewListDeadLettersRequest(server string, body ListDeadLettersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewListDeadLettersRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewListDeadLettersRequestWithBody constructs an http.Request for the ListDeadLetters method, with any body, and a specified content type
+func NewListDeadLettersRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/dead-letters/list")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewReplayDeadLettersRequest calls the generic ReplayDeadLetters builder with application/json body
+func NewReplayDeadLettersRequest(server string, body ReplayDeadLettersJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReplayDeadLettersRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewReplayDeadLettersRequestWithBody constructs an http.Request for the ReplayDeadLetters method, with any body, and a specified content type
+func NewReplayDeadLettersRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/dead-letters/replay")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
 }
 
 // NewListTopicsRequest calls the generic ListTopics builder with application/json body
@@ -1034,6 +1599,74 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// DiscardDeadLettersWithBodyWithResponse Remove dead letters
+	//
+	// What is removed cannot be had back. Letters whose removal failed stay, and are told of in the answer. A messaging.dead-letters.discarded event tells who did it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/dead-letters/discard (the `DiscardDeadLetters` operationId).
+	DiscardDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiscardDeadLettersReply, error)
+
+	// DiscardDeadLettersWithResponse Remove dead letters
+	//
+	// What is removed cannot be had back. Letters whose removal failed stay, and are told of in the answer. A messaging.dead-letters.discarded event tells who did it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/dead-letters/discard (the `DiscardDeadLetters` operationId).
+	DiscardDeadLettersWithResponse(ctx context.Context, body DiscardDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*DiscardDeadLettersReply, error)
+
+	// GetDeadLetterWithBodyWithResponse Show one dead letter with its body
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/dead-letters/get (the `GetDeadLetter` operationId).
+	GetDeadLetterWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetDeadLetterReply, error)
+
+	// GetDeadLetterWithResponse Show one dead letter with its body
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/dead-letters/get (the `GetDeadLetter` operationId).
+	GetDeadLetterWithResponse(ctx context.Context, body GetDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*GetDeadLetterReply, error)
+
+	// ListDeadLettersWithBodyWithResponse List the events that were given up
+	//
+	// Dead letters of every subscription on the broker, without their bodies. The whole store is read for it; one reader at a time, others wait.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/dead-letters/list (the `ListDeadLetters` operationId).
+	ListDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListDeadLettersReply, error)
+
+	// ListDeadLettersWithResponse List the events that were given up
+	//
+	// Dead letters of every subscription on the broker, without their bodies. The whole store is read for it; one reader at a time, others wait.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/dead-letters/list (the `ListDeadLetters` operationId).
+	ListDeadLettersWithResponse(ctx context.Context, body ListDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*ListDeadLettersReply, error)
+
+	// ReplayDeadLettersWithBodyWithResponse Deliver dead letters again to the subscription that gave them up
+	//
+	// Each goes to the queue of that one subscription, as a first delivery, and is removed when the broker has confirmed its copy. One whose queue is gone stays, and is told of in the answer. An event may be delivered twice when broker or node die meanwhile; none is lost. A messaging.dead-letters.replayed event tells who did it.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/dead-letters/replay (the `ReplayDeadLetters` operationId).
+	ReplayDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplayDeadLettersReply, error)
+
+	// ReplayDeadLettersWithResponse Deliver dead letters again to the subscription that gave them up
+	//
+	// Each goes to the queue of that one subscription, as a first delivery, and is removed when the broker has confirmed its copy. One whose queue is gone stays, and is told of in the answer. An event may be delivered twice when broker or node die meanwhile; none is lost. A messaging.dead-letters.replayed event tells who did it.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/dead-letters/replay (the `ReplayDeadLetters` operationId).
+	ReplayDeadLettersWithResponse(ctx context.Context, body ReplayDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplayDeadLettersReply, error)
+
 	// ListTopicsWithBodyWithResponse List the topics that are known
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -1154,6 +1787,198 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /messaging/unsubscribe (the `RemoveSubscription` operationId).
 	RemoveSubscriptionWithResponse(ctx context.Context, body RemoveSubscriptionJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveSubscriptionReply, error)
+}
+
+type DiscardDeadLettersReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DiscardDeadLettersResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DiscardDeadLettersReply) GetJSON200() *DiscardDeadLettersResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DiscardDeadLettersReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DiscardDeadLettersReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DiscardDeadLettersReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DiscardDeadLettersReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DiscardDeadLettersReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDeadLetterReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeadLetter
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDeadLetterReply) GetJSON200() *DeadLetter {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r GetDeadLetterReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDeadLetterReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDeadLetterReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDeadLetterReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDeadLetterReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDeadLettersReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ListDeadLettersResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDeadLettersReply) GetJSON200() *ListDeadLettersResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListDeadLettersReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDeadLettersReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDeadLettersReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDeadLettersReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDeadLettersReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReplayDeadLettersReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReplayDeadLettersResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReplayDeadLettersReply) GetJSON200() *ReplayDeadLettersResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReplayDeadLettersReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReplayDeadLettersReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReplayDeadLettersReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReplayDeadLettersReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReplayDeadLettersReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
 }
 
 type ListTopicsReply struct {
@@ -1533,6 +2358,122 @@ func (r RemoveSubscriptionReply) ContentType() string {
 	return ""
 }
 
+// DiscardDeadLettersWithBodyWithResponse Remove dead letters
+//
+// What is removed cannot be had back. Letters whose removal failed stay, and are told of in the answer. A messaging.dead-letters.discarded event tells who did it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/dead-letters/discard (the `DiscardDeadLetters` operationId).
+func (c *ClientWithResponses) DiscardDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiscardDeadLettersReply, error) {
+	rsp, err := c.DiscardDeadLettersWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiscardDeadLettersReply(rsp)
+}
+
+// DiscardDeadLettersWithResponse Remove dead letters
+//
+// What is removed cannot be had back. Letters whose removal failed stay, and are told of in the answer. A messaging.dead-letters.discarded event tells who did it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/dead-letters/discard (the `DiscardDeadLetters` operationId).
+func (c *ClientWithResponses) DiscardDeadLettersWithResponse(ctx context.Context, body DiscardDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*DiscardDeadLettersReply, error) {
+	rsp, err := c.DiscardDeadLetters(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiscardDeadLettersReply(rsp)
+}
+
+// GetDeadLetterWithBodyWithResponse Show one dead letter with its body
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/dead-letters/get (the `GetDeadLetter` operationId).
+func (c *ClientWithResponses) GetDeadLetterWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GetDeadLetterReply, error) {
+	rsp, err := c.GetDeadLetterWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDeadLetterReply(rsp)
+}
+
+// GetDeadLetterWithResponse Show one dead letter with its body
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/dead-letters/get (the `GetDeadLetter` operationId).
+func (c *ClientWithResponses) GetDeadLetterWithResponse(ctx context.Context, body GetDeadLetterJSONRequestBody, reqEditors ...RequestEditorFn) (*GetDeadLetterReply, error) {
+	rsp, err := c.GetDeadLetter(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDeadLetterReply(rsp)
+}
+
+// ListDeadLettersWithBodyWithResponse List the events that were given up
+//
+// Dead letters of every subscription on the broker, without their bodies. The whole store is read for it; one reader at a time, others wait.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/dead-letters/list (the `ListDeadLetters` operationId).
+func (c *ClientWithResponses) ListDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListDeadLettersReply, error) {
+	rsp, err := c.ListDeadLettersWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeadLettersReply(rsp)
+}
+
+// ListDeadLettersWithResponse List the events that were given up
+//
+// Dead letters of every subscription on the broker, without their bodies. The whole store is read for it; one reader at a time, others wait.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/dead-letters/list (the `ListDeadLetters` operationId).
+func (c *ClientWithResponses) ListDeadLettersWithResponse(ctx context.Context, body ListDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*ListDeadLettersReply, error) {
+	rsp, err := c.ListDeadLetters(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeadLettersReply(rsp)
+}
+
+// ReplayDeadLettersWithBodyWithResponse Deliver dead letters again to the subscription that gave them up
+//
+// Each goes to the queue of that one subscription, as a first delivery, and is removed when the broker has confirmed its copy. One whose queue is gone stays, and is told of in the answer. An event may be delivered twice when broker or node die meanwhile; none is lost. A messaging.dead-letters.replayed event tells who did it.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/dead-letters/replay (the `ReplayDeadLetters` operationId).
+func (c *ClientWithResponses) ReplayDeadLettersWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReplayDeadLettersReply, error) {
+	rsp, err := c.ReplayDeadLettersWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplayDeadLettersReply(rsp)
+}
+
+// ReplayDeadLettersWithResponse Deliver dead letters again to the subscription that gave them up
+//
+// Each goes to the queue of that one subscription, as a first delivery, and is removed when the broker has confirmed its copy. One whose queue is gone stays, and is told of in the answer. An event may be delivered twice when broker or node die meanwhile; none is lost. A messaging.dead-letters.replayed event tells who did it.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/dead-letters/replay (the `ReplayDeadLetters` operationId).
+func (c *ClientWithResponses) ReplayDeadLettersWithResponse(ctx context.Context, body ReplayDeadLettersJSONRequestBody, reqEditors ...RequestEditorFn) (*ReplayDeadLettersReply, error) {
+	rsp, err := c.ReplayDeadLetters(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReplayDeadLettersReply(rsp)
+}
+
 // ListTopicsWithBodyWithResponse List the topics that are known
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -1742,6 +2683,144 @@ func (c *ClientWithResponses) RemoveSubscriptionWithResponse(ctx context.Context
 		return nil, err
 	}
 	return ParseRemoveSubscriptionReply(rsp)
+}
+
+// ParseDiscardDeadLettersReply parses an HTTP response from a DiscardDeadLettersWithResponse call
+func ParseDiscardDeadLettersReply(rsp *http.Response) (*DiscardDeadLettersReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DiscardDeadLettersReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DiscardDeadLettersResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (application/x-ndjson) unsupported
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDeadLetterReply parses an HTTP response from a GetDeadLetterWithResponse call
+func ParseGetDeadLetterReply(rsp *http.Response) (*GetDeadLetterReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDeadLetterReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeadLetter
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDeadLettersReply parses an HTTP response from a ListDeadLettersWithResponse call
+func ParseListDeadLettersReply(rsp *http.Response) (*ListDeadLettersReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDeadLettersReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListDeadLettersResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReplayDeadLettersReply parses an HTTP response from a ReplayDeadLettersWithResponse call
+func ParseReplayDeadLettersReply(rsp *http.Response) (*ReplayDeadLettersReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReplayDeadLettersReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReplayDeadLettersResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	case rsp.StatusCode == 200:
+		// Content-type (application/x-ndjson) unsupported
+
+	}
+
+	return response, nil
 }
 
 // ParseListTopicsReply parses an HTTP response from a ListTopicsWithResponse call
@@ -2003,6 +3082,18 @@ func ParseRemoveSubscriptionReply(rsp *http.Response) (*RemoveSubscriptionReply,
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// DiscardDeadLetters Remove dead letters
+	// (POST /messaging/dead-letters/discard)
+	DiscardDeadLetters(w http.ResponseWriter, r *http.Request)
+	// GetDeadLetter Show one dead letter with its body
+	// (POST /messaging/dead-letters/get)
+	GetDeadLetter(w http.ResponseWriter, r *http.Request)
+	// ListDeadLetters List the events that were given up
+	// (POST /messaging/dead-letters/list)
+	ListDeadLetters(w http.ResponseWriter, r *http.Request)
+	// ReplayDeadLetters Deliver dead letters again to the subscription that gave them up
+	// (POST /messaging/dead-letters/replay)
+	ReplayDeadLetters(w http.ResponseWriter, r *http.Request)
 	// ListTopics List the topics that are known
 	// (POST /messaging/list-topics)
 	ListTopics(w http.ResponseWriter, r *http.Request)
@@ -2037,6 +3128,62 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// DiscardDeadLetters operation middleware
+func (siw *ServerInterfaceWrapper) DiscardDeadLetters(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DiscardDeadLetters(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetDeadLetter operation middleware
+func (siw *ServerInterfaceWrapper) GetDeadLetter(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetDeadLetter(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListDeadLetters operation middleware
+func (siw *ServerInterfaceWrapper) ListDeadLetters(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListDeadLetters(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReplayDeadLetters operation middleware
+func (siw *ServerInterfaceWrapper) ReplayDeadLetters(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReplayDeadLetters(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // ListTopics operation middleware
 func (siw *ServerInterfaceWrapper) ListTopics(w http.ResponseWriter, r *http.Request) {
@@ -2275,6 +3422,10 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/unsubscribe", wrapper.RemoveSubscription)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/list-topics", wrapper.ListTopics)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tail", wrapper.TailTopic)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/dead-letters/list", wrapper.ListDeadLetters)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/dead-letters/get", wrapper.GetDeadLetter)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/dead-letters/replay", wrapper.ReplayDeadLetters)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/dead-letters/discard", wrapper.DiscardDeadLetters)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/create", wrapper.CreateTap)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/delete", wrapper.RemoveTap)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/list", wrapper.ListTaps)
@@ -2283,6 +3434,248 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 }
 
 type ProblemApplicationProblemPlusJSONResponse externalRef0.Problem
+
+type DiscardDeadLettersRequestObject struct {
+	Body *DiscardDeadLettersJSONRequestBody
+}
+
+type DiscardDeadLettersResponseObject interface {
+	VisitDiscardDeadLettersResponse(w http.ResponseWriter) error
+}
+
+type DiscardDeadLetters200JSONResponse DiscardDeadLettersResponse
+
+func (response DiscardDeadLetters200JSONResponse) VisitDiscardDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DiscardDeadLetters200ApplicationXNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response DiscardDeadLetters200ApplicationXNdjsonResponse) VisitDiscardDeadLettersResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type DiscardDeadLettersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response DiscardDeadLettersdefaultApplicationProblemPlusJSONResponse) VisitDiscardDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDeadLetterRequestObject struct {
+	Body *GetDeadLetterJSONRequestBody
+}
+
+type GetDeadLetterResponseObject interface {
+	VisitGetDeadLetterResponse(w http.ResponseWriter) error
+}
+
+type GetDeadLetter200JSONResponse DeadLetter
+
+func (response GetDeadLetter200JSONResponse) VisitGetDeadLetterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetDeadLetterdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response GetDeadLetterdefaultApplicationProblemPlusJSONResponse) VisitGetDeadLetterResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDeadLettersRequestObject struct {
+	Body *ListDeadLettersJSONRequestBody
+}
+
+type ListDeadLettersResponseObject interface {
+	VisitListDeadLettersResponse(w http.ResponseWriter) error
+}
+
+type ListDeadLetters200JSONResponse ListDeadLettersResponse
+
+func (response ListDeadLetters200JSONResponse) VisitListDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListDeadLettersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response ListDeadLettersdefaultApplicationProblemPlusJSONResponse) VisitListDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReplayDeadLettersRequestObject struct {
+	Body *ReplayDeadLettersJSONRequestBody
+}
+
+type ReplayDeadLettersResponseObject interface {
+	VisitReplayDeadLettersResponse(w http.ResponseWriter) error
+}
+
+type ReplayDeadLetters200JSONResponse ReplayDeadLettersResponse
+
+func (response ReplayDeadLetters200JSONResponse) VisitReplayDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ReplayDeadLetters200ApplicationXNdjsonResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ReplayDeadLetters200ApplicationXNdjsonResponse) VisitReplayDeadLettersResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
+type ReplayDeadLettersdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response ReplayDeadLettersdefaultApplicationProblemPlusJSONResponse) VisitReplayDeadLettersResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
 
 type ListTopicsRequestObject struct {
 	Body *ListTopicsJSONRequestBody
@@ -2626,6 +4019,18 @@ func (response RemoveSubscriptiondefaultApplicationProblemPlusJSONResponse) Visi
 
 // StrictServerInterface represents all server handlers.
 type StrictServerInterface interface {
+	// DiscardDeadLetters Remove dead letters
+	// (POST /messaging/dead-letters/discard)
+	DiscardDeadLetters(ctx context.Context, request DiscardDeadLettersRequestObject) (DiscardDeadLettersResponseObject, error)
+	// GetDeadLetter Show one dead letter with its body
+	// (POST /messaging/dead-letters/get)
+	GetDeadLetter(ctx context.Context, request GetDeadLetterRequestObject) (GetDeadLetterResponseObject, error)
+	// ListDeadLetters List the events that were given up
+	// (POST /messaging/dead-letters/list)
+	ListDeadLetters(ctx context.Context, request ListDeadLettersRequestObject) (ListDeadLettersResponseObject, error)
+	// ReplayDeadLetters Deliver dead letters again to the subscription that gave them up
+	// (POST /messaging/dead-letters/replay)
+	ReplayDeadLetters(ctx context.Context, request ReplayDeadLettersRequestObject) (ReplayDeadLettersResponseObject, error)
 	// ListTopics List the topics that are known
 	// (POST /messaging/list-topics)
 	ListTopics(ctx context.Context, request ListTopicsRequestObject) (ListTopicsResponseObject, error)
@@ -2689,6 +4094,133 @@ type strictHandler struct {
 	ssi         StrictServerInterface
 	middlewares []StrictMiddlewareFunc
 	options     StrictHTTPServerOptions
+}
+
+// DiscardDeadLetters operation middleware
+func (sh *strictHandler) DiscardDeadLetters(w http.ResponseWriter, r *http.Request) {
+	var request DiscardDeadLettersRequestObject
+
+	var body DiscardDeadLettersJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DiscardDeadLetters(ctx, request.(DiscardDeadLettersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DiscardDeadLetters")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DiscardDeadLettersResponseObject); ok {
+		if err := validResponse.VisitDiscardDeadLettersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetDeadLetter operation middleware
+func (sh *strictHandler) GetDeadLetter(w http.ResponseWriter, r *http.Request) {
+	var request GetDeadLetterRequestObject
+
+	var body GetDeadLetterJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetDeadLetter(ctx, request.(GetDeadLetterRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetDeadLetter")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetDeadLetterResponseObject); ok {
+		if err := validResponse.VisitGetDeadLetterResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListDeadLetters operation middleware
+func (sh *strictHandler) ListDeadLetters(w http.ResponseWriter, r *http.Request) {
+	var request ListDeadLettersRequestObject
+
+	var body ListDeadLettersJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListDeadLetters(ctx, request.(ListDeadLettersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListDeadLetters")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListDeadLettersResponseObject); ok {
+		if err := validResponse.VisitListDeadLettersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ReplayDeadLetters operation middleware
+func (sh *strictHandler) ReplayDeadLetters(w http.ResponseWriter, r *http.Request) {
+	var request ReplayDeadLettersRequestObject
+
+	var body ReplayDeadLettersJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ReplayDeadLetters(ctx, request.(ReplayDeadLettersRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReplayDeadLetters")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ReplayDeadLettersResponseObject); ok {
+		if err := validResponse.VisitReplayDeadLettersResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
 }
 
 // ListTopics operation middleware
