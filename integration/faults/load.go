@@ -6,40 +6,30 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
-// Worked is the event of a load.
-type Worked struct {
-	EventID   string    `json:"eventId"`
-	Timestamp time.Time `json:"timestamp"`
-	Number    int       `json:"number"`
-	Text      string    `json:"text"`
-}
+const (
+	publishers = 16
+	textBytes  = 256
+	// afterFailure is a publisher's pause after an error: one that fails at once must not be a hot loop.
+	afterFailure = 10 * time.Millisecond
+)
 
-// EventName is the type that the event travels with.
-func (*Worked) EventName() string { return "WorkedEvent" }
-
-// Stamp gives the event an id and a time.
-func (e *Worked) Stamp(id string, at time.Time) (string, time.Time) {
-	e.EventID, e.Timestamp = id, at
-	return id, at
-}
-
-// errFirst is the failure of a handler that succeeds the next time.
-var errFirst = errors.New("fails on the first delivery") //nolint:gochecknoglobals // a sentinel
-
-// Handle registers the subscriptions of a load. The first fails on the first delivery of every tenth event.
-func Handle(b *bus.Bus, topic string, l *Ledger) error {
+// Handle registers the subscriptions of a load, and has each event that they handle reported. The first subscription fails
+// on the first delivery of every tenth event.
+func Handle(b *bus.Bus, topic string, subscriptions int, handled func(subscription, number int)) error {
+	// Whatever fails while the broker is away is to come back, not to become a dead letter.
 	retry := &bus.RetryPolicy{Immediate: -1, MaxAttempts: 1000, Delay: 200 * time.Millisecond}
-	for s := range Subscriptions {
+	for s := range subscriptions {
 		h := func(ctx context.Context, e *Worked) error {
-			if r, _ := bus.ReceivedFrom(ctx); s == 0 && e.Number%10 == 7 && r.Attempt == 1 {
-				return errFirst
+			if r, _ := bus.ReceivedFrom(ctx); r.Attempt == 1 && failsFirst(s, e.Number) {
+				return errors.New("fails on the first delivery")
 			}
-			l.Handled(s, e.Number)
+			handled(s, e.Number)
 			return nil
 		}
 		if err := bus.Handle(b, topic, fmt.Sprintf("load-%d", s), h, bus.SubscriptionOptions{Retry: retry, PrefetchCount: 100}); err != nil {
@@ -49,40 +39,79 @@ func Handle(b *bus.Bus, topic string, l *Ledger) error {
 	return nil
 }
 
+func failsFirst(subscription, number int) bool { return subscription == 0 && number%10 == 7 }
+
+// A Load publishes to one topic.
+type Load struct {
+	Topic     string
+	Ledger    *Ledger
+	Seed      uint64
+	Mandatory bool // every event, rather than every second
+
+	bus atomic.Pointer[bus.Bus]
+}
+
+// Use has the load publish on this bus from now on.
+func (l *Load) Use(b *bus.Bus) { l.bus.Store(b) }
+
 // Publish publishes from several goroutines, each waiting for its own confirmation, and returns when ctx has ended and the
 // last call has come back. Some events have partition keys, some deadlines are milliseconds.
-func Publish(ctx context.Context, b *bus.Bus, topic string, l *Ledger, seed uint64) {
-	var publishers sync.WaitGroup
-	for p := range 16 {
-		random := rand.New(rand.NewPCG(seed, uint64(p))) //nolint:gosec // a schedule to be repeated
-		publishers.Go(func() {
+func (l *Load) Publish(ctx context.Context) {
+	var all sync.WaitGroup
+	for p := range publishers {
+		random := rand.New(rand.NewPCG(l.Seed, uint64(p))) //nolint:gosec // a schedule to be repeated
+		all.Go(func() {
 			for ctx.Err() == nil {
-				publish(b, topic, l, random)
+				if l.publish(ctx, l.draw(random), textBytes) != nil {
+					pause(ctx, afterFailure)
+				}
 			}
 		})
 	}
-	publishers.Wait()
+	all.Wait()
 }
 
-func publish(b *bus.Bus, topic string, l *Ledger, random *rand.Rand) {
-	limit, o := 30*time.Second, bus.PublishOptions{Mandatory: random.IntN(2) == 0}
+// PublishLarge publishes one event of so many bytes, which counts like the others.
+func (l *Load) PublishLarge(ctx context.Context, bytes int) error {
+	return l.publish(ctx, Properties{Mandatory: true, Deadline: 30 * time.Second}, bytes)
+}
+
+// draw chooses how the next event is published.
+func (l *Load) draw(random *rand.Rand) Properties {
+	p := Properties{Deadline: 30 * time.Second, Mandatory: random.IntN(2) == 0 || l.Mandatory}
 	switch random.IntN(20) {
 	case 0:
-		limit = time.Duration(5+random.IntN(45)) * time.Millisecond
+		p.Deadline = time.Duration(5+random.IntN(45)) * time.Millisecond
 	case 1:
-		limit = time.Duration(1+random.IntN(2)) * time.Second
+		p.Deadline = time.Duration(1+random.IntN(2)) * time.Second
 	}
 	if random.IntN(4) == 0 {
-		o.PartitionKey = fmt.Sprint(random.IntN(8))
+		p.PartitionKey = fmt.Sprint(random.IntN(8))
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	return p
+}
+
+// publish publishes one event. The end of ctx ends the wait for room, not the publish.
+func (l *Load) publish(ctx context.Context, p Properties, bytes int) error {
+	n, ok := l.Ledger.Begin(ctx, p)
+	if !ok {
+		return ctx.Err()
+	}
+	e := &Worked{Number: n, Text: fmt.Sprintf("%*d", bytes, n)}
+	begun := time.Now()
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.Deadline)
 	defer cancel()
-	n, begin := l.Begin(), time.Now()
-	_, err := b.PublishWith(ctx, topic, &Worked{Number: n, Text: fmt.Sprintf("%256d", n)}, o)
-	l.Published(n, err, time.Since(begin)-limit)
-	if err != nil { // one that fails at once must not be a hot loop
-		pause, stop := context.WithTimeout(context.Background(), 10*time.Millisecond)
-		defer stop()
-		<-pause.Done()
+	_, err := l.bus.Load().PublishWith(bounded, l.Topic, e, bus.PublishOptions{PartitionKey: p.PartitionKey, Mandatory: p.Mandatory})
+	l.Ledger.Published(n, err, time.Since(begun)-p.Deadline)
+	return err
+}
+
+// pause returns after d, or when ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
