@@ -35,10 +35,13 @@ const warm = 6000
 // patience is how long anything may take that has to happen in the end.
 const patience = time.Minute
 
+// pollPeriod is how often a state is looked at that nobody announces.
+const pollPeriod = 50 * time.Millisecond
+
 func TestMain(m *testing.M) {
 	flag.Parse()
-	if consume() {
-		return
+	if topic := os.Getenv(consumerTopic); topic != "" {
+		os.Exit(consume(topic))
 	}
 	code := servers.Main(m)
 	for _, r := range rows {
@@ -56,6 +59,7 @@ func TestMain(m *testing.M) {
 // A system is a broker with a driver for it.
 type system struct {
 	driver, kind string
+	rabbit       *servers.RabbitServer // nil: it is another broker
 	open         func(log *slog.Logger) (bus.Driver, error)
 	inspect      func(ctx context.Context) string // what the broker says of its queues
 }
@@ -78,8 +82,11 @@ type run struct {
 	system system
 	driver bus.Driver
 	load   *faults.Load
+	log    *slog.Logger
 	bus    *bus.Bus
 	ran    chan error
+
+	subscriptions int
 }
 
 // endure puts a bus under load, harms it, and holds it to its promises.
@@ -120,7 +127,7 @@ func endure(t *testing.T, s system, f fault) {
 		}
 	}
 	end()
-	if !assert.Eventually(t, func() bool { return ledger.Totals().Lost == 0 }, patience, 50*time.Millisecond, "confirmed, and never handled") {
+	if !assert.Eventually(t, func() bool { return ledger.Totals().Lost == 0 }, patience, pollPeriod, "confirmed, and never handled") {
 		t.Log(s.inspect(within(t, patience)))
 	}
 	if f.check != nil {
@@ -141,6 +148,14 @@ func wanted() float64 {
 	return 0.1
 }
 
+// lasting is how long a harm lasts that is to last so long: two seconds of it in a quick run.
+func lasting(d time.Duration) time.Duration {
+	if *long {
+		return d
+	}
+	return min(d, 2*time.Second)
+}
+
 // start opens a bus whose handlers are at work.
 func start(t *testing.T, s system, f fault, log *slog.Logger) *run {
 	d, err := s.open(log)
@@ -149,15 +164,15 @@ func start(t *testing.T, s system, f fault, log *slog.Logger) *run {
 	if f.sole {
 		subscriptions = 1
 	}
-	r := &run{system: s, driver: d, load: &faults.Load{
+	r := &run{system: s, driver: d, log: log, subscriptions: subscriptions, load: &faults.Load{
 		Topic: fmt.Sprintf("faults.n%d", time.Now().UnixNano()), Ledger: faults.NewLedger(subscriptions), Seed: *seed, Mandatory: f.sole,
 	}}
-	require.NoError(t, r.reopen(within(t, patience), subscriptions, log))
+	require.NoError(t, r.reopen(within(t, patience)))
 	return r
 }
 
 // reopen closes the bus, if there is one, and makes another on the same driver.
-func (r *run) reopen(ctx context.Context, subscriptions int, log *slog.Logger) error {
+func (r *run) reopen(ctx context.Context) error {
 	if r.bus != nil {
 		if err := r.bus.Close(ctx); err != nil {
 			return err
@@ -166,11 +181,11 @@ func (r *run) reopen(ctx context.Context, subscriptions int, log *slog.Logger) e
 			return err
 		}
 	}
-	b, err := bus.New(r.driver, bus.Config{Logger: log})
+	b, err := bus.New(r.driver, bus.Config{Logger: r.log})
 	if err != nil {
 		return err
 	}
-	if err := faults.Handle(b, r.load.Topic, subscriptions, r.load.Ledger.Handled); err != nil {
+	if err := faults.Handle(b, r.load.Topic, r.subscriptions, r.load.Ledger.Handled); err != nil {
 		return err
 	}
 	ran := make(chan error, 1)

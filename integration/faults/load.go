@@ -63,7 +63,7 @@ func (l *Load) Publish(ctx context.Context) {
 		all.Go(func() {
 			for ctx.Err() == nil {
 				if l.publish(ctx, l.draw(random), textBytes) != nil {
-					pause(ctx, afterFailure)
+					_ = Pause(ctx, afterFailure) // the loop looks at ctx itself
 				}
 			}
 		})
@@ -106,12 +106,14 @@ func (l *Load) publish(ctx context.Context, p Properties, bytes int) error {
 	return err
 }
 
-// pause returns after d, or when ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+// Pause returns after d, or with an error when ctx ends.
+func Pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+		return nil
 	case <-ctx.Done():
+		return ctx.Err()
 	}
 }

@@ -27,7 +27,7 @@ type Recovery struct {
 // Calibrate measures the rate before a harm.
 func (m *Meter) Calibrate(ctx context.Context, over time.Duration) {
 	begin, count := time.Now(), m.Ledger.Settled()
-	pause(ctx, over)
+	_ = Pause(ctx, over) // cut short, it is measured over less
 	m.Before = float64(m.Ledger.Settled()-count) / time.Since(begin).Seconds()
 }
 
@@ -41,8 +41,7 @@ func (m *Meter) Recover(ctx context.Context, share float64) Recovery {
 	var best Recovery
 	begin := time.Now()
 	samples := []sample{{begin, m.Ledger.Settled()}}
-	for ctx.Err() == nil {
-		pause(ctx, step)
+	for Pause(ctx, step) == nil {
 		now := sample{time.Now(), m.Ledger.Settled()}
 		samples = append(samples, now)
 		if len(samples) <= int(window/step) {

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/bannou-mesh/bannou/integration/faults"
 	"github.com/bannou-mesh/bannou/integration/servers"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
@@ -17,7 +20,7 @@ func TestRabbitMQ(t *testing.T) {
 	for _, kind := range []rabbitbus.QueueType{rabbitbus.Classic, rabbitbus.Quorum} {
 		t.Run(string(kind), func(t *testing.T) {
 			broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
-			for _, f := range rabbitFaults(broker, kind) {
+			for _, f := range rabbitFaults(kind) {
 				if !t.Run(f.name, func(t *testing.T) { endure(t, rabbit(broker, kind), f) }) {
 					broker = servers.NewRabbitMQ(t, servers.RabbitOptions{}) // it may be in any state
 				}
@@ -28,6 +31,7 @@ func TestRabbitMQ(t *testing.T) {
 
 func rabbit(broker *servers.RabbitServer, kind rabbitbus.QueueType) system {
 	return system{
+		rabbit: broker,
 		driver: "rabbitmq", kind: string(kind),
 		open: func(log *slog.Logger) (bus.Driver, error) {
 			return rabbitbus.New(rabbitbus.Config{URLs: []string{broker.URL}, QueueType: kind, Logger: log,
@@ -40,10 +44,68 @@ func rabbit(broker *servers.RabbitServer, kind rabbitbus.QueueType) system {
 	}
 }
 
-// rabbitFaults are what is done to a RabbitMQ. Quorum queues get those that meet queues; the rest meets connections.
-func rabbitFaults(broker *servers.RabbitServer, kind rabbitbus.QueueType) []fault {
-	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, _ *run) error {
-		return errors.Join(broker.Kill(), broker.Restart(ctx))
+// rabbitFaults are what is done to a RabbitMQ. Quorum queues are spared those that meet connections alone.
+func rabbitFaults(kind rabbitbus.QueueType) []fault {
+	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, r *run) error {
+		return errors.Join(r.system.rabbit.Kill(), r.system.rabbit.Restart(ctx))
 	}}
-	return []fault{killed}
+	queue := fault{name: "queue deleted", times: 5, sole: true, harm: func(ctx context.Context, r *run) error {
+		return withChannel(r.system.rabbit.URL, func(ch *amqp.Channel) error {
+			_, err := ch.QueueDelete(r.load.Topic+".bannou.load-0", false, false, false)
+			// What was published before the deletion returned may have gone with the queue. Whatever begins after it and is
+			// confirmed has reached the queue that was declared anew: it is mandatory.
+			r.load.Ledger.Excuse()
+			return err
+		})
+	}}
+	if kind == rabbitbus.Quorum {
+		killed.times = 3
+		return []fault{killed, queue, poisoned(1)}
+	}
+	return []fault{
+		killed, poisoned(3), reopened(5),
+		{name: "connections closed every 200 ms", times: 1, harm: repeatedly(
+			`[catch rabbit_networking:close_connection(P, "faults") || P <- rabbit_networking:connections()]`, time.Minute)},
+		// An acknowledgement of what was never delivered ends a channel with 406.
+		{name: "channels closed every 200 ms", times: 1, harm: repeatedly(
+			`[catch rabbit_channel:do(P, {'basic.ack', 999999999999, false}) || P <- rabbit_channel:list_local()]`, 20*time.Second)},
+		{name: "stopped (SIGSTOP) for 10 s", times: 1, harm: func(ctx context.Context, r *run) error {
+			return errors.Join(r.system.rabbit.Pause(), faults.Pause(ctx, lasting(10*time.Second)), r.system.rabbit.Resume())
+		}},
+		{name: "short of memory for 5 s", times: 2, harm: func(ctx context.Context, r *run) error {
+			broker := r.system.rabbit
+			_, raised := broker.Ctl(ctx, "set_vm_memory_high_watermark", "0.00001")
+			waited := faults.Pause(ctx, lasting(5*time.Second))
+			_, cleared := broker.Ctl(ctx, "set_vm_memory_high_watermark", "0.4")
+			return errors.Join(raised, waited, cleared)
+		}},
+		queue,
+		{name: "exchange deleted", times: 5, sole: true, harm: func(_ context.Context, r *run) error {
+			return withChannel(r.system.rabbit.URL, func(ch *amqp.Channel) error { return ch.ExchangeDelete("bannou", false, false) })
+		}},
+	}
+}
+
+// repeatedly has the broker do something to itself every 200 ms. rabbitmqctl takes too long to be called each time.
+func repeatedly(harm string, lasts time.Duration) func(context.Context, *run) error {
+	return func(ctx context.Context, r *run) error {
+		const every = 200 * time.Millisecond
+		loop := fmt.Sprintf("[begin %s, timer:sleep(%d) end || _ <- lists:seq(1, %d)], ok.", harm, every.Milliseconds(), lasting(lasts)/every)
+		_, err := r.system.rabbit.Ctl(ctx, "eval", loop)
+		return err
+	}
+}
+
+// withChannel does something to a broker as another program would.
+func withChannel(url string, do func(ch *amqp.Channel) error) error {
+	connection, err := amqp.Dial(url)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = connection.Close() }()
+	ch, err := connection.Channel()
+	if err != nil {
+		return err
+	}
+	return do(ch)
 }
