@@ -38,13 +38,15 @@ func rabbit(broker *servers.RabbitServer, kind rabbitbus.QueueType) system {
 				RetryDelay: 100 * time.Millisecond, MaxRetryDelay: time.Second})
 		},
 		inspect: func(ctx context.Context) string {
-			said, err := broker.Ctl(ctx, "list_queues", "name", "type", "state", "messages_ready", "messages_unacknowledged", "consumers")
+			said, err := broker.Ctl(ctx, "list_queues", "name", "type", "state", "messages_ready", "messages_unacknowledged", "messages_dlx", "consumers")
 			return fmt.Sprint(said, err)
 		},
 	}
 }
 
-// rabbitFaults are what is done to a RabbitMQ. Quorum queues are spared those that meet connections alone.
+// rabbitFaults are what is done to a RabbitMQ. Quorum queues are spared those that meet connections alone, and deletion:
+// under a quorum queue that is deleted and declared again RabbitMQ 3.10 loses track of what others send it, its own delay
+// queues included.
 func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, r *run) error {
 		return errors.Join(r.system.rabbit.Kill(), r.system.rabbit.Restart(ctx))
@@ -60,7 +62,7 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	}}
 	if kind == rabbitbus.Quorum {
 		killed.times = 3
-		return []fault{killed, queue, poisoned(1)}
+		return []fault{killed, poisoned(1)}
 	}
 	return []fault{
 		killed, poisoned(3), reopened(5),
