@@ -46,7 +46,7 @@ func TestMain(m *testing.M) {
 	}
 	code := servers.Main(m)
 	for _, r := range rows {
-		fmt.Println(r)
+		_, _ = fmt.Fprintln(os.Stdout, r)
 	}
 	if *out != "" {
 		if err := faults.WritePage(*out, rows); err != nil {

@@ -107,7 +107,7 @@ func (l *Ledger) settle(e *event) {
 		return
 	}
 	e.settled = true
-	if e.err == nil {
+	if e.err == nil && l.everywhere(e) {
 		l.settled++
 	}
 	<-l.room

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
@@ -52,8 +53,8 @@ func (p *poison) harm(ctx context.Context, r *run) error {
 			return err
 		}
 	}
-	for name, make := range poisons() {
-		body, o := make()
+	for name, brew := range poisons() {
+		body, o := brew()
 		id, err := r.bus.PublishRaw(ctx, r.load.Topic, body, o)
 		if err != nil {
 			return fmt.Errorf("poison %s: %w", name, err)
@@ -111,6 +112,6 @@ func (p *poison) check(t *testing.T, r *run) {
 			assert.Equal(t, want, p.letters[id], name)
 		}
 	}, patience, pollPeriod)
-	assert.NoError(t, p.consumer.Close(within(t, patience)))
+	require.NoError(t, p.consumer.Close(within(t, patience)))
 	p.read.Wait()
 }

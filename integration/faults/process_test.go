@@ -109,7 +109,7 @@ func consume(topic string) int {
 			return err
 		}
 		err = faults.Handle(b, topic, 2, func(subscription, number int) {
-			_, _ = fmt.Printf("%d %d\n", subscription, number) // one write, so one line or none
+			_, _ = fmt.Fprintf(os.Stdout, "%d %d\n", subscription, number) // one write: a line or nothing
 		})
 		if err != nil {
 			return err
