@@ -51,6 +51,7 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, r *run) error {
 		return errors.Join(r.system.rabbit.Kill(), r.system.rabbit.Restart(ctx))
 	}}
+	restarted := fault{name: "restarted", times: 3, harm: func(ctx context.Context, r *run) error { return r.system.rabbit.Restart(ctx) }}
 	queue := fault{name: "queue deleted", times: 5, sole: true, harm: func(ctx context.Context, r *run) error {
 		return withChannel(r.system.rabbit.URL, func(ch *amqp.Channel) error {
 			_, err := ch.QueueDelete(r.load.Topic+".bannou.load-0", false, false, false)
@@ -65,7 +66,7 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 		return []fault{killed, poisoned(1)}
 	}
 	return []fault{
-		killed, poisoned(3), reopened(5),
+		killed, restarted, poisoned(3), reopened(5),
 		{name: "connections closed every 200 ms", times: 1, harm: repeatedly(
 			`[catch rabbit_networking:close_connection(P, "faults") || P <- rabbit_networking:connections()]`, time.Minute)},
 		// An acknowledgement of what was never delivered ends a channel with 406.
