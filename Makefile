@@ -52,7 +52,7 @@ bench: deps build ## measure beside the raw libraries; writes the tables in docs
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
 
 faults: deps ## harm the brokers under load, over and over; writes docs/faults.md, and fails when anything is lost
-	$(GO) -C integration test -count=1 -v -timeout 10m ./faults -args -long -out ../../docs/faults.md
+	$(GO) -C integration test -count=1 -v -timeout 15m ./faults -args -long -out ../../docs/faults.md
 
 generate: .bin/oapi-codegen ## write all generated code anew
 	GOWORK=off $(GO) -C tools run ./eventgen -schemas ../events/schemas -out ../events

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/integration/faults"
 	"github.com/bannou-mesh/bannou/integration/servers"
@@ -21,6 +22,7 @@ func TestRabbitMQ(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
 			for _, f := range rabbitFaults(kind) {
+				resendSoon(t, broker)
 				if !t.Run(f.name, func(t *testing.T) { endure(t, rabbit(broker, kind), f) }) {
 					broker = servers.NewRabbitMQ(t, servers.RabbitOptions{}) // it may be in any state
 				}
@@ -38,15 +40,13 @@ func rabbit(broker *servers.RabbitServer, kind rabbitbus.QueueType) system {
 				RetryDelay: 100 * time.Millisecond, MaxRetryDelay: time.Second})
 		},
 		inspect: func(ctx context.Context) string {
-			said, err := broker.Ctl(ctx, "list_queues", "name", "type", "state", "messages_ready", "messages_unacknowledged", "messages_dlx", "consumers")
+			said, err := broker.Ctl(ctx, "list_queues", "name", "type", "state", "messages_ready", "messages_unacknowledged", "consumers")
 			return fmt.Sprint(said, err)
 		},
 	}
 }
 
-// rabbitFaults are what is done to a RabbitMQ. Quorum queues are spared those that meet connections alone, and deletion:
-// under a quorum queue that is deleted and declared again RabbitMQ 3.10 loses track of what others send it, its own delay
-// queues included.
+// rabbitFaults are what is done to a RabbitMQ. Quorum queues are spared those that meet connections alone.
 func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, r *run) error {
 		return errors.Join(r.system.rabbit.Kill(), r.system.rabbit.Restart(ctx))
@@ -63,7 +63,7 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	}}
 	if kind == rabbitbus.Quorum {
 		killed.times = 3
-		return []fault{killed, poisoned(1)}
+		return []fault{killed, queue, poisoned(1)}
 	}
 	return []fault{
 		killed, restarted, poisoned(3), reopened(5),
@@ -87,6 +87,13 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 			return withChannel(r.system.rabbit.URL, func(ch *amqp.Channel) error { return ch.ExchangeDelete("bannou", false, false) })
 		}},
 	}
+}
+
+// resendSoon shortens how long the broker waits before it hands a delayed message over once more, after the queue went away
+// under it: by default three minutes, which the test would have to wait too.
+func resendSoon(t *testing.T, broker *servers.RabbitServer) {
+	_, err := broker.Ctl(within(t, patience), "eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 3000).")
+	require.NoError(t, err)
 }
 
 // repeatedly has the broker do something to itself every 200 ms. rabbitmqctl takes too long to be called each time.
