@@ -17,47 +17,21 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
 )
 
-// The tests that harm a broker have two of their own, and each serves them one after the other.
+// The tests that harm a broker have one of their own, one after the other. What they do under load is in integration/faults.
 func TestBadDays(t *testing.T) {
 	t.Parallel()
-	type day struct {
+	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
+	for _, day := range []struct {
 		name string
 		test func(t *testing.T, broker *servers.RabbitServer)
-	}
-	killed := func(kind rabbitbus.QueueType) func(t *testing.T, b *servers.RabbitServer) {
-		return func(t *testing.T, b *servers.RabbitServer) {
-			underLoad(t, b, kind, func() error { return errors.Join(b.Kill(), b.Restart(within(t, time.Minute))) })
-		}
-	}
-	for name, days := range map[string][]day{
-		"crash": {
-			{"away at the start", awayAtTheStart},
-			{"killed under load", killed(rabbitbus.Classic)},
-			{"killed under load with quorum queues", killed(rabbitbus.Quorum)},
-		},
-		"trouble": {
-			{"restarted under load", func(t *testing.T, b *servers.RabbitServer) {
-				underLoad(t, b, rabbitbus.Classic, func() error { return b.Restart(within(t, time.Minute)) })
-			}},
-			{"connections closed under load", func(t *testing.T, b *servers.RabbitServer) {
-				underLoad(t, b, rabbitbus.Classic, func() error {
-					_, err := b.Ctl(within(t, time.Minute), "close_all_connections", "test")
-					return err
-				})
-			}},
-			{"paused", paused},
-			{"short of memory", shortOfMemory},
-		},
+	}{
+		{"away at the start", awayAtTheStart},
+		{"paused", paused},
+		{"short of memory", shortOfMemory},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
-			for _, d := range days {
-				if !t.Run(d.name, func(t *testing.T) { d.test(t, broker) }) {
-					return // the broker may be in any state
-				}
-			}
-		})
+		if !t.Run(day.name, func(t *testing.T) { day.test(t, broker) }) {
+			return // the broker may be in any state
+		}
 	}
 }
 
@@ -90,104 +64,6 @@ func awayAtTheStart(t *testing.T, broker *servers.RabbitServer) {
 	require.Eventually(t, func() bool { return d.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
 	publish(t, d, "orders.placed", "1")
 	require.NoError(t, next(t, <-consumers).Ack())
-}
-
-// What was confirmed is handled, whatever happens to the broker between. Every tenth message is delayed once.
-//
-// Each loop ends at its first error, and each context with its call: a loop that fails at once, again and again, for the
-// minute that a broker on a busy machine takes to come back, fills gigabytes with contexts and log lines.
-func underLoad(t *testing.T, broker *servers.RabbitServer, kind rabbitbus.QueueType, harm func() error) {
-	topic := fmt.Sprintf("load.n%d", time.Now().UnixNano())
-	// The store's kind is one for the broker, so another kind needs a store of its own.
-	d := open(t, broker.URL, func(c *rabbitbus.Config) { c.QueueType, c.DeadLetterExchange = kind, "dlx-"+string(kind) })
-	q := durable(topic)
-	c := subscribe(t, d, q)
-
-	var handled sync.Map // id -> *atomic.Int64
-	var delayed atomic.Int64
-	consumed := make(chan struct{})
-	go func() {
-		defer close(consumed)
-		var working sync.WaitGroup
-		defer working.Wait()
-		for got := range c.Deliveries() {
-			working.Go(func() {
-				id := got.Message().ID
-				second := id[len(id)-1] == '7'
-				if second && got.Attempt() == 1 {
-					ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-					defer cancel()
-					if got.Retry(ctx, 500*time.Millisecond) == nil {
-						return
-					}
-				}
-				if second {
-					delayed.Add(1)
-				}
-				n, _ := handled.LoadOrStore(id, new(atomic.Int64))
-				n.(*atomic.Int64).Add(1)
-				_ = got.Ack() // on a connection that is gone it fails, and the message comes again
-			})
-		}
-	}()
-
-	var sent, confirmed atomic.Int64
-	var ids sync.Map
-	publishing, stop := context.WithCancel(context.Background())
-	var publishers sync.WaitGroup
-	end := sync.OnceFunc(func() { stop(); publishers.Wait() })
-	defer end()
-	publish := func(p int) {
-		publishers.Go(func() {
-			for i := 0; publishing.Err() == nil; i++ {
-				id := fmt.Sprintf("%d-%d", p, i)
-				sent.Add(1)
-				ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-				err := d.Publish(ctx, &bus.Message{RoutingKey: topic, ID: id, Mandatory: true, Body: make([]byte, 256)})
-				cancel()
-				if err != nil { // a minute is enough to be sent again
-					t.Errorf("publish %s: %v", id, err)
-					return
-				}
-				confirmed.Add(1)
-				ids.Store(id, true)
-			}
-		})
-	}
-	publish(0)
-	require.Eventually(t, func() bool { return delayed.Load() > 0 }, patience, time.Millisecond, "nothing came back from its delay")
-	for p := range 15 {
-		publish(p + 1)
-	}
-	loaded := confirmed.Load() + 1000
-	require.Eventually(t, func() bool { return confirmed.Load() > loaded }, patience, time.Millisecond)
-	require.NoError(t, harm())
-	before := confirmed.Load()
-	require.Eventually(t, func() bool { return confirmed.Load() > before+500 }, patience, time.Millisecond, "publishing goes on")
-	end()
-
-	lost := func() (list []any) {
-		ids.Range(func(id, _ any) bool {
-			if _, found := handled.Load(id); !found {
-				list = append(list, id)
-			}
-			return true
-		})
-		return list
-	}
-	assert.Eventually(t, func() bool { return len(lost()) == 0 }, patience, 50*time.Millisecond)
-	require.Eventually(t, func() bool { return waiting(t, d, q.Name) == 0 }, patience, 50*time.Millisecond)
-	require.NoError(t, c.Close(within(t, patience)))
-	<-consumed
-	var once, duplicated int64
-	handled.Range(func(_, n any) bool {
-		once++
-		duplicated += n.(*atomic.Int64).Load() - 1
-		return true
-	})
-	t.Logf("%s queues: sent %d, confirmed %d, handled %d, duplicated %d, lost %d", kind, sent.Load(), confirmed.Load(), once, duplicated, len(lost()))
-	require.Empty(t, lost(), "those that end in 7 were delayed")
-	require.Equal(t, sent.Load(), confirmed.Load())
 }
 
 // A broker that is stopped answers nothing and takes no bytes. Callers return by their deadlines all the same, also

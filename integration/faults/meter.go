@@ -1,0 +1,61 @@
+package faults
+
+import (
+	"context"
+	"time"
+)
+
+const (
+	// window is how long a rate is measured for, each time anew.
+	window = time.Second
+	step   = window / 10
+)
+
+// A Meter tells how many events a second are settled: confirmed, and handled by all.
+type Meter struct {
+	Ledger *Ledger
+	Before float64 // what Recover compares with, events a second
+}
+
+// A Recovery is how a load came back.
+type Recovery struct {
+	Share float64       // of the rate before
+	After time.Duration // from the end of the harm until a second began in which the rate was there again
+	Full  bool          // the share is at least what was asked for
+}
+
+// Calibrate measures the rate before a harm.
+func (m *Meter) Calibrate(ctx context.Context, over time.Duration) {
+	begin, count := time.Now(), m.Ledger.Settled()
+	_ = Pause(ctx, over) // cut short, it is measured over less
+	m.Before = float64(m.Ledger.Settled()-count) / time.Since(begin).Seconds()
+}
+
+// Recover waits until the rate of one second is at least a share of the rate before. When ctx ends first it returns the best
+// that there was.
+func (m *Meter) Recover(ctx context.Context, share float64) Recovery {
+	type sample struct {
+		at    time.Time
+		count int
+	}
+	var best Recovery
+	begin := time.Now()
+	samples := []sample{{begin, m.Ledger.Settled()}}
+	for Pause(ctx, step) == nil {
+		now := sample{time.Now(), m.Ledger.Settled()}
+		samples = append(samples, now)
+		if len(samples) <= int(window/step) {
+			continue
+		}
+		first := samples[len(samples)-1-int(window/step)]
+		rate := float64(now.count-first.count) / now.at.Sub(first.at).Seconds()
+		if rate/m.Before > best.Share {
+			best = Recovery{Share: rate / m.Before, After: first.at.Sub(begin)}
+		}
+		if best.Share >= share {
+			best.Full = true
+			return best
+		}
+	}
+	return best
+}

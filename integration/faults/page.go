@@ -1,0 +1,65 @@
+package faults
+
+import (
+	"fmt"
+	"os"
+	"runtime"
+	"strings"
+	"time"
+)
+
+// A Row is what the page says of one fault.
+type Row struct {
+	Fault, Driver, Kind string
+	Times               int // how often it was done
+	Totals
+	Before   float64  // events a second
+	Recovery Recovery // the slowest
+	Leaked   int      // goroutines left after everything was closed
+	Seed     uint64
+	Failed   bool
+}
+
+// WritePage writes the rows as a page in Markdown.
+func WritePage(path string, rows []Row) error {
+	var page strings.Builder
+	fmt.Fprintf(&page, heading, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack)
+	for _, r := range rows {
+		fmt.Fprintln(&page, r)
+	}
+	fmt.Fprint(&page, footnotes)
+	return os.WriteFile(path, []byte(page.String()), 0o644) //nolint:gosec // a page for everyone
+}
+
+// String is the row in Markdown.
+func (r Row) String() string {
+	name := r.Fault
+	if r.Failed {
+		name += " (FAILED)"
+	}
+	lost := fmt.Sprint(r.Lost)
+	if r.Excused > 0 {
+		lost += fmt.Sprintf(" (%d removed)", r.Excused)
+	}
+	return fmt.Sprintf("| %s | %s | %s | %d | %d | %d | %d | %d | %s | %.0f | %.0f %% in %.1f s | %d | %d | %d |", name, r.Driver, r.Kind, r.Times, r.Sent, r.Confirmed,
+		r.Handled, r.Duplicated, lost, r.Before, 100*r.Recovery.Share, r.Recovery.After.Seconds(), r.Late, r.Leaked, r.Seed)
+}
+
+const heading = `# Faults
+
+Written by ` + "`make faults`" + ` on %s with %s on %d cores, servers and clients sharing them. Each line is a bus under load
+whose broker is harmed so many times: %d publishers, each waiting for its own confirmation, some with partition keys, some
+with deadlines of milliseconds, and up to %d subscriptions, the first of which fails on every tenth event's first delivery; at
+most %d events at work. The run fails when anything confirmed is lost, when a publish returns later than %s after its
+deadline, when a goroutine is left, or when 90 %% of the rate before do not come back.
+
+| fault | driver | queues | times | sent | confirmed | handled | duplicated | lost | events/s before | recovered to | late publishes | goroutines left | seed |
+| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+`
+
+const footnotes = `
+*sent* counts events; what a deadline or the broker's absence ended is sent and not confirmed, and may have been handled all
+the same. *handled* and *duplicated* count over all subscriptions. *lost* is confirmed and never handled by some subscription;
+what was removed with its queue is not. *recovered to* is the slowest time, from the end of the harm until a second began in
+which events were settled at that share of the rate before.
+`
