@@ -136,10 +136,10 @@ const (
 func worst(checks []check) string {
 	status := ready
 	for _, c := range checks {
-		switch {
-		case c.Status == notReady:
+		switch c.Status {
+		case notReady:
 			return notReady
-		case c.Status == degraded:
+		case degraded:
 			status = degraded
 		}
 	}

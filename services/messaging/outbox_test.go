@@ -195,7 +195,7 @@ func TestOutboxKeepsOrderWhileTheBrokerComesAndGoes(t *testing.T) {
 				}
 				_, _ = io.Copy(io.Discard, response.Body)
 				response.Body.Close()
-				if response.StatusCode != 200 {
+				if response.StatusCode != http.StatusOK {
 					failed <- response.Status
 				}
 			}

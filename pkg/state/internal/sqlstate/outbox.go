@@ -51,7 +51,8 @@ func (o *outbox) change(ctx context.Context, what string, fn func(tx *sql.Tx, t 
 			return err
 		}
 		t := new(turn)
-		row := tx.QueryRowContext(ctx, "SELECT last_id, entries, bytes, "+o.engine.Now+" FROM outbox_turn WHERE name = ?", o.cfg.Name)
+		query := SQL("SELECT last_id, entries, bytes, @ FROM outbox_turn WHERE name = @", Expr{Text: o.engine.Now}, Bind(o.cfg.Name))
+		row := tx.QueryRowContext(ctx, query.Text, query.Args...)
 		if err := row.Scan(&t.last, &t.entries, &t.bytes, &t.now); err != nil {
 			return err
 		}
@@ -201,7 +202,8 @@ func (o *outbox) Delete(ctx context.Context, owner string, ids ...int64) error {
 			if _, err := o.uncount(ctx, tx, own); err != nil {
 				return err
 			}
-			_, err := tx.ExecContext(ctx, "DELETE FROM outbox WHERE "+own.Text, own.Args...)
+			remove := SQL("DELETE FROM outbox WHERE @", own)
+			_, err := tx.ExecContext(ctx, remove.Text, remove.Args...)
 			return err
 		})
 	})
@@ -226,7 +228,8 @@ func (o *outbox) Park(ctx context.Context, owner string, id int64, reason string
 // uncount takes the entries of a condition out of the counts, and returns how many they are.
 func (o *outbox) uncount(ctx context.Context, tx *sql.Tx, where Expr) (n int64, err error) {
 	var size int64
-	row := tx.QueryRowContext(ctx, "SELECT COUNT(*), COALESCE(SUM(size), 0) FROM outbox WHERE "+where.Text, where.Args...)
+	query := SQL("SELECT COUNT(*), COALESCE(SUM(size), 0) FROM outbox WHERE @", where)
+	row := tx.QueryRowContext(ctx, query.Text, query.Args...)
 	if err := row.Scan(&n, &size); err != nil {
 		return 0, err
 	}
