@@ -4,12 +4,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 
 	"github.com/bannou-mesh/bannou/integration/servers"
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -110,4 +115,77 @@ func TestStoreWithOtherArguments(t *testing.T) {
 	d := open(t, url, func(*rabbitbus.Config) {})
 	require.NoError(t, d.Publish(within(t, patience), &bus.Message{Exchange: "bannou-dlx", RoutingKey: "dead-letter.a", ID: "1"}))
 	require.Equal(t, []string{"1"}, readStore(t, d, func(string) bool { return true }))
+}
+
+// What the store drops by its limits is counted, once among all nodes, and logged.
+func TestDroppedLettersAreCounted(t *testing.T) {
+	t.Parallel()
+	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
+	at, err := amqp.ParseURI(broker.URL)
+	require.NoError(t, err)
+	for _, kind := range []rabbitbus.QueueType{rabbitbus.Classic, rabbitbus.Quorum} {
+		t.Run(string(kind), func(t *testing.T) {
+			dlx := "dlx-" + string(kind)
+			reader := metric.NewManualReader()
+			provider := metric.NewMeterProvider(metric.WithReader(reader))
+			log := new(lockedLog)
+			var nodes [2]*rabbitbus.Driver
+			for i := range nodes {
+				nodes[i] = open(t, broker.URL, func(c *rabbitbus.Config) {
+					c.QueueType, c.DeadLetterExchange = kind, dlx
+					c.MeterProvider, c.Logger = provider, slog.New(slog.NewTextHandler(log, nil))
+				})
+			}
+			require.NoError(t, nodes[0].Ready(within(t, patience)))
+			_, err = broker.Ctl(within(t, time.Minute), "set_policy", "-p", at.Vhost, "small-"+dlx, "^"+dlx+"-store$",
+				`{"max-length":2}`, "--apply-to", "queues")
+			require.NoError(t, err)
+			sent := 0
+			require.Eventually(t, func() bool { // a policy takes its time to be in force
+				require.NoError(t, nodes[0].Publish(within(t, patience), bus.DeadLetter(&bus.Message{RoutingKey: "a.b", ID: "m"},
+					bus.Discard{DeadLetterExchange: dlx, Reason: bus.DiscardPermanent, At: time.Now()})))
+				sent++
+				return droppedCount(t, reader) > 0
+			}, patience, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return droppedCount(t, reader) == int64(sent-2) }, patience, 10*time.Millisecond,
+				"%d were sent, and the store keeps 2", sent)
+			require.Contains(t, log.String(), "reason=maxlen")
+			require.Contains(t, log.String(), "topic=a.b")
+		})
+	}
+}
+
+// droppedCount is what the metric says.
+func droppedCount(t *testing.T, reader metric.Reader) (total int64) {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	require.NoError(t, reader.Collect(t.Context(), &all))
+	for _, scope := range all.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			if sum, ok := m.Data.(metricdata.Sum[int64]); ok && m.Name == "bannou.rabbitbus.dropped" {
+				for _, point := range sum.DataPoints {
+					total += point.Value
+				}
+			}
+		}
+	}
+	return total
+}
+
+// lockedLog is a log that is read while it is written.
+type lockedLog struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lockedLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *lockedLog) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
 }

@@ -22,6 +22,8 @@ var (
 	ErrWrongEvent = errors.New("the topic carries another event")
 	// ErrInvalid: a topic, name, option or body that no broker would take. Trying again does not help.
 	ErrInvalid = errors.New("invalid")
+	// ErrNoLetter: no such dead letter is in the store: it was replayed, discarded, or dropped by a limit.
+	ErrNoLetter = errors.New("there is no such dead letter")
 )
 
 // permanentError marks a failure that no retry mends.

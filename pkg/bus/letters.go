@@ -15,9 +15,6 @@ import (
 	"time"
 )
 
-// ErrNoLetter: there is no such dead letter in the store: it was replayed, discarded or dropped by a limit.
-var ErrNoLetter = errors.New("there is no such dead letter")
-
 // MaxLetters is the longest list that ListLetters gives.
 const MaxLetters = 1000
 

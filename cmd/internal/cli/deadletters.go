@@ -187,7 +187,7 @@ func (c *deadLettersReplayCommand) Run(ctx context.Context, std *stdio) error {
 		return err
 	}
 	request.Progress = true
-	answer, err := followed[messagingapi.ReplayDeadLettersResponse](std)(client.ReplayDeadLetters(ctx, request))
+	answer, err := followed[messagingapi.ReplayDeadLettersResponse](std)(client.ReplayDeadLetters(ctx, request)) //nolint:bodyclose // followed closes it
 	if err != nil {
 		return err
 	}
@@ -223,7 +223,7 @@ func (c *deadLettersDiscardCommand) Run(ctx context.Context, std *stdio) error {
 		}
 	}
 	request.Progress = true
-	answer, err := followed[messagingapi.DiscardDeadLettersResponse](std)(client.DiscardDeadLetters(ctx, request))
+	answer, err := followed[messagingapi.DiscardDeadLettersResponse](std)(client.DiscardDeadLetters(ctx, request)) //nolint:bodyclose // followed closes it
 	if err != nil {
 		return err
 	}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"errors"
 	"io"
 	"net/http"
 	"strings"
@@ -48,6 +47,6 @@ func TestFollowedStream(t *testing.T) {
 	require.EqualError(t, err, "the broker is away (unavailable, status 503)")
 	_, err = stream(`{"total":2,"read":1}` + "\n")
 	require.ErrorContains(t, err, "broke off")
-	require.True(t, errors.Is(err, io.EOF))
+	require.ErrorIs(t, err, io.EOF)
 	require.Equal(t, "[###############...............] 1/2", bar(1, 2))
 }

@@ -52,7 +52,7 @@ func newBroker(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus
 	driver, err := rabbitbus.New(rabbitbus.Config{
 		URLs: m.RabbitMQURLs, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
 		RetryDelay: milliseconds(m.ConnectionRetryDelayMs), ManagementURL: m.RabbitMQManagementURL,
-		QueueType: rabbitbus.QueueType(m.RabbitMQQueueType), ConnectionName: cfg.AppID, Logger: log,
+		QueueType: rabbitbus.QueueType(m.RabbitMQQueueType), ConnectionName: cfg.AppID, Logger: log, MeterProvider: metrics.MeterProvider(),
 	})
 	if err != nil {
 		return nil, err // and not an interface that holds a nil pointer

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"go.opentelemetry.io/otel/metric"
+	"go.opentelemetry.io/otel/metric/noop"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
@@ -74,6 +76,9 @@ type Config struct {
 	// own limit, so this one must not be above the broker's max_message_size. Default 16 MiB, the default of RabbitMQ 4.
 	MaxMessageBytes int
 
+	// MeterProvider receives the metric bannou.rabbitbus.dropped, of dead letters that the store's limits removed. Default:
+	// none is kept.
+	MeterProvider metric.MeterProvider
 	// Logger is told of connections, their loss, and what could not be declared. Default: nothing is logged.
 	Logger *slog.Logger
 }
@@ -108,6 +113,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.MaxMessageBytes <= 0 {
 		c.MaxMessageBytes = 16 << 20
+	}
+	if c.MeterProvider == nil {
+		c.MeterProvider = noop.NewMeterProvider()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

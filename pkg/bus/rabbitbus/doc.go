@@ -23,7 +23,7 @@
 // for a queue with a pattern or several bindings, and with its account x-death alone; this driver reads that back as
 // the headers of package bus. A message that was retried does not expire any more: its attempts are counted instead.
 //
-// The dead-letter store keeps 100 000 messages for 7 days. What it drops beyond that the broker drops in silence:
-// neither a publisher nor a consumer is told, and nothing here can count it. The number of messages in the store, which
-// Queues tells, shows that it is full.
+// The dead-letter store keeps 100 000 messages for 7 days. What it drops beyond that goes to the queue {store}.dropped,
+// where the nodes count it (bannou.rabbitbus.dropped, by reason), log it and remove it. A store that an earlier version
+// made has no such way out: it is used as it is, with a warning, and what it drops is not counted.
 package rabbitbus

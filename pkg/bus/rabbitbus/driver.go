@@ -61,6 +61,9 @@ func New(cfg Config) (*Driver, error) {
 	d.consuming.start()
 	d.wg.Go(d.publisher.run)
 	d.wg.Go(d.retries.run)
+	if err := d.countDropped(); err != nil {
+		return nil, errors.Join(err, d.Close(context.Background()))
+	}
 	return d, nil
 }
 

@@ -16,7 +16,7 @@ import (
 // Arguments of queues. A queue keeps those with which it was declared first, and RabbitMQ refuses to declare it with
 // others: changing one here is a change of the wire contract.
 const (
-	// storeMaxLength and storeTTL bound the dead-letter store: the oldest go first, and the broker tells nobody. To
+	// storeMaxLength and storeTTL bound the dead-letter store: the oldest go first, and are counted (dropped.go). To
 	// refuse the newest instead (overflow reject-publish) would be told, by a nack, and then handlers whose messages
 	// fail would stand still behind a full store.
 	storeMaxLength = 100_000
@@ -93,12 +93,6 @@ func cmpString(a, b string) int {
 	return 0
 }
 
-// storeName is the queue that keeps dead letters.
-func (t *topology) storeName() string { return t.cfg.DeadLetterExchange + "-store" }
-
-// readerName is the exclusive queue of the one who reads the dead-letter store.
-func (t *topology) readerName() string { return t.storeName() + ".reader" }
-
 // declareBase declares the exchanges and the dead-letter store.
 func (t *topology) declareBase(s *session, ch *amqp.Channel) error {
 	for _, name := range []string{t.cfg.Exchange, t.cfg.DeadLetterExchange} {
@@ -113,19 +107,6 @@ func (t *topology) declareBase(s *session, ch *amqp.Channel) error {
 		return fmt.Errorf("bind the dead-letter store: %w", err)
 	}
 	return nil
-}
-
-// storeArgs are the arguments of the dead-letter store.
-func (t *topology) storeArgs() amqp.Table {
-	args := amqp.Table{
-		amqp.QueueMaxLenArg:     int64(storeMaxLength),
-		amqp.QueueMessageTTLArg: storeTTL.Milliseconds(),
-		amqp.QueueTypeArg:       string(t.cfg.QueueType),
-	}
-	if t.cfg.QueueType == Quorum {
-		args["x-delivery-limit"] = int64(noDeliveryLimit) // each reading delivers every letter and gives it back
-	}
-	return args
 }
 
 // declareQueue declares a queue, the exchanges that it is bound to, and its bindings. The channel is closed by the
@@ -161,6 +142,8 @@ func (t *topology) declaration(q bus.Queue) declaration {
 		"x-dead-letter-routing-key": deadLetterKey(q),
 	}
 	switch {
+	case q.Name == t.droppedName():
+		return declaration{durable: true, args: droppedArgs()}
 	case q.Name == t.storeName():
 		return declaration{durable: true, args: t.storeArgs()}
 	case q.Durable && t.cfg.QueueType == Quorum:
