@@ -30,6 +30,7 @@ type carrier struct {
 	gone chan struct{} // closed when the channel is
 
 	shared bool
+	window int // the prefetch that consumers which start now get; the link's turn guards it
 	acks   *acks
 
 	// of.mu guards these.
@@ -60,6 +61,19 @@ func (cs *carriers) board(s *session, share bool) (*carrier, error) {
 		close(c.gone)
 	}
 	return c, nil
+}
+
+// limit sets the prefetch for the consumers that start after it, which is not the channel's own. The caller holds the
+// link's turn, so that the next to start is the caller's.
+func (c *carrier) limit(prefetch int) error {
+	if c.window == prefetch {
+		return nil
+	}
+	if err := c.ch.Qos(prefetch, 0, false); err != nil {
+		return err
+	}
+	c.window = prefetch
+	return nil
 }
 
 // withRoom takes a place on a shared channel that has one.

@@ -154,8 +154,7 @@ func (c *consumer) attach() (attachment, error) {
 			return err
 		}
 		a = attachment{carrier: carrier}
-		// Not global, it is for the consumers that start after it; requests come one at a time, so this is only ours.
-		if err = carrier.ch.Qos(c.q.Prefetch, 0, false); err == nil {
+		if err = carrier.limit(c.q.Prefetch); err == nil {
 			alone := c.q.Durable && c.q.Exclusive // the queue stays, and only its consumer is exclusive
 			a.deliveries, err = carrier.ch.Consume(c.q.Name, c.tag, false, alone, false, false, nil)
 		}
@@ -231,26 +230,28 @@ func (c *consumer) detach(a attachment) {
 		case <-ctx.Done():
 		}
 	}()
+	passing := !c.q.Durable && c.q.Exclusive
 	err := c.d.consuming.serve(ctx, func(s *session, admin *amqp.Channel) error {
 		if s != a.carrier.s || a.carrier.ch.IsClosed() {
 			return nil
 		}
-		if err := a.carrier.ch.Cancel(c.tag, false); err != nil {
-			return err
-		}
-		for raw := range a.deliveries {
-			_ = a.carrier.acks.nack(raw.DeliveryTag)
-		}
-		if !c.q.Durable && c.q.Exclusive {
+		if passing {
+			// The broker then cancels the consumer. The other way round it would remove the queue by itself when it has no
+			// consumer any more, and keep a request to remove it waiting meanwhile.
 			_, err := admin.QueueDelete(c.q.Name, false, false, false)
 			return err
 		}
-		return nil
+		return a.carrier.ch.Cancel(c.tag, false)
 	})
 	if ctx.Err() != nil {
 		return
 	}
-	if err == nil && !c.q.Durable && c.q.Exclusive {
+	if err == nil {
+		for raw := range a.deliveries {
+			_ = a.carrier.acks.nack(raw.DeliveryTag)
+		}
+	}
+	if err == nil && passing {
 		err = c.d.delays.drop(ctx, c.d.publishing, c.q.Name)
 	}
 	if err != nil && !errors.Is(err, bus.ErrClosed) && !errors.Is(err, errLost) {

@@ -109,9 +109,43 @@ func (t *topology) declareBase(s *session, ch *amqp.Channel) error {
 	return nil
 }
 
+// declarePassing declares a queue that goes with its consumer in one round trip: a node has thousands of them, and declares
+// all again after the loss of its connection. The broker answers for the last request, or refuses the first that it will
+// not do, which closes the channel.
+func (t *topology) declarePassing(ch *amqp.Channel, q bus.Queue, d declaration) error {
+	for _, b := range q.Bindings {
+		if err := ch.ExchangeDeclare(t.exchange(b.Exchange), amqp.ExchangeTopic, true, false, false, true, nil); err != nil {
+			return err
+		}
+	}
+	if _, err := ch.QueueDeclare(q.Name, d.durable, d.autoDelete, d.exclusive, true, d.args); err != nil {
+		return err
+	}
+	for i, b := range q.Bindings {
+		last := i == len(q.Bindings)-1
+		if err := ch.QueueBind(q.Name, b.Pattern, t.exchange(b.Exchange), !last, nil); err != nil {
+			return fmt.Errorf("declare and bind queue %q: %w", q.Name, mendable(q.Name, err))
+		}
+	}
+	return nil
+}
+
+// isOurs reports whether there are bindings, all to exchanges that this driver declares itself.
+func (t *topology) isOurs(bindings []bus.Binding) bool {
+	for _, b := range bindings {
+		if name := t.exchange(b.Exchange); name != t.cfg.Exchange && name != t.cfg.DeadLetterExchange {
+			return false
+		}
+	}
+	return len(bindings) > 0
+}
+
 // declareQueue declares a queue, the exchanges that it is bound to, and its bindings. The channel is closed by the
 // broker when it refuses, but for exchanges, which are asked for on channels of their own.
 func (t *topology) declareQueue(s *session, ch *amqp.Channel, q bus.Queue) error {
+	if d := t.declaration(q); d.exclusive && t.isOurs(q.Bindings) {
+		return t.declarePassing(ch, q, d)
+	}
 	for _, b := range q.Bindings {
 		if err := t.declareExchange(s, ch, b.Exchange); err != nil {
 			return err
