@@ -38,6 +38,8 @@ var table = []rule{
 		why: "a driver knows its library and no other driver"},
 	{of: "pkg/bus/rabbitbus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
 		why: "a driver knows its library and no other driver"},
+	{of: "pkg/bus/redisbus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
+		why: "a driver knows its library and no other driver"},
 	{of: "pkg/bus/bustest", may: []string{"pkg/bus"},
 		why: "one suite for all drivers cannot know one of them"},
 
