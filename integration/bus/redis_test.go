@@ -23,9 +23,9 @@ func openRedis(t testing.TB, url string, change ...func(*redisbus.Config)) *redi
 	d, err := redisbus.New(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
-		_ = d.Close(ctx) // tests that care close it themselves
+		_ = d.Close(ctx) // with deliveries that the test left unsettled it waits for them, then says so
 	})
 	return d
 }

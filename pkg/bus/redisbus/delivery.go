@@ -31,7 +31,13 @@ func (d *groupDelivery) Ack() error {
 		return nil
 	}
 	d.leave()
-	return d.acknowledge()
+	err := d.acknowledge()
+	select {
+	case <-d.c.closing:
+		d.c.giveBackAll(false)
+	default:
+	}
+	return err
 }
 
 // leave gives the place in the prefetch window back.
@@ -70,8 +76,21 @@ func (d *groupDelivery) Requeue() error {
 	return d.giveBack(d.attempt + 1)
 }
 
-// giveBack puts a copy into the queue's own stream, and acknowledges the original when the copy is there.
+// giveBack puts a copy into the queue's own stream, and acknowledges the original when the copy is there. What a closed
+// consumer's reader gives back, in whatever order, is first gathered.
 func (d *groupDelivery) giveBack(attempt int) error {
+	d.attempt = attempt
+	select {
+	case <-d.c.closing:
+		d.c.gather(d)
+		return nil
+	default:
+		return d.copyBack()
+	}
+}
+
+func (d *groupDelivery) copyBack() error {
+	attempt := d.attempt
 	fields, err := d.fields(attempt)
 	if err != nil {
 		d.leave()

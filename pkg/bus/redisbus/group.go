@@ -100,6 +100,7 @@ type groupConsumer struct {
 	mu      sync.Mutex
 	sources map[string]source
 	work    map[place]*groupDelivery
+	back    []*groupDelivery // gathered to be given back
 }
 
 // subscribeGroup declares a queue with groups, and begins to read it.
@@ -269,12 +270,6 @@ func (c *groupConsumer) abandon(ctx context.Context) int {
 			continue
 		case <-ctx.Done():
 		}
-		slices.SortFunc(rest, func(a, b *groupDelivery) int {
-			if parsePosition(a.at.id).less(parsePosition(b.at.id)) {
-				return -1
-			}
-			return 1
-		})
 		unsettled := 0
 		for _, d := range rest {
 			if !d.settled.Swap(true) {
@@ -282,9 +277,11 @@ func (c *groupConsumer) abandon(ctx context.Context) int {
 				unsettled++
 			}
 		}
+		c.giveBackAll(true)
 		c.d.forget(c)
 		return unsettled
 	}
+	c.giveBackAll(true)
 	c.d.forget(c)
 	return 0
 }
