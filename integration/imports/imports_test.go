@@ -78,7 +78,7 @@ var table = []rule{
 	{of: "services/mesh", may: service("mesh"), why: siblings},
 
 	{of: "cmd", may: []string{"cmd/...", "events", "services/...",
-		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus",
+		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
 		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
 		"pkg/mesh"},
 		why: "the command wires everything, and is the only place that names concrete drivers"},

@@ -46,8 +46,9 @@ type Egress struct {
 
 // Messaging configures the bus.
 type Messaging struct {
-	Backend                string   `default:"memory" help:"Broker: memory, or rabbitmq (alias: masstransit)."`
+	Backend                string   `default:"memory" help:"Broker: memory, rabbitmq (alias: masstransit), or redis (Redis Streams)."`
 	RabbitMQURLs           []string `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
+	RedisURL               string   `name:"redis-url" help:"Redis as redis://user:password@host:port/db, for backend redis; by default the one of the stores."`
 	AnnouncePublished      bool     `name:"announce-published" help:"Publish a messaging.message.published event for each event published over HTTP."`
 	RabbitMQManagementURL  string   `name:"rabbitmq-management-url" help:"RabbitMQ's management API as http://user:password@host:15672, to list the queues of other programs too."`
 	RabbitMQQueueType      string   `name:"rabbitmq-queue-type" default:"classic" enum:"classic,quorum" help:"Kind of RabbitMQ's durable queues: classic, or quorum, which a cluster keeps on several nodes. A queue that exists keeps its kind: delete the queues before a change."`
