@@ -51,8 +51,8 @@ type consumer interface {
 	queueName() string
 	renew(ctx context.Context)
 	topic(ctx context.Context, topic string, news position) // a topic is new
-	abandon(ctx context.Context) int                         // gives back what is not settled
-	end()                                                    // stops without giving back: the queue is gone
+	abandon(ctx context.Context) int                        // gives back what is not settled
+	end()                                                   // stops without giving back: the queue is gone
 }
 
 var _ bus.Driver = (*Driver)(nil)

@@ -14,9 +14,9 @@ const (
 )
 
 type scripts struct {
-	declare, renew, leave, remove, register, retire   *redis.Script
-	group, count, retain, quit, delay, due            *redis.Script
-	unlock, relock                                    *redis.Script
+	declare, renew, leave, remove, register, retire *redis.Script
+	group, count, retain, quit, delay, due          *redis.Script
+	unlock, relock                                  *redis.Script
 }
 
 func newScripts() scripts {
