@@ -271,7 +271,7 @@ func TestRedisManyDynamicSubscriptions(t *testing.T) {
 	if testing.Short() {
 		t.Skip("takes seconds")
 	}
-	url := servers.Redis(t).URL
+	url := servers.NewRedis(t, servers.RedisOptions{Volatile: true}).URL // what a disk takes is not the question
 	d := openRedis(t, url)
 	const n = 2100
 	consumers := make([]bus.Consumer, n)

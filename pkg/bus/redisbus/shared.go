@@ -19,6 +19,8 @@ type shared struct {
 	d       *Driver
 	reading sync.WaitGroup
 
+	stirred chan struct{}
+
 	mu     sync.Mutex
 	heard  bool // the news and the inbox are read
 	shards []*shard
@@ -30,6 +32,7 @@ type shard struct {
 	reader  blocked
 	changed chan struct{}
 	streams map[string]*watched
+	stale   bool // it may wait for less than streams has
 }
 
 type watched struct {
@@ -43,7 +46,9 @@ type entry struct {
 	message redis.XMessage
 }
 
-func newShared(d *Driver) *shared { return &shared{d: d, where: make(map[string]*shard)} }
+func newShared(d *Driver) *shared {
+	return &shared{d: d, stirred: make(chan struct{}, 1), where: make(map[string]*shard)}
+}
 
 // listen begins to read the news and the inbox, once.
 func (s *shared) listen(ctx context.Context) error {
@@ -72,6 +77,7 @@ func (s *shared) watch(stream string, at position, c *aloneConsumer) {
 	if sh == nil {
 		sh = s.room()
 		s.where[stream] = sh
+		sh.stale = true
 		sh.streams[stream] = &watched{at: at, readers: make(map[*aloneConsumer]struct{})}
 	}
 	w := sh.streams[stream]
@@ -81,22 +87,54 @@ func (s *shared) watch(stream string, at position, c *aloneConsumer) {
 			c.missed(stream, w.at)
 		}
 	}
-	fresh := w.at == at
 	s.mu.Unlock()
-	if fresh {
-		sh.stir(s.d)
+	for _, signal := range []chan struct{}{sh.changed, s.stirred} {
+		select {
+		case signal <- struct{}{}:
+		default:
+		}
 	}
 }
 
-// stir has a shard read all of its streams.
-func (sh *shard) stir(d *Driver) {
-	select {
-	case sh.changed <- struct{}{}:
-	default:
+// wakeAgain is how soon a shard is woken again that had not begun to wait when it was woken.
+const wakeAgain = 2 * time.Millisecond
+
+// stir wakes the shards that have streams to read that they do not know of.
+func (s *shared) stir() {
+	for {
+		select {
+		case <-s.stirred:
+		case <-s.d.closing.Done():
+			return
+		}
+		for {
+			stale := s.stale()
+			if len(stale) == 0 {
+				break
+			}
+			for _, sh := range stale {
+				ctx, cancel := context.WithTimeout(s.d.closing, time.Second)
+				sh.reader.wake(ctx)
+				cancel()
+			}
+			select {
+			case <-time.After(wakeAgain):
+			case <-s.d.closing.Done():
+				return
+			}
+		}
 	}
-	ctx, cancel := context.WithTimeout(d.closing, time.Second)
-	defer cancel()
-	sh.reader.wake(ctx)
+}
+
+func (s *shared) stale() (list []*shard) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, sh := range s.shards {
+		if sh.stale {
+			list = append(list, sh)
+		}
+	}
+	return list
 }
 
 // room is a shard with room for one more; the lock is held.
@@ -105,6 +143,9 @@ func (s *shared) room() *shard {
 		if len(sh.streams) < shardSize {
 			return sh
 		}
+	}
+	if len(s.shards) == 0 {
+		s.reading.Go(s.stir)
 	}
 	sh := &shard{reader: blocked{d: s.d}, changed: make(chan struct{}, 1), streams: make(map[string]*watched)}
 	s.shards = append(s.shards, sh)
@@ -139,9 +180,6 @@ func (s *shared) close() {
 	s.mu.Lock()
 	shards := slices.Clone(s.shards)
 	s.mu.Unlock()
-	for _, sh := range shards {
-		sh.stir(s.d)
-	}
 	for {
 		select {
 		case <-ended:
@@ -193,6 +231,7 @@ func (s *shared) read(sh *shard) {
 func (s *shared) asked(sh *shard) (keys, ids []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	sh.stale = false
 	for _, key := range slices.Sorted(maps.Keys(sh.streams)) {
 		keys, ids = append(keys, key), append(ids, sh.streams[key].at.String())
 	}
