@@ -19,6 +19,8 @@ func suites() []suite {
 		{title: "The bus in memory, beside Watermill's gochannel", benchmark: "BenchmarkMemoryBus",
 			note: "gochannel alone hands a message on: no queue that bounds and keeps, no retries, no dead letters, no telemetry."},
 		{title: "The bus on RabbitMQ, beside amqp091-go", benchmark: "BenchmarkRabbitMQ"},
+		{title: "The bus on Redis Streams, beside go-redis", benchmark: "BenchmarkRedisStreams",
+			note: "The raw client waits for one answer a round trip on each of its connections; the bus gathers what its callers send."},
 		{title: "State on Redis, beside go-redis", benchmark: "BenchmarkRedis"},
 		{title: "State on MySQL or MariaDB, beside prepared statements", benchmark: "BenchmarkMySQL",
 			note: "The raw query is written for members that are numbers at the top level. A filter finds out for each row what kind of value there is, in arrays too."},

@@ -38,6 +38,8 @@ var table = []rule{
 		why: "a driver knows its library and no other driver"},
 	{of: "pkg/bus/rabbitbus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
 		why: "a driver knows its library and no other driver"},
+	{of: "pkg/bus/redisbus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
+		why: "a driver knows its library and no other driver"},
 	{of: "pkg/bus/bustest", may: []string{"pkg/bus"},
 		why: "one suite for all drivers cannot know one of them"},
 
@@ -76,7 +78,7 @@ var table = []rule{
 	{of: "services/mesh", may: service("mesh"), why: siblings},
 
 	{of: "cmd", may: []string{"cmd/...", "events", "services/...",
-		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus",
+		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
 		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
 		"pkg/mesh"},
 		why: "the command wires everything, and is the only place that names concrete drivers"},

@@ -119,6 +119,16 @@ func TestOldNamesOfTheBackends(t *testing.T) {
 	require.Equal(t, "rabbitmq", f.Messaging.Backend)
 }
 
+// The bus and the stores may share one Redis.
+func TestMessagingTakesTheStoresRedis(t *testing.T) {
+	f, err := parse(t, "--messaging-backend", "redis", "--state-redis-url", "redis://localhost:6379/1")
+	require.NoError(t, err)
+	require.Equal(t, "redis://localhost:6379/1", f.Messaging.RedisURL)
+	f, err = parse(t, "--messaging-backend", "redis", "--state-redis-url", "redis://localhost:6379/1", "--messaging-redis-url", "redis://localhost:6379/2")
+	require.NoError(t, err)
+	require.Equal(t, "redis://localhost:6379/2", f.Messaging.RedisURL)
+}
+
 func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -129,8 +139,10 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 	}{
 		{name: "unknown service", args: []string{"--services", "messaging,billing"}, want: `unknown service "billing": choose from messaging, state, mesh, or all`},
 		{name: "service twice", args: []string{"--services", "state,state"}, want: `service "state" is named twice`},
-		{name: "backend", args: []string{"--messaging-backend", "kafka"}, want: `messaging backend "kafka" is not one of this node's: choose memory or rabbitmq`},
+		{name: "backend", args: []string{"--messaging-backend", "kafka"}, want: `messaging backend "kafka" is not one of this node's: choose memory, rabbitmq or redis`},
 		{name: "no address", args: []string{"--messaging-backend", "rabbitmq"}, want: "needs an address: set --messaging-rabbitmq-urls"},
+		{name: "no redis", args: []string{"--messaging-backend", "redis"}, want: "needs an address: set --messaging-redis-url"},
+		{name: "not a redis", args: []string{"--messaging-backend", "redis", "--messaging-redis-url", "http://localhost"}, want: "--messaging-redis-url"},
 		{name: "disagreement", env: [2]string{"BANNOU_USE_NATIVE_STATE", "false"}, want: "BANNOU_USE_NATIVE_STATE is false and BANNOU_STATE_BACKEND is native: they disagree"},
 		{name: "not a bool", env: [2]string{"BANNOU_USE_NATIVE_MESH", "maybe"}, want: `BANNOU_USE_NATIVE_MESH is "maybe": it is true or false`},
 		{name: "dapr", env: [2]string{"BANNOU_DAPR_ENABLED", "true"}, want: "this node runs without Dapr"},

@@ -95,8 +95,16 @@ func (c *Config) messagingBackend() error {
 			return errors.New("messaging backend rabbitmq needs an address: set --messaging-rabbitmq-urls amqp://user:password@host:5672/")
 		}
 		return nil
+	case "redis":
+		if c.Messaging.RedisURL == "" {
+			c.Messaging.RedisURL = c.State.RedisURL
+		}
+		if c.Messaging.RedisURL == "" {
+			return errors.New("messaging backend redis needs an address: set --messaging-redis-url redis://user:password@host:6379/0, or --state-redis-url for both")
+		}
+		return nil
 	default:
-		return fmt.Errorf("messaging backend %q is not one of this node's: choose memory or rabbitmq", c.Messaging.Backend)
+		return fmt.Errorf("messaging backend %q is not one of this node's: choose memory, rabbitmq or redis", c.Messaging.Backend)
 	}
 }
 
@@ -151,6 +159,11 @@ func (c *Config) checkAddresses() error {
 	if u := c.Messaging.RabbitMQManagementURL; u != "" {
 		if err := checkURL(u, "http", "https"); err != nil {
 			errs = append(errs, fmt.Errorf("--messaging-rabbitmq-management-url: %w", err))
+		}
+	}
+	if u := c.Messaging.RedisURL; u != "" {
+		if err := checkURL(u, "redis", "rediss", "unix"); err != nil {
+			errs = append(errs, fmt.Errorf("--messaging-redis-url: %w", err))
 		}
 	}
 	if c.State.RedisURL != "" {

@@ -16,6 +16,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/memorybus"
 	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
+	"github.com/bannou-mesh/bannou/pkg/bus/redisbus"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/memorystate"
 	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
@@ -49,6 +50,9 @@ func newBroker(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus
 			Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange, Logger: log, MeterProvider: metrics.MeterProvider(),
 		}), nil
 	}
+	if m.Backend == "redis" {
+		return newRedisBroker(m, metrics, log)
+	}
 	driver, err := rabbitbus.New(rabbitbus.Config{
 		URLs: m.RabbitMQURLs, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
 		RetryDelay: milliseconds(m.ConnectionRetryDelayMs), ManagementURL: m.RabbitMQManagementURL,
@@ -56,6 +60,18 @@ func newBroker(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus
 	})
 	if err != nil {
 		return nil, err // and not an interface that holds a nil pointer
+	}
+	return driver, nil
+}
+
+func newRedisBroker(m config.Messaging, metrics *host.Metrics, log *slog.Logger) (bus.Driver, error) {
+	redis.SetLogger(redisLog{log})
+	driver, err := redisbus.New(redisbus.Config{
+		URLs: []string{m.RedisURL}, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
+		Logger: log, MeterProvider: metrics.MeterProvider(),
+	})
+	if err != nil {
+		return nil, err
 	}
 	return driver, nil
 }

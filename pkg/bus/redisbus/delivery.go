@@ -1,0 +1,158 @@
+package redisbus
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bannou-mesh/bannou/pkg/bus"
+)
+
+// groupDelivery is an entry that a group's consumer has in work.
+type groupDelivery struct {
+	c       *groupConsumer
+	at      place
+	message *bus.Message
+	attempt int
+	placed  bool // it has a place of the prefetch window
+	settled atomic.Bool
+}
+
+func (d *groupDelivery) Message() *bus.Message { return d.message }
+func (d *groupDelivery) Attempt() int          { return d.attempt }
+
+// Ack removes the message from the queue. It does not wait: what Redis does not learn, it delivers again.
+func (d *groupDelivery) Ack() error {
+	if d.settled.Swap(true) {
+		return nil
+	}
+	d.leave()
+	err := d.acknowledge()
+	select {
+	case <-d.c.closing:
+		d.c.giveBackAll(false)
+	default:
+	}
+	return err
+}
+
+// leave gives the place in the prefetch window back.
+func (d *groupDelivery) leave() {
+	if d.placed {
+		<-d.c.slots
+	}
+}
+
+// acknowledge tells Redis, and forgets the delivery when Redis has heard.
+func (d *groupDelivery) acknowledge() error {
+	return d.c.d.settling.put(&op{ctx: context.Background(), add: d.acknowledgement, after: func(error) { d.forget() }})
+}
+
+func (d *groupDelivery) acknowledgement(p redis.Pipeliner) []redis.Cmder {
+	ctx := context.Background()
+	cmds := []redis.Cmder{p.XAck(ctx, d.at.stream, d.c.q.Name, d.at.id)}
+	if d.at.stream == d.c.own.key {
+		cmds = append(cmds, p.XDel(ctx, d.at.stream, d.at.id)) // nobody else reads it
+	}
+	return cmds
+}
+
+func (d *groupDelivery) forget() {
+	c := d.c
+	c.mu.Lock()
+	delete(c.work, d.at)
+	c.mu.Unlock()
+}
+
+// Requeue gives the message back: it goes to the end of what is for this queue alone, before all that is new.
+func (d *groupDelivery) Requeue() error {
+	if d.settled.Swap(true) {
+		return nil
+	}
+	return d.giveBack(d.attempt + 1)
+}
+
+// giveBack puts a copy into the queue's own stream, and acknowledges the original when the copy is there. What a closed
+// consumer's reader gives back, in whatever order, is first gathered.
+func (d *groupDelivery) giveBack(attempt int) error {
+	d.attempt = attempt
+	select {
+	case <-d.c.closing:
+		d.c.gather(d)
+		return nil
+	default:
+		return d.copyBack()
+	}
+}
+
+func (d *groupDelivery) copyBack() error {
+	attempt := d.attempt
+	fields, err := d.fields(attempt)
+	if err != nil {
+		d.leave()
+		return err
+	}
+	return d.c.d.settling.put(&op{
+		ctx:  context.Background(),
+		size: len(d.message.Body),
+		add: func(p redis.Pipeliner) []redis.Cmder {
+			add := p.XAdd(context.Background(), &redis.XAddArgs{Stream: d.c.own.key, Values: fields})
+			if d.c.q.AutoAck {
+				return []redis.Cmder{add}
+			}
+			return append([]redis.Cmder{add}, d.acknowledgement(p)...)
+		},
+		after: func(error) {
+			d.c.behind.Store(true)
+			d.forget()
+			d.leave()
+		},
+	})
+}
+
+func (d *groupDelivery) fields(attempt int) (map[string]any, error) {
+	m := *d.message
+	if m.Exchange == d.c.d.cfg.Exchange {
+		m.Exchange = ""
+	}
+	return encode(&m, attempt)
+}
+
+// Retry has Redis hold a copy until the delay is over. When it fails the delivery is not settled yet, and can be given
+// back with Requeue.
+func (d *groupDelivery) Retry(ctx context.Context, delay time.Duration) error {
+	if !d.c.q.AutoAck && d.settled.Load() {
+		return nil
+	}
+	fields, err := d.fields(d.attempt + 1)
+	if err != nil {
+		return err
+	}
+	err = d.c.d.delay(ctx, d.c.q.Name, fields, delay)
+	if err != nil {
+		return fmt.Errorf("delay a message of queue %q: %w", d.c.q.Name, err)
+	}
+	if d.c.q.AutoAck {
+		return nil
+	}
+	return d.Ack()
+}
+
+// delay has Redis hold an entry for a queue alone.
+func (d *Driver) delay(ctx context.Context, queue string, fields map[string]any, delay time.Duration) error {
+	args := []any{max(0, delay.Milliseconds()), uuid.NewString()}
+	for name, value := range fields {
+		args = append(args, name, value)
+	}
+	err := d.patiently(ctx, func() error {
+		return d.run.delay.Run(ctx, d.client, []string{delayedKey(queue)}, args...).Err()
+	})
+	if err == nil {
+		d.clock.look(queue, time.Now().Add(delay))
+	}
+	return err
+}

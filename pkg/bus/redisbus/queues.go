@@ -1,0 +1,135 @@
+package redisbus
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bannou-mesh/bannou/pkg/bus"
+)
+
+// Queues lists the queues of the bus's programs by name. Messages are those not yet acknowledged, delivered or not; of a
+// queue without a group they are in its reader's process, and not counted.
+func (d *Driver) Queues(ctx context.Context) ([]bus.QueueInfo, error) {
+	if d.closing.Err() != nil {
+		return nil, bus.ErrClosed
+	}
+	list, err := d.queues(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("%w: list queues: %w", bus.ErrUnavailable, err)
+	}
+	return list, nil
+}
+
+func (d *Driver) queues(ctx context.Context) ([]bus.QueueInfo, error) {
+	known, err := d.registry.known(ctx)
+	if err != nil {
+		return nil, err
+	}
+	readers, err := d.readers(ctx, known)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := d.client.XLen(ctx, d.store()).Result()
+	if err != nil {
+		return nil, err
+	}
+	list := []bus.QueueInfo{{Name: d.store(), Topic: bus.DeadLetterKey + "#", Exchange: d.cfg.DeadLetterExchange, Messages: stored}}
+	for name, q := range known {
+		if !q.Durable && readers[name] == 0 {
+			continue // on its way out
+		}
+		info := bus.QueueInfo{Name: name, Consumers: readers[name]}
+		if len(q.Bindings) > 0 {
+			info.Topic, info.Exchange = q.Bindings[0].Pattern, q.Bindings[0].Exchange
+		}
+		if q.Inbox == "" {
+			if info.Messages, err = d.waiting(ctx, name, q); err != nil {
+				return nil, err
+			}
+		}
+		list = append(list, info)
+	}
+	slices.SortFunc(list, func(a, b bus.QueueInfo) int { return strings.Compare(a.Name, b.Name) })
+	return list, nil
+}
+
+// readers is how many consumers each queue has that are alive.
+func (d *Driver) readers(ctx context.Context, known map[string]record) (map[string]int64, error) {
+	now, err := d.client.Time(ctx).Result()
+	if err != nil {
+		return nil, err
+	}
+	pipeline := d.client.Pipeline()
+	counts := make(map[string]*redis.IntCmd, len(known))
+	for name := range known {
+		counts[name] = pipeline.ZCount(ctx, readersKey(name), fmt.Sprint(now.UnixMilli()), "+inf")
+	}
+	if _, err := pipeline.Exec(ctx); err != nil {
+		return nil, err
+	}
+	list := make(map[string]int64, len(counts))
+	for name, n := range counts {
+		list[name] = n.Val()
+	}
+	return list, nil
+}
+
+// waiting is how many messages of a queue are not acknowledged.
+func (d *Driver) waiting(ctx context.Context, name string, q record) (int64, error) {
+	streams, _, err := d.streamsOf(ctx, q)
+	if err != nil {
+		return 0, err
+	}
+	pipeline := d.client.Pipeline()
+	own := pipeline.XLen(ctx, ownKey(name)) // what is acknowledged is deleted there
+	infos := make([]*redis.XInfoGroupsCmd, len(streams))
+	for i, s := range streams {
+		infos[i] = pipeline.XInfoGroups(ctx, s.key)
+	}
+	_, _ = pipeline.Exec(ctx) // each has its own error
+	if own.Err() != nil {
+		return 0, own.Err()
+	}
+	sum := own.Val()
+	for i, info := range infos {
+		if err := info.Err(); err != nil && !redis.HasErrorPrefix(err, "no such key") {
+			return 0, err
+		}
+		for _, g := range info.Val() {
+			if g.Name != name {
+				continue
+			}
+			lag := g.Lag
+			if lag < 0 { // Redis cannot tell
+				if lag, err = d.run.count.Run(ctx, d.client, []string{streams[i].key}, g.LastDeliveredID).Int64(); err != nil {
+					return 0, err
+				}
+			}
+			sum += g.Pending + lag
+		}
+	}
+	return sum, nil
+}
+
+// heartbeat says every so often that this driver's consumers live.
+func (d *Driver) heartbeat() {
+	ticker := time.NewTicker(min(d.cfg.ClaimIdle/3, readerTTL/4))
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-d.closing.Done():
+			return
+		}
+		for _, c := range d.all() {
+			ctx, cancel := context.WithTimeout(d.closing, answerTimeout)
+			c.renew(ctx)
+			cancel()
+		}
+	}
+}

@@ -1,0 +1,223 @@
+package redisbus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/bannou-mesh/bannou/pkg/bus"
+)
+
+const (
+	upkeepKey    = "bannou:{registry}:upkeep"
+	consumerIdle = 10 * time.Minute // a consumer's name with nothing pending goes after so long without a sign
+	expiringAge  = 24 * time.Hour   // how long a stream is looked through after the last of its messages has expired
+	sweepEntries = 1000
+)
+
+// upkeep keeps streams short and the registry true. One node does it at a time; all of it may be done twice.
+func (d *Driver) upkeep() {
+	ticker := time.NewTicker(d.cfg.Upkeep)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ticker.C:
+		case <-d.closing.Done():
+			return
+		}
+		mine, err := d.client.SetNX(d.closing, upkeepKey, d.id, d.cfg.Upkeep*9/10).Result()
+		if err == nil && mine {
+			err = d.keepUp(d.closing)
+		}
+		if err != nil && d.closing.Err() == nil {
+			d.log.Debug("the upkeep of streams failed; it is done again soon", "error", err)
+		}
+	}
+}
+
+func (d *Driver) keepUp(ctx context.Context) error {
+	queues, err := d.registry.known(ctx)
+	if err != nil {
+		return err
+	}
+	readers, err := d.readers(ctx, queues)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.retain(ctx, queues), d.limitStore(ctx), d.dismiss(ctx, queues, readers), d.sweep(ctx, queues, readers))
+}
+
+// retain trims what every queue has handled, and records how far each has come.
+func (d *Driver) retain(ctx context.Context, queues map[string]record) error {
+	topics, err := d.client.ZRangeWithScores(ctx, topicsKey, 0, -1).Result()
+	if err != nil {
+		return err
+	}
+	exchanges, err := d.client.SMembers(ctx, exchangesKey).Result()
+	if err != nil {
+		return err
+	}
+	old := float64(time.Now().Add(-topicAge).UnixMilli())
+	for _, topic := range topics {
+		name, _ := topic.Member.(string)
+		left, err := d.trim(ctx, name, d.cfg.Exchange, name, queues)
+		if err != nil {
+			return err
+		}
+		if !left && topic.Score < old {
+			if err := d.run.retire.Run(ctx, d.client, []string{topicsKey}, name, topicAge.Milliseconds()).Err(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, exchange := range exchanges {
+		if _, err := d.trim(ctx, exchangeKey(exchange), exchange, "", queues); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trim shortens one stream. left: something remains of it.
+func (d *Driver) trim(ctx context.Context, stream, exchange, topic string, queues map[string]record) (left bool, err error) {
+	args := []any{d.cfg.Grace.Milliseconds()}
+	for name, q := range queues {
+		if q.Inbox == "" && reads(q, exchange, topic) {
+			args = append(args, name)
+		}
+	}
+	reached, err := d.run.retain.Run(ctx, d.client, []string{stream}, args...).StringSlice()
+	if err != nil {
+		return false, err
+	}
+	pipeline := d.client.Pipeline()
+	exists := pipeline.Exists(ctx, stream)
+	for i := 0; i+1 < len(reached); i += 2 {
+		if _, found := queues[reached[i]]; found {
+			pipeline.HSet(ctx, positionsKey(reached[i]), stream, reached[i+1])
+		}
+	}
+	_, err = pipeline.Exec(ctx)
+	return exists.Val() > 0, err
+}
+
+// reads reports whether a queue has a group on a stream: a topic's, or an exchange's if there is no topic.
+func reads(q record, exchange, topic string) bool {
+	for _, b := range q.Bindings {
+		if b.Exchange == exchange && (topic == "" || matches(b.Pattern, topic)) {
+			return true
+		}
+	}
+	return false
+}
+
+// limitStore drops the oldest dead letters beyond the limits.
+func (d *Driver) limitStore(ctx context.Context) error {
+	over, err := d.client.XTrimMaxLen(ctx, d.store(), d.cfg.MaxDeadLetters).Result()
+	if err != nil {
+		return err
+	}
+	d.drops.count(d.store(), "limit", over)
+	oldest := strconv.FormatInt(time.Now().Add(-d.cfg.MaxDeadLetterAge).UnixMilli(), 10)
+	aged, err := d.client.XTrimMinID(ctx, d.store(), oldest).Result()
+	d.drops.count(d.store(), "age", aged)
+	return err
+}
+
+// dismiss removes queues that went with a reader that is gone, and the names of consumers that are.
+func (d *Driver) dismiss(ctx context.Context, queues map[string]record, readers map[string]int64) error {
+	for name, q := range queues {
+		if !q.Durable && readers[name] == 0 {
+			went, err := d.registry.leave(ctx, name, false, "")
+			if err == nil && went {
+				err = d.clear(ctx, name, q)
+			}
+			if err != nil {
+				return err
+			}
+			continue
+		}
+		if q.Inbox != "" {
+			continue
+		}
+		streams, _, err := d.streamsOf(ctx, q)
+		if err != nil {
+			return err
+		}
+		idle := max(consumerIdle, 2*d.cfg.ClaimIdle).Milliseconds()
+		for _, s := range append(streams, source{key: ownKey(name)}) {
+			if err := d.run.quit.Run(ctx, d.client, []string{s.key}, name, idle).Err(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sweep dead-letters what has expired in queues that nobody reads; readers do it for theirs.
+func (d *Driver) sweep(ctx context.Context, queues map[string]record, readers map[string]int64) error {
+	expiring, err := d.client.ZRangeWithScores(ctx, expiringKey, 0, -1).Result()
+	if err != nil {
+		return err
+	}
+	for _, z := range expiring {
+		stream, _ := z.Member.(string)
+		if time.Since(time.UnixMilli(int64(z.Score))) > expiringAge {
+			if err := d.client.ZRem(ctx, expiringKey, stream).Err(); err != nil {
+				return err
+			}
+		}
+		groups, err := d.client.XInfoGroups(ctx, stream).Result()
+		if err != nil && !redis.HasErrorPrefix(err, "no such key") {
+			return err
+		}
+		for _, g := range groups {
+			if q, found := queues[g.Name]; found && readers[g.Name] == 0 {
+				if err := d.sweepGroup(ctx, g, stream, q); err != nil {
+					return fmt.Errorf("look for what expired in queue %q: %w", g.Name, err)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// sweepGroup looks through what a group was not given yet. What it dead-letters it notes, so that the next reader passes
+// over it.
+func (d *Driver) sweepGroup(ctx context.Context, g redis.XInfoGroup, stream string, q record) error {
+	list, err := d.client.XRangeN(ctx, stream, "("+g.LastDeliveredID, "+", sweepEntries).Result()
+	if err != nil {
+		return err
+	}
+	for _, entry := range list {
+		m, attempt, err := decode(entry.Values)
+		if err != nil || !lapsed(m, attempt, entry.ID) {
+			continue
+		}
+		if m.Exchange == "" {
+			m.Exchange = d.cfg.Exchange
+		}
+		if m.RoutingKey == "" {
+			m.RoutingKey = stream
+		}
+		mark := stream + " " + entry.ID
+		marked, err := d.client.SIsMember(ctx, expiredKey(g.Name), mark).Result()
+		if err != nil {
+			return err
+		}
+		if marked || !q.wants(m.Exchange, m.RoutingKey) {
+			continue
+		}
+		if err := d.discard(ctx, g.Name, m, bus.DiscardExpired, nil); err != nil {
+			return err
+		}
+		if err := d.client.SAdd(ctx, expiredKey(g.Name), mark).Err(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
