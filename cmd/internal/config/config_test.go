@@ -154,6 +154,8 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		{name: "advertise", args: []string{"--advertise", ":80"}, want: "a host is missing"},
 		{name: "network", args: []string{"--egress-allow", "10.0.0.1"}, want: `"10.0.0.1" is not a network`},
 		{name: "prefetch", args: []string{"--messaging-prefetch-count", "0"}, want: "choose from 1 to 65535"},
+		{name: "outbox after", args: []string{"--messaging-outbox-after", "0s"}, want: "choose from 1ms to 1m"},
+		{name: "outbox limit", args: []string{"--messaging-outbox-max-events", "0"}, want: "choose from 1 to"},
 		{name: "drain", args: []string{"--drain-timeout", "0s"}, want: "choose a positive duration"},
 		{name: "duration", args: []string{"--drain-timeout", "fast"}, want: "--drain-timeout"},
 		{name: "heartbeat", args: []string{"--mesh-heartbeat-interval", "2m"}, want: "choose from 1ms to 60s"},
