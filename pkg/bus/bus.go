@@ -156,8 +156,8 @@ func (b *Bus) Topics(ctx context.Context) ([]TopicInfo, error) {
 type TopicInfo struct {
 	Name          string
 	Exchange      string
-	MessageCount  int64 // waiting in all its queues
-	ConsumerCount int64 // of all its queues
+	MessageCount  int64 // ready in all its queues: neither what is in work nor what waits for a retry
+	ConsumerCount int64 // of all its queues, on all nodes
 }
 
 func (b *Bus) remember(s *source) error {

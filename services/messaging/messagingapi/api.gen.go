@@ -368,7 +368,7 @@ type TapOptions struct {
 type TopicInfo struct {
 	ConsumerCount int64 `json:"consumerCount"`
 
-	// MessageCount Messages waiting in the topic's queues.
+	// MessageCount Messages waiting in the topic's queues. Those that a callback or handler is at work on, and those that wait for a retry, are not counted. On RabbitMQ the queues of other programs are counted when the node may ask the management API.
 	MessageCount int64  `json:"messageCount"`
 	Name         string `json:"name"`
 }
