@@ -46,9 +46,8 @@ func rabbit(broker *servers.RabbitServer, kind rabbitbus.QueueType) system {
 	}
 }
 
-// rabbitFaults are what is done to a RabbitMQ. Quorum queues are spared those that meet connections alone. They are not
-// deleted either: RabbitMQ 3.10 ends the publishers' connection then, and when that is back and has declared the queue again
-// before the consumer was told, the consumer is never told, and reads nothing.
+// rabbitFaults are what is done to a RabbitMQ. Quorum queues are spared those that meet connections alone. When one is
+// deleted, RabbitMQ 3.10 ends the publishers' connection too.
 func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, r *run) error {
 		return errors.Join(r.system.rabbit.Kill(), r.system.rabbit.Restart(ctx))
@@ -64,8 +63,8 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 		})
 	}}
 	if kind == rabbitbus.Quorum {
-		killed.times = 3
-		return []fault{killed, poisoned(1)}
+		killed.times, queue.times = 3, 2
+		return []fault{killed, queue, poisoned(1)}
 	}
 	return []fault{
 		killed, restarted, poisoned(3), reopened(5),

@@ -19,6 +19,7 @@ type consumer struct {
 	tag   string
 	out   chan bus.Delivery
 	slots chan struct{} // taken by a delivery until it is settled
+	again chan struct{} // has one slot: the queue was made anew
 
 	ctx    context.Context //nolint:containedctx // a life of its own, not a call's: ends when the consumer is to stop
 	cancel context.CancelFunc
@@ -36,6 +37,7 @@ func newConsumer(d *Driver, q bus.Queue, tag string) *consumer {
 		d: d, q: q, tag: tag,
 		out:   make(chan bus.Delivery, room(q)),
 		slots: make(chan struct{}, q.Prefetch),
+		again: make(chan struct{}, 1),
 		ctx:   ctx, cancel: cancel,
 		ended: make(chan struct{}),
 	}
@@ -149,6 +151,10 @@ func (c *consumer) attach() (attachment, error) {
 		if err := c.d.topology.declareQueue(s, admin, c.q); err != nil {
 			return err
 		}
+		select {
+		case <-c.again: // it was this consumer itself that made the queue
+		default:
+		}
 		carrier, err := c.d.carriers.board(s, !c.q.Durable)
 		if err != nil {
 			return err
@@ -178,9 +184,19 @@ func (c *consumer) deliver(a attachment) {
 			if !ok || !c.hand(a, raw) {
 				return
 			}
+		case <-c.again:
+			return
 		case <-c.ctx.Done():
 			return
 		}
+	}
+}
+
+// beginAgain ends consuming on the present channel.
+func (c *consumer) beginAgain() {
+	select {
+	case c.again <- struct{}{}:
+	default:
 	}
 }
 

@@ -51,6 +51,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	d := &Driver{cfg: &cfg, management: api, consumers: map[*consumer]struct{}{}, idle: make(chan struct{}), reading: make(chan struct{}, 1)}
 	d.topology = newTopology(d.cfg)
+	d.topology.made = d.reattach
 	d.delays = newDelays(d.topology)
 	d.publishing = newLink(d.cfg, "publish", d.declareAll)
 	d.consuming = newLink(d.cfg, "consume", d.declareBase)
@@ -102,6 +103,16 @@ func (d *Driver) restore(ctx context.Context) {
 		err := d.consuming.do(ctx, func(s *session, admin *amqp.Channel) error { return d.topology.declareQueue(s, admin, c.q) })
 		if err != nil {
 			d.cfg.Logger.Error("cannot bind a queue again", "queue", c.q.Name, "error", err)
+		}
+	}
+}
+
+// reattach has the consumers of a queue that was just made begin again. Where a quorum queue is deleted and made anew at
+// once, RabbitMQ 3.10 never tells those who consumed it: they would wait for ever, for deliveries of a queue that is gone.
+func (d *Driver) reattach(queue string) {
+	for _, c := range d.active() {
+		if c.q.Name == queue {
+			c.beginAgain()
 		}
 	}
 }

@@ -73,6 +73,7 @@ func (t *topology) declareNamed(s *session, ch *amqp.Channel, name string, d dec
 	}
 	if made {
 		t.newborns.add(name)
+		t.made(name)
 	}
 	return nil
 }

@@ -36,6 +36,7 @@ const (
 type topology struct {
 	cfg      *Config
 	newborns *newborns
+	made     func(queue string) // told of a quorum queue that was not there
 
 	storeWarning sync.Once
 
@@ -44,7 +45,7 @@ type topology struct {
 }
 
 func newTopology(cfg *Config) *topology {
-	return &topology{cfg: cfg, newborns: newNewborns(), queues: map[string]bus.Queue{}}
+	return &topology{cfg: cfg, newborns: newNewborns(), made: func(string) {}, queues: map[string]bus.Queue{}}
 }
 
 // remember adds a durable queue to what is declared on each connection.
