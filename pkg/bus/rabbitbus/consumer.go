@@ -203,6 +203,7 @@ func (c *consumer) beginAgain() {
 // hand gives one delivery to whoever reads. It reports whether to go on.
 func (c *consumer) hand(a attachment, raw amqp.Delivery) bool {
 	a.carrier.delivered()
+	a.carrier.acks.arrived()
 	d := newDelivery(c, a.carrier, raw)
 	if c.q.AutoAck {
 		if d.acknowledgeEarly() != nil {
@@ -264,6 +265,7 @@ func (c *consumer) detach(a attachment) {
 	}
 	if err == nil {
 		for raw := range a.deliveries {
+			a.carrier.acks.arrived()
 			_ = a.carrier.acks.nack(raw.DeliveryTag)
 		}
 	}
