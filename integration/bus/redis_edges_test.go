@@ -102,7 +102,9 @@ func TestRedisLongHandlerIsNotRepeated(t *testing.T) {
 	url := servers.Redis(t).URL
 	short := func(c *redisbus.Config) { c.ClaimIdle = 300 * time.Millisecond }
 	one, two := openRedis(t, url, short), openRedis(t, url, short)
-	a, b := subscribe(t, one, durable("orders.placed")), subscribe(t, two, durable("orders.placed"))
+	q := durable("orders.placed")
+	q.Prefetch = 1 // whoever has it does not look for more, the other does
+	a, b := subscribe(t, one, q), subscribe(t, two, q)
 	publish(t, one, "orders.placed", "long")
 	var held bus.Delivery
 	select {
