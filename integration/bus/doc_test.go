@@ -1,4 +1,4 @@
-// Package bus_test runs the bus on a real RabbitMQ: the conformance suites, programs of others on the same broker, and
+// Package bus_test runs the bus on a real RabbitMQ and a real Redis: the conformance suites, programs of others on the same broker, and
 // what brokers do on bad days.
 package bus_test
 

@@ -102,7 +102,9 @@ func TestRedisLongHandlerIsNotRepeated(t *testing.T) {
 	url := servers.Redis(t).URL
 	short := func(c *redisbus.Config) { c.ClaimIdle = 300 * time.Millisecond }
 	one, two := openRedis(t, url, short), openRedis(t, url, short)
-	a, b := subscribe(t, one, durable("orders.placed")), subscribe(t, two, durable("orders.placed"))
+	q := durable("orders.placed")
+	q.Prefetch = 1 // whoever has it does not look for more, the other does
+	a, b := subscribe(t, one, q), subscribe(t, two, q)
 	publish(t, one, "orders.placed", "long")
 	var held bus.Delivery
 	select {
@@ -322,7 +324,7 @@ func TestRedisBodies(t *testing.T) {
 	for _, body := range [][]byte{make([]byte, 10<<20), {}, []byte("\xff not JSON")} {
 		require.NoError(t, d.Publish(within(t, patience), &bus.Message{RoutingKey: "orders.placed", Body: body}))
 		x := next(t, c)
-		require.Equal(t, len(body), len(x.Message().Body))
+		require.Len(t, x.Message().Body, len(body))
 		require.NoError(t, x.Ack())
 	}
 	require.ErrorIs(t, d.Publish(within(t, patience), &bus.Message{RoutingKey: "x", Body: make([]byte, 17<<20)}), bus.ErrInvalid)
@@ -331,7 +333,8 @@ func TestRedisBodies(t *testing.T) {
 // The limits of the dead-letter store hold.
 func TestRedisDeadLetterLimit(t *testing.T) {
 	t.Parallel()
-	d := openRedis(t, servers.Redis(t).URL, func(c *redisbus.Config) { c.MaxDeadLetters, c.Upkeep = 3, 50*time.Millisecond })
+	url := servers.Redis(t).URL
+	d := openRedis(t, url, func(c *redisbus.Config) { c.MaxDeadLetters, c.Upkeep = 3, 50*time.Millisecond })
 	for i := range 5 {
 		require.NoError(t, d.Publish(within(t, patience), &bus.Message{Exchange: "bannou-dlx", RoutingKey: "dead-letter.x", ID: fmt.Sprint(i), Mandatory: true}))
 	}
@@ -339,16 +342,13 @@ func TestRedisDeadLetterLimit(t *testing.T) {
 	l, err := d.Letters(within(t, patience))
 	require.NoError(t, err)
 	require.EqualValues(t, 3, l.Count())
-	_, err = openRedisAgain(t, d).Letters(within(t, 100*time.Millisecond))
+	_, err = openRedis(t, url).Letters(within(t, 100*time.Millisecond))
 	require.ErrorIs(t, err, bus.ErrUnavailable, "one reader at a time")
 	first, err := l.Next(within(t, patience))
 	require.NoError(t, err)
 	require.Equal(t, "2", first.Message().ID, "the oldest went")
 	require.NoError(t, l.Close(within(t, patience)))
 }
-
-// openRedisAgain is another reader on the same driver: the lock is Redis's.
-func openRedisAgain(_ testing.TB, d *redisbus.Driver) *redisbus.Driver { return d }
 
 // A service starts without its Redis, says so, and joins when it comes. No error tells the password.
 func TestRedisAwayAtTheStart(t *testing.T) {

@@ -79,7 +79,7 @@ func (d *Driver) subscribeAlone(ctx context.Context, q bus.Queue) (consumer, err
 		_, _ = d.registry.leave(context.WithoutCancel(ctx), q.Name, false, d.id)
 		return nil, err
 	}
-	go c.read()
+	go c.read() //nolint:contextcheck // it outlives the call
 	return c, nil
 }
 
@@ -101,7 +101,7 @@ func (c *aloneConsumer) join(ctx context.Context) error {
 		return err
 	}
 	for i, s := range streams {
-		c.follow(s, last[i])
+		c.follow(s, last[i]) //nolint:contextcheck // it outlives the call
 	}
 	c.mu.Lock()
 	c.ready, c.news = true, news
@@ -128,7 +128,7 @@ func (c *aloneConsumer) topic(_ context.Context, topic string, news position) {
 	known := !c.news.less(news)
 	c.mu.Unlock()
 	if !known {
-		c.follow(source{key: topic, topic: topic}, position{})
+		c.follow(source{key: topic, topic: topic}, position{}) //nolint:contextcheck // it outlives the call
 	}
 }
 
@@ -381,12 +381,10 @@ type aloneDelivery struct {
 func (d *aloneDelivery) Message() *bus.Message { return d.message }
 func (d *aloneDelivery) Attempt() int          { return d.attempt }
 
-func (d *aloneDelivery) settle() bool {
-	if d.settled.Swap(true) {
-		return false
+func (d *aloneDelivery) settle() {
+	if !d.settled.Swap(true) {
+		<-d.c.slots
 	}
-	<-d.c.slots
-	return true
 }
 
 // Ack ends the delivery: the stream keeps the message for others.

@@ -139,7 +139,7 @@ func (d *groupDelivery) Retry(ctx context.Context, delay time.Duration) error {
 	if d.c.q.AutoAck {
 		return nil
 	}
-	return d.Ack()
+	return d.Ack() //nolint:contextcheck // Redis has the copy: this is not given up
 }
 
 // delay has Redis hold an entry for a queue alone.

@@ -35,7 +35,7 @@ type Driver struct {
 	shared     *shared
 	drops      drops
 
-	closing    context.Context // ended by Close
+	closing    context.Context //nolint:containedctx // a life of its own, ended by Close
 	endClosing context.CancelFunc
 	background sync.WaitGroup
 	closeOnce  sync.Once
@@ -222,7 +222,7 @@ func (d *Driver) close(ctx context.Context) error {
 	}
 	d.publishing.close(last)
 	d.settling.close(last)
-	d.shared.close()
+	d.shared.close() //nolint:contextcheck // what is left is this driver's alone
 	for _, client := range []io.Closer{d.client, d.reading} {
 		errs = append(errs, client.Close())
 	}

@@ -24,10 +24,10 @@ func newDrops(cfg Config) drops {
 	return drops{log: cfg.Logger, counter: counter}
 }
 
-func (d drops) count(queue, why string, n int64) {
+func (d drops) count(ctx context.Context, queue, why string, n int64) {
 	if n <= 0 {
 		return
 	}
-	d.counter.Add(context.Background(), n, metric.WithAttributes(attribute.String("queue", queue), attribute.String("reason", why)))
-	d.log.Warn("messages were dropped", "queue", queue, "reason", why, "count", n)
+	d.counter.Add(ctx, n, metric.WithAttributes(attribute.String("queue", queue), attribute.String("reason", why)))
+	d.log.WarnContext(ctx, "messages were dropped", "queue", queue, "reason", why, "count", n)
 }

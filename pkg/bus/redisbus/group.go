@@ -136,7 +136,7 @@ func (d *Driver) subscribeGroup(ctx context.Context, q bus.Queue) (consumer, err
 		return nil, err
 	}
 	d.clock.look(q.Name, time.Now())
-	go c.read()
+	go c.read() //nolint:contextcheck // it outlives the call
 	return c, nil
 }
 
@@ -161,11 +161,11 @@ func (c *groupConsumer) join(ctx context.Context, fresh bool) error {
 				at = p
 			}
 		}
-		if _, err := c.d.registry.group(ctx, s.key, c.q.Name, at); err != nil {
+		if err := c.d.registry.group(ctx, s.key, c.q.Name, at); err != nil {
 			return err
 		}
 	}
-	if _, err := c.d.registry.group(ctx, c.own.key, c.q.Name, "0-0"); err != nil {
+	if err := c.d.registry.group(ctx, c.own.key, c.q.Name, "0-0"); err != nil {
 		return err
 	}
 	c.mu.Lock()
@@ -187,7 +187,7 @@ func (c *groupConsumer) topic(ctx context.Context, topic string, _ position) {
 	if found {
 		return
 	}
-	if _, err := c.d.registry.group(ctx, topic, c.q.Name, "0-0"); err != nil {
+	if err := c.d.registry.group(ctx, topic, c.q.Name, "0-0"); err != nil {
 		c.missed.Store(true)
 		return
 	}
@@ -273,15 +273,15 @@ func (c *groupConsumer) abandon(ctx context.Context) int {
 		unsettled := 0
 		for _, d := range rest {
 			if !d.settled.Swap(true) {
-				d.giveBack(d.attempt + 1)
+				_ = d.giveBack(d.attempt + 1) //nolint:contextcheck // it is gathered
 				unsettled++
 			}
 		}
-		c.giveBackAll(true)
+		c.giveBackAll(true) //nolint:contextcheck // ctx has ended, mostly
 		c.d.forget(c)
 		return unsettled
 	}
-	c.giveBackAll(true)
+	c.giveBackAll(true) //nolint:contextcheck // ctx has ended, mostly
 	c.d.forget(c)
 	return 0
 }

@@ -252,7 +252,7 @@ func (c *groupConsumer) handOut(list []fetched, places int) error {
 			case c.out <- d:
 			case <-c.closing:
 				for _, d := range deliveries[i:] {
-					d.giveBack(d.attempt)
+					_ = d.giveBack(d.attempt) // gathered
 				}
 				return nil
 			}
@@ -267,7 +267,7 @@ func (c *groupConsumer) handOut(list []fetched, places int) error {
 				c.drain()
 				for _, d := range deliveries[i:] {
 					d.settled.Store(true)
-					d.giveBack(d.attempt)
+					_ = d.giveBack(d.attempt) // gathered
 				}
 				return nil
 			}
@@ -293,7 +293,7 @@ func (c *groupConsumer) receive(f fetched) (*groupDelivery, error) {
 	d := &groupDelivery{c: c, at: at}
 	if len(f.entry.Values) == 0 { // deleted, and still pending
 		d.settled.Store(true)
-		d.acknowledge()
+		_ = d.acknowledge() // else it comes again
 		return nil, nil
 	}
 	m, attempt, dropped, err := c.d.open(c.q.Name, f)
@@ -304,7 +304,7 @@ func (c *groupConsumer) receive(f fetched) (*groupDelivery, error) {
 	if dropped || !f.from.wants(m) {
 		d.settled.Store(true)
 		if !c.q.AutoAck {
-			d.acknowledge()
+			_ = d.acknowledge() // else it comes again
 		}
 		return nil, nil
 	}
@@ -327,7 +327,7 @@ func (c *groupConsumer) drain() {
 		case x := <-c.out:
 			d := x.(*groupDelivery) //nolint:forcetypeassert // nothing else is put in
 			if !d.settled.Swap(true) {
-				d.giveBack(d.attempt)
+				_ = d.giveBack(d.attempt) // gathered
 			}
 		default:
 			return

@@ -32,7 +32,7 @@ type letters struct {
 }
 
 // Letters opens the store. A key in Redis keeps other readers out, those of other nodes too, until it is closed.
-func (d *Driver) Letters(ctx context.Context) (bus.Letters, error) {
+func (d *Driver) Letters(ctx context.Context) (bus.Letters, error) { //nolint:contextcheck // the lease lives until Close
 	if d.closing.Err() != nil {
 		return nil, bus.ErrClosed
 	}

@@ -28,8 +28,8 @@ type pipe struct {
 	client *redis.Client
 	cfg    Config
 	queue  chan *op
-	stop   chan struct{} // closed: send what waits, and end
-	abort  context.Context
+	stop   chan struct{}   // closed: send what waits, and end
+	abort  context.Context //nolint:containedctx // a life of its own
 	cut    context.CancelFunc
 	ended  chan struct{}
 }

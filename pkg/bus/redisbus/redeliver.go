@@ -77,13 +77,15 @@ func (d *Driver) put(ctx context.Context, queue string, q record, fields map[str
 
 // takeIn gives what came to the inbox to its queues' consumers.
 func (d *Driver) takeIn(list []entry) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
 	ids := make([]string, len(list))
 	for i, e := range list {
 		ids[i] = e.message.ID
 		name, _ := e.message.Values[queueField].(string)
 		m, attempt, err := decode(e.message.Values)
 		if err != nil {
-			d.drops.count(name, "unreadable", 1)
+			d.drops.count(ctx, name, "unreadable", 1)
 			continue
 		}
 		if m.Exchange == "" {
@@ -97,11 +99,9 @@ func (d *Driver) takeIn(list []entry) {
 			}
 		}
 		if !taken {
-			d.drops.count(name, "queue gone", 1)
+			d.drops.count(ctx, name, "queue gone", 1)
 		}
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
-	defer cancel()
 	if err := d.client.XDel(ctx, inboxKey(d.id), ids...).Err(); err != nil {
 		d.log.Debug("entries of the inbox could not be removed", "error", err)
 	}

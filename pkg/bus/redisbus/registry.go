@@ -116,7 +116,7 @@ func (r *registry) register(ctx context.Context, exchange, topic string) error {
 		}
 		for name, q := range queues {
 			if q.Inbox == "" && q.wants(exchange, topic) {
-				if _, err := r.group(ctx, topic, name, "0-0"); err != nil {
+				if err := r.group(ctx, topic, name, "0-0"); err != nil {
 					return err
 				}
 			}
@@ -145,12 +145,12 @@ func (r *registry) note(stream string) {
 }
 
 // group makes a queue's group on a stream, and notes where it begins. Where there was one it stays as it is.
-func (r *registry) group(ctx context.Context, stream, queue, at string) (made bool, err error) {
+func (r *registry) group(ctx context.Context, stream, queue, at string) error {
 	began, err := r.run.group.Run(ctx, r.client, []string{stream}, queue, at).Text()
 	if err != nil || began == "" {
-		return false, err
+		return err
 	}
-	return true, r.client.HSetNX(ctx, positionsKey(queue), stream, began).Err()
+	return r.client.HSetNX(ctx, positionsKey(queue), stream, began).Err()
 }
 
 // current brings the topics up to date, and returns those that match with the news up to which it has read.
@@ -258,7 +258,7 @@ func (r *registry) remove(ctx context.Context, name string) error {
 	return r.run.remove.Run(ctx, r.client, []string{queuesKey, readersKey(name), versionKey, removedKey}, name).Err()
 }
 
-func (q record) text() string {
-	text, _ := json.Marshal(q) //nolint:errchkjson // strings and booleans only
+func (r record) text() string {
+	text, _ := json.Marshal(r) //nolint:errchkjson // strings and booleans only
 	return string(text)
 }

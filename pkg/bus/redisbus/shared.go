@@ -65,8 +65,8 @@ func (s *shared) listen(ctx context.Context) error {
 	s.mu.Lock()
 	s.heard = true
 	s.mu.Unlock()
-	s.watch(newsKey, last, nil)
-	s.watch(inboxKey(s.d.id), position{}, nil)
+	s.watch(newsKey, last, nil)                //nolint:contextcheck // it outlives the call
+	s.watch(inboxKey(s.d.id), position{}, nil) //nolint:contextcheck // it outlives the call
 	return nil
 }
 

@@ -121,10 +121,10 @@ func (d *Driver) limitStore(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	d.drops.count(d.store(), "limit", over)
+	d.drops.count(ctx, d.store(), "limit", over)
 	oldest := strconv.FormatInt(time.Now().Add(-d.cfg.MaxDeadLetterAge).UnixMilli(), 10)
 	aged, err := d.client.XTrimMinID(ctx, d.store(), oldest).Result()
-	d.drops.count(d.store(), "age", aged)
+	d.drops.count(ctx, d.store(), "age", aged)
 	return err
 }
 
