@@ -34,7 +34,7 @@ func (d *Driver) Redeliver(ctx context.Context, queue string, m *bus.Message) er
 		return err
 	}
 	q.add(clone(m)) //nolint:contextcheck // there is room: it does not wait
-	return nil
+	return d.had()
 }
 
 // Letters opens the dead-letter store. What is read stays where it is until it is acknowledged, so that the store's

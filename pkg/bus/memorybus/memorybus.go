@@ -88,8 +88,13 @@ func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
 		// Its own: what a reader does to it, another queue's does not see.
 		q.add(clone(m)) //nolint:contextcheck // it does not wait
 	}
+	return d.had()
+}
+
+// had confirms what was put into queues, unless the broker was closed meanwhile, perhaps before they had it.
+func (d *Driver) had() error {
 	select {
-	case <-d.closed: // perhaps before a queue had it
+	case <-d.closed:
 		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, bus.ErrClosed)
 	default:
 		return nil
