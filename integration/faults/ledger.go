@@ -11,7 +11,7 @@ import (
 
 const (
 	// Slack is how much later than its deadline a publish may return: the scheduler's share.
-	Slack = 500 * time.Millisecond
+	Slack = 250 * time.Millisecond
 	// atWork is how many events may be published and not yet handled. Without a bound the publishers outrun the handlers,
 	// and what looks lost is only waiting.
 	atWork = 500
