@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
@@ -110,6 +111,7 @@ func runBus(b *testing.B, x *bus.Bus) (stop func()) {
 	ended := make(chan error, 1)
 	go func() { ended <- x.Run(context.Background()) }()
 	<-x.Running()
+	require.Eventually(b, func() bool { return x.Ready(b.Context()) == nil }, patience, time.Millisecond)
 	stopped := false
 	stop = func() {
 		if stopped {

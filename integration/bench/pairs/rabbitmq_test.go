@@ -174,19 +174,16 @@ func (r *broker) paced(callers int, openPublisher func(b *testing.B, url string)
 	return func(b *testing.B) {
 		rate := r.calibrated(b, callers) / 2
 		r.empty(b)
-		n := max(b.N, 1000) // fewer have no 99th percentile
+		p, n := newPace(b.N, rate)
 		handled, gate := newTally(n), make(chan struct{})
 		close(gate)
-		var p *pace
 		stop := openConsumer(b, r.url, gate, func(e *placed) {
 			p.handled(e.Number)
 			handled.add(e.Number)
 		})
 		send := openPublisher(b, r.url)
 		ctx := b.Context()
-		p = newPace(n, rate)
-		b.ReportAllocs()
-		b.ResetTimer()
+		p.start()
 		together(b, callers, n, func(caller, number int) error {
 			p.wait(number)
 			return send(ctx, &placed{Caller: caller, Number: number, Text: text})
@@ -270,6 +267,8 @@ func newBus(b *testing.B, url string) *bus.Bus {
 	driver, err := rabbitbus.New(rabbitbus.Config{URLs: []string{url}})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, driver.Close(context.Background())) })
+	// The raw client has its connection before the clock runs, too.
+	require.Eventually(b, func() bool { return driver.Ready(b.Context()) == nil }, patience, time.Millisecond)
 	x, err := bus.New(driver, bus.Config{PrefetchCount: prefetch})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, x.Close(context.Background())) })
