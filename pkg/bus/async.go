@@ -25,8 +25,7 @@ func (b *Bus) PublishAsync(ctx context.Context, topic string, e Event, o Publish
 	return b.begin(ctx, topic, m)
 }
 
-// PublishRawAsync is PublishAsync for a body as it is, as in PublishRaw. The body must not be changed before Wait has
-// returned.
+// PublishRawAsync is PublishAsync for a body as it is, as in PublishRaw.
 func (b *Bus) PublishRawAsync(ctx context.Context, topic string, body []byte, o PublishOptions) (*Publication, error) {
 	m, err := b.rawMessage(topic, body, o)
 	if err != nil {

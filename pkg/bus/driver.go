@@ -18,7 +18,8 @@ type Driver interface {
 	// Publish returns nil once the broker has taken the message over for every queue bound to it. It returns by the
 	// context's deadline, also while the broker is blocked, away or restarting. ErrUnroutable: Mandatory, and no queue
 	// was bound. ErrNotConfirmed: sent, and no answer by the deadline: it may or may not have arrived. ErrUnavailable:
-	// never sent. Many calls may be under way at once; none waits for another's confirmation.
+	// never sent. Many calls may be under way at once; none waits for another's confirmation. The message is the driver's
+	// from then on, to keep and to deliver.
 	Publish(ctx context.Context, m *Message) error
 
 	// Begin is Publish without the wait: it hands the message to the connection, and confirm, which must be called once,

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -78,6 +79,7 @@ func (b *Bus) forwarded(m *Message, exchange string) (_ *Message, again bool) {
 	copied := *m
 	copied.Exchange = exchange
 	copied.Mandatory = false // where nobody listens, nothing is copied
+	copied.Body = bytes.Clone(m.Body)
 	copied.Headers = make(map[string]string, len(m.Headers)+2)
 	maps.Copy(copied.Headers, m.Headers)
 	copied.Headers[HeaderForwardedThrough] = strings.Join(append(through, exchange), ",")

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"context"
 	"time"
 )
@@ -30,7 +31,7 @@ func (b *Bus) Prepare(topic string, body []byte, o PublishOptions) (Prepared, er
 
 // PublishPrepared sends an event that Prepare returned, as PublishRaw would have done.
 func (b *Bus) PublishPrepared(ctx context.Context, p Prepared) error {
-	m, err := b.message(p.Topic, p.Options.MessageID, p.at, p.Body, p.Options)
+	m, err := b.message(p.Topic, p.Options.MessageID, p.at, bytes.Clone(p.Body), p.Options)
 	if err != nil {
 		return err
 	}

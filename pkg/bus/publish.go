@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"fmt"
@@ -36,7 +37,7 @@ func (b *Bus) PublishWith(ctx context.Context, topic string, e Event, o PublishO
 
 // PublishRaw sends a body as it is. With a JSON content type (the default) it must be one JSON object; an eventId and
 // a timestamp are added where it has none, and the message id is its eventId. With any other content type the body is
-// not looked at.
+// not looked at. The body is copied.
 func (b *Bus) PublishRaw(ctx context.Context, topic string, body []byte, o PublishOptions) (messageID string, err error) {
 	m, err := b.rawMessage(topic, body, o)
 	if err != nil {
@@ -73,7 +74,7 @@ func (b *Bus) rawMessage(topic string, body []byte, o PublishOptions) (*Message,
 	if err != nil {
 		return nil, err
 	}
-	return b.message(topic, p.Options.MessageID, p.at, p.Body, p.Options)
+	return b.message(topic, p.Options.MessageID, p.at, bytes.Clone(p.Body), p.Options)
 }
 
 // stamp is the id and the time that an event gets if it has none.

@@ -84,10 +84,12 @@ func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
 	if err := reserve(ctx, queues); err != nil {
 		return err
 	}
-	for _, q := range queues {
-		// Its own: what a reader does to it, another queue's does not see.
+	// Each has its own: what a reader does to it, another queue's does not see.
+	last := len(queues) - 1
+	for _, q := range queues[:last] {
 		q.add(clone(m)) //nolint:contextcheck // it does not wait
 	}
+	queues[last].add(m) //nolint:contextcheck // as above
 	return d.had()
 }
 
