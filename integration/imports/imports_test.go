@@ -73,6 +73,8 @@ var table = []rule{
 		why: "the host runs any service, so it knows none"},
 	{of: "services/membership", may: []string{"events", "pkg/bus", "pkg/mesh", "pkg/state"},
 		why: "membership joins the three libraries, and no driver: the node's configuration picks those"},
+	{of: "services/incident", may: []string{"events", "pkg/bus", "services/host", "services/problem"},
+		why: "what fails is told by host and bus, without knowing which service it was"},
 	{of: "services/messaging", may: service("messaging"), why: siblings},
 	{of: "services/state", may: service("state"), why: siblings},
 	{of: "services/mesh", may: service("mesh"), why: siblings},

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"cmp"
+	"context"
 	"log/slog"
 	"time"
 
@@ -37,6 +38,11 @@ type Config struct {
 	CloseTimeout time.Duration
 	// MaxBodyBytes is the largest body that Publish accepts. Default 16 MiB, RabbitMQ's own limit since 4.0.
 	MaxBodyBytes int
+
+	// OnFailure is told of each event that is given up, and of each panic of a handler, on the handler's own goroutine: it
+	// must not wait. ctx carries the event's trace. What expires in a queue is not told: where the broker holds the queue,
+	// no node sees it. Default: nobody is told.
+	OnFailure func(ctx context.Context, f Failure)
 
 	// Logger receives what an operator should know. Default: nothing is logged.
 	Logger *slog.Logger
@@ -96,6 +102,8 @@ type SubscriptionOptions struct {
 	Timeout time.Duration
 	// Retry replaces the bus's retry settings for this subscription.
 	Retry *RetryPolicy
+	// Service names in a Failure whose handler it is, where a program has several services. Default: the AppID.
+	Service string
 }
 
 // RetryPolicy says how often and when a failed handler is called again. A zero field takes the bus's setting, a

@@ -34,6 +34,7 @@ func DeadLetter(m *Message, d Discard) *Message {
 	letter.Transient = false
 	letter.Headers = make(map[string]string, len(m.Headers)+8)
 	maps.Copy(letter.Headers, m.Headers)
+	delete(letter.Headers, HeaderPostponed)
 
 	exchange := m.Exchange
 	if exchange == "" {

@@ -118,6 +118,7 @@ func (b *Bus) giveUp(ctx context.Context, w *work, cause error) error {
 	if w.source.noDeadLetter {
 		w.source.meter.dropped(ctx, why)
 		log.LogAttrs(ctx, slog.LevelError, "event dropped: it could not be handled, and its subscription keeps no dead letters")
+		b.tell(ctx, failureOf(w, FailureDropped, why, cause))
 		return nil
 	}
 	letter := DeadLetter(w.message, Discard{
@@ -134,10 +135,11 @@ func (b *Bus) giveUp(ctx context.Context, w *work, cause error) error {
 	defer cancel()
 	if err := b.driver.Publish(bounded, letter); err != nil { //nolint:contextcheck // see above
 		log.LogAttrs(ctx, slog.LevelError, "event could not be dead-lettered", slog.Any("publishError", err))
-		return b.later(ctx, w, fmt.Errorf("cannot dead-letter: %w", err))
+		return b.later(ctx, w, fmt.Errorf("cannot dead-letter: %w", err), w.source.retry.Delay)
 	}
 	w.source.meter.deadLettered(ctx, why)
 	log.LogAttrs(ctx, slog.LevelError, "event dead-lettered: it could not be handled")
+	b.tell(ctx, failureOf(w, FailureDeadLettered, why, cause))
 	return nil
 }
 
@@ -156,21 +158,28 @@ func (b *Bus) retried(next handler) handler {
 		if w.interrupted() {
 			return &requeueError{err}
 		}
-		if discardReason(err) != DiscardMaxRetries || w.source.queue.AutoAck || w.delivery.Attempt() > w.source.retry.MaxAttempts {
+		if discardReason(err) != DiscardMaxRetries || w.source.queue.AutoAck {
+			return err
+		}
+		delay, postponed := w.source.retry.Delay, false
+		if pause := pauseOf(err); pause > 0 {
+			delay, postponed = pause, w.postpone(time.Now())
+		}
+		if !postponed && w.failures() > w.source.retry.MaxAttempts {
 			return err
 		}
 		b.log.LogAttrs(ctx, slog.LevelWarn, "handler failed, the event will be delivered again",
 			slog.String("queue", w.source.queue.Name), slog.String("topic", w.message.RoutingKey),
 			slog.String("messageId", w.message.ID), slog.Int("attempt", w.delivery.Attempt()),
-			slog.Duration("delay", w.source.retry.Delay), slog.Any("error", err))
-		return b.later(ctx, w, err)
+			slog.Duration("delay", delay), slog.Any("error", err))
+		return b.later(ctx, w, err, delay)
 	}
 }
 
 // call runs the handler, on the first delivery again and again up to the immediate retries.
 func (b *Bus) call(ctx context.Context, w *work, next handler) error {
 	immediate := 0
-	if w.delivery.Attempt() == 1 || w.source.queue.AutoAck {
+	if w.failures() == 1 || w.source.queue.AutoAck {
 		immediate = w.source.retry.Immediate
 	}
 	for try := 0; ; try++ {
@@ -181,7 +190,7 @@ func (b *Bus) call(ctx context.Context, w *work, next handler) error {
 			return err
 		}
 		b.failed(calling, w, err)
-		if try >= immediate || w.interrupted() || discardReason(err) != DiscardMaxRetries {
+		if try >= immediate || w.interrupted() || discardReason(err) != DiscardMaxRetries || pauseOf(err) > 0 && !w.source.queue.AutoAck {
 			return err
 		}
 		w.source.meter.retried(ctx, "at-once")
@@ -194,18 +203,20 @@ func (b *Bus) failed(ctx context.Context, w *work, err error) {
 	if p := (*panicError)(nil); errors.As(err, &p) {
 		b.log.LogAttrs(ctx, slog.LevelError, "handler panicked", slog.String("queue", w.source.queue.Name),
 			slog.Any("panic", p.value), slog.String("stack", string(p.stack)))
+		b.tell(ctx, failureOf(w, FailurePanicked, string(FailurePanicked), err))
 	}
 }
 
 // later has the broker deliver it again after the delay. If it cannot, the delivery goes back to its queue.
-func (b *Bus) later(ctx context.Context, w *work, cause error) error {
+func (b *Bus) later(ctx context.Context, w *work, cause error, delay time.Duration) error {
 	if w.source.queue.AutoAck {
 		w.source.meter.dropped(ctx, discardReason(cause))
+		b.tell(ctx, failureOf(w, FailureDropped, discardReason(cause), cause))
 		return nil
 	}
 	bounded, cancel := context.WithTimeout(w.source.working, b.cfg.PublishTimeout)
 	defer cancel()
-	if err := w.delivery.Retry(bounded, w.source.retry.Delay); err != nil { //nolint:contextcheck // the handler's may have timed out
+	if err := w.delivery.Retry(bounded, delay); err != nil { //nolint:contextcheck // the handler's may have timed out
 		return &requeueError{fmt.Errorf("%w (and the broker did not take it over for later: %w)", cause, err)}
 	}
 	w.source.meter.retried(ctx, "later")

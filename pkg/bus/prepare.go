@@ -45,9 +45,14 @@ func (b *Bus) PublishDeadLetter(ctx context.Context, topic string, body []byte, 
 	if err != nil {
 		return err
 	}
-	return b.send(ctx, topic, DeadLetter(m, Discard{
+	err = b.send(ctx, topic, DeadLetter(m, Discard{
 		Exchange: b.cfg.Exchange, DeadLetterExchange: b.cfg.DeadLetterExchange, Reason: reason, Err: cause, At: time.Now(),
 	}))
+	if err == nil {
+		b.tell(ctx, Failure{Kind: FailureDeadLettered, Topic: m.RoutingKey, MessageID: m.ID, CorrelationID: m.CorrelationID,
+			Reason: reason, Err: cause})
+	}
+	return err
 }
 
 // stampRaw gives a body its id and time, and the options what follows from it.

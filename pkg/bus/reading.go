@@ -14,6 +14,7 @@ type reading struct {
 	queue        Queue
 	retry        RetryPolicy
 	noDeadLetter bool
+	service      string
 	timeout      time.Duration
 	throttle     *throttle
 	meter        *meter
@@ -72,6 +73,7 @@ func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
 		},
 		retry:        policy,
 		noDeadLetter: o.NoDeadLetter,
+		service:      o.Service,
 		timeout:      o.Timeout,
 		throttle:     newThrottle(o.MaxPerSecond),
 		meter:        b.telemetry.dynamic,

@@ -45,6 +45,9 @@ type Config struct {
 	// RequestContext adds to the context of each request what libraries look for there, given the request's id.
 	// Default: nothing.
 	RequestContext func(ctx context.Context, requestID string) context.Context
+	// OnFailure is told of each request that the node itself failed at, before the next one of its connection is read: it
+	// must not wait. Default: nobody is told.
+	OnFailure func(ctx context.Context, f Failure)
 	// Version is named in the OpenAPI document. Default: "devel".
 	Version string
 }

@@ -58,6 +58,7 @@ func (h *Host) middleware(next http.Handler) (http.Handler, error) {
 		defer func() {
 			abort := h.recovered(r, answer, recover())
 			h.finish(r, answer, span, time.Since(begin), observe)
+			h.tell(r, answer)
 			if abort {
 				panic(http.ErrAbortHandler) // net/http closes the connection, silently
 			}
@@ -107,10 +108,12 @@ func (h *Host) recovered(r *http.Request, answer *recorder, p any) (abort bool) 
 	}
 	h.cfg.Logger.ErrorContext(r.Context(), "a handler panicked", "request", RequestID(r.Context()),
 		"method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(p), "stack", string(debug.Stack()))
+	internal := problem.From(fmt.Errorf("panic: %v", p))
 	if answer.status != 0 {
+		answer.problem = internal
 		return true
 	}
-	problem.Write(answer, problem.From(fmt.Errorf("panic: %v", p)))
+	problem.Write(answer, internal)
 	return false
 }
 

@@ -103,7 +103,7 @@ func (f *Feed) Watch(ctx context.Context, fn func(mesh.Change)) (stop func(), er
 			}
 		}
 	}()
-	o := bus.SubscriptionOptions{AutoAck: true, NoDeadLetter: true}
+	o := bus.SubscriptionOptions{AutoAck: true, NoDeadLetter: true, Service: "mesh"}
 	if err := add(ctx, w, f.bus, events.TopicMeshEndpointRegistered, o, func(e *events.MeshEndpointRegisteredEvent) {
 		fn(mesh.Change{Kind: mesh.ChangeRegistered, Endpoint: endpoint(e.MeshEndpoint)})
 	}); err != nil {

@@ -14,11 +14,12 @@ import (
 // hearing of it once more changes nothing.
 func (s *Service) listen(b *bus.Bus) error {
 	const name = "mesh"
+	own := bus.SubscriptionOptions{Service: name}
 	consumers := bus.NewConsumers(events.New)
 	if err := errors.Join(
-		bus.Consume(consumers, events.TopicServiceRegistration, name, s.registered, bus.SubscriptionOptions{}),
-		bus.Consume(consumers, events.TopicServiceHeartbeats, name, s.heard, bus.SubscriptionOptions{}),
-		bus.Consume(consumers, events.TopicFullServiceMappings, name, s.remapped, bus.SubscriptionOptions{}),
+		bus.Consume(consumers, events.TopicServiceRegistration, name, s.registered, own),
+		bus.Consume(consumers, events.TopicServiceHeartbeats, name, s.heard, own),
+		bus.Consume(consumers, events.TopicFullServiceMappings, name, s.remapped, own),
 	); err != nil {
 		return fmt.Errorf("mesh: %w", err)
 	}

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/propagation"
 
@@ -27,7 +28,7 @@ type subscription struct {
 }
 
 // deliver sends one event. Its error decides what the bus does with the event: nil acknowledges, a Permanent one goes to
-// the dead letters at once, any other is retried first.
+// the dead letters at once, one of a callback that asks for a pause is retried after that, any other is retried first.
 func (sub *subscription) deliver(ctx context.Context, e *bus.Received) error {
 	request, err := sub.request(ctx, e)
 	if err != nil {
@@ -53,9 +54,25 @@ func (sub *subscription) deliver(ctx context.Context, e *bus.Received) error {
 	case response.StatusCode == http.StatusGone:
 		sub.unsubscribe()
 		return nil
-	default:
-		return fmt.Errorf("callback of subscription %s answered %s", sub.record.ID, response.Status)
 	}
+	err = fmt.Errorf("callback of subscription %s answered %s", sub.record.ID, response.Status)
+	if response.StatusCode == http.StatusTooManyRequests || response.StatusCode == http.StatusServiceUnavailable {
+		return bus.RetryAfter(err, pauseAsked(response.Header.Get("Retry-After"), time.Now()))
+	}
+	return err
+}
+
+// pauseAsked is the pause that a Retry-After header asks for, as seconds or as a date; 0 when it asks for none, or for
+// what cannot be read.
+func pauseAsked(header string, now time.Time) time.Duration {
+	if seconds, err := strconv.ParseInt(header, 10, 64); err == nil {
+		return time.Duration(min(max(seconds, 0), int64(bus.MaxRetryAfter/time.Second))) * time.Second
+	}
+	at, err := http.ParseTime(header)
+	if err != nil {
+		return 0
+	}
+	return max(at.Sub(now), 0)
 }
 
 // request is the event's own body as POST, with its properties as headers.

@@ -200,3 +200,61 @@ func whole(body object, name string) int {
 	}
 	return -1
 }
+
+// A callback that asks for patience gets it, with seconds or a date: its event comes again no earlier, is not counted as
+// failing, and holds up no other.
+func TestCallbackAsksForAPause(t *testing.T) {
+	const pauses = 3 // the bus gives up after two redeliveries
+	b := newBroker(t)
+	n := b.start(t)
+	type seen struct {
+		n       int
+		at, due time.Time
+	}
+	calls := make(chan seen, 100)
+	refused := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var body object
+		if err := json.NewDecoder(r.Body).Decode(&body); err != nil {
+			t.Error(err)
+			return
+		}
+		s := seen{n: whole(body, "n"), at: time.Now()}
+		if s.n == 1 && refused < pauses {
+			refused++
+			if s.due = s.at.Add(time.Second); refused == 2 {
+				s.due = s.due.Add(time.Second).Truncate(time.Second)
+				w.Header().Set("Retry-After", s.due.UTC().Format(http.TimeFormat))
+				w.WriteHeader(http.StatusServiceUnavailable)
+			} else {
+				w.Header().Set("Retry-After", "1")
+				w.WriteHeader(http.StatusTooManyRequests)
+			}
+		}
+		calls <- s
+	}))
+	t.Cleanup(server.Close)
+	wait := func() seen {
+		t.Helper()
+		select {
+		case s := <-calls:
+			return s
+		case <-time.After(10 * time.Second):
+			t.Fatal("the callback was not called")
+			return seen{}
+		}
+	}
+	n.must("/messaging/subscribe", fmt.Sprintf(`{"topic":"a.b","callbackUrl":%q,"options":{"prefetchCount":1}}`, server.URL))
+	n.must("/messaging/publish", `{"topic":"a.b","payload":{"n":1}}`)
+	last := wait()
+	n.must("/messaging/publish", `{"topic":"a.b","payload":{"n":2}}`)
+	require.Equal(t, 2, wait().n, "the next one is not held up")
+	for range pauses {
+		again := wait()
+		require.Equal(t, 1, again.n)
+		require.False(t, again.at.Before(last.due), "%s before it was asked for", last.due.Sub(again.at))
+		last = again
+	}
+	require.Zero(t, last.due, "it was taken in the end")
+	require.EqualValues(t, 0, n.must("/messaging/dead-letters/list", `{}`)["total"])
+}

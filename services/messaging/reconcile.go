@@ -144,7 +144,7 @@ func (s *Service) hearRemovals() {
 				s.reconcileNow()
 			}
 			return nil
-		}, bus.SubscriptionOptions{AutoAck: true, NoDeadLetter: true})
+		}, bus.SubscriptionOptions{AutoAck: true, NoDeadLetter: true, Service: "messaging"})
 	if err != nil {
 		if s.life.Err() == nil {
 			s.cfg.Logger.Error("the removal of subscriptions by other instances is not followed at once", "error", err)

@@ -202,7 +202,7 @@ func (s *Service) open(ctx context.Context, rec record) (*subscription, error) {
 	}
 	queue, err := s.cfg.Bus.SubscribeRaw(ctx, rec.Topic, handler, bus.SubscriptionOptions{
 		Group: rec.Group, Durable: rec.Durable, Exclusive: rec.Exclusive, AutoAck: rec.AutoAck,
-		PrefetchCount: rec.PrefetchCount, NoDeadLetter: rec.NoDeadLetter, Timeout: timeout,
+		PrefetchCount: rec.PrefetchCount, NoDeadLetter: rec.NoDeadLetter, Timeout: timeout, Service: "messaging",
 	})
 	if err != nil {
 		return nil, busProblem(err, blame)

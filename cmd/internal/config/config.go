@@ -61,6 +61,7 @@ type Messaging struct {
 	PrefetchCount          int           `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`
 	RetryMaxAttempts       int           `name:"retry-max-attempts" default:"3" help:"Delayed redeliveries of a failing event before it is dead-lettered; 0 for none."`
 	RetryDelayMs           int           `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
+	ErrorWindow            time.Duration `name:"error-window" default:"1m" help:"How long errors of one service, operation and code are gathered into one service.error event."`
 	ConnectionRetryDelayMs int           `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
 }
 

@@ -225,6 +225,9 @@ func (c *Config) checkNumbers() error {
 	if c.Messaging.OutboxAfter <= 0 || c.Messaging.OutboxAfter > time.Minute {
 		return fmt.Errorf("--messaging-outbox-after %s: choose from 1ms to 1m", c.Messaging.OutboxAfter)
 	}
+	if c.Messaging.ErrorWindow <= 0 || c.Messaging.ErrorWindow > 24*time.Hour {
+		return fmt.Errorf("--messaging-error-window %s: choose from 1ms to 24h", c.Messaging.ErrorWindow)
+	}
 	if c.DrainTimeout <= 0 {
 		return fmt.Errorf("--drain-timeout %s: choose a positive duration, such as 15s", c.DrainTimeout)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/redisstate"
 	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
 	"github.com/bannou-mesh/bannou/services/host"
+	"github.com/bannou-mesh/bannou/services/incident"
 	"github.com/bannou-mesh/bannou/services/membership"
 	"github.com/bannou-mesh/bannou/services/messaging"
 )
@@ -30,7 +31,7 @@ import (
 // databaseFile is the embedded storage, in the data folder.
 const databaseFile = "state.db"
 
-func newBus(cfg *config.Config, driver bus.Driver, metrics *host.Metrics, log *slog.Logger) (*bus.Bus, error) {
+func newBus(cfg *config.Config, driver bus.Driver, incidents *incident.Reporter, metrics *host.Metrics, log *slog.Logger) (*bus.Bus, error) {
 	m := cfg.Messaging
 	attempts := m.RetryMaxAttempts
 	if attempts == 0 {
@@ -39,8 +40,20 @@ func newBus(cfg *config.Config, driver bus.Driver, metrics *host.Metrics, log *s
 	return bus.New(driver, bus.Config{
 		AppID: cfg.AppID, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange, PrefetchCount: m.PrefetchCount,
 		RetryMaxAttempts: attempts, RetryDelay: milliseconds(m.RetryDelayMs),
-		CloseTimeout: cfg.DrainTimeout, Logger: log, MeterProvider: metrics.MeterProvider(),
+		CloseTimeout: cfg.DrainTimeout, OnFailure: incidents.EventFailed, Logger: log, MeterProvider: metrics.MeterProvider(),
 	})
+}
+
+func newReporter(cfg *config.Config, instanceID string, metrics *host.Metrics, log *slog.Logger) (*incident.Reporter, error) {
+	return incident.New(incident.Config{
+		AppID: cfg.AppID, InstanceID: instanceID, Window: cfg.Messaging.ErrorWindow, Paths: pathsOfMesh(),
+		Logger: log, MeterProvider: metrics.MeterProvider(),
+	})
+}
+
+// pathsOfMesh are the first words of paths that the mesh service answers beside its own.
+func pathsOfMesh() map[string]string {
+	return map[string]string{"orchestrator": "mesh", "v1.0": "mesh"}
 }
 
 func newBroker(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus.Driver, error) {

@@ -3,6 +3,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,12 +14,15 @@ import (
 	"sync"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/egress"
 	"github.com/bannou-mesh/bannou/services/host"
+	"github.com/bannou-mesh/bannou/services/incident"
 	"github.com/bannou-mesh/bannou/services/membership"
 	"github.com/bannou-mesh/bannou/services/messaging"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
@@ -38,6 +42,7 @@ type Node struct {
 	factory   *state.Factory
 	directory *mesh.Directory
 	metrics   *host.Metrics
+	incidents *incident.Reporter
 	messaging *messaging.Service // nil: not among the services
 	folder    *os.File           // the claim on the data folder, nil without one
 }
@@ -54,16 +59,21 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.metrics, err = host.NewMetrics(); err != nil {
 		return n, err
 	}
+	instanceID := cmp.Or(cfg.InstanceID, uuid.NewString())
+	if n.incidents, err = newReporter(cfg, instanceID, n.metrics, log); err != nil {
+		return n, err
+	}
 	if n.host, err = host.New(host.Config{
 		Listener: listener, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
 		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
+		OnFailure:      n.incidents.RequestFailed,
 	}); err != nil {
 		return n, err
 	}
 	if n.broker, err = newBroker(cfg, n.metrics, log); err != nil {
 		return n, err
 	}
-	if n.bus, err = newBus(cfg, n.broker, n.metrics, log); err != nil {
+	if n.bus, err = newBus(cfg, n.broker, n.incidents, n.metrics, log); err != nil {
 		return n, err
 	}
 	if n.factory, err = newFactory(cfg, n.metrics, statesvc.PublishChanges(n.bus, cfg.AppID, log), log); err != nil {
@@ -74,7 +84,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	}
 	n.host.AddDependency("bus", n.busReady)
 	n.host.AddDependency("state", n.factory.Ready)
-	return n, n.addServices(cfg, log)
+	return n, n.addServices(cfg, instanceID, log)
 }
 
 // busReady shows that the broker is away, which does not make the node unready while the messaging service can keep what
@@ -94,7 +104,7 @@ func (n *Node) busReady(ctx context.Context) error {
 }
 
 // addServices makes the mesh's parts and puts the chosen services on the host.
-func (n *Node) addServices(cfg *config.Config, log *slog.Logger) error {
+func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logger) error {
 	table, err := membership.NewTable(n.factory)
 	if err != nil {
 		return err
@@ -109,7 +119,7 @@ func (n *Node) addServices(cfg *config.Config, log *slog.Logger) error {
 	if err != nil {
 		return fmt.Errorf("--egress-allow: %w", err)
 	}
-	member, err := n.newMember(cfg, registry, log)
+	member, err := n.newMember(cfg, instanceID, registry, log)
 	if err != nil {
 		return err
 	}
@@ -137,9 +147,9 @@ func (n *Node) addServices(cfg *config.Config, log *slog.Logger) error {
 	return n.host.Add(member)
 }
 
-func (n *Node) newMember(cfg *config.Config, registry *mesh.Registry, log *slog.Logger) (*membership.Member, error) {
+func (n *Node) newMember(cfg *config.Config, instanceID string, registry *mesh.Registry, log *slog.Logger) (*membership.Member, error) {
 	member := membership.Config{
-		Registry: registry, Bus: n.bus, AppID: cfg.AppID, InstanceID: cfg.InstanceID, Services: cfg.Services,
+		Registry: registry, Bus: n.bus, AppID: cfg.AppID, InstanceID: instanceID, Services: cfg.Services,
 		Addr: n.host.Addr, InFlight: n.host.InFlight, Interval: cfg.Mesh.HeartbeatInterval, Logger: log,
 	}
 	if cfg.Advertise != "" {
@@ -165,8 +175,16 @@ func (n *Node) Run(ctx context.Context) error {
 	background.Go(func() { busErr = n.bus.Run(life) })
 	background.Go(func() { directoryErr = n.directory.Run(life) })
 
+	// So do the incidents, which end before the bus that tells of them.
+	reporting, endReports := context.WithCancel(life)
+	defer endReports()
+	var reports sync.WaitGroup
+	reports.Go(func() { n.incidents.Run(reporting, n.bus) })
+
 	err := n.host.Run(ctx)
 
+	endReports()
+	reports.Wait()
 	closing, cancel := context.WithTimeout(life, closeTimeout)
 	defer cancel()
 	err = errors.Join(err, n.bus.Close(closing))

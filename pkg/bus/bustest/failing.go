@@ -32,6 +32,16 @@ func failing() []testCase {
 			run:  delayedEventBlocksNobody,
 		},
 		{
+			name: "PostponedIsNotCounted",
+			why:  "a receiver that asks for a pause is not broken: its events must wait as asked, and not end as dead letters",
+			run:  postponedIsNotCounted,
+		},
+		{
+			name: "FailuresAreTold",
+			why:  "a dead letter that nobody hears of is found on Monday",
+			run:  failuresAreTold,
+		},
+		{
 			name: "PermanentIsDeadLetteredAtOnce",
 			why:  "retrying what cannot succeed wastes the time of what can",
 			run:  permanentAtOnce,
@@ -174,6 +184,104 @@ func delayedEventBlocksNobody(f *fixture) {
 	next(f, "the failure", failed)
 	require.EqualValues(f, 2, next(f, "its successor", got))
 	none(f, "a redelivery before its time", failed)
+}
+
+func postponedIsNotCounted(f *fixture) {
+	const pause = 80 * time.Millisecond
+	b := f.node(func(c *bus.Config) { c.RetryMaxAttempts = 1; c.ImmediateRetries = 1 })
+	letters := f.deadLetters()
+	type call struct {
+		number int64
+		at     time.Time
+	}
+	calls := make(chan call, 100)
+	seen := 0
+	require.NoError(f, b.HandleRaw(f.topic, "limited", func(_ context.Context, r *bus.Received) error {
+		calls <- call{number(f, r), time.Now()}
+		if number(f, r) == 2 {
+			return nil
+		}
+		switch seen++; {
+		case seen <= 4:
+			return bus.RetryAfter(errBroken, pause)
+		case seen == 5: // the quick attempt is still to come
+			return errBroken
+		default:
+			return nil
+		}
+	}, bus.SubscriptionOptions{PrefetchCount: 1}))
+	f.run(b)
+	f.publish(b, &Noted{Number: 1}, bus.PublishOptions{Headers: map[string]string{"tenant": "blue"}})
+	last := next(f, "the first call", calls)
+	f.publish(b, &Noted{Number: 2}, bus.PublishOptions{})
+	require.EqualValues(f, 2, next(f, "another event, while the first waits", calls).number)
+	for range 4 {
+		again := next(f, "a call after the pause", calls)
+		require.EqualValues(f, 1, again.number)
+		require.GreaterOrEqual(f, again.at.Sub(last.at), pause)
+		last = again
+	}
+	quick := next(f, "the call at once", calls)
+	require.Less(f, quick.at.Sub(last.at), pause)
+	require.NoError(f, b.Close(f.ctx()))
+	none(f, "a further call", calls)
+	none(f, "a dead letter", letters)
+}
+
+func failuresAreTold(f *fixture) {
+	told := make(chan bus.Failure, 10)
+	b := f.node(func(c *bus.Config) {
+		c.RetryMaxAttempts, c.ImmediateRetries = -1, -1
+		c.OnFailure = func(_ context.Context, failure bus.Failure) {
+			told <- failure
+			panic("it fails itself")
+		}
+	})
+	letters := f.deadLetters()
+	require.NoError(f, b.HandleRaw(f.topic, "clumsy", func(_ context.Context, r *bus.Received) error {
+		if number(f, r) == 2 {
+			panic("index out of range")
+		}
+		return errBroken
+	}, bus.SubscriptionOptions{Service: "shop"}))
+	require.NoError(f, b.HandleRaw(f.topic, "careless", func(_ context.Context, r *bus.Received) error {
+		if number(f, r) == 3 {
+			return errBroken
+		}
+		return nil
+	}, bus.SubscriptionOptions{NoDeadLetter: true}))
+	f.run(b)
+
+	tell := func(want bus.Failure, text string) {
+		f.Helper()
+		got := next(f, "a failure", told)
+		require.ErrorContains(f, got.Err, text)
+		got.Err = nil
+		require.Equal(f, want, got)
+	}
+	id := f.publish(b, &Noted{Number: 1}, bus.PublishOptions{CorrelationID: "talk"})
+	lettered := bus.Failure{Kind: bus.FailureDeadLettered, Service: "shop", Queue: f.topic + ".bannou.clumsy", Topic: f.topic,
+		MessageID: id, CorrelationID: "talk", Reason: bus.DiscardMaxRetries}
+	tell(lettered, errBroken.Error())
+	next(f, "the dead letter", letters)
+
+	lettered.MessageID = f.publish(b, &Noted{Number: 2}, bus.PublishOptions{CorrelationID: "talk"})
+	panicked := lettered
+	panicked.Kind, panicked.Reason = bus.FailurePanicked, "panicked"
+	tell(panicked, "index out of range")
+	tell(lettered, "index out of range")
+	next(f, "the dead letter", letters)
+
+	id = f.publish(b, &Noted{Number: 3}, bus.PublishOptions{})
+	kinds := map[bus.FailureKind]string{}
+	for range 2 {
+		failure := next(f, "a failure", told)
+		require.Equal(f, id, failure.MessageID)
+		kinds[failure.Kind] = failure.Service
+	}
+	require.Equal(f, map[bus.FailureKind]string{bus.FailureDeadLettered: "shop", bus.FailureDropped: "bannou"}, kinds)
+	require.NoError(f, b.Close(f.ctx()))
+	none(f, "a further failure: one dead letter is told once", told)
 }
 
 func permanentAtOnce(f *fixture) {

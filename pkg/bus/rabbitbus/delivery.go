@@ -97,7 +97,7 @@ func (d *delivery) again() amqp.Publishing {
 		}
 	}
 	for name, value := range d.message.Headers { // the account of an earlier death stays readable
-		if _, found := headers[name]; !found && !isDeathHeader(name) {
+		if _, found := headers[name]; (!found || name == bus.HeaderPostponed) && !isDeathHeader(name) {
 			headers[name] = value
 		}
 	}

@@ -585,7 +585,7 @@ type ClientInterface interface {
 
 	// CreateSubscriptionWithBody Have a topic's events delivered to a callback
 	//
-	// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered.
+	// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered. After 429 or 503 with Retry-After (seconds or a date, at most an hour counts) the event is sent again no earlier than that; for a day this does not count as an attempt.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -594,7 +594,7 @@ type ClientInterface interface {
 
 	// CreateSubscription Have a topic's events delivered to a callback
 	//
-	// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered.
+	// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered. After 429 or 503 with Retry-After (seconds or a date, at most an hour counts) the event is sent again no earlier than that; for a day this does not count as an attempt.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -893,7 +893,7 @@ func (c *Client) PublishEvent(ctx context.Context, body PublishEventJSONRequestB
 
 // CreateSubscriptionWithBody Have a topic's events delivered to a callback
 //
-// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered.
+// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered. After 429 or 503 with Retry-After (seconds or a date, at most an hour counts) the event is sent again no earlier than that; for a day this does not count as an attempt.
 //
 // Takes any type of body and a specified content type.
 //
@@ -912,7 +912,7 @@ func (c *Client) CreateSubscriptionWithBody(ctx context.Context, contentType str
 
 // CreateSubscription Have a topic's events delivered to a callback
 //
-// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered.
+// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered. After 429 or 503 with Retry-After (seconds or a date, at most an hour counts) the event is sent again no earlier than that; for a day this does not count as an attempt.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1701,7 +1701,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateSubscriptionWithBodyWithResponse Have a topic's events delivered to a callback
 	//
-	// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered.
+	// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered. After 429 or 503 with Retry-After (seconds or a date, at most an hour counts) the event is sent again no earlier than that; for a day this does not count as an attempt.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1710,7 +1710,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateSubscriptionWithResponse Have a topic's events delivered to a callback
 	//
-	// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered.
+	// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered. After 429 or 503 with Retry-After (seconds or a date, at most an hour counts) the event is sent again no earlier than that; for a day this does not count as an attempt.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2532,7 +2532,7 @@ func (c *ClientWithResponses) PublishEventWithResponse(ctx context.Context, body
 
 // CreateSubscriptionWithBodyWithResponse Have a topic's events delivered to a callback
 //
-// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered.
+// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered. After 429 or 503 with Retry-After (seconds or a date, at most an hour counts) the event is sent again no earlier than that; for a day this does not count as an attempt.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2547,7 +2547,7 @@ func (c *ClientWithResponses) CreateSubscriptionWithBodyWithResponse(ctx context
 
 // CreateSubscriptionWithResponse Have a topic's events delivered to a callback
 //
-// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered.
+// Each event is sent as POST to the callback with the event's own body, and its properties as the headers Bannou-Topic, Bannou-Message-Id, Bannou-Delivery-Attempt and traceparent. A 2xx answer acknowledges, 410 ends the subscription, any other answer and any network error is retried and then dead-lettered. After 429 or 503 with Retry-After (seconds or a date, at most an hour counts) the event is sent again no earlier than that; for a day this does not count as an attempt.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
