@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
@@ -52,7 +54,7 @@ type newTopic struct {
 // reach is how far a consumer has come in a stream.
 type reach struct {
 	from   source
-	at     position // of the last entry in the buffer, or handed out
+	at     mark     // of the last entry in the buffer, or handed out
 	high   position // of the last entry that is known of
 	behind bool     // there are entries between, which are to be fetched
 }
@@ -96,7 +98,7 @@ func (c *aloneConsumer) join(ctx context.Context) error {
 	for i, s := range streams {
 		keys[i] = s.key
 	}
-	last, err := lastPositions(ctx, c.d.client, keys)
+	last, err := lastMarks(ctx, c.d.client, keys)
 	if err != nil {
 		return err
 	}
@@ -128,17 +130,17 @@ func (c *aloneConsumer) topic(_ context.Context, topic string, news position) {
 	known := !c.news.less(news)
 	c.mu.Unlock()
 	if !known {
-		c.follow(source{key: topic, topic: topic}, position{}) //nolint:contextcheck // it outlives the call
+		c.follow(source{key: topic, topic: topic}, mark{number: -1}) //nolint:contextcheck // it outlives the call
 	}
 }
 
-func (c *aloneConsumer) follow(s source, at position) {
+func (c *aloneConsumer) follow(s source, at mark) {
 	c.mu.Lock()
 	if c.reads[s.key] != nil {
 		c.mu.Unlock()
 		return
 	}
-	c.reads[s.key] = &reach{from: s, at: at, high: at}
+	c.reads[s.key] = &reach{from: s, at: at, high: at.position}
 	c.mu.Unlock()
 	c.d.shared.watch(s.key, at, c)
 }
@@ -150,15 +152,15 @@ func (c *aloneConsumer) leaveStreams() {
 	c.d.shared.unwatch(keys, c)
 }
 
-// feed is told what came in a stream.
-func (c *aloneConsumer) feed(stream string, list []entry) {
+// feed is told what came in a stream, and the number of the last of it.
+func (c *aloneConsumer) feed(stream string, list []entry, number int64) {
 	c.mu.Lock()
 	r := c.reads[stream]
 	if r == nil {
 		c.mu.Unlock()
 		return
 	}
-	for _, e := range list {
+	for i, e := range list {
 		if !r.at.less(e.at) {
 			continue
 		}
@@ -167,11 +169,22 @@ func (c *aloneConsumer) feed(stream string, list []entry) {
 			r.behind = true
 			continue
 		}
-		r.at = e.at
+		r.at = mark{e.at, number - int64(len(list)-1-i)}
 		c.buffer = append(c.buffer, fetched{from: r.from, entry: e.message})
 	}
 	c.mu.Unlock()
 	c.poke()
+}
+
+// trimmed is told that so many entries of a stream after a position went before anybody had read them for it.
+func (c *aloneConsumer) trimmed(stream string, at position, n int64) {
+	c.mu.Lock()
+	r := c.reads[stream]
+	ahead := r == nil || at.less(r.at.position) // it has read them by itself
+	c.mu.Unlock()
+	if !ahead {
+		c.d.drops.count(context.Background(), c.q.Name, droppedTrimmed, n)
+	}
 }
 
 // missed is told that a stream has entries up to a position that it was not told of.
@@ -320,26 +333,42 @@ func (c *aloneConsumer) late() *reach {
 	return nil
 }
 
+// catchUp fetches what came in a stream while the buffer was full, and counts what was trimmed before.
 func (c *aloneConsumer) catchUp(r *reach) error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
-	list, err := c.d.client.XRangeN(ctx, r.from.key, "("+r.at.String(), "+", aloneBuffer/2).Result()
-	if err != nil {
+	var page *redis.XMessageSliceCmd
+	var info *redis.XInfoStreamCmd
+	_, err := c.d.client.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		page = p.XRangeN(ctx, r.from.key, "("+r.at.String(), "+", aloneBuffer/2)
+		info = p.XInfoStream(ctx, r.from.key)
+		return nil
+	})
+	deleted := redis.HasErrorPrefix(err, "no such key")
+	if err != nil && !deleted {
 		return err
 	}
+	list := entries([]redis.XStream{{Stream: r.from.key, Messages: page.Val()}})[r.from.key]
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	for _, m := range list {
-		r.at = parsePosition(m.ID)
-		c.buffer = append(c.buffer, fetched{from: r.from, entry: m})
+	at := r.at
+	for _, e := range list {
+		r.at.position = e.at
+		c.buffer = append(c.buffer, fetched{from: r.from, entry: e.message})
 	}
-	if len(list) == 0 {
-		r.at = r.high // trimmed since
+	if len(list) == 0 && r.at.less(r.high) {
+		r.at.position = r.high // trimmed since
 	}
-	if r.high.less(r.at) {
-		r.high = r.at
+	if r.high.less(r.at.position) {
+		r.high = r.at.position
 	}
 	r.behind = r.at.less(r.high)
+	var lost int64
+	r.at.number = -1
+	if !deleted {
+		lost, r.at.number = gap(info.Val(), at, list)
+	}
+	c.mu.Unlock()
+	c.d.drops.count(ctx, c.q.Name, droppedTrimmed, lost)
 	return nil
 }
 

@@ -34,7 +34,7 @@ type Config struct {
 	// over. A process gives one every third of it. Default 30 s.
 	ClaimIdle time.Duration
 	// Grace is how long an entry stays in its stream at least, so that subscriptions without a group, which nothing
-	// records, can read it. Default 1 min.
+	// records, can read it. What they miss all the same is counted and logged. Default 1 min.
 	Grace time.Duration
 	// Upkeep is how often streams are trimmed, positions recorded and what expired is looked for. Default 5 s.
 	Upkeep time.Duration

@@ -11,9 +11,10 @@
 // see again waits in the process.
 //
 // A stream is trimmed below what the slowest group has handled, never by length, and never what is younger than
-// Config.Grace. How far each group has come is recorded every Config.Upkeep, so that one that is lost begins again there
-// and repeats at most what came since. A delivery in work is kept claimed by its process; what a process left that died
-// is taken over after Config.ClaimIdle. An entry that is no message goes to the dead letters, its fields kept.
+// Config.Grace. What a session misses that is slower is counted in bannou.redisbus.dropped. How far each group has come is
+// recorded every Config.Upkeep, so that one that is lost begins again there and repeats at most what came since. A
+// delivery in work is kept claimed by its process; what a process left that died is taken over after Config.ClaimIdle. An
+// entry that is no message goes to the dead letters, its fields kept.
 //
 // What is given back comes again before what is new, and in the order in which it was given back; priorities are not a
 // feature. Redis answers before its replicas have a write: a failover can lose what was confirmed. A Redis Cluster is not

@@ -9,6 +9,9 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 )
 
+// droppedTrimmed is why a session's queue missed what its stream no longer has.
+const droppedTrimmed = "trimmed before it was read"
+
 // drops counts and logs what is dropped.
 type drops struct {
 	log     *slog.Logger

@@ -39,6 +39,14 @@ func (p position) String() string { return fmt.Sprintf("%d-%d", p.ms, p.seq) }
 
 func (p position) less(q position) bool { return p.ms < q.ms || p.ms == q.ms && p.seq < q.seq }
 
+// mark is a position with the number that Redis gave the entry there: how many it had added to the stream with it.
+// Negative: the number is not known.
+type mark struct {
+	position
+
+	number int64
+}
+
 // parsePosition reads an id; what is none is the beginning.
 func parsePosition(id string) position {
 	ms, seq, _ := strings.Cut(id, "-")

@@ -63,7 +63,7 @@ func (d *Driver) Letters(ctx context.Context) (bus.Letters, error) { //nolint:co
 }
 
 func (l *letters) open(ctx context.Context) error {
-	last, err := lastPosition(ctx, l.d.client, l.d.store())
+	last, err := lastMark(ctx, l.d.client, l.d.store())
 	if err != nil {
 		return err
 	}

@@ -184,7 +184,7 @@ func (r *registry) current(ctx context.Context, match func(topic string) bool) (
 }
 
 func (r *registry) reload(ctx context.Context) error {
-	last, err := lastPosition(ctx, r.client, newsKey)
+	last, err := lastMark(ctx, r.client, newsKey)
 	if err != nil {
 		return err
 	}
@@ -192,34 +192,34 @@ func (r *registry) reload(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.news, r.topics = last, make(map[string]struct{}, len(all))
+	r.news, r.topics = last.position, make(map[string]struct{}, len(all))
 	for _, topic := range all {
 		r.topics[topic] = struct{}{}
 	}
 	return nil
 }
 
-// lastPosition is the position of the newest entry that a stream ever had; the beginning where there is no stream.
-func lastPosition(ctx context.Context, client *redis.Client, stream string) (position, error) {
-	list, err := lastPositions(ctx, client, []string{stream})
+// lastMark is where the newest entry is that a stream ever had; the beginning where there is no stream.
+func lastMark(ctx context.Context, client *redis.Client, stream string) (mark, error) {
+	list, err := lastMarks(ctx, client, []string{stream})
 	if err != nil {
-		return position{}, err
+		return mark{}, err
 	}
 	return list[0], nil
 }
 
-func lastPositions(ctx context.Context, client *redis.Client, streams []string) ([]position, error) {
+func lastMarks(ctx context.Context, client *redis.Client, streams []string) ([]mark, error) {
 	pipeline := client.Pipeline()
 	infos := make([]*redis.XInfoStreamCmd, len(streams))
 	for i, stream := range streams {
 		infos[i] = pipeline.XInfoStream(ctx, stream)
 	}
 	_, _ = pipeline.Exec(ctx) // each has its own error
-	list := make([]position, len(streams))
+	list := make([]mark, len(streams))
 	for i, info := range infos {
 		switch err := info.Err(); {
 		case err == nil:
-			list[i] = parsePosition(info.Val().LastGeneratedID)
+			list[i] = mark{parsePosition(info.Val().LastGeneratedID), info.Val().EntriesAdded}
 		case !redis.HasErrorPrefix(err, "no such key"):
 			return nil, err
 		}

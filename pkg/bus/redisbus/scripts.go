@@ -95,8 +95,10 @@ end
 return at`),
 		// KEYS stream; ARGV position. How many entries come after it, up to 10 000.
 		count: redis.NewScript(`return #redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 10000)`),
-		// KEYS stream; ARGV grace, the groups that must be there. Trims what all groups have handled, and returns each
-		// group with the position up to which it has. A group that should be there and is not stops the trimming.
+		// KEYS stream; ARGV grace, age, the groups that must be there. Trims what all groups have handled, and returns each
+		// group with the position up to which it has. A group that should be there and is not stops the trimming. A stream
+		// that is empty and that no group reads is deleted when nothing came for so long: its count of what was added, by
+		// which who was away sees what it has missed, goes with it.
 		retain: redis.NewScript(luaNow + `
 if redis.call('EXISTS', KEYS[1]) == 0 then return {} end
 local found, out = {}, {}
@@ -127,11 +129,16 @@ for _, info in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   out[#out + 1] = handled
   if ms < cutms or ms == cutms and seq < cutseq then cutms, cutseq = ms, seq end
 end
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   if not found[ARGV[i]] then return out end
 end
 redis.call('XTRIM', KEYS[1], 'MINID', string.format('%.0f-%.0f', cutms, cutseq))
-if redis.call('XLEN', KEYS[1]) == 0 and #out == 0 then redis.call('DEL', KEYS[1]) end
+if #out == 0 and redis.call('XLEN', KEYS[1]) == 0 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' and split(info[i + 1]) < now - ARGV[2] then redis.call('DEL', KEYS[1]) end
+  end
+end
 return out`),
 		// KEYS stream; ARGV group idle [consumer]. Removes the consumer, or all idle for so long, if nothing is pending.
 		quit: redis.NewScript(`

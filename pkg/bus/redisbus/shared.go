@@ -10,8 +10,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// shardSize is how many streams one connection waits for.
-const shardSize = 200
+// shardSize is how many streams one connection waits for; readAtOnce is how many entries of each it takes at a time.
+const (
+	shardSize  = 200
+	readAtOnce = 100
+)
 
 // shared reads the streams of all consumers without a group: each stream once, whatever the number of its readers, and
 // many streams with one command. It reads the news of topics and this driver's inbox too.
@@ -36,7 +39,9 @@ type shard struct {
 }
 
 type watched struct {
-	at      position // up to which it has been read
+	at      position  // up to which it has been read
+	number  int64     // of the entry there, as Redis numbers a stream's; unknown: what is negative
+	whole   time.Time // when nothing was left to read
 	readers map[*aloneConsumer]struct{}
 }
 
@@ -58,27 +63,27 @@ func (s *shared) listen(ctx context.Context) error {
 	if heard {
 		return nil
 	}
-	last, err := lastPosition(ctx, s.d.client, newsKey)
+	last, err := lastMark(ctx, s.d.client, newsKey)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	s.heard = true
 	s.mu.Unlock()
-	s.watch(newsKey, last, nil)                //nolint:contextcheck // it outlives the call
-	s.watch(inboxKey(s.d.id), position{}, nil) //nolint:contextcheck // it outlives the call
+	s.watch(newsKey, last, nil)            //nolint:contextcheck // it outlives the call
+	s.watch(inboxKey(s.d.id), mark{}, nil) //nolint:contextcheck // it outlives the call
 	return nil
 }
 
 // watch has a consumer told of what comes in a stream after a position.
-func (s *shared) watch(stream string, at position, c *aloneConsumer) {
+func (s *shared) watch(stream string, at mark, c *aloneConsumer) {
 	s.mu.Lock()
 	sh := s.where[stream]
 	if sh == nil {
 		sh = s.room()
 		s.where[stream] = sh
 		sh.stale = true
-		sh.streams[stream] = &watched{at: at, readers: make(map[*aloneConsumer]struct{})}
+		sh.streams[stream] = &watched{at: at.position, number: at.number, whole: time.Now(), readers: make(map[*aloneConsumer]struct{})}
 	}
 	w := sh.streams[stream]
 	if c != nil {
@@ -210,6 +215,7 @@ func (s *shared) read(sh *shard) {
 		case <-sh.changed: // what it told is in keys
 		default:
 		}
+		begun := time.Now()
 		streams, err := ask(sh, keys, ids)
 		if err != nil {
 			s.d.log.Debug("streams cannot be read; trying again", "pause", pause, "error", err)
@@ -221,8 +227,10 @@ func (s *shared) read(sh *shard) {
 			continue
 		}
 		pause = s.d.cfg.RetryDelay
-		for _, stream := range streams {
-			s.tell(sh, stream)
+		lists := entries(streams)
+		s.account(sh, keys, lists, begun)
+		for stream, list := range lists {
+			s.tell(sh, stream, list)
 		}
 	}
 }
@@ -240,7 +248,7 @@ func (s *shared) asked(sh *shard) (keys, ids []string) {
 
 func ask(sh *shard, keys, ids []string) (streams []redis.XStream, err error) {
 	err = sh.reader.read(func(ctx context.Context, conn *redis.Conn) error {
-		streams, err = conn.XRead(ctx, &redis.XReadArgs{Streams: append(keys, ids...), Count: 100, Block: blockTime}).Result()
+		streams, err = conn.XRead(ctx, &redis.XReadArgs{Streams: slices.Concat(keys, ids), Count: readAtOnce, Block: blockTime}).Result()
 		return err
 	})
 	if err == redis.Nil { //nolint:errorlint // it is never wrapped
@@ -249,27 +257,34 @@ func ask(sh *shard, keys, ids []string) (streams []redis.XStream, err error) {
 	return streams, err
 }
 
+// entries are those of each stream that has any.
+func entries(streams []redis.XStream) map[string][]entry {
+	lists := make(map[string][]entry, len(streams))
+	for _, s := range streams {
+		for _, m := range s.Messages {
+			lists[s.Stream] = append(lists[s.Stream], entry{at: parsePosition(m.ID), message: m})
+		}
+	}
+	return lists
+}
+
 // tell passes on what came.
-func (s *shared) tell(sh *shard, stream redis.XStream) {
-	list := make([]entry, len(stream.Messages))
-	for i, m := range stream.Messages {
-		list[i] = entry{at: parsePosition(m.ID), message: m}
-	}
-	if len(list) == 0 {
-		return
-	}
+func (s *shared) tell(sh *shard, stream string, list []entry) {
 	s.mu.Lock()
-	w := sh.streams[stream.Stream]
+	w := sh.streams[stream]
 	if w == nil {
 		s.mu.Unlock()
 		return
 	}
 	w.at = list[len(list)-1].at
+	if w.number >= 0 {
+		w.number += int64(len(list))
+	}
 	for c := range w.readers {
-		c.feed(stream.Stream, list)
+		c.feed(stream, list, w.number)
 	}
 	s.mu.Unlock()
-	switch stream.Stream {
+	switch stream {
 	case newsKey:
 		s.d.learn(list)
 	case inboxKey(s.d.id):

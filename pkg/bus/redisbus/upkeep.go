@@ -84,7 +84,7 @@ func (d *Driver) retain(ctx context.Context, queues map[string]record) error {
 
 // trim shortens one stream. left: something remains of it.
 func (d *Driver) trim(ctx context.Context, stream, exchange, topic string, queues map[string]record) (left bool, err error) {
-	args := []any{d.cfg.Grace.Milliseconds()}
+	args := []any{d.cfg.Grace.Milliseconds(), topicAge.Milliseconds()}
 	for name, q := range queues {
 		if q.Inbox == "" && reads(q, exchange, topic) {
 			args = append(args, name)
