@@ -22,7 +22,7 @@ const ending = "SERVERS_TEST_ENDING"
 // TestNothingStaysBehind starts servers in another test process and lets that one end in every way a test process can. Temporary
 // folders and processes left on a developer's machine are found weeks later, when its disk or memory is full.
 func TestNothingStaysBehind(t *testing.T) {
-	for _, how := range []string{"close", "forget", "panic", "interrupt", "kill"} {
+	for _, how := range []string{"close", "forget", "panic", "interrupt", "kill", "kill a cluster"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			temporary := t.TempDir()
@@ -50,6 +50,8 @@ func TestEndSomehow(t *testing.T) {
 	switch how {
 	case "close", "kill": // the others end in the same way for each server, and RabbitMQ takes its time
 		servers.All(t)
+	case "kill a cluster":
+		servers.NewRabbitCluster(t, 2, servers.RabbitOptions{})
 	}
 	paused := servers.NewRedis(t, servers.RedisOptions{})
 	require.NoError(t, paused.Pause()) // SIGTERM would never reach it
@@ -62,7 +64,7 @@ func TestEndSomehow(t *testing.T) {
 		panic("a test that fails badly")
 	case "interrupt":
 		signal(t, syscall.SIGINT)
-	case "kill":
+	case "kill", "kill a cluster":
 		signal(t, syscall.SIGKILL)
 	}
 }

@@ -56,22 +56,29 @@ var errAnother = errors.New("perhaps another serves on its port")
 
 // launch starts a server and returns it with its ports when it answers.
 func launch(ctx context.Context, p plan) (*Server, []int, error) {
+	return onFreePorts(ctx, p.product, p.ports, p.launch)
+}
+
+// onFreePorts starts something on n free ports, and on others again where somebody has taken one of them meanwhile.
+func onFreePorts[S any](ctx context.Context, of product, n int, start func(ctx context.Context, ports []int) (S, error)) (S, []int, error) {
 	var failure error
 	for range portAttempts {
-		ports, err := freePorts(ctx, p.ports)
+		ports, err := freePorts(ctx, n)
 		if err != nil {
-			return nil, nil, fmt.Errorf("start %s: %w", p.product.name, err)
+			failure = fmt.Errorf("start %s: %w", of.name, err)
+			break
 		}
-		server, err := p.launch(ctx, ports)
+		started, err := start(ctx, ports)
 		if err == nil {
-			return server, ports, nil
+			return started, ports, nil
 		}
 		failure = err
 		if taken := errors.Is(err, errAnother) || slices.ContainsFunc(ports, func(port int) bool { return !free(ctx, port) }); !taken || ctx.Err() != nil {
 			break
 		}
 	}
-	return nil, nil, failure
+	var none S
+	return none, nil, failure
 }
 
 func (p plan) launch(ctx context.Context, ports []int) (*Server, error) {

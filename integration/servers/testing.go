@@ -58,19 +58,28 @@ func All(t testing.TB) Set {
 // NewRabbitMQ starts a RabbitMQ that this test may kill, pause and restart, and closes it when the test is over. It takes 4 to 5 s.
 func NewRabbitMQ(t testing.TB, o RabbitOptions) *RabbitServer {
 	t.Helper()
-	return own(t, rabbitProduct(), o, StartRabbitMQ, func(r *RabbitServer) *Server { return r.Server })
+	return own(t, rabbitProduct(), o, StartRabbitMQ)
+}
+
+// NewRabbitCluster starts a cluster of n RabbitMQ nodes that this test may kill, pause and restart, and closes it when the test is over. Three nodes
+// take about 12 s.
+func NewRabbitCluster(t testing.TB, n int, o RabbitOptions) *RabbitCluster {
+	t.Helper()
+	return own(t, rabbitProduct(), o, func(ctx context.Context, o RabbitOptions) (*RabbitCluster, error) {
+		return StartRabbitCluster(ctx, n, o)
+	})
 }
 
 // NewRedis starts a Redis that this test may kill, pause and restart, and closes it when the test is over. It takes 0.1 s.
 func NewRedis(t testing.TB, o RedisOptions) *RedisServer {
 	t.Helper()
-	return own(t, redisProduct(), o, StartRedis, func(r *RedisServer) *Server { return r.Server })
+	return own(t, redisProduct(), o, StartRedis)
 }
 
 // NewMySQL starts a MariaDB or MySQL that this test may kill, pause and restart, and closes it when the test is over. It takes 2 s.
 func NewMySQL(t testing.TB, o MySQLOptions) *MySQLServer {
 	t.Helper()
-	return own(t, mysqlProduct(), o, StartMySQL, func(m *MySQLServer) *Server { return m.Server })
+	return own(t, mysqlProduct(), o, StartMySQL)
 }
 
 func sharedRabbit() (*RabbitServer, error) {
@@ -105,8 +114,14 @@ func lend[S any](t testing.TB, server S, err error, divide func(S, context.Conte
 	return part
 }
 
-// own starts a server for a test.
-func own[S, O any](t testing.TB, p product, o O, start func(context.Context, O) (S, error), life func(S) *Server) S {
+// private is what belongs to one test.
+type private interface {
+	Logs() string
+	Close() error
+}
+
+// own starts a server, or a cluster, for a test.
+func own[S private, O any](t testing.TB, p product, o O, start func(context.Context, O) (S, error)) S {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
 	defer cancel()
@@ -117,9 +132,9 @@ func own[S, O any](t testing.TB, p product, o O, start func(context.Context, O) 
 	require(t, err)
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("%s:%s", p.name, life(server).Logs())
+			t.Logf("%s:%s", p.name, server.Logs())
 		}
-		if err := life(server).Close(); err != nil {
+		if err := server.Close(); err != nil {
 			t.Error(err)
 		}
 	})
