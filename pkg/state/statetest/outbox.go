@@ -32,6 +32,7 @@ func RunOutbox(t *testing.T, newPlace func(t *testing.T) (open func(t *testing.T
 		{"a cancelled call adds nothing", outboxCancelled},
 		{"what is there outlives the driver", outboxReopened},
 		{"writers and claimers at once", outboxTogether},
+		{"many at once keep to the limits", outboxManyAtOnce},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, newPlace(t)) })
 	}
@@ -337,4 +338,52 @@ func outboxTogether(t *testing.T, open func(t *testing.T) state.OutboxDriver) {
 	wait.Wait()
 	require.NoError(t, errors.Join(failed...))
 	require.Zero(t, outboxStats(t, box))
+}
+
+// Many callers add at the same time. Each learns what became of its own entries: those that are over the limit are refused,
+// all or none of a call, and the others are there.
+func outboxManyAtOnce(t *testing.T, open func(t *testing.T) state.OutboxDriver) {
+	const callers, limit = 64, 91
+	box := openOutbox(t, open(t), func(c *state.OutboxConfig) { c.MaxEntries = limit })
+	ctx := t.Context()
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	var (
+		mu    sync.Mutex
+		added = map[string]bool{}
+		wrong []error
+		wait  sync.WaitGroup
+	)
+	for c := range callers {
+		wait.Go(func() {
+			first, second := fmt.Sprint(c, " first"), fmt.Sprint(c, " second")
+			err := box.Enqueue(ctx, entry(fmt.Sprint(c), first), entry(fmt.Sprint(c), second))
+			if gone := box.Enqueue(cancelled, entry("", "of one who is gone")); !errors.Is(gone, context.Canceled) {
+				err = fmt.Errorf("a cancelled call: %w", gone)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				added[first], added[second] = true, true
+			case !errors.Is(err, state.ErrFull):
+				wrong = append(wrong, err)
+			}
+		})
+	}
+	wait.Wait()
+	require.NoError(t, errors.Join(wrong...))
+	require.Len(t, added, limit-limit%2)
+	next := map[string]string{}
+	for _, e := range claim(t, box, "me") {
+		require.True(t, added[string(e.Body)], "%s was refused", e.Body)
+		delete(added, string(e.Body))
+		want := e.Key + " first"
+		if next[e.Key] != "" {
+			want = e.Key + " second"
+		}
+		require.Equal(t, want, string(e.Body))
+		next[e.Key] = want
+	}
+	require.Empty(t, added)
 }
