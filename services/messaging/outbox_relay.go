@@ -121,18 +121,24 @@ func (o *outbox) refresh(ctx context.Context, among []string) error {
 	found, err := o.box.Keys(ctx, among)
 	if err == nil {
 		o.keys.settle(seen, found, among == nil)
-		var stats state.OutboxStats
-		if stats, err = o.box.Stats(ctx); err == nil {
-			o.mu.Lock()
-			o.stats = stats
-			o.mu.Unlock()
-		}
+		_, err = o.recount(ctx)
 	}
 	o.triedReading(err)
 	if err == nil && among == nil {
 		o.read = time.Now()
 	}
 	return err
+}
+
+// recount reads the figures.
+func (o *outbox) recount(ctx context.Context) (state.OutboxStats, error) {
+	stats, err := o.box.Stats(ctx)
+	if err == nil {
+		o.mu.Lock()
+		o.stats = stats
+		o.mu.Unlock()
+	}
+	return stats, err
 }
 
 // triedReading remembers that the table cannot be read. That it can does not mean that it has room.

@@ -366,6 +366,38 @@ func TestOutboxParksPoison(t *testing.T) {
 		status, body := n.ready()
 		return status == http.StatusOK && strings.Contains(body, `"outboxParked":1`) && strings.Contains(body, "1 events cannot be sent")
 	}, 10*time.Second, 5*time.Millisecond)
+
+	parked := func() object {
+		t.Helper()
+		list := n.must("/messaging/outbox/list", `{}`)
+		require.EqualValues(t, 1, list["parked"])
+		return list["events"].([]any)[0].(object)
+	}
+	first := parked()
+	require.Equal(t, "poison", first["topic"])
+	require.Equal(t, "k", first["partitionKey"])
+	require.Equal(t, "not JSON", first["body"])
+	require.Contains(t, first["reason"], "JSON")
+	ids := fmt.Sprintf(`{"ids":[%q]}`, first["id"])
+	require.EqualValues(t, 1, n.must("/messaging/outbox/retry", ids)["count"])
+	var again object
+	require.Eventually(t, func() bool {
+		list := n.must("/messaging/outbox/list", `{}`)
+		if list["parked"] == 1.0 {
+			again = parked()
+		}
+		return list["parked"] == 1.0
+	}, 10*time.Second, 5*time.Millisecond, "no broker takes it still")
+	require.Equal(t, first["id"], again["id"])
+	require.NotEqual(t, first["parkedAt"], again["parkedAt"])
+	require.EqualValues(t, 1, n.must("/messaging/outbox/discard", ids)["count"])
+	require.EqualValues(t, 0, n.must("/messaging/outbox/discard", ids)["count"])
+	list := n.must("/messaging/outbox/list", `{"limit":1}`)
+	require.EqualValues(t, 0, list["parked"])
+	require.EqualValues(t, 0, list["waiting"])
+	require.Empty(t, list["events"])
+	_, body := n.ready()
+	require.Contains(t, body, `"status":"ready"`)
 }
 
 // One event in the middle of what waits is refused once. Nothing is lost, and who looks at the last arrival of each event
