@@ -143,7 +143,7 @@ func (o *outbox) recount(ctx context.Context) (state.OutboxStats, error) {
 
 // triedReading remembers that the table cannot be read. That it can does not mean that it has room.
 func (o *outbox) triedReading(err error) {
-	if full := o.spools(); err != nil || !errors.Is(full, state.ErrFull) {
+	if full := o.spools(); err != nil || !errors.Is(full, state.ErrFull) && !errors.Is(full, state.ErrNoSpace) {
 		o.tried(err)
 	}
 }

@@ -22,6 +22,8 @@ type OutboxEngine struct {
 	Transact func(ctx context.Context, fn func(tx *sql.Tx) error) error
 	// Read runs fn outside a transaction.
 	Read func(ctx context.Context, fn func(db *sql.DB) error) error
+	// Room says why there is no room for so many bytes more. Nil: there is as long as the engine takes them.
+	Room func(bytes int64) error
 	// Now is the SQL expression for the microseconds since 1970, by the clock that all processes share.
 	Now string
 }
@@ -100,6 +102,15 @@ const adding = "add entries"
 
 // add adds what several callers gave, in their order, in one transaction; for each, all or nothing.
 func (o *outbox) add(ctx context.Context, calls []*addition) error {
+	if o.engine.Room != nil {
+		total := int64(0)
+		for _, a := range calls {
+			total += a.size
+		}
+		if err := o.engine.Room(total); err != nil {
+			return err
+		}
+	}
 	return o.change(ctx, func(tx *sql.Tx, t *turn) error {
 		var added []*state.OutboxEntry
 		size := int64(0)
