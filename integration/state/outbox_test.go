@@ -2,6 +2,8 @@ package state_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,4 +42,35 @@ func TestMySQLOutboxSurvivesAKill(t *testing.T) {
 		entries, err := box.Claim(t.Context(), state.OutboxClaim{Owner: "heir", Lease: time.Minute, MaxEntries: 100})
 		return err == nil && len(entries) == 10
 	}, 10*time.Second, 20*time.Millisecond)
+}
+
+// Those who add at the same time share a transaction, and nobody's event fails because a neighbour's is more than the
+// server takes.
+func TestMySQLOutboxFailsAlone(t *testing.T) {
+	box, err := newMySQL(t, mysqlstate.Config{DSN: servers.MySQL(t).DSN}).OpenOutbox(t.Context(),
+		state.OutboxConfig{Name: "box", MaxEntries: 1000, MaxBytes: 1 << 30})
+	require.NoError(t, err)
+	const callers = 32
+	failures := make([]error, callers)
+	var wait sync.WaitGroup
+	for c := range callers {
+		wait.Go(func() {
+			e := state.OutboxEntry{Topic: "t", Properties: []byte("{}"), Body: fmt.Append(nil, c)}
+			if c == callers/2 {
+				e.Body = make([]byte, 20<<20)
+			}
+			failures[c] = box.Enqueue(t.Context(), e)
+		})
+	}
+	wait.Wait()
+	for c, err := range failures {
+		if c == callers/2 {
+			require.Error(t, err)
+		} else {
+			require.NoError(t, err)
+		}
+	}
+	stats, err := box.Stats(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, callers-1, stats.Depth)
 }

@@ -26,6 +26,9 @@ var (
 	// be repeated.
 	ErrUnavailable = errors.New("state backend unavailable")
 
+	// ErrNoSpace reports that the engine has no room on its disk. Nothing was changed. It comes with ErrUnavailable.
+	ErrNoSpace = errors.New("no space is left on the disk")
+
 	// ErrOutcomeUnknown reports a write that was sent but whose answer never came: it may or may not have been made. Read
 	// the key again before repeating it.
 	ErrOutcomeUnknown = errors.New("outcome of the write is unknown")

@@ -36,6 +36,17 @@ type Outbox interface {
 	// people to look at, stands in nobody's way, and is not counted in the limits.
 	Park(ctx context.Context, owner string, id int64, reason string) error
 
+	// Parked lists entries that were set aside, those with an id over after, in the order of their ids.
+	Parked(ctx context.Context, after int64, most int) ([]ParkedEntry, error)
+
+	// Unpark has entries that were set aside wait again, in their old places, and returns how many they are; no ids ask for
+	// all of them. They count in the limits again, which may be passed by it. Other entries stay as they are.
+	Unpark(ctx context.Context, ids ...int64) (int64, error)
+
+	// Discard removes entries that were set aside for good, and returns how many they are; no ids ask for all of them.
+	// Other entries stay as they are.
+	Discard(ctx context.Context, ids ...int64) (int64, error)
+
 	// Keys returns which of the given keys have entries that wait; nil asks for all keys there are.
 	Keys(ctx context.Context, among []string) ([]string, error)
 
@@ -63,6 +74,13 @@ type OutboxEntry struct {
 	ID        int64     // set by the outbox: means nothing but the order within a key
 	CreatedAt time.Time // by the engine's clock
 	Attempts  int       // how often it has been claimed
+}
+
+// A ParkedEntry is one that was set aside.
+type ParkedEntry struct {
+	OutboxEntry
+	ParkedAt time.Time // by the engine's clock
+	Reason   string    // as Park was told
 }
 
 // Size is what the entry counts towards MaxBytes.

@@ -38,6 +38,13 @@ func newOutboxMetrics(provider metric.MeterProvider, o *outbox) (*outboxMetrics,
 			return nil
 		}))
 	failures = append(failures, err)
+	_, err = meter.Int64ObservableGauge("bannou.messaging.outbox.parked", metric.WithUnit("{event}"),
+		metric.WithDescription("events of the outbox that no broker takes and that were set aside"),
+		metric.WithInt64Callback(func(_ context.Context, to metric.Int64Observer) error {
+			to.Observe(o.figures().Parked)
+			return nil
+		}))
+	failures = append(failures, err)
 	_, err = meter.Float64ObservableGauge("bannou.messaging.outbox.age", metric.WithUnit("s"),
 		metric.WithDescription("how long the oldest event in the outbox has waited"),
 		metric.WithFloat64Callback(func(_ context.Context, to metric.Float64Observer) error {

@@ -56,7 +56,7 @@ func (o *outbox) ready(resumeErr error) error {
 	case o.broker.isAway():
 		return host.Degraded(fmt.Errorf("the broker is away: %d events wait in the outbox", stats.Depth))
 	case stats.Parked > 0:
-		return host.Degraded(fmt.Errorf("%d events cannot be sent and were set aside: look at the rows of the table outbox that have parked_at", stats.Parked))
+		return host.Degraded(fmt.Errorf("%d events cannot be sent and were set aside: look at them with bannou outbox list", stats.Parked))
 	default:
 		return nil
 	}

@@ -3,15 +3,11 @@ package messaging
 import (
 	"context"
 	"errors"
-	"slices"
-	"sync"
 	"time"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
-	"go.opentelemetry.io/otel/propagation"
 
-	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
@@ -20,8 +16,8 @@ const (
 	leaseMargin  = 10 * time.Second // to write down what became of it
 	batchEntries = 500
 	batchBytes   = 8 << 20
-	sendTimeout  = 5 * time.Second // of one event
-	inFlight     = 64              // events, or keys, at a time
+	sendTimeout  = 5 * time.Second // without a confirmation
+	inFlight     = 256             // events at a time
 
 	busyTick  = time.Second      // how often the table is read while something waits
 	idleTick  = 15 * time.Second // and while nothing is known to
@@ -125,12 +121,7 @@ func (o *outbox) refresh(ctx context.Context, among []string) error {
 	found, err := o.box.Keys(ctx, among)
 	if err == nil {
 		o.keys.settle(seen, found, among == nil)
-		var stats state.OutboxStats
-		if stats, err = o.box.Stats(ctx); err == nil {
-			o.mu.Lock()
-			o.stats = stats
-			o.mu.Unlock()
-		}
+		_, err = o.recount(ctx)
 	}
 	o.triedReading(err)
 	if err == nil && among == nil {
@@ -139,102 +130,21 @@ func (o *outbox) refresh(ctx context.Context, among []string) error {
 	return err
 }
 
+// recount reads the figures.
+func (o *outbox) recount(ctx context.Context) (state.OutboxStats, error) {
+	stats, err := o.box.Stats(ctx)
+	if err == nil {
+		o.mu.Lock()
+		o.stats = stats
+		o.mu.Unlock()
+	}
+	return stats, err
+}
+
 // triedReading remembers that the table cannot be read. That it can does not mean that it has room.
 func (o *outbox) triedReading(err error) {
-	if full := o.spools(); err != nil || !errors.Is(full, state.ErrFull) {
+	if full := o.spools(); err != nil || !errors.Is(full, state.ErrFull) && !errors.Is(full, state.ErrNoSpace) {
 		o.tried(err)
-	}
-}
-
-// An outcome is what became of one event of a batch.
-type outcome struct {
-	done   bool   // it has arrived, as itself or as a dead letter
-	poison string // why no broker takes it
-	err    error  // why it has to be tried again
-}
-
-// send sends a batch: the events of one key one after another, keys side by side. After the first failure nothing more
-// is begun.
-func (o *outbox) send(ctx context.Context, batch []state.OutboxEntry) []outcome {
-	outcomes := make([]outcome, len(batch))
-	lines := map[string][]int{}
-	var order [][]int
-	for i := range batch {
-		if key := batch[i].Key; key != "" {
-			lines[key] = append(lines[key], i)
-		} else {
-			order = append(order, []int{i})
-		}
-	}
-	for _, line := range lines {
-		order = append(order, line)
-	}
-	slices.SortFunc(order, func(a, b []int) int { return a[0] - b[0] }) // the oldest first
-	sending, stop := context.WithCancelCause(ctx)
-	defer stop(nil)
-	slots := make(chan struct{}, inFlight)
-	var wait sync.WaitGroup
-	for _, line := range order {
-		slots <- struct{}{}
-		wait.Go(func() {
-			defer func() { <-slots }()
-			for _, i := range line {
-				if sending.Err() != nil {
-					return
-				}
-				if outcomes[i] = o.sendOne(ctx, &batch[i]); outcomes[i].err != nil {
-					stop(outcomes[i].err)
-					return
-				}
-			}
-		})
-	}
-	wait.Wait()
-	return outcomes
-}
-
-// sendOne sends one event and waits for the broker's confirmation.
-func (o *outbox) sendOne(ctx context.Context, e *state.OutboxEntry) outcome {
-	options, err := readOptions(e)
-	if err != nil {
-		return outcome{poison: err.Error()}
-	}
-	ctx, cancel := context.WithTimeout(ctx, sendTimeout)
-	defer cancel()
-	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(options.Headers))
-	if options.Expiration > 0 {
-		left := options.Expiration - time.Since(e.CreatedAt)
-		if left < time.Millisecond {
-			return o.giveUp(ctx, e, options, bus.DiscardExpired, errors.New("it expired before the broker was back"))
-		}
-		options.Expiration = left
-	}
-	id, err := o.bus.PublishRaw(ctx, e.Topic, e.Body, options)
-	switch {
-	case err == nil:
-		o.sent(ctx, e.Topic, id, len(e.Body))
-		return outcome{done: true}
-	case errors.Is(err, bus.ErrInvalid):
-		return outcome{poison: err.Error()}
-	case errors.Is(err, bus.ErrUnroutable):
-		return o.giveUp(ctx, e, options, bus.DiscardPermanent, err)
-	default:
-		return outcome{err: err}
-	}
-}
-
-// giveUp sends an event to the dead letters.
-func (o *outbox) giveUp(ctx context.Context, e *state.OutboxEntry, options bus.PublishOptions, reason string, cause error) outcome {
-	err := o.bus.PublishDeadLetter(ctx, e.Topic, e.Body, options, reason, cause)
-	switch {
-	case err == nil:
-		o.metrics.failed.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", reason)))
-		o.logger.WarnContext(ctx, "an event of the outbox went to the dead letters", "topic", e.Topic, "message", options.MessageID, "reason", cause)
-		return outcome{done: true}
-	case errors.Is(err, bus.ErrInvalid):
-		return outcome{poison: cause.Error() + "; and as a dead letter: " + err.Error()}
-	default:
-		return outcome{err: err}
 	}
 }
 

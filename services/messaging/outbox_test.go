@@ -27,7 +27,8 @@ import (
 type absent struct {
 	bus.Driver
 	away      atomic.Bool
-	unsure    atomic.Bool // takes messages and confirms none
+	unsure    atomic.Bool  // takes messages and confirms none
+	refuse    atomic.Value // a string: the first message with it in its body is refused
 	published atomic.Int64
 }
 
@@ -35,6 +36,10 @@ func (a *absent) Publish(ctx context.Context, m *bus.Message) error {
 	if a.unsure.Load() {
 		a.published.Add(1)
 		return errors.Join(a.Driver.Publish(ctx, m), bus.ErrNotConfirmed)
+	}
+	if text, _ := a.refuse.Load().(string); text != "" && strings.Contains(string(m.Body), text) {
+		a.refuse.Store("")
+		return bus.ErrNotConfirmed
 	}
 	for a.away.Load() {
 		select {
@@ -45,6 +50,11 @@ func (a *absent) Publish(ctx context.Context, m *bus.Message) error {
 	}
 	a.published.Add(1)
 	return a.Driver.Publish(ctx, m)
+}
+
+// Begin leaves everything to the wait: nobody can rely on more.
+func (a *absent) Begin(ctx context.Context, m *bus.Message) func() error {
+	return func() error { return a.Publish(ctx, m) }
 }
 
 func (a *absent) Ready(ctx context.Context) error {
@@ -356,4 +366,89 @@ func TestOutboxParksPoison(t *testing.T) {
 		status, body := n.ready()
 		return status == http.StatusOK && strings.Contains(body, `"outboxParked":1`) && strings.Contains(body, "1 events cannot be sent")
 	}, 10*time.Second, 5*time.Millisecond)
+
+	parked := func() object {
+		t.Helper()
+		list := n.must("/messaging/outbox/list", `{}`)
+		require.EqualValues(t, 1, list["parked"])
+		return list["events"].([]any)[0].(object)
+	}
+	first := parked()
+	require.Equal(t, "poison", first["topic"])
+	require.Equal(t, "k", first["partitionKey"])
+	require.Equal(t, "not JSON", first["body"])
+	require.Contains(t, first["reason"], "JSON")
+	ids := fmt.Sprintf(`{"ids":[%q]}`, first["id"])
+	require.EqualValues(t, 1, n.must("/messaging/outbox/retry", ids)["count"])
+	var again object
+	require.Eventually(t, func() bool {
+		list := n.must("/messaging/outbox/list", `{}`)
+		if list["parked"] == 1.0 {
+			again = parked()
+		}
+		return list["parked"] == 1.0
+	}, 10*time.Second, 5*time.Millisecond, "no broker takes it still")
+	require.Equal(t, first["id"], again["id"])
+	require.NotEqual(t, first["parkedAt"], again["parkedAt"])
+	require.EqualValues(t, 1, n.must("/messaging/outbox/discard", ids)["count"])
+	require.EqualValues(t, 0, n.must("/messaging/outbox/discard", ids)["count"])
+	list := n.must("/messaging/outbox/list", `{"limit":1}`)
+	require.EqualValues(t, 0, list["parked"])
+	require.EqualValues(t, 0, list["waiting"])
+	require.Empty(t, list["events"])
+	_, body := n.ready()
+	require.Contains(t, body, `"status":"ready"`)
+}
+
+// One event in the middle of what waits is refused once. Nothing is lost, and who looks at the last arrival of each event
+// sees those of a key in order, though many are under way at a time.
+func TestOutboxKeepsOrderThroughAFailureInTheMiddle(t *testing.T) {
+	const events, refused = 60, 21
+	s := newSpool(t, "middle")
+	n := s.start(t)
+	s.driver.away.Store(true)
+	for i := range events {
+		require.Equal(t, true, n.must("/messaging/publish", event("middle", []string{"a", "b", ""}[i%3], i))["queued"])
+	}
+	s.driver.refuse.Store(fmt.Sprintf(`"n":%d`, refused))
+	s.driver.away.Store(false)
+	require.Eventually(t, func() bool {
+		_, body := n.ready()
+		return strings.Contains(body, `"outboxDepth":0`)
+	}, 10*time.Second, 5*time.Millisecond)
+	last, arrivals := map[int]int{}, len(s.arrived)
+	for at := range arrivals {
+		last[number(t, s.next(t))] = at
+	}
+	require.Len(t, last, events, "none is lost")
+	for i := range events - 3 {
+		if i%3 != 2 {
+			require.Less(t, last[i], last[i+3], "event %d, whose successor came before it", i)
+		}
+	}
+	t.Logf("%d events, %d arrived twice", events, arrivals-events)
+}
+
+// The trace of the request that published an event is that of the event, however long it waited, and whoever sent it.
+func TestOutboxKeepsTheTrace(t *testing.T) {
+	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+	s := newSpool(t, "traced")
+	s.driver.away.Store(true)
+	first := s.start(t)
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodPost, first.url+"/messaging/publish", strings.NewReader(event("traced", "k", 1)))
+	require.NoError(t, err)
+	request.Header.Set("Content-Type", "application/json")
+	request.Header.Set("traceparent", parent)
+	request.Header.Set("tracestate", "vendor=opaque")
+	response, err := first.client.Do(request)
+	require.NoError(t, err)
+	response.Body.Close()
+	require.Equal(t, http.StatusOK, response.StatusCode)
+	first.stop()
+	s.start(t)
+	s.driver.away.Store(false)
+	got := s.next(t)
+	require.Equal(t, parent, got.Headers[bus.HeaderTraceParent])
+	require.Equal(t, "vendor=opaque", got.Headers[bus.HeaderTraceState])
+	require.Equal(t, "v", got.Headers["h"])
 }

@@ -40,6 +40,9 @@ func publishProblem(err error) error {
 		return busProblem(err, "payload")
 	case errors.Is(err, state.ErrFull):
 		return problem.New(problem.Unavailable, "the broker is away or behind, and the outbox is full: nothing was kept; try again").Because(err)
+	case errors.Is(err, state.ErrNoSpace):
+		return problem.New(problem.Unavailable, "the broker is away or behind, and the disk of the outbox is full: nothing was kept; make room "+
+			"on it, or try again when the broker is back").Because(err)
 	case errors.Is(err, state.ErrOutcomeUnknown):
 		return problem.New(problem.OutcomeUnknown, "the broker is away, and the database of the outbox did not say whether it keeps "+
 			"the event; publish it again with the same eventId if handlers tell duplicates by it").Because(err)

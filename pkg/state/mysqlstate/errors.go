@@ -33,6 +33,8 @@ const (
 	connectionKilled = 1927
 	serverShutsDown  = 1053
 	invalidJSONText  = 3140
+	diskFull         = 1021
+	tableFull        = 1114
 )
 
 // number is the server's number of an error, 0 when it is none of the server's.
@@ -61,6 +63,8 @@ func failure(ctx context.Context, err error, d doing) error {
 		return fmt.Errorf("%w: raise the server's max_allowed_packet to 16 MiB or more: %w", state.ErrTooLarge, err)
 	case checkFailedMySQL, checkFailedMaria, invalidJSONText:
 		return fmt.Errorf("%w: the server cannot read the value as JSON, for instance because it is nested too deep (MariaDB: 32, MySQL: 100): %w", state.ErrInvalid, err)
+	case diskFull, tableFull:
+		return fmt.Errorf("%w: %w: mysql: %w", state.ErrUnavailable, state.ErrNoSpace, err)
 	case connectionKilled, serverShutsDown, queryInterrupted:
 		if d == writing {
 			return fmt.Errorf("%w: mysql: %w", state.ErrOutcomeUnknown, err)

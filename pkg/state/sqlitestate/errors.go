@@ -28,6 +28,8 @@ func failure(ctx context.Context, err error) error {
 	switch resultCode(err) {
 	case sqlite3.SQLITE_CONSTRAINT:
 		return fmt.Errorf("%w: sqlite cannot read the value as JSON, for instance because it is nested more than 1000 deep: %w", state.ErrInvalid, err)
+	case sqlite3.SQLITE_FULL:
+		return fmt.Errorf("%w: %w: sqlite: %w", state.ErrUnavailable, state.ErrNoSpace, err)
 	case sqlite3.SQLITE_TOOBIG:
 		return fmt.Errorf("%w: %w", state.ErrTooLarge, err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"path/filepath"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
@@ -29,8 +30,22 @@ func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.
 			}
 			return nil
 		},
-		Now: "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+		Room: d.roomFor,
+		Now:  "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
 	}, cfg), nil
+}
+
+// outboxReserve is the room that outboxes leave on the disk, in bytes. To send what waits is to claim and to delete it, which
+// is written too: an outbox that filled the disk could not be emptied. The log that SQLite writes ahead has 4 MiB before it
+// is used anew.
+const outboxReserve = 8 << 20
+
+func (d *Driver) roomFor(bytes int64) error {
+	free, known := freeBytes(filepath.Dir(d.cfg.Path))
+	if !known || free-bytes >= outboxReserve {
+		return nil
+	}
+	return fmt.Errorf("%w: %w: sqlite: %d MiB are free, of which an outbox leaves %d", state.ErrUnavailable, state.ErrNoSpace, free>>20, outboxReserve>>20)
 }
 
 // transactOutbox runs one transaction of the one writing connection.

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"time"
 
+	sqlite3 "modernc.org/sqlite/lib"
+
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
@@ -53,6 +55,8 @@ func commit(ctx context.Context, tx *sql.Tx) error {
 		return nil
 	case errors.Is(err, sql.ErrTxDone) || ctx.Err() != nil && errors.Is(err, ctx.Err()):
 		return failure(ctx, err) // the context ended before the commit began
+	case resultCode(err) == sqlite3.SQLITE_FULL:
+		return failure(ctx, err) // its last page could not be written, and it was rolled back
 	default:
 		return fmt.Errorf("%w: %w", state.ErrOutcomeUnknown, err)
 	}

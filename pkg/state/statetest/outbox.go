@@ -28,10 +28,12 @@ func RunOutbox(t *testing.T, newPlace func(t *testing.T) (open func(t *testing.T
 		{"a dead owner's claims are taken over", outboxTakeover},
 		{"claims keep to their sizes", outboxClaimSizes},
 		{"parked entries stand in nobody's way", outboxParked},
+		{"parked entries are listed, retried, discarded", outboxUnparked},
 		{"keys that wait", outboxKeys},
 		{"a cancelled call adds nothing", outboxCancelled},
 		{"what is there outlives the driver", outboxReopened},
 		{"writers and claimers at once", outboxTogether},
+		{"many at once keep to the limits", outboxManyAtOnce},
 	} {
 		t.Run(c.name, func(t *testing.T) { c.run(t, newPlace(t)) })
 	}
@@ -228,6 +230,56 @@ func outboxParked(t *testing.T, open func(t *testing.T) state.OutboxDriver) {
 	require.Equal(t, []string{"good", "there is room"}, bodies(claim(t, box, "other")))
 }
 
+func outboxUnparked(t *testing.T, open func(t *testing.T) state.OutboxDriver) {
+	d := open(t)
+	box := openOutbox(t, d)
+	other := openOutbox(t, d, func(c *state.OutboxConfig) { c.Name = "other" })
+	enqueue(t, other, entry("", "theirs"))
+	require.NoError(t, other.Park(t.Context(), "they", claim(t, other, "they")[0].ID, "no good"))
+	enqueue(t, box, entry("a", "1"), entry("a", "2"), entry("", "3"), entry("", "4"), entry("", "waits"))
+	before := outboxStats(t, box)
+	all := ids(claim(t, box, "me"))
+	for i, id := range all[:4] {
+		require.NoError(t, box.Park(t.Context(), "me", id, fmt.Sprint("reason ", i)))
+	}
+	page, err := box.Parked(t.Context(), 0, 3)
+	require.NoError(t, err)
+	require.Len(t, page, 3)
+	require.Equal(t, "reason 0", page[0].Reason)
+	require.Equal(t, "1", string(page[0].Body))
+	require.Equal(t, "a", page[0].Key)
+	require.WithinDuration(t, time.Now(), page[0].ParkedAt, 10*time.Second)
+	rest, err := box.Parked(t.Context(), page[2].ID, 3)
+	require.NoError(t, err)
+	require.Len(t, rest, 1)
+
+	n, err := box.Discard(t.Context(), all[2], all[4], 4711)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n, "what waits is not discarded")
+	n, err = box.Unpark(t.Context(), all[1], all[2], all[4])
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n, "neither what is gone nor what waits")
+	require.Equal(t, []string{"2", "waits"}, bodies(claim(t, box, "me")))
+	n, err = box.Unpark(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 2, n)
+	got := claim(t, box, "me")
+	require.Equal(t, []string{"1", "2", "4", "waits"}, bodies(got), "in their old places")
+	s := outboxStats(t, box)
+	require.Zero(t, s.Parked)
+	require.EqualValues(t, 4, s.Depth)
+	three := entry("", "3")
+	require.Equal(t, before.Bytes-three.Size(), s.Bytes)
+
+	require.NoError(t, box.Park(t.Context(), "me", got[0].ID, "again"))
+	n, err = box.Discard(t.Context())
+	require.NoError(t, err)
+	require.EqualValues(t, 1, n)
+	require.EqualValues(t, 1, outboxStats(t, other).Parked, "another outbox's stay")
+	require.NoError(t, box.Delete(t.Context(), "me", ids(got)...))
+	require.Zero(t, outboxStats(t, box))
+}
+
 func outboxKeys(t *testing.T, open func(t *testing.T) state.OutboxDriver) {
 	box := openOutbox(t, open(t))
 	enqueue(t, box, entry("a", "1"), entry("a", "2"), entry("b", "3"), entry("", "4"))
@@ -337,4 +389,52 @@ func outboxTogether(t *testing.T, open func(t *testing.T) state.OutboxDriver) {
 	wait.Wait()
 	require.NoError(t, errors.Join(failed...))
 	require.Zero(t, outboxStats(t, box))
+}
+
+// Many callers add at the same time. Each learns what became of its own entries: those that are over the limit are refused,
+// all or none of a call, and the others are there.
+func outboxManyAtOnce(t *testing.T, open func(t *testing.T) state.OutboxDriver) {
+	const callers, limit = 64, 91
+	box := openOutbox(t, open(t), func(c *state.OutboxConfig) { c.MaxEntries = limit })
+	ctx := t.Context()
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	var (
+		mu    sync.Mutex
+		added = map[string]bool{}
+		wrong []error
+		wait  sync.WaitGroup
+	)
+	for c := range callers {
+		wait.Go(func() {
+			first, second := fmt.Sprint(c, " first"), fmt.Sprint(c, " second")
+			err := box.Enqueue(ctx, entry(fmt.Sprint(c), first), entry(fmt.Sprint(c), second))
+			if gone := box.Enqueue(cancelled, entry("", "of one who is gone")); !errors.Is(gone, context.Canceled) {
+				err = fmt.Errorf("a cancelled call: %w", gone)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				added[first], added[second] = true, true
+			case !errors.Is(err, state.ErrFull):
+				wrong = append(wrong, err)
+			}
+		})
+	}
+	wait.Wait()
+	require.NoError(t, errors.Join(wrong...))
+	require.Len(t, added, limit-limit%2)
+	next := map[string]string{}
+	for _, e := range claim(t, box, "me") {
+		require.True(t, added[string(e.Body)], "%s was refused", e.Body)
+		delete(added, string(e.Body))
+		want := e.Key + " first"
+		if next[e.Key] != "" {
+			want = e.Key + " second"
+		}
+		require.Equal(t, want, string(e.Body))
+		next[e.Key] = want
+	}
+	require.Empty(t, added)
 }

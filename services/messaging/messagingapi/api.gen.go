@@ -194,6 +194,28 @@ type ListDeadLettersResponse struct {
 	Total int64 `json:"total"`
 }
 
+// ListOutboxRequest defines model for ListOutboxRequest.
+type ListOutboxRequest struct {
+	// Cursor The cursor of the page before.
+	Cursor string `json:"cursor,omitempty,omitzero"`
+
+	// Limit How many events of one page.
+	Limit *int `json:"limit,omitempty"`
+}
+
+// ListOutboxResponse defines model for ListOutboxResponse.
+type ListOutboxResponse struct {
+	// Cursor Where the next page begins; absent after the last.
+	Cursor string        `json:"cursor,omitempty,omitzero"`
+	Events []ParkedEvent `json:"events"`
+
+	// Parked How many events are set aside.
+	Parked int64 `json:"parked"`
+
+	// Waiting How many events wait for the broker.
+	Waiting int64 `json:"waiting"`
+}
+
 // ListTapsResponse defines model for ListTapsResponse.
 type ListTapsResponse struct {
 	Taps []TapInfo `json:"taps"`
@@ -211,6 +233,28 @@ type ListTopicsRequest struct {
 // ListTopicsResponse defines model for ListTopicsResponse.
 type ListTopicsResponse struct {
 	Topics []TopicInfo `json:"topics"`
+}
+
+// ParkedEvent An event that no broker takes.
+type ParkedEvent struct {
+	// Body The beginning of the body, up to 2 KiB of it.
+	Body string `json:"body,omitempty,omitzero"`
+
+	// ID Names the event in the outbox.
+	ID string `json:"id"`
+
+	// MessageID What the publisher was answered. Absent where it cannot be read.
+	MessageID    string    `json:"messageId,omitempty,omitzero"`
+	ParkedAt     time.Time `json:"parkedAt"`
+	PartitionKey string    `json:"partitionKey,omitempty,omitzero"`
+	PublishedAt  time.Time `json:"publishedAt"`
+
+	// Reason Why no broker takes it.
+	Reason string `json:"reason"`
+
+	// Size Bytes of the body.
+	Size  int    `json:"size"`
+	Topic string `json:"topic"`
 }
 
 // PublishEventRequest defines model for PublishEventRequest.
@@ -322,6 +366,20 @@ type SettleDeadLettersRequest struct {
 	Progress bool `json:"progress,omitempty,omitzero"`
 }
 
+// SettleOutboxRequest defines model for SettleOutboxRequest.
+type SettleOutboxRequest struct {
+	// All Has to be true where no ids are given, and means every event that is set aside.
+	All bool `json:"all,omitempty,omitzero"`
+
+	// Ids These events.
+	Ids []string `json:"ids,omitempty,omitzero"`
+}
+
+// SettleOutboxResponse defines model for SettleOutboxResponse.
+type SettleOutboxResponse struct {
+	Count int64 `json:"count"`
+}
+
 // SubscriptionOptions defines model for SubscriptionOptions.
 type SubscriptionOptions struct {
 	// AutoAck Whether the broker forgets an event as soon as it is sent. Events are lost when the callback fails.
@@ -390,6 +448,15 @@ type ReplayDeadLettersJSONRequestBody = SettleDeadLettersRequest
 
 // ListTopicsJSONRequestBody defines body for ListTopics for application/json ContentType.
 type ListTopicsJSONRequestBody = ListTopicsRequest
+
+// DiscardOutboxJSONRequestBody defines body for DiscardOutbox for application/json ContentType.
+type DiscardOutboxJSONRequestBody = SettleOutboxRequest
+
+// ListOutboxJSONRequestBody defines body for ListOutbox for application/json ContentType.
+type ListOutboxJSONRequestBody = ListOutboxRequest
+
+// RetryOutboxJSONRequestBody defines body for RetryOutbox for application/json ContentType.
+type RetryOutboxJSONRequestBody = SettleOutboxRequest
 
 // PublishEventJSONRequestBody defines body for PublishEvent for application/json ContentType.
 type PublishEventJSONRequestBody = PublishEventRequest
@@ -564,6 +631,60 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /messaging/list-topics (the `ListTopics` operationId).
 	ListTopics(ctx context.Context, body ListTopicsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiscardOutboxWithBody Remove events that were set aside, for good
+	//
+	// Events that wait for the broker cannot be removed.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/outbox/discard (the `DiscardOutbox` operationId).
+	DiscardOutboxWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiscardOutbox Remove events that were set aside, for good
+	//
+	// Events that wait for the broker cannot be removed.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/outbox/discard (the `DiscardOutbox` operationId).
+	DiscardOutbox(ctx context.Context, body DiscardOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListOutboxWithBody List the events of the outbox that were set aside
+	//
+	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/outbox/list (the `ListOutbox` operationId).
+	ListOutboxWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListOutbox List the events of the outbox that were set aside
+	//
+	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/outbox/list (the `ListOutbox` operationId).
+	ListOutbox(ctx context.Context, body ListOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryOutboxWithBody Have events that were set aside sent again
+	//
+	// They wait in their old places, and are sent when the broker is there. One that no broker takes still is set aside again.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /messaging/outbox/retry (the `RetryOutbox` operationId).
+	RetryOutboxWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetryOutbox Have events that were set aside sent again
+	//
+	// They wait in their old places, and are sent when the broker is there. One that no broker takes still is set aside again.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /messaging/outbox/retry (the `RetryOutbox` operationId).
+	RetryOutbox(ctx context.Context, body RetryOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PublishEventWithBody Publish an event to a topic
 	//
@@ -843,6 +964,120 @@ func (c *Client) ListTopicsWithBody(ctx context.Context, contentType string, bod
 // Corresponds with POST /messaging/list-topics (the `ListTopics` operationId).
 func (c *Client) ListTopics(ctx context.Context, body ListTopicsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListTopicsRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiscardOutboxWithBody Remove events that were set aside, for good
+//
+// Events that wait for the broker cannot be removed.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/outbox/discard (the `DiscardOutbox` operationId).
+func (c *Client) DiscardOutboxWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiscardOutboxRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiscardOutbox Remove events that were set aside, for good
+//
+// Events that wait for the broker cannot be removed.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/outbox/discard (the `DiscardOutbox` operationId).
+func (c *Client) DiscardOutbox(ctx context.Context, body DiscardOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiscardOutboxRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListOutboxWithBody List the events of the outbox that were set aside
+//
+// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/outbox/list (the `ListOutbox` operationId).
+func (c *Client) ListOutboxWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOutboxRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListOutbox List the events of the outbox that were set aside
+//
+// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/outbox/list (the `ListOutbox` operationId).
+func (c *Client) ListOutbox(ctx context.Context, body ListOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOutboxRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryOutboxWithBody Have events that were set aside sent again
+//
+// They wait in their old places, and are sent when the broker is there. One that no broker takes still is set aside again.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /messaging/outbox/retry (the `RetryOutbox` operationId).
+func (c *Client) RetryOutboxWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryOutboxRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetryOutbox Have events that were set aside sent again
+//
+// They wait in their old places, and are sent when the broker is there. One that no broker takes still is set aside again.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /messaging/outbox/retry (the `RetryOutbox` operationId).
+func (c *Client) RetryOutbox(ctx context.Context, body RetryOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetryOutboxRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1288,6 +1523,126 @@ func NewListTopicsRequestWithBody(server string, contentType string, body io.Rea
 	return req, nil
 }
 
+// NewDiscardOutboxRequest calls the generic DiscardOutbox builder with application/json body
+func NewDiscardOutboxRequest(server string, body DiscardOutboxJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDiscardOutboxRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewDiscardOutboxRequestWithBody constructs an http.Request for the DiscardOutbox method, with any body, and a specified content type
+func NewDiscardOutboxRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/outbox/discard")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListOutboxRequest calls the generic ListOutbox builder with application/json body
+func NewListOutboxRequest(server string, body ListOutboxJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewListOutboxRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewListOutboxRequestWithBody constructs an http.Request for the ListOutbox method, with any body, and a specified content type
+func NewListOutboxRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/outbox/list")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRetryOutboxRequest calls the generic RetryOutbox builder with application/json body
+func NewRetryOutboxRequest(server string, body RetryOutboxJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRetryOutboxRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRetryOutboxRequestWithBody constructs an http.Request for the RetryOutbox method, with any body, and a specified content type
+func NewRetryOutboxRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/messaging/outbox/retry")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewPublishEventRequest calls the generic PublishEvent builder with application/json body
 func NewPublishEventRequest(server string, body PublishEventJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -1681,6 +2036,60 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /messaging/list-topics (the `ListTopics` operationId).
 	ListTopicsWithResponse(ctx context.Context, body ListTopicsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListTopicsReply, error)
 
+	// DiscardOutboxWithBodyWithResponse Remove events that were set aside, for good
+	//
+	// Events that wait for the broker cannot be removed.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/outbox/discard (the `DiscardOutbox` operationId).
+	DiscardOutboxWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiscardOutboxReply, error)
+
+	// DiscardOutboxWithResponse Remove events that were set aside, for good
+	//
+	// Events that wait for the broker cannot be removed.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/outbox/discard (the `DiscardOutbox` operationId).
+	DiscardOutboxWithResponse(ctx context.Context, body DiscardOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*DiscardOutboxReply, error)
+
+	// ListOutboxWithBodyWithResponse List the events of the outbox that were set aside
+	//
+	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/outbox/list (the `ListOutbox` operationId).
+	ListOutboxWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListOutboxReply, error)
+
+	// ListOutboxWithResponse List the events of the outbox that were set aside
+	//
+	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/outbox/list (the `ListOutbox` operationId).
+	ListOutboxWithResponse(ctx context.Context, body ListOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*ListOutboxReply, error)
+
+	// RetryOutboxWithBodyWithResponse Have events that were set aside sent again
+	//
+	// They wait in their old places, and are sent when the broker is there. One that no broker takes still is set aside again.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/outbox/retry (the `RetryOutbox` operationId).
+	RetryOutboxWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryOutboxReply, error)
+
+	// RetryOutboxWithResponse Have events that were set aside sent again
+	//
+	// They wait in their old places, and are sent when the broker is there. One that no broker takes still is set aside again.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /messaging/outbox/retry (the `RetryOutbox` operationId).
+	RetryOutboxWithResponse(ctx context.Context, body RetryOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryOutboxReply, error)
+
 	// PublishEventWithBodyWithResponse Publish an event to a topic
 	//
 	// Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
@@ -2023,6 +2432,150 @@ func (r ListTopicsReply) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListTopicsReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DiscardOutboxReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SettleOutboxResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DiscardOutboxReply) GetJSON200() *SettleOutboxResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DiscardOutboxReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DiscardOutboxReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DiscardOutboxReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DiscardOutboxReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DiscardOutboxReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListOutboxReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ListOutboxResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOutboxReply) GetJSON200() *ListOutboxResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListOutboxReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOutboxReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOutboxReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOutboxReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOutboxReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetryOutboxReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SettleOutboxResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RetryOutboxReply) GetJSON200() *SettleOutboxResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RetryOutboxReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RetryOutboxReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetryOutboxReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetryOutboxReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetryOutboxReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2500,6 +3053,96 @@ func (c *ClientWithResponses) ListTopicsWithResponse(ctx context.Context, body L
 	return ParseListTopicsReply(rsp)
 }
 
+// DiscardOutboxWithBodyWithResponse Remove events that were set aside, for good
+//
+// Events that wait for the broker cannot be removed.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/outbox/discard (the `DiscardOutbox` operationId).
+func (c *ClientWithResponses) DiscardOutboxWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiscardOutboxReply, error) {
+	rsp, err := c.DiscardOutboxWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiscardOutboxReply(rsp)
+}
+
+// DiscardOutboxWithResponse Remove events that were set aside, for good
+//
+// Events that wait for the broker cannot be removed.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/outbox/discard (the `DiscardOutbox` operationId).
+func (c *ClientWithResponses) DiscardOutboxWithResponse(ctx context.Context, body DiscardOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*DiscardOutboxReply, error) {
+	rsp, err := c.DiscardOutbox(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiscardOutboxReply(rsp)
+}
+
+// ListOutboxWithBodyWithResponse List the events of the outbox that were set aside
+//
+// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/outbox/list (the `ListOutbox` operationId).
+func (c *ClientWithResponses) ListOutboxWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListOutboxReply, error) {
+	rsp, err := c.ListOutboxWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOutboxReply(rsp)
+}
+
+// ListOutboxWithResponse List the events of the outbox that were set aside
+//
+// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/outbox/list (the `ListOutbox` operationId).
+func (c *ClientWithResponses) ListOutboxWithResponse(ctx context.Context, body ListOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*ListOutboxReply, error) {
+	rsp, err := c.ListOutbox(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOutboxReply(rsp)
+}
+
+// RetryOutboxWithBodyWithResponse Have events that were set aside sent again
+//
+// They wait in their old places, and are sent when the broker is there. One that no broker takes still is set aside again.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/outbox/retry (the `RetryOutbox` operationId).
+func (c *ClientWithResponses) RetryOutboxWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetryOutboxReply, error) {
+	rsp, err := c.RetryOutboxWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryOutboxReply(rsp)
+}
+
+// RetryOutboxWithResponse Have events that were set aside sent again
+//
+// They wait in their old places, and are sent when the broker is there. One that no broker takes still is set aside again.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /messaging/outbox/retry (the `RetryOutbox` operationId).
+func (c *ClientWithResponses) RetryOutboxWithResponse(ctx context.Context, body RetryOutboxJSONRequestBody, reqEditors ...RequestEditorFn) (*RetryOutboxReply, error) {
+	rsp, err := c.RetryOutbox(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetryOutboxReply(rsp)
+}
+
 // PublishEventWithBodyWithResponse Publish an event to a topic
 //
 // Returns once the broker has taken the event over or, while it is away, the node has it on disk (queued); it is then sent when the broker is back. An outbox that is full is code unavailable with Retry-After. Not retried when the outcome is unknown (code outcome_unknown): publish again with the same eventId if handlers tell duplicates by it.
@@ -2856,6 +3499,105 @@ func ParseListTopicsReply(rsp *http.Response) (*ListTopicsReply, error) {
 	return response, nil
 }
 
+// ParseDiscardOutboxReply parses an HTTP response from a DiscardOutboxWithResponse call
+func ParseDiscardOutboxReply(rsp *http.Response) (*DiscardOutboxReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DiscardOutboxReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SettleOutboxResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListOutboxReply parses an HTTP response from a ListOutboxWithResponse call
+func ParseListOutboxReply(rsp *http.Response) (*ListOutboxReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOutboxReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListOutboxResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetryOutboxReply parses an HTTP response from a RetryOutboxWithResponse call
+func ParseRetryOutboxReply(rsp *http.Response) (*RetryOutboxReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetryOutboxReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SettleOutboxResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePublishEventReply parses an HTTP response from a PublishEventWithResponse call
 func ParsePublishEventReply(rsp *http.Response) (*PublishEventReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -3097,6 +3839,15 @@ type ServerInterface interface {
 	// ListTopics List the topics that are known
 	// (POST /messaging/list-topics)
 	ListTopics(w http.ResponseWriter, r *http.Request)
+	// DiscardOutbox Remove events that were set aside, for good
+	// (POST /messaging/outbox/discard)
+	DiscardOutbox(w http.ResponseWriter, r *http.Request)
+	// ListOutbox List the events of the outbox that were set aside
+	// (POST /messaging/outbox/list)
+	ListOutbox(w http.ResponseWriter, r *http.Request)
+	// RetryOutbox Have events that were set aside sent again
+	// (POST /messaging/outbox/retry)
+	RetryOutbox(w http.ResponseWriter, r *http.Request)
 	// PublishEvent Publish an event to a topic
 	// (POST /messaging/publish)
 	PublishEvent(w http.ResponseWriter, r *http.Request)
@@ -3190,6 +3941,48 @@ func (siw *ServerInterfaceWrapper) ListTopics(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListTopics(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DiscardOutbox operation middleware
+func (siw *ServerInterfaceWrapper) DiscardOutbox(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DiscardOutbox(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListOutbox operation middleware
+func (siw *ServerInterfaceWrapper) ListOutbox(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListOutbox(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RetryOutbox operation middleware
+func (siw *ServerInterfaceWrapper) RetryOutbox(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RetryOutbox(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3429,6 +4222,9 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/create", wrapper.CreateTap)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/delete", wrapper.RemoveTap)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/tap/list", wrapper.ListTaps)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/outbox/list", wrapper.ListOutbox)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/outbox/retry", wrapper.RetryOutbox)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/messaging/outbox/discard", wrapper.DiscardOutbox)
 
 	return m
 }
@@ -3705,6 +4501,123 @@ type ListTopicsdefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response ListTopicsdefaultApplicationProblemPlusJSONResponse) VisitListTopicsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DiscardOutboxRequestObject struct {
+	Body *DiscardOutboxJSONRequestBody
+}
+
+type DiscardOutboxResponseObject interface {
+	VisitDiscardOutboxResponse(w http.ResponseWriter) error
+}
+
+type DiscardOutbox200JSONResponse SettleOutboxResponse
+
+func (response DiscardOutbox200JSONResponse) VisitDiscardOutboxResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DiscardOutboxdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response DiscardOutboxdefaultApplicationProblemPlusJSONResponse) VisitDiscardOutboxResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOutboxRequestObject struct {
+	Body *ListOutboxJSONRequestBody
+}
+
+type ListOutboxResponseObject interface {
+	VisitListOutboxResponse(w http.ResponseWriter) error
+}
+
+type ListOutbox200JSONResponse ListOutboxResponse
+
+func (response ListOutbox200JSONResponse) VisitListOutboxResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListOutboxdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response ListOutboxdefaultApplicationProblemPlusJSONResponse) VisitListOutboxResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryOutboxRequestObject struct {
+	Body *RetryOutboxJSONRequestBody
+}
+
+type RetryOutboxResponseObject interface {
+	VisitRetryOutboxResponse(w http.ResponseWriter) error
+}
+
+type RetryOutbox200JSONResponse SettleOutboxResponse
+
+func (response RetryOutbox200JSONResponse) VisitRetryOutboxResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RetryOutboxdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response RetryOutboxdefaultApplicationProblemPlusJSONResponse) VisitRetryOutboxResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -4034,6 +4947,15 @@ type StrictServerInterface interface {
 	// ListTopics List the topics that are known
 	// (POST /messaging/list-topics)
 	ListTopics(ctx context.Context, request ListTopicsRequestObject) (ListTopicsResponseObject, error)
+	// DiscardOutbox Remove events that were set aside, for good
+	// (POST /messaging/outbox/discard)
+	DiscardOutbox(ctx context.Context, request DiscardOutboxRequestObject) (DiscardOutboxResponseObject, error)
+	// ListOutbox List the events of the outbox that were set aside
+	// (POST /messaging/outbox/list)
+	ListOutbox(ctx context.Context, request ListOutboxRequestObject) (ListOutboxResponseObject, error)
+	// RetryOutbox Have events that were set aside sent again
+	// (POST /messaging/outbox/retry)
+	RetryOutbox(ctx context.Context, request RetryOutboxRequestObject) (RetryOutboxResponseObject, error)
 	// PublishEvent Publish an event to a topic
 	// (POST /messaging/publish)
 	PublishEvent(ctx context.Context, request PublishEventRequestObject) (PublishEventResponseObject, error)
@@ -4250,6 +5172,102 @@ func (sh *strictHandler) ListTopics(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListTopicsResponseObject); ok {
 		if err := validResponse.VisitListTopicsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DiscardOutbox operation middleware
+func (sh *strictHandler) DiscardOutbox(w http.ResponseWriter, r *http.Request) {
+	var request DiscardOutboxRequestObject
+
+	var body DiscardOutboxJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DiscardOutbox(ctx, request.(DiscardOutboxRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DiscardOutbox")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DiscardOutboxResponseObject); ok {
+		if err := validResponse.VisitDiscardOutboxResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListOutbox operation middleware
+func (sh *strictHandler) ListOutbox(w http.ResponseWriter, r *http.Request) {
+	var request ListOutboxRequestObject
+
+	var body ListOutboxJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListOutbox(ctx, request.(ListOutboxRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListOutbox")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListOutboxResponseObject); ok {
+		if err := validResponse.VisitListOutboxResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RetryOutbox operation middleware
+func (sh *strictHandler) RetryOutbox(w http.ResponseWriter, r *http.Request) {
+	var request RetryOutboxRequestObject
+
+	var body RetryOutboxJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RetryOutbox(ctx, request.(RetryOutboxRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RetryOutbox")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RetryOutboxResponseObject); ok {
+		if err := validResponse.VisitRetryOutboxResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -21,6 +22,8 @@ type OutboxEngine struct {
 	Transact func(ctx context.Context, fn func(tx *sql.Tx) error) error
 	// Read runs fn outside a transaction.
 	Read func(ctx context.Context, fn func(db *sql.DB) error) error
+	// Room says why there is no room for so many bytes more. Nil: there is as long as the engine takes them.
+	Room func(bytes int64) error
 	// Now is the SQL expression for the microseconds since 1970, by the clock that all processes share.
 	Now string
 }
@@ -30,12 +33,15 @@ type OutboxEngine struct {
 // Every change begins with the row of the outbox in the table outbox_turn, and so waits for the one before: ids are given
 // in the order of commits, a claim sees all that was added before, and the counts are exact.
 func NewOutbox(engine OutboxEngine, cfg state.OutboxConfig) state.Outbox {
-	return &outbox{engine: engine, cfg: cfg}
+	o := &outbox{engine: engine, cfg: cfg}
+	o.gathering.add = o.add
+	return o
 }
 
 type outbox struct {
-	engine OutboxEngine
-	cfg    state.OutboxConfig
+	engine    OutboxEngine
+	cfg       state.OutboxConfig
+	gathering gathering
 }
 
 // A turn is the row of an outbox in outbox_turn, held by a transaction.
@@ -45,8 +51,8 @@ type turn struct {
 }
 
 // change runs fn when it is this transaction's turn.
-func (o *outbox) change(ctx context.Context, what string, fn func(tx *sql.Tx, t *turn) error) error {
-	err := o.engine.Transact(ctx, func(tx *sql.Tx) error {
+func (o *outbox) change(ctx context.Context, fn func(tx *sql.Tx, t *turn) error) error {
+	return o.engine.Transact(ctx, func(tx *sql.Tx) error {
 		if err := o.takeTurn(ctx, tx); err != nil {
 			return err
 		}
@@ -58,7 +64,6 @@ func (o *outbox) change(ctx context.Context, what string, fn func(tx *sql.Tx, t 
 		}
 		return fn(tx, t)
 	})
-	return o.failure(what, err)
 }
 
 // takeTurn locks the row of the outbox, which it makes at first.
@@ -85,27 +90,79 @@ func (o *outbox) Enqueue(ctx context.Context, entries ...state.OutboxEntry) erro
 	size := int64(0)
 	for i := range entries {
 		if len(entries[i].Key) > state.MaxKeyBytes || len(entries[i].Topic) > state.MaxKeyBytes {
-			return o.failure("add entries", fmt.Errorf("%w: a key or topic has more than %d bytes", state.ErrInvalid, state.MaxKeyBytes))
+			return o.failure(adding, fmt.Errorf("%w: a key or topic has more than %d bytes", state.ErrInvalid, state.MaxKeyBytes))
 		}
 		size += entries[i].Size()
 	}
-	return o.change(ctx, "add entries", func(tx *sql.Tx, t *turn) error {
-		if t.entries+int64(len(entries)) > o.cfg.MaxEntries || t.bytes+size > o.cfg.MaxBytes {
-			return fmt.Errorf("%w: %d events with %d bytes wait, at most %d with %d may", state.ErrFull,
-				t.entries, t.bytes, o.cfg.MaxEntries, o.cfg.MaxBytes)
+	a := &addition{ctx: ctx, entries: entries, size: size}
+	return o.failure(adding, o.gathering.do(a)) //nolint:contextcheck // the transaction belongs to several callers
+}
+
+const adding = "add entries"
+
+// add adds what several callers gave, in their order, in one transaction; for each, all or nothing.
+func (o *outbox) add(ctx context.Context, calls []*addition) error {
+	if o.engine.Room != nil {
+		total := int64(0)
+		for _, a := range calls {
+			total += a.size
 		}
-		for i := range entries {
-			e := &entries[i]
-			if _, err := tx.ExecContext(ctx, `INSERT INTO outbox
-				(name, id, partition_key, topic, properties, body, size, created_at, attempts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)`,
-				o.cfg.Name, t.last+int64(i)+1, e.Key, e.Topic, string(e.Properties), notNil(e.Body), e.Size(), t.now); err != nil {
-				return err
+		if err := o.engine.Room(total); err != nil {
+			return err
+		}
+	}
+	return o.change(ctx, func(tx *sql.Tx, t *turn) error {
+		var added []*state.OutboxEntry
+		size := int64(0)
+		for _, a := range calls {
+			a.err = nil // it may be tried again from its beginning
+			if t.entries+int64(len(added)+len(a.entries)) > o.cfg.MaxEntries || t.bytes+size+a.size > o.cfg.MaxBytes {
+				a.err = fmt.Errorf("%w: %d events with %d bytes wait, at most %d with %d may", state.ErrFull,
+					t.entries+int64(len(added)), t.bytes+size, o.cfg.MaxEntries, o.cfg.MaxBytes)
+				continue
 			}
+			for i := range a.entries {
+				added = append(added, &a.entries[i])
+			}
+			size += a.size
+		}
+		if err := o.insert(ctx, tx, t, added); err != nil {
+			return err
 		}
 		_, err := tx.ExecContext(ctx, "UPDATE outbox_turn SET last_id = last_id + ?, entries = entries + ?, bytes = bytes + ? WHERE name = ?",
-			len(entries), len(entries), size, o.cfg.Name)
+			len(added), len(added), size, o.cfg.Name)
 		return err
 	})
+}
+
+// insertRows and insertBytes bound one statement.
+const (
+	insertRows  = 64
+	insertBytes = 1 << 20
+)
+
+// insert adds the rows, many with one statement.
+func (o *outbox) insert(ctx context.Context, tx *sql.Tx, t *turn, entries []*state.OutboxEntry) error {
+	id := t.last
+	for len(entries) > 0 {
+		var args []any
+		rows, size := 0, int64(0)
+		for _, e := range entries {
+			if size += e.Size(); rows == insertRows || rows > 0 && size > insertBytes {
+				break
+			}
+			rows++
+			id++
+			args = append(args, o.cfg.Name, id, e.Key, e.Topic, string(e.Properties), notNil(e.Body), e.Size(), t.now)
+		}
+		entries = entries[rows:]
+		const insert, row = "INSERT INTO outbox (name, id, partition_key, topic, properties, body, size, created_at, attempts) VALUES ", "(?, ?, ?, ?, ?, ?, ?, ?, 0)"
+		text := insert + row + strings.Repeat(", "+row, rows-1) //nolint:gosec // question marks
+		if _, err := tx.ExecContext(ctx, text, args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // notNil keeps an empty body from being NULL.
@@ -120,7 +177,7 @@ func (o *outbox) Claim(ctx context.Context, c state.OutboxClaim) (entries []stat
 	if c.Owner == "" || len(c.Owner) > 64 || c.Lease <= 0 || c.MaxEntries <= 0 {
 		return nil, o.failure("claim entries", fmt.Errorf("%w: a claim needs an owner of 1 to 64 bytes, a lease and a number", state.ErrInvalid))
 	}
-	err = o.change(ctx, "claim entries", func(tx *sql.Tx, t *turn) error {
+	err = o.change(ctx, func(tx *sql.Tx, t *turn) error {
 		ids, err := o.free(ctx, tx, t, c)
 		if err != nil || len(ids) == 0 {
 			entries = nil
@@ -134,7 +191,7 @@ func (o *outbox) Claim(ctx context.Context, c state.OutboxClaim) (entries []stat
 		entries, err = o.read(ctx, tx, ids)
 		return err
 	})
-	return entries, err
+	return entries, o.failure("claim entries", err)
 }
 
 // free returns the ids of the first entries that an owner may claim.
@@ -186,18 +243,18 @@ func (o *outbox) read(ctx context.Context, tx *sql.Tx, ids []int64) (_ []state.O
 
 func (o *outbox) Release(ctx context.Context, owner string, ids ...int64) error {
 	return inParts(ids, func(part []int64) error {
-		return o.change(ctx, "release entries", func(tx *sql.Tx, _ *turn) error {
+		return o.failure("release entries", o.change(ctx, func(tx *sql.Tx, _ *turn) error {
 			set := SQL("UPDATE outbox SET claimed_by = NULL, claimed_until = NULL WHERE name = @ AND claimed_by = @ AND id IN (@)",
 				Bind(o.cfg.Name), Bind(owner), Binds(part))
 			_, err := tx.ExecContext(ctx, set.Text, set.Args...)
 			return err
-		})
+		}))
 	})
 }
 
 func (o *outbox) Delete(ctx context.Context, owner string, ids ...int64) error {
 	return inParts(ids, func(part []int64) error {
-		return o.change(ctx, "delete entries", func(tx *sql.Tx, _ *turn) error {
+		return o.failure("delete entries", o.change(ctx, func(tx *sql.Tx, _ *turn) error {
 			own := SQL("name = @ AND claimed_by = @ AND id IN (@)", Bind(o.cfg.Name), Bind(owner), Binds(part))
 			if _, err := o.uncount(ctx, tx, own); err != nil {
 				return err
@@ -205,12 +262,12 @@ func (o *outbox) Delete(ctx context.Context, owner string, ids ...int64) error {
 			remove := SQL("DELETE FROM outbox WHERE @", own)
 			_, err := tx.ExecContext(ctx, remove.Text, remove.Args...)
 			return err
-		})
+		}))
 	})
 }
 
 func (o *outbox) Park(ctx context.Context, owner string, id int64, reason string) error {
-	return o.change(ctx, "park an entry", func(tx *sql.Tx, t *turn) error {
+	return o.failure("park an entry", o.change(ctx, func(tx *sql.Tx, t *turn) error {
 		own := SQL("name = @ AND claimed_by = @ AND id IN (@)", Bind(o.cfg.Name), Bind(owner), Bind(id))
 		n, err := o.uncount(ctx, tx, own)
 		if err != nil {
@@ -222,7 +279,7 @@ func (o *outbox) Park(ctx context.Context, owner string, id int64, reason string
 		}
 		_, err = tx.ExecContext(ctx, "UPDATE outbox_turn SET parked = parked + ? WHERE name = ?", n, o.cfg.Name)
 		return err
-	})
+	}))
 }
 
 // uncount takes the entries of a condition out of the counts, and returns how many they are.
