@@ -183,7 +183,7 @@ func (d *Driver) clear(ctx context.Context, name string, q record) error {
 	for _, s := range streams {
 		pipeline.XGroupDestroy(ctx, s.key, name)
 	}
-	pipeline.Del(ctx, ownKey(name), delayedKey(name), positionsKey(name), expiredKey(name))
+	pipeline.Del(ctx, ownKey(name), delayedKey(name), movedKey(name), positionsKey(name), expiredKey(name))
 	cmds, _ := pipeline.Exec(ctx) // each has its own error
 	for _, c := range cmds {
 		if err := c.Err(); err != nil && !redis.HasErrorPrefix(err, "The XGROUP subcommand requires the key to exist") &&

@@ -101,6 +101,7 @@ type groupConsumer struct {
 	sources map[string]source
 	work    map[place]*groupDelivery
 	back    []*groupDelivery // gathered to be given back
+	moves   []place          // notes that are of no use any more
 }
 
 // subscribeGroup declares a queue with groups, and begins to read it.
@@ -234,6 +235,7 @@ func (c *groupConsumer) renew(ctx context.Context) {
 		c.missed.Store(true)
 	}
 	c.claim.Store(true)
+	c.forgetMoves(ctx)
 	for stream, ids := range c.inWork() {
 		for chunk := range slices.Chunk(ids, 500) {
 			// Claiming what is ours sets its idle time to nothing.

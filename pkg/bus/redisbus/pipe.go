@@ -45,6 +45,7 @@ type op struct {
 	err   error
 	done  chan struct{} // closed when err is set
 	after func(error)   // called before, by the sender, which must not wait in it
+	then  *op           // executed next if this one was, and only then
 }
 
 const (
@@ -131,7 +132,7 @@ func (p *pipe) run() {
 			return
 		}
 		var err error
-		if left, err = p.send(batch); len(left) == 0 {
+		if left, err = p.send(batch); err == nil {
 			pause = p.cfg.RetryDelay
 			continue
 		}
@@ -172,7 +173,8 @@ func (p *pipe) gather(batch []*op) []*op {
 	return batch
 }
 
-// send executes a batch, and returns what is to be sent again.
+// send executes a batch, and returns what is to be sent next: what follows what was executed, and, with the reason, what
+// is to be sent again.
 func (p *pipe) send(batch []*op) (left []*op, failure error) {
 	pipeline := p.client.Pipeline()
 	sent := batch[:0]
@@ -192,6 +194,10 @@ func (p *pipe) send(batch []*op) (left []*op, failure error) {
 		err := firstError(o.cmds)
 		if err == nil || !passing(err) {
 			o.finish(err)
+			if err == nil && o.then != nil {
+				o.then.done = make(chan struct{})
+				left = append(left, o.then)
+			}
 			continue
 		}
 		failure = err
