@@ -14,7 +14,7 @@
 //		...
 //	}
 //
-// A private server, from [NewRabbitMQ], [NewRedis] or [NewMySQL], belongs to one test, which may kill, pause and restart it. Programs that
+// A private server, from [NewRabbitMQ], [NewRedis], [NewRedisSentinel] or [NewMySQL], belongs to one test, which may kill, pause and restart it. Programs that
 // are no tests use [StartRabbitMQ], [StartRedis] and [StartMySQL], and Close.
 //
 // Nothing stays behind. Beside each server a small shell waits for the end of this process, however it comes, then kills the server's

@@ -145,7 +145,7 @@ func (d *groupDelivery) Retry(ctx context.Context, delay time.Duration) error {
 		d.forget()
 		return nil
 	}
-	return d.Ack() //nolint:contextcheck // Redis has the copy: this is not given up
+	return d.Ack() // Redis has the copy: this is not given up
 }
 
 // delay has Redis hold an entry for this queue alone, in place of this delivery.

@@ -70,7 +70,7 @@ func New(cfg Config) (*Driver, error) {
 		drops: newDrops(cfg), consumers: make(map[consumer]struct{}),
 	}
 	d.closing, d.endClosing = context.WithCancel(context.Background())
-	d.publishing, d.settling = newPipe(d.client, cfg), newPipe(d.client, cfg)
+	d.publishing, d.settling = newPipe(d.client, cfg, cfg.WaitReplicas), newPipe(d.client, cfg, 0)
 	d.registry = newRegistry(d.client, d.run)
 	d.clock = newClock(d)
 	d.shared = newShared(d)

@@ -275,15 +275,15 @@ func (c *groupConsumer) abandon(ctx context.Context) int {
 		unsettled := 0
 		for _, d := range rest {
 			if !d.settled.Swap(true) {
-				_ = d.giveBack(d.attempt + 1) //nolint:contextcheck // it is gathered
+				_ = d.giveBack(d.attempt + 1)
 				unsettled++
 			}
 		}
-		c.giveBackAll(true) //nolint:contextcheck // ctx has ended, mostly
+		c.giveBackAll(true)
 		c.d.forget(c)
 		return unsettled
 	}
-	c.giveBackAll(true) //nolint:contextcheck // ctx has ended, mostly
+	c.giveBackAll(true)
 	c.d.forget(c)
 	return 0
 }
