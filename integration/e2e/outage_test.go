@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
 // A node on real servers ends as soon as it has nothing left to do, with all kinds of subscriptions open.
@@ -63,6 +65,28 @@ func letsACallbackFinish(t *testing.T, broker string) {
 	again := startNode(t, args...)
 	second := direct(again.url).must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
 	require.Equal(t, second["messageId"], next(t, calls).header.Get("Bannou-Message-Id"), "the first was done")
+}
+
+// A node goes on when the Redis that is its broker dies and its Sentinels make a replica the master: what it has confirmed
+// is called back.
+func TestNodeFollowsSentinels(t *testing.T) {
+	redis := servers.NewRedisSentinel(t, servers.SentinelOptions{Replicas: 2})
+	n := startNode(t, append(quick(), "--messaging-backend", "redis", "--messaging-redis-sentinel-urls", strings.Join(redis.URLs, ","),
+		"--messaging-redis-master-name", redis.Name, "--messaging-redis-wait-replicas", "1")...)
+	url, calls := receiver(t, ok)
+	topic := topic("moved")
+	s := direct(n.url)
+	s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": url, "options": object{"durable": true}})
+	published := s.must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
+	require.Equal(t, published["messageId"], next(t, calls).header.Get("Bannou-Message-Id"))
+	require.NoError(t, redis.Nodes[0].Kill())
+	awaited := map[string]bool{}
+	for range 10 { // some are kept by the node until the next master is there
+		awaited[s.must(t, "messaging/publish", object{"topic": topic, "payload": object{}})["messageId"].(string)] = true
+	}
+	for len(awaited) > 0 {
+		delete(awaited, next(t, calls).header.Get("Bannou-Message-Id"))
+	}
 }
 
 // Every confirmed event reaches a durable callback at least once, however often the node that calls it is killed. Redis is not

@@ -31,6 +31,7 @@ func ownBroker(t *testing.T, kind string) (*servers.Server, []string) {
 }
 
 func outboxSurvives(t *testing.T, kind string) {
+	t.Parallel() // most of it is waiting for what the killed node had claimed
 	const keys, each = 8, 40
 	broker, named := ownBroker(t, kind)
 	folder, address := t.TempDir(), freeAddress(t)
