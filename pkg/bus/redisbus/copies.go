@@ -8,8 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// waitAgain is how long one WAIT waits.
-const waitAgain = 200 * time.Millisecond
+// waitAgain is how long one WAIT waits: whoever publishes next is behind it.
+const waitAgain = 50 * time.Millisecond
 
 // copies waits for replicas to have what was written. Redis answers WAIT for the connection that wrote, so all is written
 // on one; when it breaks, nobody knows any more what the next master has of it.
