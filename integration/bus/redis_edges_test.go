@@ -380,3 +380,17 @@ func TestRedisAwayAtTheStart(t *testing.T) {
 	require.NoError(t, next(t, c).Ack())
 	require.NoError(t, d.Ready(t.Context()))
 }
+
+// A Redis Cluster is refused with a sentence, at the first use and when it is asked whether it is ready.
+func TestRedisClusterIsRefused(t *testing.T) {
+	t.Parallel()
+	server := servers.NewRedis(t, servers.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
+	for _, url := range []string{server.URL, strings.TrimSuffix(server.URL, "/0") + "/1"} {
+		d := openRedis(t, url)
+		_, err := d.Subscribe(within(t, patience), durable("orders.placed"))
+		for _, err := range []error{err, d.Ready(within(t, patience)), d.Publish(within(t, patience), &bus.Message{RoutingKey: "orders.placed"})} {
+			require.ErrorContains(t, err, "Redis Cluster")
+			require.NotErrorIs(t, err, context.DeadlineExceeded)
+		}
+	}
+}

@@ -50,10 +50,16 @@ func TestRedisBadDays(t *testing.T) {
 	}
 }
 
-// redisUnderLoad publishes from sixteen goroutines while harm is done, and counts. Every tenth message is delayed once.
 func redisUnderLoad(t *testing.T, harm func(t *testing.T, s *servers.RedisServer, q bus.Queue) error) {
 	server := servers.NewRedis(t, servers.RedisOptions{})
 	d := openRedis(t, server.URL) // nothing is to wait for the claim time
+	lost := underLoad(t, d, func(q bus.Queue, _ func()) error { return harm(t, server, q) })
+	require.Zero(t, lost)
+}
+
+// underLoad publishes from sixteen goroutines while harm is done, counts, and returns how many of the confirmed messages
+// were lost. Every tenth message is delayed once. goOn waits until some more were confirmed.
+func underLoad(t *testing.T, d bus.Driver, harm func(q bus.Queue, goOn func()) error) (lostMessages int) {
 	q := durable("load.topic")
 	c := subscribe(t, d, q)
 
@@ -111,7 +117,7 @@ func redisUnderLoad(t *testing.T, harm func(t *testing.T, s *servers.RedisServer
 		require.Eventually(t, func() bool { return confirmed.Load() > before+n }, patience, time.Millisecond, "publishing goes on")
 	}
 	more(1000)
-	require.NoError(t, harm(t, server, q))
+	require.NoError(t, harm(q, func() { more(500) }))
 	more(500)
 	end()
 
@@ -124,8 +130,10 @@ func redisUnderLoad(t *testing.T, harm func(t *testing.T, s *servers.RedisServer
 		})
 		return list
 	}
-	assert.Eventually(t, func() bool { return len(lost()) == 0 }, patience, 50*time.Millisecond)
 	assert.Eventually(t, func() bool { return waiting(t, d, q.Name) == 0 }, patience, 50*time.Millisecond)
+	for end := time.Now().Add(patience / 4); len(lost()) > 0 && time.Now().Before(end); { // delayed, or on their way
+		<-time.After(50 * time.Millisecond)
+	}
 	require.NoError(t, c.Close(within(t, patience)))
 	<-consumed
 	var once, duplicated int64
@@ -135,9 +143,9 @@ func redisUnderLoad(t *testing.T, harm func(t *testing.T, s *servers.RedisServer
 		return true
 	})
 	t.Logf("sent %d, confirmed %d, handled %d, duplicated %d, lost %d, late %d", sent.Load(), confirmed.Load(), once, duplicated, len(lost()), late.Load())
-	require.Empty(t, lost())
 	require.Zero(t, late.Load())
 	require.Equal(t, sent.Load(), confirmed.Load())
+	return len(lost())
 }
 
 // A topic's stream that is deleted takes what was in it; what is published after is handled.

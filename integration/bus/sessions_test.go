@@ -99,7 +99,7 @@ func footprint() (bytes uint64, goroutines int) {
 // them when they have gone.
 func TestTenThousandSessions(t *testing.T) {
 	if testing.Short() {
-		t.Skip("takes a minute or two")
+		t.Skip("takes half a minute")
 	}
 	const n = 10_000
 	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{}) // without statistics, over which the removal of each queue makes a scan

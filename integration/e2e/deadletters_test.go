@@ -14,11 +14,14 @@ import (
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
-// From a callback that fails to its replay, all by the command line, in memory and on RabbitMQ.
+// From a callback that fails to its replay, all by the command line, in memory and on each broker.
 func TestDeadLetterCommands(t *testing.T) {
 	t.Run("memory", func(t *testing.T) { deadLetterCommands(t, startNode(t, quick()...)) })
 	t.Run("rabbitmq", func(t *testing.T) {
 		deadLetterCommands(t, startNode(t, append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL)...))
+	})
+	t.Run("redis", func(t *testing.T) {
+		deadLetterCommands(t, startNode(t, append(quick(), "--messaging-backend", "redis", "--messaging-redis-url", servers.Redis(t).URL)...))
 	})
 }
 

@@ -18,12 +18,24 @@ import (
 
 // The broker is killed, events are published over HTTP, the node is killed too, and both come back: every event that was
 // answered with 200 reaches a durable subscriber, those of one key in their order.
-func TestOutboxSurvivesBrokerAndNode(t *testing.T) {
+func TestOutboxSurvivesBrokerAndNode(t *testing.T) { eachBroker(t, outboxSurvives) }
+
+// ownBroker starts a broker that a test may kill, with the arguments that name it to a node.
+func ownBroker(t *testing.T, kind string) (*servers.Server, []string) {
+	if kind == "redis" {
+		r := servers.NewRedis(t, servers.RedisOptions{})
+		return r.Server, []string{"--messaging-backend", kind, "--messaging-redis-url", r.URL}
+	}
+	r := servers.NewRabbitMQ(t, servers.RabbitOptions{})
+	return r.Server, []string{"--messaging-backend", kind, "--messaging-rabbitmq-urls", r.URL}
+}
+
+func outboxSurvives(t *testing.T, kind string) {
+	t.Parallel() // most of it is waiting for what the killed node had claimed
 	const keys, each = 8, 40
-	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
+	broker, named := ownBroker(t, kind)
 	folder, address := t.TempDir(), freeAddress(t)
-	args := append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", broker.URL,
-		"--messaging-connection-retry-delay-ms", "100", "--messaging-outbox-after", "500ms", "--data-dir", folder)
+	args := append(append(quick(), named...), "--messaging-connection-retry-delay-ms", "100", "--messaging-outbox-after", "500ms", "--data-dir", folder)
 	n := launch(t, address, args...)
 	n.waitReady(t)
 	url, calls := receiver(t, ok)
@@ -80,10 +92,11 @@ func TestOutboxSurvivesBrokerAndNode(t *testing.T) {
 }
 
 // Over the limit the answer is 503 with Retry-After.
-func TestOutboxIsFull(t *testing.T) {
-	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
-	n := startNode(t, append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", broker.URL,
-		"--messaging-outbox-after", "300ms", "--messaging-outbox-max-events", "2")...)
+func TestOutboxIsFull(t *testing.T) { eachBroker(t, outboxIsFull) }
+
+func outboxIsFull(t *testing.T, kind string) {
+	broker, named := ownBroker(t, kind)
+	n := startNode(t, append(append(quick(), named...), "--messaging-outbox-after", "300ms", "--messaging-outbox-max-events", "2")...)
 	require.NoError(t, broker.Kill())
 	for range 2 {
 		status, answer := post(t, n.url+"/messaging/publish", object{"topic": "full", "payload": object{}})

@@ -60,6 +60,9 @@ func TestStory(t *testing.T) {
 	t.Run("one process on real servers", func(t *testing.T) {
 		tell(t, direct(startNode(t, append(quick(), realServers(t)...)...).url))
 	})
+	t.Run("one process on Redis as its broker", func(t *testing.T) {
+		tell(t, direct(startNode(t, append(quick(), serversWith(t, "redis")...)...).url))
+	})
 	t.Run("three processes on the same servers", func(t *testing.T) {
 		tell(t, split(t))
 	})
@@ -75,11 +78,21 @@ func TestStory(t *testing.T) {
 // quick makes retries fast enough for a test.
 func quick() []string { return []string{"--messaging-retry-delay-ms", "200"} }
 
-func realServers(t *testing.T) []string {
-	return []string{
-		"--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL,
-		"--state-redis-url", servers.Redis(t).URL,
-		"--state-mysql-dsn", servers.MySQL(t).DSN,
+func realServers(t *testing.T) []string { return serversWith(t, "rabbitmq") }
+
+// serversWith names real servers to a node, and which of them is its broker.
+func serversWith(t *testing.T, broker string) []string {
+	args := []string{"--messaging-backend", broker, "--state-redis-url", servers.Redis(t).URL, "--state-mysql-dsn", servers.MySQL(t).DSN}
+	if broker == "rabbitmq" {
+		args = append(args, "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL)
+	}
+	return args // Redis is the broker and keeps the stores
+}
+
+// eachBroker runs a test with each kind of broker.
+func eachBroker(t *testing.T, test func(t *testing.T, broker string)) {
+	for _, broker := range []string{"rabbitmq", "redis"} {
+		t.Run(broker, func(t *testing.T) { test(t, broker) })
 	}
 }
 

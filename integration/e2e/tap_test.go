@@ -8,7 +8,10 @@ import (
 	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
 // A tap made on the command line copies what is published to an exchange of RabbitMQ that a plain AMQP program reads, goes
@@ -68,6 +71,35 @@ func TestTapOnRabbitMQ(t *testing.T) {
 	_, errs, code = run(t, "tap", "create", "#", "bannou", "--node", tapper.url)
 	require.Equal(t, 1, code)
 	require.Contains(t, errs, "choose another")
+}
+
+// A tap on Redis copies to the other exchange's stream, which any program with a Redis client reads, until it is deleted.
+func TestTapOnRedis(t *testing.T) {
+	server := servers.Redis(t)
+	n := startNode(t, append(quick(), "--messaging-backend", "redis", "--messaging-redis-url", server.URL)...)
+	topic := topic("tapped")
+	exchange := "audit-" + strings.TrimPrefix(topic, "story.")
+	out, errs, code := run(t, "tap", "create", topic, exchange, "--durable", "-o", "json", "--node", n.url)
+	require.Equal(t, 0, code, errs)
+	var created struct{ TapID string }
+	require.NoError(t, json.Unmarshal([]byte(out), &created))
+	id := direct(n.url).must(t, "messaging/publish", object{"topic": topic, "payload": object{"n": 1}})["messageId"]
+
+	options, err := redis.ParseURL(server.URL)
+	require.NoError(t, err)
+	client := redis.NewClient(options)
+	defer client.Close()
+	copies, err := client.XRead(t.Context(), &redis.XReadArgs{Streams: []string{"bannou:{" + exchange + "}:exchange", "0"}, Block: 15 * time.Second}).Result()
+	require.NoError(t, err)
+	require.Len(t, copies[0].Messages, 1)
+	require.Equal(t, id, copies[0].Messages[0].Values["_watermill_message_uuid"])
+	require.Contains(t, copies[0].Messages[0].Values["payload"], `"n":1`)
+
+	out, errs, code = run(t, "tap", "delete", created.TapID, "--node", n.url)
+	require.Equal(t, 0, code, errs)
+	require.Equal(t, "deleted\n", out)
+	status, _ := post(t, n.url+"/messaging/publish", object{"topic": topic, "payload": object{}, "options": object{"mandatory": true}})
+	require.Equal(t, 422, status, "the tap's queue is gone")
 }
 
 // plainReader is another program, which knows the exchange and AMQP.

@@ -14,8 +14,9 @@
 //		...
 //	}
 //
-// A private server, from [NewRabbitMQ], [NewRedis] or [NewMySQL], belongs to one test, which may kill, pause and restart it, and so do the nodes of
-// a cluster, from [NewRabbitCluster]. Programs that are no tests use [StartRabbitMQ], [StartRabbitCluster], [StartRedis] and [StartMySQL], and Close.
+// A private server, from [NewRabbitMQ], [NewRedis], [NewRedisSentinel] or [NewMySQL], belongs to one test, which may kill, pause and restart
+// it, and so do the nodes of a cluster, from [NewRabbitCluster]. Programs that are no tests use [StartRabbitMQ], [StartRabbitCluster],
+// [StartRedis], [StartRedisSentinel] and [StartMySQL], and Close.
 //
 // Nothing stays behind. Beside each server a small shell waits for the end of this process, however it comes, then kills the server's
 // process groups and removes its folder. Main only makes sure that this has happened before the test binary ends. No goroutine runs

@@ -47,11 +47,15 @@ type RedisOptions struct {
 // StartRedis starts a Redis of its own, which the caller has to Close. It returns when the server answers PING, or with an error that shows the
 // end of its log. An error is ErrMissing when redis-server is not installed.
 func StartRedis(ctx context.Context, o RedisOptions) (*RedisServer, error) {
-	program, found := executable([]string{"redis-server"}, []string{"/usr/bin/redis-server", "/usr/local/bin/redis-server", "/opt/homebrew/bin/redis-server"}, nil)
-	if !found {
-		return nil, redisProduct().missing("redis-server")
+	return startRedis(ctx, o, token())
+}
+
+// startRedis starts a Redis with a password, which those that replicate one another share.
+func startRedis(ctx context.Context, o RedisOptions, password string) (*RedisServer, error) {
+	program, err := redisProgram()
+	if err != nil {
+		return nil, err
 	}
-	password := token()
 	server, ports, err := launch(ctx, plan{
 		product: redisProduct(),
 		ports:   1,
@@ -66,6 +70,14 @@ func StartRedis(ctx context.Context, o RedisOptions) (*RedisServer, error) {
 		return nil, err
 	}
 	return redisAt(server, &redis.Options{Addr: local(ports[0]), Password: password}), nil
+}
+
+func redisProgram() (string, error) {
+	program, found := executable([]string{"redis-server"}, []string{"/usr/bin/redis-server", "/usr/local/bin/redis-server", "/opt/homebrew/bin/redis-server"}, nil)
+	if !found {
+		return "", redisProduct().missing("redis-server")
+	}
+	return program, nil
 }
 
 func (o RedisOptions) args(f *folder, port int, password string) []string {

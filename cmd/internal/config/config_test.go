@@ -119,6 +119,21 @@ func TestOldNamesOfTheBackends(t *testing.T) {
 	require.Equal(t, "rabbitmq", f.Messaging.Backend)
 }
 
+// Sentinels take the place of the address of a Redis, and need the name by which they know it.
+func TestMessagingTakesSentinels(t *testing.T) {
+	f, err := parse(t, "--messaging-backend", "redis", "--messaging-redis-sentinel-urls", "redis://a:26379,redis://b:26379",
+		"--messaging-redis-master-name", "events", "--messaging-redis-wait-replicas", "1")
+	require.NoError(t, err)
+	require.Equal(t, []string{"redis://a:26379", "redis://b:26379"}, f.Messaging.RedisSentinelURLs)
+	require.Empty(t, f.Messaging.RedisURL)
+	_, err = parse(t, "--messaging-backend", "redis", "--messaging-redis-sentinel-urls", "redis://a:26379")
+	require.ErrorContains(t, err, "--messaging-redis-master-name")
+	_, err = parse(t, "--messaging-backend", "redis", "--messaging-redis-sentinel-urls", "http://a", "--messaging-redis-master-name", "events")
+	require.ErrorContains(t, err, "--messaging-redis-sentinel-urls")
+	_, err = parse(t, "--messaging-backend", "redis", "--messaging-redis-url", "redis://a", "--messaging-redis-wait-replicas", "-1")
+	require.ErrorContains(t, err, "--messaging-redis-wait-replicas")
+}
+
 // The bus and the stores may share one Redis.
 func TestMessagingTakesTheStoresRedis(t *testing.T) {
 	f, err := parse(t, "--messaging-backend", "redis", "--state-redis-url", "redis://localhost:6379/1")

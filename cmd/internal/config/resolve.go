@@ -96,6 +96,12 @@ func (c *Config) messagingBackend() error {
 		}
 		return nil
 	case "redis":
+		if len(c.Messaging.RedisSentinelURLs) > 0 {
+			if c.Messaging.RedisMasterName == "" {
+				return errors.New("--messaging-redis-sentinel-urls needs the name by which the Sentinels know the Redis: set --messaging-redis-master-name")
+			}
+			return nil
+		}
 		if c.Messaging.RedisURL == "" {
 			c.Messaging.RedisURL = c.State.RedisURL
 		}
@@ -165,6 +171,14 @@ func (c *Config) checkAddresses() error {
 		if err := checkURL(u, "redis", "rediss", "unix"); err != nil {
 			errs = append(errs, fmt.Errorf("--messaging-redis-url: %w", err))
 		}
+	}
+	for _, u := range c.Messaging.RedisSentinelURLs {
+		if err := checkURL(u, "redis", "rediss"); err != nil {
+			errs = append(errs, fmt.Errorf("--messaging-redis-sentinel-urls: %w", err))
+		}
+	}
+	if n := c.Messaging.RedisWaitReplicas; n < 0 {
+		errs = append(errs, fmt.Errorf("--messaging-redis-wait-replicas %d cannot be waited for: 0 waits for none", n))
 	}
 	if c.State.RedisURL != "" {
 		if err := checkURL(c.State.RedisURL, "redis", "rediss", "unix"); err != nil {

@@ -79,8 +79,13 @@ func newBroker(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus
 
 func newRedisBroker(m config.Messaging, metrics *host.Metrics, log *slog.Logger) (bus.Driver, error) {
 	redis.SetLogger(redisLog{log})
+	urls := []string{m.RedisURL}
+	if len(m.RedisSentinelURLs) > 0 {
+		urls = m.RedisSentinelURLs
+	}
 	driver, err := redisbus.New(redisbus.Config{
-		URLs: []string{m.RedisURL}, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
+		URLs: urls, MasterName: m.RedisMasterName, WaitReplicas: m.RedisWaitReplicas,
+		Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
 		Logger: log, MeterProvider: metrics.MeterProvider(),
 	})
 	if err != nil {

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	amqp "github.com/rabbitmq/amqp091-go"
+
+	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
 // consumersPerChannel is how many short-lived queues share a channel. RabbitMQ allows 2 047 channels a connection by
@@ -30,10 +32,13 @@ type carrier struct {
 	gone chan struct{} // closed when the channel is
 
 	shared bool
-	window int // the prefetch that consumers which start now get; the link's turn guards it
 	acks   *acks
 
+	asking sync.Mutex // held for the time of a request: a channel answers one at a time
+	window int        // the prefetch that consumers which start now get; asking guards it
+
 	// of.mu guards these.
+	boarding  bool // a consumer is about to start, so that others look for another channel rather than wait
 	consumers int
 	unsettled int
 	retired   bool
@@ -41,7 +46,7 @@ type carrier struct {
 
 func newCarriers(l *link) *carriers { return &carriers{link: l, open: map[*carrier]struct{}{}} }
 
-// board finds room for a consumer: on a channel of its own, or on one with others. The caller holds the link's turn.
+// board finds room for a consumer: on a channel of its own, or on one with others.
 func (cs *carriers) board(s *session, share bool) (*carrier, error) {
 	if share { // not asked otherwise: withRoom takes the place
 		if c := cs.withRoom(s); c != nil {
@@ -52,7 +57,7 @@ func (cs *carriers) board(s *session, share bool) (*carrier, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &carrier{of: cs, s: s, ch: ch, gone: make(chan struct{}), shared: share, consumers: 1, acks: newAcks(ch)}
+	c := &carrier{of: cs, s: s, ch: ch, gone: make(chan struct{}), shared: share, boarding: true, consumers: 1, acks: newAcks(ch)}
 	closes := ch.NotifyClose(make(chan *amqp.Error, 1))
 	cs.mu.Lock()
 	cs.open[c] = struct{}{}
@@ -63,17 +68,33 @@ func (cs *carriers) board(s *session, share bool) (*carrier, error) {
 	return c, nil
 }
 
-// limit sets the prefetch for the consumers that start after it, which is not the channel's own. The caller holds the
-// link's turn, so that the next to start is the caller's.
-func (c *carrier) limit(prefetch int) error {
-	if c.window == prefetch {
-		return nil
+// start starts the consumer that boarded. The prefetch is its own, not the channel's.
+func (c *carrier) start(q bus.Queue, tag string) (<-chan amqp.Delivery, error) {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	defer c.boarded()
+	if c.window != q.Prefetch {
+		if err := c.ch.Qos(q.Prefetch, 0, false); err != nil {
+			return nil, err
+		}
+		c.window = q.Prefetch
 	}
-	if err := c.ch.Qos(prefetch, 0, false); err != nil {
-		return err
-	}
-	c.window = prefetch
-	return nil
+	alone := q.Durable && q.Exclusive // the queue stays, and only its consumer is exclusive
+	return c.ch.Consume(q.Name, tag, false, alone, false, false, nil)
+}
+
+// boarded lets the next consumer start.
+func (c *carrier) boarded() {
+	c.of.mu.Lock()
+	defer c.of.mu.Unlock()
+	c.boarding = false
+}
+
+// cancel ends a consumer, and its deliveries.
+func (c *carrier) cancel(tag string) error {
+	c.asking.Lock()
+	defer c.asking.Unlock()
+	return c.ch.Cancel(tag, false)
 }
 
 // withRoom takes a place on a shared channel that has one.
@@ -81,7 +102,8 @@ func (cs *carriers) withRoom(s *session) *carrier {
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
 	for c := range cs.open {
-		if c.shared && c.s == s && !c.retired && c.consumers < consumersPerChannel && !c.ch.IsClosed() {
+		if c.shared && c.s == s && !c.retired && !c.boarding && c.consumers < consumersPerChannel && !c.ch.IsClosed() {
+			c.boarding = true
 			c.consumers++
 			return c
 		}

@@ -144,11 +144,22 @@ type attachment struct {
 	deliveries <-chan amqp.Delivery
 }
 
+// passing reports whether the queue goes with this consumer, as those of sessions do.
+func (c *consumer) passing() bool { return !c.q.Durable && c.q.Exclusive }
+
+// ask runs a request about the queue when its turn has come.
+func (c *consumer) ask(ctx context.Context, request func(s *session, ch *amqp.Channel) error) error {
+	if c.passing() {
+		return c.d.desks.serve(ctx, request)
+	}
+	return c.d.consuming.serve(ctx, request)
+}
+
 // attach declares the queue and starts to consume it. It waits for a connection while the consumer is not stopped.
 func (c *consumer) attach() (attachment, error) {
 	var a attachment
-	err := c.d.consuming.serve(c.ctx, func(s *session, admin *amqp.Channel) error {
-		if err := c.d.topology.declareQueue(s, admin, c.q); err != nil {
+	err := c.ask(c.ctx, func(s *session, ch *amqp.Channel) error {
+		if err := c.d.topology.declareQueue(s, ch, c.q); err != nil {
 			return err
 		}
 		select {
@@ -160,10 +171,7 @@ func (c *consumer) attach() (attachment, error) {
 			return err
 		}
 		a = attachment{carrier: carrier}
-		if err = carrier.limit(c.q.Prefetch); err == nil {
-			alone := c.q.Durable && c.q.Exclusive // the queue stays, and only its consumer is exclusive
-			a.deliveries, err = carrier.ch.Consume(c.q.Name, c.tag, false, alone, false, false, nil)
-		}
+		a.deliveries, err = carrier.start(c.q, c.tag)
 		if err != nil {
 			carrier.left()
 			if answered(err, amqp.AccessRefused) {
@@ -247,18 +255,17 @@ func (c *consumer) detach(a attachment) {
 		case <-ctx.Done():
 		}
 	}()
-	passing := !c.q.Durable && c.q.Exclusive
-	err := c.d.consuming.serve(ctx, func(s *session, admin *amqp.Channel) error {
+	err := c.ask(ctx, func(s *session, ch *amqp.Channel) error {
 		if s != a.carrier.s || a.carrier.ch.IsClosed() {
 			return nil
 		}
-		if passing {
+		if c.passing() {
 			// The broker then cancels the consumer. The other way round it would remove the queue by itself when it has no
 			// consumer any more, and keep a request to remove it waiting meanwhile.
-			_, err := admin.QueueDelete(c.q.Name, false, false, false)
+			_, err := ch.QueueDelete(c.q.Name, false, false, false)
 			return err
 		}
-		return a.carrier.ch.Cancel(c.tag, false)
+		return a.carrier.cancel(c.tag)
 	})
 	if ctx.Err() != nil {
 		return
@@ -269,7 +276,7 @@ func (c *consumer) detach(a attachment) {
 			_ = a.carrier.acks.nack(raw.DeliveryTag)
 		}
 	}
-	if err == nil && passing {
+	if err == nil && c.passing() {
 		err = c.d.delays.drop(ctx, c.d.publishing, c.q.Name)
 	}
 	if err != nil && !errors.Is(err, bus.ErrClosed) && !errors.Is(err, errLost) {

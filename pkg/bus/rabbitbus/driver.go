@@ -19,6 +19,7 @@ type Driver struct {
 	topology   *topology
 	delays     *delays
 	carriers   *carriers
+	desks      *desks
 	publishing *link
 	consuming  *link
 	publisher  *publisher
@@ -56,6 +57,7 @@ func New(cfg Config) (*Driver, error) {
 	d.publishing = newLink(d.cfg, "publish", d.declareAll)
 	d.consuming = newLink(d.cfg, "consume", d.declareBase)
 	d.carriers = newCarriers(d.consuming)
+	d.desks = newDesks(d.consuming)
 	d.publisher = newPublisher(d.publishing, d.topology, d.restore)
 	d.retries = newPublisher(d.publishing, d.topology, d.restore)
 	d.publishing.start()

@@ -30,6 +30,12 @@ type Config struct {
 	// name and "-store" too. Default "bannou-dlx".
 	DeadLetterExchange string
 
+	// WaitReplicas is how many replicas must have a message before its publisher is told that it is there. 0 asks none, and
+	// then a failover, of which Redis knows no other than one that loses what was not replicated yet, can lose what was
+	// confirmed. With 1 it loses nothing as long as the replica that has the most is the one that is promoted, which
+	// Sentinel sees to, and is alive. While there are fewer replicas, publishers wait until their deadlines. Default 0.
+	WaitReplicas int
+
 	// ClaimIdle is how long a delivery in work may be without a sign of life from its process before another takes it
 	// over. A process gives one every third of it. Default 30 s.
 	ClaimIdle time.Duration
@@ -87,6 +93,9 @@ func (c Config) options() (*redis.UniversalOptions, error) {
 	}
 	if len(c.URLs) > 1 && c.MasterName == "" {
 		return nil, fmt.Errorf("%w: several Redis URLs are Sentinels and need their master's name; a Redis Cluster is not supported", bus.ErrInvalid)
+	}
+	if c.WaitReplicas < 0 {
+		return nil, fmt.Errorf("%w: %d replicas cannot be waited for; 0 waits for none", bus.ErrInvalid, c.WaitReplicas)
 	}
 	if c.Exchange == c.DeadLetterExchange {
 		return nil, fmt.Errorf("%w: the exchange and the dead-letter exchange are both %q; they must differ", bus.ErrInvalid, c.Exchange)

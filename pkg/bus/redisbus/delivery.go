@@ -6,7 +6,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -18,7 +17,8 @@ type groupDelivery struct {
 	at      place
 	message *bus.Message
 	attempt int
-	placed  bool // it has a place of the prefetch window
+	placed  bool        // it has a place of the prefetch window
+	moved   atomic.Bool // a copy is elsewhere, which is noted under its place
 	settled atomic.Bool
 }
 
@@ -64,8 +64,11 @@ func (d *groupDelivery) acknowledgement(p redis.Pipeliner) []redis.Cmder {
 func (d *groupDelivery) forget() {
 	c := d.c
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	delete(c.work, d.at)
-	c.mu.Unlock()
+	if d.moved.Load() {
+		c.moves = append(c.moves, d.at)
+	}
 }
 
 // Requeue gives the message back: it goes to the end of what is for this queue alone, before all that is new.
@@ -76,7 +79,7 @@ func (d *groupDelivery) Requeue() error {
 	return d.giveBack(d.attempt + 1)
 }
 
-// giveBack puts a copy into the queue's own stream, and acknowledges the original when the copy is there. What a closed
+// giveBack puts a copy into the queue's own stream, and acknowledges the original once the copy is there. What a closed
 // consumer's reader gives back, in whatever order, is first gathered.
 func (d *groupDelivery) giveBack(attempt int) error {
 	d.attempt = attempt
@@ -96,22 +99,24 @@ func (d *groupDelivery) copyBack() error {
 		d.leave()
 		return err
 	}
-	return d.c.d.settling.put(&op{
-		ctx:  context.Background(),
-		size: len(d.message.Body),
-		add: func(p redis.Pipeliner) []redis.Cmder {
-			add := p.XAdd(context.Background(), &redis.XAddArgs{Stream: d.c.own.key, Values: fields})
-			if d.c.q.AutoAck {
-				return []redis.Cmder{add}
-			}
-			return append([]redis.Cmder{add}, d.acknowledgement(p)...)
-		},
-		after: func(error) {
-			d.c.behind.Store(true)
-			d.forget()
-			d.leave()
-		},
-	})
+	over := func(error) {
+		d.forget()
+		d.leave()
+	}
+	put := &op{ctx: context.Background(), size: len(d.message.Body)}
+	put.add = func(p redis.Pipeliner) []redis.Cmder {
+		return []redis.Cmder{d.c.d.run.back.Eval(put.ctx, p, []string{movedKey(d.c.q.Name), d.c.own.key}, d.move(fields)...)}
+	}
+	put.after = func(err error) {
+		d.c.behind.Store(true)
+		if put.then == nil || err != nil { // it is pending still, and found again as lost
+			over(err)
+		}
+	}
+	if !d.c.q.AutoAck {
+		put.then = &op{ctx: context.Background(), add: d.acknowledgement, after: over}
+	}
+	return d.c.d.settling.put(put)
 }
 
 func (d *groupDelivery) fields(attempt int) (map[string]any, error) {
@@ -132,27 +137,26 @@ func (d *groupDelivery) Retry(ctx context.Context, delay time.Duration) error {
 	if err != nil {
 		return err
 	}
-	err = d.c.d.delay(ctx, d.c.q.Name, fields, delay)
+	err = d.delay(ctx, fields, delay)
 	if err != nil {
 		return fmt.Errorf("delay a message of queue %q: %w", d.c.q.Name, err)
 	}
 	if d.c.q.AutoAck {
+		d.forget()
 		return nil
 	}
-	return d.Ack() //nolint:contextcheck // Redis has the copy: this is not given up
+	return d.Ack() // Redis has the copy: this is not given up
 }
 
-// delay has Redis hold an entry for a queue alone.
-func (d *Driver) delay(ctx context.Context, queue string, fields map[string]any, delay time.Duration) error {
-	args := []any{max(0, delay.Milliseconds()), uuid.NewString()}
-	for name, value := range fields {
-		args = append(args, name, value)
-	}
-	err := d.patiently(ctx, func() error {
-		return d.run.delay.Run(ctx, d.client, []string{delayedKey(queue)}, args...).Err()
+// delay has Redis hold an entry for this queue alone, in place of this delivery.
+func (d *groupDelivery) delay(ctx context.Context, fields map[string]any, delay time.Duration) error {
+	driver, queue := d.c.d, d.c.q.Name
+	args := d.move(fields, max(0, delay.Milliseconds()))
+	err := driver.patiently(ctx, func() error {
+		return driver.run.delay.Run(ctx, driver.client, []string{movedKey(queue), delayedKey(queue)}, args...).Err()
 	})
 	if err == nil {
-		d.clock.look(queue, time.Now().Add(delay))
+		driver.clock.look(queue, time.Now().Add(delay))
 	}
 	return err
 }

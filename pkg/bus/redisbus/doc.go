@@ -17,6 +17,7 @@
 // entry that is no message goes to the dead letters, its fields kept.
 //
 // What is given back comes again before what is new, and in the order in which it was given back; priorities are not a
-// feature. Redis answers before its replicas have a write: a failover can lose what was confirmed. A Redis Cluster is not
-// supported, because one command waits for many streams; Sentinel is.
+// feature. Redis answers before its replicas have a write: a failover can lose what was confirmed, unless
+// Config.WaitReplicas says to wait for them. A Redis Cluster is not supported, because one command waits for many streams;
+// Sentinel is.
 package redisbus

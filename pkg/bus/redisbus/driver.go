@@ -9,6 +9,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/google/uuid"
 	"github.com/redis/go-redis/v9"
@@ -34,6 +35,7 @@ type Driver struct {
 	clock      *clock
 	shared     *shared
 	drops      drops
+	single     atomic.Bool // the server is known to be in no cluster
 
 	closing    context.Context //nolint:containedctx // a life of its own, ended by Close
 	endClosing context.CancelFunc
@@ -70,7 +72,7 @@ func New(cfg Config) (*Driver, error) {
 		drops: newDrops(cfg), consumers: make(map[consumer]struct{}),
 	}
 	d.closing, d.endClosing = context.WithCancel(context.Background())
-	d.publishing, d.settling = newPipe(d.client, cfg), newPipe(d.client, cfg)
+	d.publishing, d.settling = newPipe(d.client, cfg, cfg.WaitReplicas), newPipe(d.client, cfg, 0)
 	d.registry = newRegistry(d.client, d.run)
 	d.clock = newClock(d)
 	d.shared = newShared(d)
@@ -83,15 +85,19 @@ func New(cfg Config) (*Driver, error) {
 // Backend is "redis".
 func (d *Driver) Backend() string { return "redis" }
 
-// Ready asks Redis.
+// Ready asks Redis. bus.ErrInvalid: it is a Redis Cluster.
 func (d *Driver) Ready(ctx context.Context) error {
 	if d.closing.Err() != nil {
 		return bus.ErrClosed
 	}
-	if err := d.client.Ping(ctx).Err(); err != nil {
-		return fmt.Errorf("%w: %w", bus.ErrUnavailable, err)
+	err := d.refuseCluster(ctx)
+	if err == nil {
+		err = d.client.Ping(ctx).Err()
 	}
-	return nil
+	if err != nil && !errors.Is(err, bus.ErrInvalid) {
+		err = fmt.Errorf("%w: %w", bus.ErrUnavailable, err)
+	}
+	return err
 }
 
 // Subscribe declares the queue, or joins it where it exists. bus.ErrInvalid: it exists with other properties, or one of
@@ -183,7 +189,7 @@ func (d *Driver) clear(ctx context.Context, name string, q record) error {
 	for _, s := range streams {
 		pipeline.XGroupDestroy(ctx, s.key, name)
 	}
-	pipeline.Del(ctx, ownKey(name), delayedKey(name), positionsKey(name), expiredKey(name))
+	pipeline.Del(ctx, ownKey(name), delayedKey(name), movedKey(name), positionsKey(name), expiredKey(name))
 	cmds, _ := pipeline.Exec(ctx) // each has its own error
 	for _, c := range cmds {
 		if err := c.Err(); err != nil && !redis.HasErrorPrefix(err, "The XGROUP subcommand requires the key to exist") &&

@@ -101,6 +101,7 @@ type groupConsumer struct {
 	sources map[string]source
 	work    map[place]*groupDelivery
 	back    []*groupDelivery // gathered to be given back
+	moves   []place          // notes that are of no use any more
 }
 
 // subscribeGroup declares a queue with groups, and begins to read it.
@@ -234,6 +235,7 @@ func (c *groupConsumer) renew(ctx context.Context) {
 		c.missed.Store(true)
 	}
 	c.claim.Store(true)
+	c.forgetMoves(ctx)
 	for stream, ids := range c.inWork() {
 		for chunk := range slices.Chunk(ids, 500) {
 			// Claiming what is ours sets its idle time to nothing.
@@ -273,15 +275,15 @@ func (c *groupConsumer) abandon(ctx context.Context) int {
 		unsettled := 0
 		for _, d := range rest {
 			if !d.settled.Swap(true) {
-				_ = d.giveBack(d.attempt + 1) //nolint:contextcheck // it is gathered
+				_ = d.giveBack(d.attempt + 1)
 				unsettled++
 			}
 		}
-		c.giveBackAll(true) //nolint:contextcheck // ctx has ended, mostly
+		c.giveBackAll(true)
 		c.d.forget(c)
 		return unsettled
 	}
-	c.giveBackAll(true) //nolint:contextcheck // ctx has ended, mostly
+	c.giveBackAll(true)
 	c.d.forget(c)
 	return 0
 }

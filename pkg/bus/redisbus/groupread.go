@@ -173,6 +173,7 @@ func (c *groupConsumer) ask(keys []string, all map[string]source, count int, wai
 func (c *groupConsumer) fetchLost() (list []fetched, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
+	mine := c.inHand() // as it is before: what is settled meanwhile was not lost
 	for key, s := range c.known() {
 		streams, err := c.d.client.XReadGroup(ctx, &redis.XReadGroupArgs{
 			Group: c.q.Name, Consumer: c.d.id, Streams: []string{key, "0"}, Block: -1,
@@ -182,7 +183,7 @@ func (c *groupConsumer) fetchLost() (list []fetched, err error) {
 		}
 		for _, stream := range streams {
 			for _, entry := range stream.Messages {
-				if !c.has(place{key, entry.ID}) {
+				if !mine[place{key, entry.ID}] {
 					list = append(list, fetched{from: s, entry: entry, before: 1})
 				}
 			}
@@ -195,6 +196,7 @@ func (c *groupConsumer) fetchLost() (list []fetched, err error) {
 func (c *groupConsumer) fetchLeft(count int) (list []fetched, err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
+	mine := c.inHand()
 	for key, s := range c.known() {
 		entries, _, err := c.d.client.XAutoClaim(ctx, &redis.XAutoClaimArgs{
 			Stream: key, Group: c.q.Name, Consumer: c.d.id, MinIdle: c.d.cfg.ClaimIdle, Start: "0-0", Count: int64(count),
@@ -203,7 +205,7 @@ func (c *groupConsumer) fetchLeft(count int) (list []fetched, err error) {
 			return nil, err
 		}
 		for _, entry := range entries {
-			if !c.has(place{key, entry.ID}) {
+			if !mine[place{key, entry.ID}] {
 				list = append(list, fetched{from: s, entry: entry, before: 1})
 			}
 		}
@@ -225,10 +227,15 @@ func (c *groupConsumer) known() map[string]source {
 	return all
 }
 
-func (c *groupConsumer) has(p place) bool {
+// inHand are the places of what is in work. Only the reader adds to them.
+func (c *groupConsumer) inHand() map[place]bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.work[p] != nil
+	mine := make(map[place]bool, len(c.work))
+	for p := range c.work {
+		mine[p] = true
+	}
+	return mine
 }
 
 // handOut puts deliveries into the channel, each in a place of its own; places are taken already.
@@ -296,6 +303,18 @@ func (c *groupConsumer) receive(f fetched) (*groupDelivery, error) {
 		_ = d.acknowledge() // else it comes again
 		return nil, nil
 	}
+	if f.before > 0 {
+		moved, err := c.wasMoved(at)
+		if err != nil {
+			return nil, err
+		}
+		if moved {
+			d.settled.Store(true)
+			d.moved.Store(true)
+			_ = d.acknowledge() // else it comes again
+			return nil, nil
+		}
+	}
 	m, attempt, dropped, err := c.d.open(c.q.Name, f)
 	if err != nil {
 		return nil, err
@@ -356,6 +375,7 @@ func (c *groupConsumer) finish() {
 			_ = c.d.run.quit.Run(ctx, c.d.client, []string{key}, c.q.Name, 0, c.d.id).Err()
 		}
 	}
+	c.forgetMoves(ctx)
 	if len(c.inWork()) == 0 {
 		c.d.forget(c)
 	}

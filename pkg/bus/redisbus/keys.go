@@ -11,6 +11,7 @@ import (
 
 func ownKey(queue string) string       { return "bannou:{" + queue + "}:own" }
 func delayedKey(queue string) string   { return "bannou:{" + queue + "}:delayed" }
+func movedKey(queue string) string     { return "bannou:{" + queue + "}:moved" }
 func positionsKey(queue string) string { return "bannou:{" + queue + "}:positions" }
 func expiredKey(queue string) string   { return "bannou:{" + queue + "}:expired" }
 func exchangeKey(exchange string) string {

@@ -27,6 +27,7 @@ const (
 type pipe struct {
 	client *redis.Client
 	cfg    Config
+	copies *copies // nil: replicas are not waited for
 	queue  chan *op
 	stop   chan struct{}   // closed: send what waits, and end
 	abort  context.Context //nolint:containedctx // a life of its own
@@ -45,6 +46,7 @@ type op struct {
 	err   error
 	done  chan struct{} // closed when err is set
 	after func(error)   // called before, by the sender, which must not wait in it
+	then  *op           // executed next if this one was, and only then
 }
 
 const (
@@ -53,8 +55,11 @@ const (
 	opGivenUp
 )
 
-func newPipe(client *redis.Client, cfg Config) *pipe {
+func newPipe(client *redis.Client, cfg Config, replicas int) *pipe {
 	p := &pipe{client: client, cfg: cfg, queue: make(chan *op, waitingOps), stop: make(chan struct{}), ended: make(chan struct{})}
+	if replicas > 0 {
+		p.copies = &copies{client: client, replicas: replicas}
+	}
 	p.abort, p.cut = context.WithCancel(context.Background())
 	go p.run()
 	return p
@@ -123,6 +128,7 @@ func (p *pipe) close(ctx context.Context) {
 
 func (p *pipe) run() {
 	defer close(p.ended)
+	defer p.copies.end()
 	var left []*op
 	pause := p.cfg.RetryDelay
 	for {
@@ -131,7 +137,7 @@ func (p *pipe) run() {
 			return
 		}
 		var err error
-		if left, err = p.send(batch); len(left) == 0 {
+		if left, err = p.send(batch); err == nil {
 			pause = p.cfg.RetryDelay
 			continue
 		}
@@ -172,9 +178,10 @@ func (p *pipe) gather(batch []*op) []*op {
 	return batch
 }
 
-// send executes a batch, and returns what is to be sent again.
+// send executes a batch, and returns what is to be sent next: what follows what was executed, and, with the reason, what
+// is to be sent again.
 func (p *pipe) send(batch []*op) (left []*op, failure error) {
-	pipeline := p.client.Pipeline()
+	pipeline := p.pipeline()
 	sent := batch[:0]
 	for _, o := range batch {
 		if o.ctx.Err() != nil || !o.state.CompareAndSwap(opWaits, opSent) && !o.doubt {
@@ -188,10 +195,18 @@ func (p *pipe) send(batch []*op) (left []*op, failure error) {
 		return nil, nil
 	}
 	_, _ = pipeline.Exec(p.abort) // each command has its own error
+	missing := p.copies.await(p.abort, sent)
 	for _, o := range sent {
 		err := firstError(o.cmds)
+		if err == nil {
+			err = missing
+		}
 		if err == nil || !passing(err) {
 			o.finish(err)
+			if err == nil && o.then != nil {
+				o.then.done = make(chan struct{})
+				left = append(left, o.then)
+			}
 			continue
 		}
 		failure = err
@@ -201,6 +216,13 @@ func (p *pipe) send(batch []*op) (left []*op, failure error) {
 		left = append(left, o)
 	}
 	return left, failure
+}
+
+func (p *pipe) pipeline() redis.Pipeliner {
+	if p.copies != nil {
+		return p.copies.connection().Pipeline()
+	}
+	return p.client.Pipeline()
 }
 
 func (o *op) finish(err error) {

@@ -103,7 +103,10 @@ func (d *Driver) check(m *bus.Message) error {
 // patiently calls until Redis answers, or ctx ends: nothing of a message has been sent yet.
 func (d *Driver) patiently(ctx context.Context, call func() error) error {
 	for pause := d.cfg.RetryDelay; ; pause = min(2*pause, d.cfg.MaxRetryDelay) {
-		err := call()
+		err := d.refuseCluster(ctx)
+		if err == nil {
+			err = call()
+		}
 		if err == nil || errors.Is(err, bus.ErrUnroutable) || errors.Is(err, bus.ErrInvalid) || errors.Is(err, bus.ErrClosed) {
 			return err
 		}

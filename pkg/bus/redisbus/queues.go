@@ -12,6 +12,9 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
+// countedMost is how many entries of a stream are counted one by one.
+const countedMost = 1000
+
 // Queues lists the queues of the bus's programs by name. Messages are those not yet acknowledged, delivered or not; of a
 // queue without a group they are in its reader's process, and not counted.
 func (d *Driver) Queues(ctx context.Context) ([]bus.QueueInfo, error) {
@@ -104,16 +107,34 @@ func (d *Driver) waiting(ctx context.Context, name string, q record) (int64, err
 			if g.Name != name {
 				continue
 			}
-			lag := g.Lag
-			if lag < 0 { // Redis cannot tell
-				if lag, err = d.run.count.Run(ctx, d.client, []string{streams[i].key}, g.LastDeliveredID).Int64(); err != nil {
-					return 0, err
-				}
+			lag, err := d.lag(ctx, streams[i].key, g)
+			if err != nil {
+				return 0, err
 			}
 			sum += g.Pending + lag
 		}
 	}
 	return sum, nil
+}
+
+// lag is how many entries a group was not given yet. Redis cannot always tell (-1), and what it tells is too much after a
+// failover: replicas are not told how many a group has read (Redis 7.0). So few are counted; of more it may be too much.
+func (d *Driver) lag(ctx context.Context, stream string, g redis.XInfoGroup) (int64, error) {
+	if g.Lag == 0 {
+		return 0, nil
+	}
+	counted, err := d.run.count.Run(ctx, d.client, []string{stream}, g.LastDeliveredID, countedMost).Int64Slice()
+	if err != nil || len(counted) != 2 {
+		return 0, err
+	}
+	few, length := counted[0], counted[1]
+	if few < countedMost {
+		return few, nil
+	}
+	if g.Lag < 0 {
+		return length, nil
+	}
+	return max(few, min(g.Lag, length)), nil
 }
 
 // heartbeat says every so often that this driver's consumers live.

@@ -5,6 +5,12 @@ import "github.com/redis/go-redis/v9"
 // Each script touches keys of one slot. Times are Redis's own, in milliseconds, so that nodes need not agree on theirs.
 const luaNow = "local t = redis.call('TIME')\nlocal now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
 
+// luaMove notes that what lies in a place is moved from there, and ends the script where that is noted already: whoever got
+// no answer asks again, and whoever takes the place over from a process that died looks here first.
+const luaMove = `
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+if redis.call('ZADD', KEYS[1], 'NX', now + ARGV[2], ARGV[1]) == 0 then return 0 end`
+
 // What declareScript answers.
 const (
 	declaredNew = iota
@@ -15,7 +21,7 @@ const (
 
 type scripts struct {
 	declare, renew, leave, remove, register, retire *redis.Script
-	group, count, retain, quit, delay, due          *redis.Script
+	group, count, retain, quit, delay, back, due    *redis.Script
 	unlock, relock                                  *redis.Script
 }
 
@@ -93,8 +99,8 @@ if made.err then
   return made
 end
 return at`),
-		// KEYS stream; ARGV position. How many entries come after it, up to 10 000.
-		count: redis.NewScript(`return #redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', 10000)`),
+		// KEYS stream; ARGV position most. How many entries come after it, up to so many, and how many there are in all.
+		count: redis.NewScript(`return {#redis.call('XRANGE', KEYS[1], '(' .. ARGV[1], '+', 'COUNT', ARGV[2]), redis.call('XLEN', KEYS[1])}`),
 		// KEYS stream; ARGV grace, age, the groups that must be there. Trims what all groups have handled, and returns each
 		// group with the position up to which it has. A group that should be there and is not stops the trimming. A stream
 		// that is empty and that no group reads is deleted when nothing came for so long: its count of what was added, by
@@ -158,12 +164,17 @@ for _, info in ipairs(consumers) do
   end
 end
 return removed`),
-		// KEYS delayed; ARGV delay id, the entry's fields. The time at which it is due.
-		delay: redis.NewScript(luaNow + `
-local entry = {}
-for i = 2, #ARGV do entry[i - 1] = ARGV[i] end
-redis.call('ZADD', KEYS[1], now + ARGV[1], cmsgpack.pack(entry))
-return now + ARGV[1]`),
+		// KEYS moved delayed; ARGV place keep delay, the entry's fields. Has what lies in a place come again later, unless it
+		// was moved from there already.
+		delay: redis.NewScript(luaNow + luaMove + `
+local entry = {ARGV[1]}
+for i = 4, #ARGV do entry[i - 2] = ARGV[i] end
+redis.call('ZADD', KEYS[2], now + ARGV[3], cmsgpack.pack(entry))
+return 1`),
+		// KEYS moved own; ARGV place keep, the entry's fields. Has what lies in a place come again now, likewise.
+		back: redis.NewScript(luaNow + luaMove + `
+redis.call('XADD', KEYS[2], '*', unpack(ARGV, 3))
+return 1`),
 		// KEYS delayed own. Moves what is due, up to 100; in how many ms the next is due, -1 for none.
 		due: redis.NewScript(luaNow + `
 for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, 100)) do

@@ -1,0 +1,57 @@
+package redisbus
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// What is to come again is a copy, put somewhere else before the original is acknowledged. In between a process may die,
+// or not hear that the copy is there. So the script that puts the copy notes the original's place with it: it puts no
+// second one, and who takes the original over acknowledges it. When the original is known to be acknowledged the note goes.
+
+// moveAge is how long a note stays whose process died: until somebody has taken the place over.
+const moveAge = 24 * time.Hour
+
+func (p place) String() string { return p.stream + " " + p.id }
+
+// move is the arguments of a script that moves the delivery.
+func (d *groupDelivery) move(fields map[string]any, more ...any) []any {
+	d.moved.Store(true)
+	args := append([]any{d.at.String(), moveAge.Milliseconds()}, more...)
+	for name, value := range fields {
+		args = append(args, name, value)
+	}
+	return args
+}
+
+// wasMoved reports whether a copy of what lies in a place is elsewhere already.
+func (c *groupConsumer) wasMoved(p place) (bool, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
+	defer cancel()
+	err := c.d.client.ZScore(ctx, movedKey(c.q.Name), p.String()).Err()
+	if errors.Is(err, redis.Nil) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// forgetMoves removes the notes of what was acknowledged since. What cannot be removed goes by its age.
+func (c *groupConsumer) forgetMoves(ctx context.Context) {
+	c.mu.Lock()
+	list := c.moves
+	c.moves = nil
+	c.mu.Unlock()
+	if len(list) == 0 {
+		return
+	}
+	members := make([]any, len(list))
+	for i, p := range list {
+		members[i] = p.String()
+	}
+	if err := c.d.client.ZRem(ctx, movedKey(c.q.Name), members...).Err(); err != nil {
+		c.d.log.Debug("notes of what was moved could not be removed; they go by their age", "queue", c.q.Name, "error", err)
+	}
+}
