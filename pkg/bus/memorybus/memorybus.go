@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/internal/routes"
 )
 
 // Driver is a broker in memory. Several buses on one Driver are several nodes on one broker. It is safe for concurrent
@@ -24,7 +25,7 @@ type Driver struct {
 
 	mu        sync.RWMutex
 	ended     bool
-	exchanges map[string]*routes
+	exchanges map[string]*routes.Tree[*queue]
 	queues    map[string]*queue
 }
 
@@ -39,7 +40,7 @@ func New(cfg Config) *Driver {
 		drops:     newDrops(cfg),
 		closed:    make(chan struct{}),
 		reading:   make(chan struct{}, 1),
-		exchanges: make(map[string]*routes),
+		exchanges: make(map[string]*routes.Tree[*queue]),
 		queues:    make(map[string]*queue),
 	}
 	store := newQueue(d, bus.Queue{
@@ -113,7 +114,7 @@ func (d *Driver) route(m *bus.Message) ([]*queue, error) {
 	if exchange == nil {
 		return nil, nil
 	}
-	return exchange.match(m.RoutingKey), nil
+	return exchange.Match(m.RoutingKey), nil
 }
 
 func (d *Driver) exchange(name string) string {
@@ -179,16 +180,16 @@ func (d *Driver) bind(q *queue, bindings []bus.Binding) {
 		}
 		q.bindings = append(q.bindings, b)
 		if d.exchanges[b.Exchange] == nil {
-			d.exchanges[b.Exchange] = &routes{}
+			d.exchanges[b.Exchange] = &routes.Tree[*queue]{}
 		}
-		d.exchanges[b.Exchange].add(b.Pattern, q)
+		d.exchanges[b.Exchange].Add(b.Pattern, q)
 	}
 }
 
 // undeclare removes a queue; d.mu is held.
 func (d *Driver) undeclare(q *queue) {
 	for _, b := range q.bindings {
-		d.exchanges[b.Exchange].remove(b.Pattern, q)
+		d.exchanges[b.Exchange].Remove(b.Pattern, q)
 	}
 	delete(d.queues, q.name)
 	q.end()

@@ -205,6 +205,7 @@ func (c *aloneConsumer) poke() {
 }
 
 func (c *aloneConsumer) queueName() string               { return c.q.Name }
+func (c *aloneConsumer) patterns() []string              { return c.d.patternsOf(c.record) }
 func (c *aloneConsumer) Deliveries() <-chan bus.Delivery { return c.out }
 func (c *aloneConsumer) abandon(context.Context) int     { return 0 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/internal/routes"
 )
 
 // maxReading is how many connections may wait for messages at a time: one for each subscription with a group, and one
@@ -45,12 +46,14 @@ type Driver struct {
 
 	mu        sync.Mutex
 	consumers map[consumer]struct{}
+	curious   routes.Tree[consumer] // those with a pattern, who are to hear of new topics
 }
 
 // consumer is what the driver needs of both kinds.
 type consumer interface {
 	bus.Consumer
 	queueName() string
+	patterns() []string // of the default exchange, those that new topics may match
 	renew(ctx context.Context)
 	topic(ctx context.Context, topic string, news position) // a topic is new
 	abandon(ctx context.Context) int                        // gives back what is not settled
@@ -139,6 +142,9 @@ func (d *Driver) add(c consumer) bool {
 		return false
 	}
 	d.consumers[c] = struct{}{}
+	for _, p := range c.patterns() {
+		d.curious.Add(p, c)
+	}
 	return true
 }
 
@@ -146,6 +152,16 @@ func (d *Driver) forget(c consumer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.consumers, c)
+	for _, p := range c.patterns() {
+		d.curious.Remove(p, c)
+	}
+}
+
+// whoWants are the consumers with a pattern that a topic matches.
+func (d *Driver) whoWants(topic string) []consumer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.curious.Match(topic)
 }
 
 func (d *Driver) all() []consumer {

@@ -198,11 +198,20 @@ func (c *groupConsumer) topic(ctx context.Context, topic string, _ position) {
 	c.reader.wake(ctx)
 }
 
-func (c *groupConsumer) wild() bool {
-	return slices.ContainsFunc(c.q.Bindings, func(b bus.Binding) bool { return b.Exchange == c.d.cfg.Exchange && isPattern(b.Pattern) })
+func (c *groupConsumer) wild() bool { return len(c.patterns()) > 0 }
+
+// patternsOf are the patterns by which a queue is bound to the default exchange.
+func (d *Driver) patternsOf(q record) (list []string) {
+	for _, b := range q.Bindings {
+		if b.Exchange == d.cfg.Exchange && isPattern(b.Pattern) {
+			list = append(list, b.Pattern)
+		}
+	}
+	return list
 }
 
-func (c *groupConsumer) queueName() string { return c.q.Name }
+func (c *groupConsumer) queueName() string  { return c.q.Name }
+func (c *groupConsumer) patterns() []string { return c.d.patternsOf(c.record) }
 
 // Deliveries yields what the queue delivers, until Close.
 func (c *groupConsumer) Deliveries() <-chan bus.Delivery { return c.out }

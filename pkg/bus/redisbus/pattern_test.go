@@ -1,9 +1,13 @@
 package redisbus
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
+
+	"github.com/bannou-mesh/bannou/pkg/bus/internal/routes"
 )
 
 func TestMatches(t *testing.T) {
@@ -19,4 +23,16 @@ func TestMatches(t *testing.T) {
 	} {
 		require.Equal(t, c.want, matches(c.pattern, c.topic), "%q %q", c.pattern, c.topic)
 	}
+}
+
+// One pattern and one topic are judged here as the tree judges them that finds all who are bound.
+func TestPatternsMatchAsRoutesDo(t *testing.T) {
+	words := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "*", "#"}), 1, 4)
+	topics := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "c"}), 1, 5)
+	rapid.Check(t, func(t *rapid.T) {
+		pattern, topic := strings.Join(words.Draw(t, "pattern"), "."), strings.Join(topics.Draw(t, "topic"), ".")
+		var bound routes.Tree[string]
+		bound.Add(pattern, "queue")
+		require.Equal(t, len(bound.Match(topic)) > 0, matches(pattern, topic), "pattern %q, topic %q", pattern, topic)
+	})
 }

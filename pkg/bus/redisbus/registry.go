@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/internal/routes"
 )
 
 // How long a registration is relied on.
@@ -42,6 +43,7 @@ type registry struct {
 	mu      sync.Mutex
 	version string
 	queues  map[string]record
+	bound   map[string]*routes.Tree[string] // exchange -> the names of queues
 	topics  map[string]struct{}
 	news    position
 	read    time.Time            // when the topics were last brought up to date
@@ -77,22 +79,43 @@ func (r *registry) known(ctx context.Context) (map[string]record, error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.version, r.queues = version, queues
+	r.version, r.queues, r.bound = version, queues, bindings(queues)
 	return queues, nil
+}
+
+func bindings(queues map[string]record) map[string]*routes.Tree[string] {
+	bound := make(map[string]*routes.Tree[string])
+	for name, q := range queues {
+		for _, b := range q.Bindings {
+			if bound[b.Exchange] == nil {
+				bound[b.Exchange] = &routes.Tree[string]{}
+			}
+			bound[b.Exchange].Add(b.Pattern, name)
+		}
+	}
+	return bound
+}
+
+// boundTo are the queues that get what is published to an exchange under a topic.
+func (r *registry) boundTo(ctx context.Context, exchange, topic string) (map[string]record, error) {
+	if _, err := r.known(ctx); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	found := make(map[string]record)
+	if bound := r.bound[exchange]; bound != nil {
+		for _, name := range bound.Match(topic) {
+			found[name] = r.queues[name]
+		}
+	}
+	return found, nil
 }
 
 // routable reports whether a queue is bound where a message is going.
 func (r *registry) routable(ctx context.Context, exchange, topic string) (bool, error) {
-	queues, err := r.known(ctx)
-	if err != nil {
-		return false, err
-	}
-	for _, q := range queues {
-		if q.wants(exchange, topic) {
-			return true, nil
-		}
-	}
-	return false, nil
+	queues, err := r.boundTo(ctx, exchange, topic)
+	return len(queues) > 0, err
 }
 
 // registered reports whether this driver has lately said that a topic is in use.
@@ -110,12 +133,12 @@ func (r *registry) register(ctx context.Context, exchange, topic string) error {
 		return err
 	}
 	if fresh == 1 {
-		queues, err := r.known(ctx)
+		queues, err := r.boundTo(ctx, exchange, topic)
 		if err != nil {
 			return err
 		}
 		for name, q := range queues {
-			if q.Inbox == "" && q.wants(exchange, topic) {
+			if q.Inbox == "" {
 				if err := r.group(ctx, topic, name, "0-0"); err != nil {
 					return err
 				}

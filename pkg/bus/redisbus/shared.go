@@ -298,7 +298,7 @@ func (d *Driver) learn(news []entry) {
 	defer cancel()
 	for _, n := range news {
 		if topic, ok := n.message.Values["topic"].(string); ok {
-			for _, c := range d.all() {
+			for _, c := range d.whoWants(topic) {
 				c.topic(ctx, topic, n.at)
 			}
 		}

@@ -1,4 +1,4 @@
-package memorybus
+package routes
 
 import (
 	"strings"
@@ -22,7 +22,7 @@ func matches(pattern, topic []string) bool {
 	}
 }
 
-// Whatever is bound and unbound: a topic finds exactly the queues that the definition says, each once, and a tree that
+// Whatever is bound and unbound: a topic finds exactly those that the definition says, each once, and a tree that
 // nothing is bound to is empty.
 func TestRoutesMatchTheirDefinition(t *testing.T) {
 	words := rapid.SliceOfN(rapid.SampledFrom([]string{"a", "b", "*", "#"}), 1, 4)
@@ -30,39 +30,39 @@ func TestRoutesMatchTheirDefinition(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		type bound struct {
 			pattern []string
-			queue   *queue
+			who     string
 		}
-		queues := []*queue{{name: "1"}, {name: "2"}, {name: "3"}}
+		names := []string{"1", "2", "3"}
 		var all []bound
-		r := &routes{}
+		r := &Tree[string]{}
 		for range rapid.IntRange(0, 8).Draw(t, "bindings") {
-			b := bound{words.Draw(t, "pattern"), rapid.SampledFrom(queues).Draw(t, "queue")}
+			b := bound{words.Draw(t, "pattern"), rapid.SampledFrom(names).Draw(t, "who")}
 			again := false
 			for _, other := range all {
-				again = again || other.queue == b.queue && strings.Join(other.pattern, ".") == strings.Join(b.pattern, ".")
+				again = again || other.who == b.who && strings.Join(other.pattern, ".") == strings.Join(b.pattern, ".")
 			}
-			if !again { // the driver binds once
-				r.add(strings.Join(b.pattern, "."), b.queue)
+			if !again { // drivers bind once
+				r.Add(strings.Join(b.pattern, "."), b.who)
 				all = append(all, b)
 			}
 		}
 		check := func() {
 			topic := topics.Draw(t, "topic")
-			want := map[*queue]bool{}
+			want := map[string]bool{}
 			for _, b := range all {
 				if matches(b.pattern, topic) {
-					want[b.queue] = true
+					want[b.who] = true
 				}
 			}
-			got := r.match(strings.Join(topic, "."))
+			got := r.Match(strings.Join(topic, "."))
 			require.Len(t, got, len(want), "topic %v, bindings %v", topic, all)
-			for _, q := range got {
-				require.True(t, want[q])
+			for _, who := range got {
+				require.True(t, want[who])
 			}
 		}
 		check()
 		for len(all) > 0 {
-			r.remove(strings.Join(all[0].pattern, "."), all[0].queue)
+			r.Remove(strings.Join(all[0].pattern, "."), all[0].who)
 			all = all[1:]
 			check()
 		}
