@@ -19,7 +19,7 @@ func fresh(t testing.TB) bustest.Setup {
 
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	bustest.Run(t, fresh, bustest.Features{Priorities: true, Expiration: true, DeadLetterStore: "bannou-dlx-store", Letters: true})
+	bustest.Run(t, fresh, bustest.Features{Priorities: true, Expiration: true, DeadLetterStore: "bannou-dlx-store"})
 }
 
 func TestWatermillSuite(t *testing.T) {

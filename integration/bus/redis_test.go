@@ -38,7 +38,7 @@ func freshRedis(t testing.TB) bustest.Setup {
 
 func TestRedisConformance(t *testing.T) {
 	t.Parallel()
-	bustest.Run(t, freshRedis, bustest.Features{Expiration: true, DeadLetterStore: "bannou-dlx-store", Letters: true})
+	bustest.Run(t, freshRedis, bustest.Features{Expiration: true, DeadLetterStore: "bannou-dlx-store"})
 }
 
 func TestRedisWatermillSuite(t *testing.T) {

@@ -26,8 +26,6 @@ type Features struct {
 	Expiration bool
 	// DeadLetterStore is the queue that keeps dead letters, where the driver declares one.
 	DeadLetterStore string
-	// Letters: Redeliver and Letters are there. Every driver is to have them; it goes when all do.
-	Letters bool
 }
 
 // A testCase is one promise. Why says what a user loses when it is broken; it is printed when it is.

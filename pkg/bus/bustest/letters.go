@@ -13,18 +13,17 @@ import (
 
 // letters is what replaying and discarding dead letters rely on in a driver.
 func letters() []testCase {
-	need := func(x Features) bool { return x.Letters }
 	return []testCase{
 		{
-			name: "LettersStayUntilAcknowledged", need: need, run: lettersStay,
+			name: "LettersStayUntilAcknowledged", run: lettersStay,
 			why: "looking at dead letters must neither lose them nor mix them up",
 		},
 		{
-			name: "LettersHaveOneReader", need: need, run: lettersHaveOneReader,
+			name: "LettersHaveOneReader", run: lettersHaveOneReader,
 			why: "two replays at once would deliver everything twice",
 		},
 		{
-			name: "RedeliverReachesOneQueueAlone", need: need, run: redeliverReachesOne,
+			name: "RedeliverReachesOneQueueAlone", run: redeliverReachesOne,
 			why: "a replay must not repeat an event for those who had handled it",
 		},
 	}

@@ -27,7 +27,6 @@ func TestConformance(t *testing.T) {
 		Priorities:      true,
 		Expiration:      true,
 		DeadLetterStore: memorybus.DeadLetterStore,
-		Letters:         true,
 	})
 }
 
