@@ -166,6 +166,11 @@ func (c *Config) checkAddresses() error {
 			errs = append(errs, fmt.Errorf("--messaging-redis-url: %w", err))
 		}
 	}
+	if u := c.Telemetry.OTLPEndpoint; u != "" {
+		if err := checkURL(u, "http", "https"); err != nil {
+			errs = append(errs, fmt.Errorf("--telemetry-otlp-endpoint: %w", err))
+		}
+	}
 	if c.State.RedisURL != "" {
 		if err := checkURL(c.State.RedisURL, "redis", "rediss", "unix"); err != nil {
 			errs = append(errs, fmt.Errorf("--state-redis-url: %w", err))
@@ -227,6 +232,9 @@ func (c *Config) checkNumbers() error {
 	}
 	if c.Messaging.ErrorWindow <= 0 || c.Messaging.ErrorWindow > 24*time.Hour {
 		return fmt.Errorf("--messaging-error-window %s: choose from 1ms to 24h", c.Messaging.ErrorWindow)
+	}
+	if r := c.Telemetry.SampleRatio; !(r >= 0 && r <= 1) { // NaN is neither
+		return fmt.Errorf("--telemetry-sample-ratio %g: choose from 0 to 1", r)
 	}
 	if c.DrainTimeout <= 0 {
 		return fmt.Errorf("--drain-timeout %s: choose a positive duration, such as 15s", c.DrainTimeout)
