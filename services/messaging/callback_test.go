@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/services/messaging"
 )
 
 // counting is a program whose callback counts its calls, all of which succeed.
@@ -32,7 +33,7 @@ func counting(t *testing.T) (url string, calls *atomic.Int64) {
 func TestASlowCallbackDelaysNoOther(t *testing.T) {
 	const others, events, prefetch = 20, 1000, 5
 	b := newBroker(t)
-	n := b.start(t)
+	n := b.start(t, func(c *messaging.Config) { c.CallbackTimeout = 5 * time.Minute }) // however slow the machine
 	hanging, release := new(atomic.Int64), make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
 		hanging.Add(1)

@@ -31,6 +31,7 @@ type Config struct {
 	Messaging Messaging `embed:"" prefix:"messaging-"`
 	State     State     `embed:"" prefix:"state-"`
 	Mesh      Mesh      `embed:"" prefix:"mesh-"`
+	Telemetry Telemetry `embed:"" prefix:"telemetry-"`
 }
 
 // Log says what is logged and how.
@@ -90,4 +91,10 @@ type Store struct {
 type Mesh struct {
 	Backend           string        `default:"native" help:"Implementation of the mesh: native."`
 	HeartbeatInterval time.Duration `name:"heartbeat-interval" default:"30s" help:"How often this node reports that it lives."`
+}
+
+// Telemetry says where traces go. Metrics are fetched from /metrics.
+type Telemetry struct {
+	OTLPEndpoint string  `name:"otlp-endpoint" help:"Collector that traces are sent to with OTLP over HTTP, as http://host:4318; without a path, to its /v1/traces. Default: none are made."`
+	SampleRatio  float64 `name:"sample-ratio" default:"1" help:"Share of the traces that begin here and are recorded, from 0 to 1. Others are recorded as their callers decided."`
 }

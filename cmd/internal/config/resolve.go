@@ -157,35 +157,41 @@ func (c *Config) checkAddresses() error {
 			errs = append(errs, fmt.Errorf("--egress-allow %q is not a network: write it as 10.0.0.0/8", n))
 		}
 	}
-	for _, u := range c.Messaging.RabbitMQURLs {
-		if err := checkURL(u, "amqp", "amqps"); err != nil {
-			errs = append(errs, fmt.Errorf("--messaging-rabbitmq-urls: %w", err))
-		}
-	}
-	if u := c.Messaging.RabbitMQManagementURL; u != "" {
-		if err := checkURL(u, "http", "https"); err != nil {
-			errs = append(errs, fmt.Errorf("--messaging-rabbitmq-management-url: %w", err))
-		}
-	}
-	if u := c.Messaging.RedisURL; u != "" {
-		if err := checkURL(u, "redis", "rediss", "unix"); err != nil {
-			errs = append(errs, fmt.Errorf("--messaging-redis-url: %w", err))
-		}
-	}
-	for _, u := range c.Messaging.RedisSentinelURLs {
-		if err := checkURL(u, "redis", "rediss"); err != nil {
-			errs = append(errs, fmt.Errorf("--messaging-redis-sentinel-urls: %w", err))
-		}
-	}
 	if n := c.Messaging.RedisWaitReplicas; n < 0 {
 		errs = append(errs, fmt.Errorf("--messaging-redis-wait-replicas %d cannot be waited for: 0 waits for none", n))
 	}
-	if c.State.RedisURL != "" {
-		if err := checkURL(c.State.RedisURL, "redis", "rediss", "unix"); err != nil {
-			errs = append(errs, fmt.Errorf("--state-redis-url: %w", err))
+	return errors.Join(append(errs, c.checkURLs())...)
+}
+
+func (c *Config) checkURLs() error {
+	var errs []error
+	for _, setting := range []struct {
+		flag    string
+		urls    []string
+		schemes []string
+	}{
+		{"messaging-rabbitmq-urls", c.Messaging.RabbitMQURLs, []string{"amqp", "amqps"}},
+		{"messaging-rabbitmq-management-url", given(c.Messaging.RabbitMQManagementURL), []string{"http", "https"}},
+		{"messaging-redis-url", given(c.Messaging.RedisURL), []string{"redis", "rediss", "unix"}},
+		{"messaging-redis-sentinel-urls", c.Messaging.RedisSentinelURLs, []string{"redis", "rediss"}},
+		{"state-redis-url", given(c.State.RedisURL), []string{"redis", "rediss", "unix"}},
+		{"telemetry-otlp-endpoint", given(c.Telemetry.OTLPEndpoint), []string{"http", "https"}},
+	} {
+		for _, u := range setting.urls {
+			if err := checkURL(u, setting.schemes...); err != nil {
+				errs = append(errs, fmt.Errorf("--%s: %w", setting.flag, err))
+			}
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// given is a setting's value, if it has one.
+func given(value string) []string {
+	if value == "" {
+		return nil
+	}
+	return []string{value}
 }
 
 func onLoopback(address string) bool {
@@ -241,6 +247,9 @@ func (c *Config) checkNumbers() error {
 	}
 	if c.Messaging.ErrorWindow <= 0 || c.Messaging.ErrorWindow > 24*time.Hour {
 		return fmt.Errorf("--messaging-error-window %s: choose from 1ms to 24h", c.Messaging.ErrorWindow)
+	}
+	if r := c.Telemetry.SampleRatio; !(r >= 0 && r <= 1) { // NaN is neither
+		return fmt.Errorf("--telemetry-sample-ratio %g: choose from 0 to 1", r)
 	}
 	if c.DrainTimeout <= 0 {
 		return fmt.Errorf("--drain-timeout %s: choose a positive duration, such as 15s", c.DrainTimeout)

@@ -31,16 +31,17 @@ import (
 // databaseFile is the embedded storage, in the data folder.
 const databaseFile = "state.db"
 
-func newBus(cfg *config.Config, driver bus.Driver, incidents *incident.Reporter, metrics *host.Metrics, log *slog.Logger) (*bus.Bus, error) {
+func newBus(cfg *config.Config, n *Node, log *slog.Logger) (*bus.Bus, error) {
 	m := cfg.Messaging
 	attempts := m.RetryMaxAttempts
 	if attempts == 0 {
 		attempts = -1 // the library's word for none
 	}
-	return bus.New(driver, bus.Config{
+	return bus.New(n.broker, bus.Config{
 		AppID: cfg.AppID, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange, PrefetchCount: m.PrefetchCount,
 		RetryMaxAttempts: attempts, RetryDelay: milliseconds(m.RetryDelayMs),
-		CloseTimeout: cfg.DrainTimeout, OnFailure: incidents.EventFailed, Logger: log, MeterProvider: metrics.MeterProvider(),
+		CloseTimeout: cfg.DrainTimeout, OnFailure: n.incidents.EventFailed, Logger: log, MeterProvider: n.metrics.MeterProvider(),
+		TracerProvider: n.tracing.tracer(),
 	})
 }
 

@@ -43,6 +43,7 @@ type Node struct {
 	directory *mesh.Directory
 	metrics   *host.Metrics
 	incidents *incident.Reporter
+	tracing   tracing
 	messaging *messaging.Service // nil: not among the services
 	folder    *os.File           // the claim on the data folder, nil without one
 }
@@ -63,17 +64,21 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.incidents, err = newReporter(cfg, instanceID, n.metrics, log); err != nil {
 		return n, err
 	}
+	if n.tracing, err = newTracing(cfg, instanceID, version, log); err != nil {
+		return n, err
+	}
 	if n.host, err = host.New(host.Config{
 		Listener: listener, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
 		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
 		OnFailure:      n.incidents.RequestFailed,
+		TracerProvider: n.tracing.tracer(),
 	}); err != nil {
 		return n, err
 	}
 	if n.broker, err = newBroker(cfg, n.metrics, log); err != nil {
 		return n, err
 	}
-	if n.bus, err = newBus(cfg, n.broker, n.incidents, n.metrics, log); err != nil {
+	if n.bus, err = newBus(cfg, n, log); err != nil {
 		return n, err
 	}
 	if n.factory, err = newFactory(cfg, n.metrics, statesvc.PublishChanges(n.bus, cfg.AppID, log), log); err != nil {
@@ -126,6 +131,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	client, err := mesh.NewClient(mesh.ClientConfig{
 		Directory: n.directory, AppID: cfg.AppID, InstanceID: member.InstanceID(), Local: n.host.Handler(),
 		LocalServices: paths(cfg.Services), Control: policy.Control, Logger: log, MeterProvider: n.metrics.MeterProvider(),
+		TracerProvider: n.tracing.tracer(),
 	})
 	if err != nil {
 		return err
@@ -210,6 +216,7 @@ func (n *Node) close(ctx context.Context) error {
 	if n.factory != nil {
 		errs = append(errs, n.factory.Close())
 	}
+	n.tracing.close(ctx)
 	if n.metrics != nil {
 		errs = append(errs, n.metrics.Close(ctx))
 	}
