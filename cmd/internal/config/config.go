@@ -47,7 +47,7 @@ type Egress struct {
 // Messaging configures the bus.
 type Messaging struct {
 	Backend                string        `default:"memory" help:"Broker: memory, rabbitmq (alias: masstransit), or redis (Redis Streams)."`
-	RabbitMQURLs           []string      `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
+	RabbitMQURLs           []string      `name:"rabbitmq-urls" help:"RabbitMQ nodes as amqp://user:password@host:port/vhost, of one cluster if several; the first is chosen at random, another one is tried when one dies."`
 	RedisURL               string        `name:"redis-url" help:"Redis as redis://user:password@host:port/db, for backend redis; by default the one of the stores."`
 	AnnouncePublished      bool          `name:"announce-published" help:"Publish a messaging.message.published event for each event published over HTTP."`
 	Outbox                 bool          `default:"true" negatable:"" help:"Keep events that are published over HTTP on disk while the broker is away. Without a meaning where the broker is memory."`

@@ -30,7 +30,7 @@ type carrier struct {
 	gone chan struct{} // closed when the channel is
 
 	shared bool
-	window int // the prefetch that consumers which start now get; the link's turn guards it
+	window int // the prefetch that consumers which start now get; see limit
 	acks   *acks
 
 	// of.mu guards these.
@@ -41,7 +41,7 @@ type carrier struct {
 
 func newCarriers(l *link) *carriers { return &carriers{link: l, open: map[*carrier]struct{}{}} }
 
-// board finds room for a consumer: on a channel of its own, or on one with others. The caller holds the link's turn.
+// board finds room for a consumer: on a channel of its own, or on one with others; then the caller holds the link's turn.
 func (cs *carriers) board(s *session, share bool) (*carrier, error) {
 	if share { // not asked otherwise: withRoom takes the place
 		if c := cs.withRoom(s); c != nil {
@@ -64,7 +64,7 @@ func (cs *carriers) board(s *session, share bool) (*carrier, error) {
 }
 
 // limit sets the prefetch for the consumers that start after it, which is not the channel's own. The caller holds the
-// link's turn, so that the next to start is the caller's.
+// link's turn, so that the next to start is the caller's, or has the channel for itself.
 func (c *carrier) limit(prefetch int) error {
 	if c.window == prefetch {
 		return nil

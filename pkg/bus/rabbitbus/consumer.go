@@ -145,9 +145,13 @@ type attachment struct {
 }
 
 // attach declares the queue and starts to consume it. It waits for a connection while the consumer is not stopped.
-func (c *consumer) attach() (attachment, error) {
-	var a attachment
-	err := c.d.consuming.serve(c.ctx, func(s *session, admin *amqp.Channel) error {
+//
+// A durable queue has a channel of its own, and consuming it begins outside the link's turn: a broker whose node that leads
+// the queue says nothing answers after a minute, and the consumers of other queues must not wait for that.
+func (c *consumer) attach() (a attachment, err error) {
+	var current *session
+	err = c.d.consuming.serve(c.ctx, func(s *session, admin *amqp.Channel) error {
+		current = s
 		if err := c.d.topology.declareQueue(s, admin, c.q); err != nil {
 			return err
 		}
@@ -155,25 +159,38 @@ func (c *consumer) attach() (attachment, error) {
 		case <-c.again: // it was this consumer itself that made the queue
 		default:
 		}
-		carrier, err := c.d.carriers.board(s, !c.q.Durable)
-		if err != nil {
-			return err
+		if c.q.Durable {
+			return nil
 		}
-		a = attachment{carrier: carrier}
-		if err = carrier.limit(c.q.Prefetch); err == nil {
-			alone := c.q.Durable && c.q.Exclusive // the queue stays, and only its consumer is exclusive
-			a.deliveries, err = carrier.ch.Consume(c.q.Name, c.tag, false, alone, false, false, nil)
-		}
-		if err != nil {
-			carrier.left()
-			if answered(err, amqp.AccessRefused) {
-				return fmt.Errorf("%w: queue %q has a consumer already, and it or this one is exclusive: %w", bus.ErrInvalid, c.q.Name, err)
-			}
-			return fmt.Errorf("consume queue %q: %w", c.q.Name, err)
-		}
-		return nil
+		a, err = c.consume(s)
+		return err
 	})
-	return a, err
+	if err != nil || !c.q.Durable {
+		return a, err
+	}
+	a, err = c.consume(current)
+	return a, classify(current, err)
+}
+
+// consume starts to consume the queue, on a channel of its own or one with others, and then in the link's turn.
+func (c *consumer) consume(s *session) (attachment, error) {
+	carrier, err := c.d.carriers.board(s, !c.q.Durable)
+	if err != nil {
+		return attachment{}, err
+	}
+	a := attachment{carrier: carrier}
+	if err = carrier.limit(c.q.Prefetch); err == nil {
+		alone := c.q.Durable && c.q.Exclusive // the queue stays, and only its consumer is exclusive
+		a.deliveries, err = carrier.ch.Consume(c.q.Name, c.tag, false, alone, false, false, nil)
+	}
+	if err == nil {
+		return a, nil
+	}
+	carrier.left()
+	if answered(err, amqp.AccessRefused) {
+		return a, fmt.Errorf("%w: queue %q has a consumer already, and it or this one is exclusive: %w", bus.ErrInvalid, c.q.Name, err)
+	}
+	return a, fmt.Errorf("consume queue %q: %w", c.q.Name, err)
 }
 
 // deliver hands deliveries out until the consumer is stopped, or its channel or queue is gone.
