@@ -22,14 +22,18 @@ import (
 // withoutNode is how many events are to be settled while a node is dead: more than were at work when it died.
 const withoutNode = 1000
 
-// A bus on a cluster of three nodes loses one of them, and goes on without it.
+// A bus on a cluster of three nodes loses one of them, and goes on without it. A quick run loses one once.
 func TestRabbitMQCluster(t *testing.T) {
-	cluster := servers.NewRabbitCluster(t, 3, servers.RabbitOptions{})
-	c := &clustered{RabbitCluster: cluster, random: rand.New(rand.NewPCG(*seed, 0))} //nolint:gosec // a schedule to be repeated
+	// RabbitMQ gives up a node that is silent after a minute; the test must not wait for that.
+	c := &clustered{RabbitCluster: servers.NewRabbitCluster(t, 3, servers.RabbitOptions{Config: "net_ticktime = 5"})}
+	c.random = rand.New(rand.NewPCG(*seed, 0)) // a schedule to be repeated
 	for _, n := range c.Nodes {
 		require.NoError(t, resendSoon(within(t, patience), n))
 	}
-	for _, f := range c.faults() {
+	for i, f := range c.faults() {
+		if i > 0 && !*long {
+			return
+		}
 		if !t.Run(f.name, func(t *testing.T) { endure(t, c.system(), f) }) {
 			return // the cluster may be in any state
 		}
@@ -46,7 +50,7 @@ type clustered struct {
 
 func (c *clustered) system() system {
 	return system{
-		driver: "rabbitmq cluster", kind: string(rabbitbus.Quorum),
+		driver: "rabbitmq cluster", kind: string(rabbitbus.Quorum), share: faults.ClusterShare, slack: faults.ClusterSlack,
 		open: func(log *slog.Logger) (bus.Driver, error) {
 			return rabbitbus.New(rabbitbus.Config{URLs: c.URLs(), QueueType: rabbitbus.Quorum, Logger: log, Heartbeat: time.Second,
 				RetryDelay: 100 * time.Millisecond, MaxRetryDelay: time.Second})
@@ -68,21 +72,20 @@ func (c *clustered) faults() []fault {
 	}
 	return []fault{
 		{name: "connected node killed", times: 2, harm: func(ctx context.Context, r *run) error {
-			return c.without(ctx, r, connected, (*servers.RabbitServer).Kill, c.restart)
+			return c.without(ctx, r, connected, (*servers.RabbitServer).Kill)
 		}},
 		{name: "queue's leader killed", times: 2, harm: func(ctx context.Context, r *run) error {
-			return c.without(ctx, r, leading, (*servers.RabbitServer).Kill, c.restart)
+			return c.without(ctx, r, leading, (*servers.RabbitServer).Kill)
 		}},
 		{name: "connected node stopped (SIGSTOP)", times: 1, harm: func(ctx context.Context, r *run) error {
-			return c.without(ctx, r, connected, (*servers.RabbitServer).Pause, func(context.Context) error { return c.victim.Resume() })
+			return c.without(ctx, r, connected, (*servers.RabbitServer).Pause)
 		}},
 	}
 }
 
-// without takes a node away, waits until the load goes on without it, and gives it back.
-func (c *clustered) without(ctx context.Context, r *run, choose func(context.Context, *run) error, take func(*servers.RabbitServer) error,
-	giveBack func(context.Context) error,
-) error {
+// without takes a node away, waits until the load goes on without it, and starts it again: also one that was only stopped,
+// which the others have given up meanwhile.
+func (c *clustered) without(ctx context.Context, r *run, choose func(context.Context, *run) error, take func(*servers.RabbitServer) error) error {
 	if err := choose(ctx, r); err != nil {
 		return err
 	}
@@ -92,15 +95,14 @@ func (c *clustered) without(ctx context.Context, r *run, choose func(context.Con
 	}
 	for r.load.Ledger.Settled() < settled+withoutNode {
 		if err := faults.Pause(ctx, pollPeriod); err != nil {
-			return errors.Join(fmt.Errorf("the load does not go on without a node: %w", err), giveBack(ctx))
+			return errors.Join(fmt.Errorf("the load does not go on without a node: %w", err), c.restart(ctx))
 		}
 	}
 	r.log.Warn("the load goes on", "after", time.Since(begin))
-	fmt.Println("goes on after", time.Since(begin))
-	return errors.Join(giveBack(ctx), c.Await(ctx))
+	return errors.Join(c.restart(ctx), c.Await(ctx))
 }
 
-// restart starts the node again that was killed.
+// restart starts the victim again.
 func (c *clustered) restart(ctx context.Context) error {
 	return errors.Join(c.victim.Restart(ctx), resendSoon(ctx, c.victim))
 }
