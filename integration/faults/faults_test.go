@@ -68,6 +68,8 @@ type system struct {
 	rabbit       *servers.RabbitServer // nil: it is another broker
 	open         func(log *slog.Logger) (bus.Driver, error)
 	inspect      func(ctx context.Context) string // what the broker says of its queues
+	share        float64                          // of the rate before that has to come back, in a long run
+	slack        time.Duration                    // how late a publish may return
 }
 
 // A fault is a harm that is done to a bus under load.
@@ -129,7 +131,7 @@ func endure(t *testing.T, s system, f fault) {
 	row.Before = meter.Before
 	for range times {
 		require.NoError(t, f.harm(within(t, 2*patience), r))
-		if came := meter.Recover(within(t, patience), wanted()); came.After >= row.Recovery.After || !came.Full {
+		if came := meter.Recover(within(t, patience), wanted(s.share)); came.After >= row.Recovery.After || !came.Full {
 			row.Recovery = came
 			require.True(t, came.Full, "the rate came back to %.0f %% of %.0f events/s only", 100*came.Share, meter.Before)
 		}
@@ -147,9 +149,9 @@ func endure(t *testing.T, s system, f fault) {
 
 // wanted is the share of the rate before that has to come back. A quick run, among others' tests, asks only whether events
 // flow.
-func wanted() float64 {
+func wanted(share float64) float64 {
 	if *long {
-		return 0.9
+		return share
 	}
 	return 0.1
 }
@@ -171,7 +173,7 @@ func start(t *testing.T, s system, f fault, log *slog.Logger) *run {
 		subscriptions = 1
 	}
 	r := &run{system: s, driver: d, log: log, subscriptions: subscriptions, load: &faults.Load{
-		Topic: fmt.Sprintf("faults.n%d", time.Now().UnixNano()), Ledger: faults.NewLedger(subscriptions), Seed: *seed, Mandatory: f.sole,
+		Topic: fmt.Sprintf("faults.n%d", time.Now().UnixNano()), Ledger: faults.NewLedger(subscriptions, s.slack), Seed: *seed, Mandatory: f.sole,
 	}}
 	require.NoError(t, r.reopen(within(t, patience)))
 	return r

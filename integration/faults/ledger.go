@@ -12,6 +12,8 @@ import (
 const (
 	// Slack is how much later than its deadline a publish may return: the scheduler's share.
 	Slack = 250 * time.Millisecond
+	// ClusterSlack is that where the nodes of a cluster share the machine's cores.
+	ClusterSlack = 2 * Slack
 	// atWork is how many events may be published and not yet handled. Without a bound the publishers outrun the handlers,
 	// and what looks lost is only waiting.
 	atWork = 500
@@ -22,6 +24,7 @@ const (
 // A Ledger knows what became of each event, by its number. It is safe for concurrent use.
 type Ledger struct {
 	subscriptions int
+	slack         time.Duration
 	room          chan struct{} // taken by an event until it is settled
 
 	mu      sync.Mutex
@@ -50,9 +53,10 @@ type event struct {
 // Totals are a ledger's sums. Handled and Duplicated are over all subscriptions, Lost and Excused are events.
 type Totals struct{ Sent, Confirmed, Handled, Duplicated, Lost, Excused, Late int }
 
-// NewLedger counts for one or two subscriptions, each of which is to handle every event.
-func NewLedger(subscriptions int) *Ledger {
-	return &Ledger{subscriptions: subscriptions, room: make(chan struct{}, atWork)}
+// NewLedger counts for one or two subscriptions, each of which is to handle every event. A publish is late that returns more
+// than slack after its deadline.
+func NewLedger(subscriptions int, slack time.Duration) *Ledger {
+	return &Ledger{subscriptions: subscriptions, slack: slack, room: make(chan struct{}, atWork)}
 }
 
 // Begin enters a new event and returns its number. It waits while too many are at work; false: ctx ended first.
@@ -74,7 +78,7 @@ func (l *Ledger) Published(n int, err error, overdue time.Duration) {
 	defer l.mu.Unlock()
 	e := &l.events[n]
 	e.returned, e.err = true, err
-	if overdue > Slack {
+	if overdue > l.slack {
 		l.late = append(l.late, fmt.Sprintf("event %d: %s after its deadline, %+v, %v", n, overdue, e.Properties, err))
 	}
 	l.settle(e)

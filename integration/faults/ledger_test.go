@@ -12,7 +12,7 @@ import (
 
 // The suite would say that nothing is lost if its ledger could not.
 func TestLedger(t *testing.T) {
-	l := faults.NewLedger(2)
+	l := faults.NewLedger(2, faults.Slack)
 	begin := func() int {
 		n, ok := l.Begin(t.Context(), faults.Properties{Deadline: time.Second})
 		require.True(t, ok)

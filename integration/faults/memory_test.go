@@ -5,13 +5,14 @@ import (
 	"log/slog"
 	"testing"
 
+	"github.com/bannou-mesh/bannou/integration/faults"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/memorybus"
 )
 
 func TestMemory(t *testing.T) {
 	s := system{
-		driver: "memory", kind: "memory",
+		driver: "memory", kind: "memory", share: faults.Share, slack: faults.Slack,
 		open:    func(log *slog.Logger) (bus.Driver, error) { return memorybus.New(memorybus.Config{Logger: log}), nil },
 		inspect: func(context.Context) string { return "" },
 	}

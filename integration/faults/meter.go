@@ -6,6 +6,12 @@ import (
 )
 
 const (
+	// Share is how much of the rate before a harm has to come back.
+	Share = 0.9
+	// ClusterShare is that of a cluster: when a node was away, others lead its queues, and connections are on others too. Then
+	// messages take other ways between nodes than before.
+	ClusterShare = 0.6
+
 	// window is how long a rate is measured for, each time anew.
 	window = time.Second
 	step   = window / 10

@@ -23,7 +23,7 @@ type Row struct {
 // WritePage writes the rows as a page in Markdown.
 func WritePage(path string, rows []Row) error {
 	var page strings.Builder
-	fmt.Fprintf(&page, heading, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack)
+	fmt.Fprintf(&page, heading, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack, ClusterSlack, 100*Share, 100*ClusterShare)
 	for _, r := range rows {
 		fmt.Fprintln(&page, r)
 	}
@@ -51,7 +51,9 @@ Written by ` + "`make faults`" + ` on %s with %s on %d cores, servers and client
 whose broker is harmed so many times: %d publishers, each waiting for its own confirmation, some with partition keys, some
 with deadlines of milliseconds, and up to %d subscriptions, the first of which fails on every tenth event's first delivery; at
 most %d events at work. The run fails when anything confirmed is lost, when a publish returns later than %s after its
-deadline, when a goroutine is left, or when 90 %% of the rate before do not come back.
+deadline (on a cluster, whose nodes share the cores, %s), when a goroutine is left, or when %.0f %% of the rate before do not
+come back (on a cluster %.0f %%: its queues have other leaders then). On a cluster a harm ends when the load has gone on without
+the node and the node is back.
 
 | fault | driver | queues | times | sent | confirmed | handled | duplicated | lost | events/s before | recovered to | late publishes | goroutines left | seed |
 | --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

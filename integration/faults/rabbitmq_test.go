@@ -22,7 +22,7 @@ func TestRabbitMQ(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
 			for _, f := range rabbitFaults(kind) {
-				resendSoon(t, broker)
+				require.NoError(t, resendSoon(within(t, patience), broker))
 				if !t.Run(f.name, func(t *testing.T) { endure(t, rabbit(broker, kind), f) }) {
 					broker = servers.NewRabbitMQ(t, servers.RabbitOptions{}) // it may be in any state
 				}
@@ -34,7 +34,7 @@ func TestRabbitMQ(t *testing.T) {
 func rabbit(broker *servers.RabbitServer, kind rabbitbus.QueueType) system {
 	return system{
 		rabbit: broker,
-		driver: "rabbitmq", kind: string(kind),
+		driver: "rabbitmq", kind: string(kind), share: faults.Share, slack: faults.Slack,
 		open: func(log *slog.Logger) (bus.Driver, error) {
 			return rabbitbus.New(rabbitbus.Config{URLs: []string{broker.URL}, QueueType: kind, Logger: log,
 				RetryDelay: 100 * time.Millisecond, MaxRetryDelay: time.Second})
@@ -92,9 +92,9 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 
 // resendSoon shortens how long the broker waits before it hands a delayed message over once more, after the queue went away
 // under it: by default three minutes, which the test would have to wait too.
-func resendSoon(t *testing.T, broker *servers.RabbitServer) {
-	_, err := broker.Ctl(within(t, patience), "eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 3000).")
-	require.NoError(t, err)
+func resendSoon(ctx context.Context, broker *servers.RabbitServer) error {
+	_, err := broker.Ctl(ctx, "eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 3000).")
+	return err
 }
 
 // repeatedly has the broker do something to itself every 200 ms. rabbitmqctl takes too long to be called each time.

@@ -20,7 +20,7 @@ import (
 func TestRedis(t *testing.T) {
 	server := servers.NewRedis(t, servers.RedisOptions{})
 	s := system{
-		driver: "redis", kind: "stream",
+		driver: "redis", kind: "stream", share: faults.Share, slack: faults.Slack,
 		open: func(log *slog.Logger) (bus.Driver, error) {
 			return redisbus.New(redisbus.Config{URLs: []string{server.URL}, Logger: log})
 		},

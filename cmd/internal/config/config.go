@@ -48,7 +48,7 @@ type Egress struct {
 // Messaging configures the bus.
 type Messaging struct {
 	Backend                string        `default:"memory" help:"Broker: memory, rabbitmq (alias: masstransit), or redis (Redis Streams)."`
-	RabbitMQURLs           []string      `name:"rabbitmq-urls" help:"Brokers as amqp://user:password@host:port/vhost; another one is tried when one dies."`
+	RabbitMQURLs           []string      `name:"rabbitmq-urls" help:"RabbitMQ nodes as amqp://user:password@host:port/vhost, of one cluster if several; the first is chosen at random, another one is tried when one dies."`
 	RedisURL               string        `name:"redis-url" help:"Redis as redis://user:password@host:port/db, for backend redis; by default the one of the stores."`
 	RedisSentinelURLs      []string      `name:"redis-sentinel-urls" help:"Sentinels as redis://user:password@host:port/db, instead of redis-url; user, password and db are those of the Redis that they watch."`
 	RedisMasterName        string        `name:"redis-master-name" help:"The name by which the Sentinels know the Redis."`

@@ -19,7 +19,8 @@ type QueueType string
 
 // The kinds of durable queue.
 const (
-	// Classic queues live on one node. Here they are declared with ten priorities, which costs a third of the rate of
+	// Classic queues live on one node. While it is away nothing reaches them: what is mandatory is ErrUnroutable or not
+	// confirmed, what is not is dropped by the broker, which confirms it all the same. Here they are declared with ten priorities, which costs a third of the rate of
 	// consuming.
 	Classic QueueType = "classic"
 	// Quorum queues are replicated over a cluster's nodes and count redeliveries. They need RabbitMQ 3.10, and know no
@@ -40,8 +41,8 @@ const (
 // Config is where the broker is and how the driver uses it. Only URLs is required.
 type Config struct {
 	// URLs are the broker's addresses, amqp:// or amqps:// (TLS), with user, password and virtual host, as the RabbitMQ
-	// URI specification has them: amqp://user:password@host:5672/vhost. Several are the nodes of one cluster; when one
-	// dies the next is tried.
+	// URI specification has them: amqp://user:password@host:5672/vhost. Several are the nodes of one cluster: the first to
+	// be tried is chosen at random, and when one dies the next is tried.
 	URLs []string
 
 	// Exchange is the durable topic exchange for messages that name none. Default "bannou".

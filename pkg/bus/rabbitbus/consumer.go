@@ -147,18 +147,22 @@ type attachment struct {
 // passing reports whether the queue goes with this consumer, as those of sessions do.
 func (c *consumer) passing() bool { return !c.q.Durable && c.q.Exclusive }
 
-// ask runs a request about the queue when its turn has come.
+// ask runs a request about the queue when its turn has come. Exchanges that are not ours are asked for in the link's turn.
 func (c *consumer) ask(ctx context.Context, request func(s *session, ch *amqp.Channel) error) error {
-	if c.passing() {
+	if c.passing() && c.d.topology.isOurs(c.q.Bindings) {
 		return c.d.desks.serve(ctx, request)
 	}
 	return c.d.consuming.serve(ctx, request)
 }
 
 // attach declares the queue and starts to consume it. It waits for a connection while the consumer is not stopped.
-func (c *consumer) attach() (attachment, error) {
-	var a attachment
-	err := c.ask(c.ctx, func(s *session, ch *amqp.Channel) error {
+//
+// A durable queue has a channel of its own, and consuming it begins outside the link's turn: a broker whose node that leads
+// the queue says nothing answers after a minute, and the consumers of other queues must not wait for that.
+func (c *consumer) attach() (a attachment, err error) {
+	var current *session
+	err = c.ask(c.ctx, func(s *session, ch *amqp.Channel) error {
+		current = s
 		if err := c.d.topology.declareQueue(s, ch, c.q); err != nil {
 			return err
 		}
@@ -166,22 +170,34 @@ func (c *consumer) attach() (attachment, error) {
 		case <-c.again: // it was this consumer itself that made the queue
 		default:
 		}
-		carrier, err := c.d.carriers.board(s, !c.q.Durable)
-		if err != nil {
-			return err
+		if c.q.Durable {
+			return nil
 		}
-		a = attachment{carrier: carrier}
-		a.deliveries, err = carrier.start(c.q, c.tag)
-		if err != nil {
-			carrier.left()
-			if answered(err, amqp.AccessRefused) {
-				return fmt.Errorf("%w: queue %q has a consumer already, and it or this one is exclusive: %w", bus.ErrInvalid, c.q.Name, err)
-			}
-			return fmt.Errorf("consume queue %q: %w", c.q.Name, err)
-		}
-		return nil
+		a, err = c.consume(s)
+		return err
 	})
-	return a, err
+	if err != nil || !c.q.Durable {
+		return a, err
+	}
+	a, err = c.consume(current)
+	return a, classify(current, err)
+}
+
+// consume starts to consume the queue, on a channel of its own or one with others.
+func (c *consumer) consume(s *session) (attachment, error) {
+	carrier, err := c.d.carriers.board(s, !c.q.Durable)
+	if err != nil {
+		return attachment{}, err
+	}
+	a := attachment{carrier: carrier}
+	if a.deliveries, err = carrier.start(c.q, c.tag); err == nil {
+		return a, nil
+	}
+	carrier.left()
+	if answered(err, amqp.AccessRefused) {
+		return a, fmt.Errorf("%w: queue %q has a consumer already, and it or this one is exclusive: %w", bus.ErrInvalid, c.q.Name, err)
+	}
+	return a, fmt.Errorf("consume queue %q: %w", c.q.Name, err)
 }
 
 // deliver hands deliveries out until the consumer is stopped, or its channel or queue is gone.

@@ -1,8 +1,16 @@
 // Package rabbitbus is RabbitMQ as a driver for package bus, directly over amqp091.
 //
 // One connection publishes and one consumes, so that a broker that is short of memory, and therefore reads nothing more
-// from publishers, still takes acknowledgements. Each connects again by itself, to the next address if there are
-// several, and declares all that this driver has declared: a broker may come back empty.
+// from publishers, still takes acknowledgements. Each connects again by itself, and declares all that this driver has
+// declared: a broker may come back empty.
+//
+// Several addresses are the nodes of one cluster. Both connections begin with the same one, chosen at random, so that many
+// programs spread over the nodes and each depends on one of them; from there on each takes the next whenever it is lost or
+// cannot connect, and pauses only when all have failed in a row. An attempt takes DialTimeout at most. A node that says
+// nothing is given up after three heartbeats; moving to another asks nothing of the cluster that the silent node would have
+// to answer, but for queues that go with their consumers: those are declared when RabbitMQ has given it up too, after
+// net_ticktime. A message that the broker does not take (nack), as while a quorum queue has no leader, is sent again, on
+// another channel: RabbitMQ 3.10 goes on refusing on the one that has met the dead leader.
 //
 // Publishing goes over one channel in confirm mode that all callers share; each waits for its own confirmation. Nothing
 // waits in a system call: a socket of our own takes writes into memory, one goroutine sends them on, and publishers

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -54,8 +55,9 @@ func New(cfg Config) (*Driver, error) {
 	d.topology = newTopology(d.cfg)
 	d.topology.made = d.reattach
 	d.delays = newDelays(d.topology)
-	d.publishing = newLink(d.cfg, "publish", d.declareAll)
-	d.consuming = newLink(d.cfg, "consume", d.declareBase)
+	first := rand.IntN(len(cfg.URLs)) //nolint:gosec // spreads connections, and keeps no secret
+	d.publishing = newLink(d.cfg, "publish", first, d.declareAll)
+	d.consuming = newLink(d.cfg, "consume", first, d.declareBase)
 	d.carriers = newCarriers(d.consuming)
 	d.desks = newDesks(d.consuming)
 	d.publisher = newPublisher(d.publishing, d.topology, d.restore)
@@ -91,6 +93,7 @@ func (d *Driver) declareAll(ctx context.Context, s *session, admin *amqp.Channel
 func (d *Driver) restore(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	d.topology.bindings.forget(func(route) bool { return true })
 	err := d.publishing.do(ctx, func(s *session, admin *amqp.Channel) error { return d.declareAll(ctx, s, admin) })
 	if err != nil {
 		d.cfg.Logger.Error("cannot declare exchanges and queues again", "error", err)
@@ -134,8 +137,9 @@ func (d *Driver) active() []*consumer {
 //
 // A message whose connection or channel is lost before the confirmation is sent again, with the same id, until ctx ends.
 // So consumers may see it twice, and messages that were under way together may change places. A message to an exchange
-// that does not exist has it declared as a durable topic exchange first. A nack, by a queue that is full or has lost its
-// node, is bus.ErrNotConfirmed; what the broker would never take is bus.ErrInvalid.
+// that does not exist has it declared as a durable topic exchange first. A message that the broker refuses (nack), because
+// a queue is full or has lost its node, is sent again too, until ctx ends with bus.ErrNotConfirmed; what the broker would
+// never take is bus.ErrInvalid.
 func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
 	return d.Begin(ctx, m)()
 }

@@ -2,13 +2,21 @@ package rabbitbus
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
+
+// laneLife is how long a channel is used at least, whatever the broker answers on it.
+const laneLife = 250 * time.Millisecond
+
+// errNacked says that the broker did not take a message. It never leaves the package.
+var errNacked = errors.New("it refused it (nack)")
 
 // lane is an open channel in confirm mode.
 type lane struct {
@@ -18,19 +26,27 @@ type lane struct {
 	closes  chan *amqp.Error
 	barrier chan chan struct{}
 
+	background func(func()) bool // runs the closing
+
 	gone   chan struct{} // closed when the channel is
 	reason *amqp.Error   // why, if the broker said so; read after gone
+	spent  chan struct{} // closed when nothing more is to be sent here
+	opened time.Time
 
 	mu       sync.Mutex
 	awaiting map[string]*string // by return tag: set to the broker's words when the message came back
+	flights  int                // that somebody waits for
+	retired  bool
 }
 
-func openLane(s *session) (*lane, error) {
+// openLane opens a channel. background runs its closing, on a goroutine that somebody waits for.
+func openLane(s *session, background func(func()) bool) (*lane, error) {
 	ch, err := s.conn.Channel()
 	if err != nil {
 		return nil, classify(s, err)
 	}
-	l := &lane{s: s, ch: ch, barrier: make(chan chan struct{}), gone: make(chan struct{}), awaiting: map[string]*string{}}
+	l := &lane{s: s, ch: ch, background: background, barrier: make(chan chan struct{}), gone: make(chan struct{}),
+		spent: make(chan struct{}), opened: time.Now(), awaiting: map[string]*string{}}
 	l.closes = ch.NotifyClose(make(chan *amqp.Error, 1))
 	// Unbuffered, so that a return has been received here before amqp091 goes on to read the confirmation after it.
 	l.returns = ch.NotifyReturn(make(chan amqp.Return))
@@ -65,8 +81,30 @@ func (l *lane) ended() bool {
 	select {
 	case <-l.gone:
 		return true
+	case <-l.spent:
+		return true
 	default:
 		return l.ch.IsClosed()
+	}
+}
+
+// retire has another channel opened in place of this one, which is closed when all that is under way on it has landed. A
+// channel that was just opened is kept: a queue that is full must not cost a channel for each message.
+func (l *lane) retire() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.retired || time.Since(l.opened) < laneLife {
+		return
+	}
+	l.retired = true
+	close(l.spent)
+	l.closeLanded()
+}
+
+// closeLanded closes a retired channel that nobody waits for. The caller holds mu.
+func (l *lane) closeLanded() {
+	if l.retired && l.flights == 0 {
+		l.background(func() { _ = l.ch.Close() })
 	}
 }
 
@@ -101,13 +139,18 @@ type flight struct {
 // launch writes a message. errLost says that the channel is gone.
 func (l *lane) launch(ctx context.Context, o *outgoing, nextTag func() string) (f flight, err error) {
 	f.lane = l
+	l.mu.Lock()
+	if l.retired {
+		l.mu.Unlock()
+		return f, errLost
+	}
+	l.flights++
 	if o.mandatory {
 		f.tag, f.returned = nextTag(), new(string)
 		o.publishing.Headers[headerReturnTag] = f.tag
-		l.mu.Lock()
 		l.awaiting[f.tag] = f.returned
-		l.mu.Unlock()
 	}
+	l.mu.Unlock()
 	if err = l.s.socket.room(ctx, len(o.publishing.Body)); err == nil {
 		f.confirmation, err = l.ch.PublishWithDeferredConfirm(o.exchange, o.key, o.mandatory, false, o.publishing)
 		l.s.socket.release(len(o.publishing.Body))
@@ -121,17 +164,18 @@ func (l *lane) launch(ctx context.Context, o *outgoing, nextTag func() string) (
 	return f, err
 }
 
-// over stops waiting for a return.
+// over stops waiting for a confirmation and a return.
 func (f flight) over() {
-	if f.returned == nil {
-		return
-	}
 	f.lane.mu.Lock()
 	defer f.lane.mu.Unlock()
-	delete(f.lane.awaiting, f.tag)
+	if f.returned != nil {
+		delete(f.lane.awaiting, f.tag)
+	}
+	f.lane.flights--
+	f.lane.closeLanded()
 }
 
-// landed waits until the message is confirmed or ctx ends. errLost says that the channel went first.
+// landed waits until the message is confirmed or ctx ends. errLost says that the channel went first, errNacked that the broker did not take it.
 func (f flight) landed(ctx context.Context, o *outgoing) error {
 	defer f.over()
 	select {
@@ -140,10 +184,10 @@ func (f flight) landed(ctx context.Context, o *outgoing) error {
 		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, context.Cause(ctx))
 	}
 	if !f.confirmation.Acked() {
-		if f.lane.ended() {
+		if f.lane.ch.IsClosed() {
 			return errLost
 		}
-		return fmt.Errorf("%w: it refused it (nack): a queue bound to exchange %q for %q is full, or its node failed", bus.ErrNotConfirmed, o.exchange, o.key)
+		return fmt.Errorf("%w: a queue bound to exchange %q for %q is full, or its node failed", errNacked, o.exchange, o.key)
 	}
 	if f.returned == nil {
 		return nil

@@ -31,7 +31,8 @@ type session struct {
 	unblocked chan struct{} // non-nil while the broker refuses publishes; closed when it takes them again
 	reason    string        // why it refuses
 
-	admin *amqp.Channel // for requests; used by the holder of link.turn
+	// For requests, for such as are not answered, and for questions whether something is there; used by the holder of link.turn.
+	admin, unanswered, questions *amqp.Channel
 }
 
 // blocked returns the channel that is closed when the broker takes messages again, and why it does not; nil if it does.
@@ -57,6 +58,7 @@ func (s *session) setBlocked(b amqp.Blocking) {
 type link struct {
 	cfg   *Config
 	role  string // "publish" or "consume"
+	next  int    // the address to try next; run's own
 	log   *slog.Logger
 	setup func(ctx context.Context, s *session, admin *amqp.Channel) error // after connecting, before use
 
@@ -72,10 +74,11 @@ type link struct {
 	closed  bool
 }
 
-func newLink(cfg *Config, role string, setup func(context.Context, *session, *amqp.Channel) error) *link {
+// newLink makes a link that tries the addresses in their order, beginning with this one.
+func newLink(cfg *Config, role string, first int, setup func(context.Context, *session, *amqp.Channel) error) *link {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &link{
-		cfg: cfg, role: role, setup: setup,
+		cfg: cfg, role: role, next: first, setup: setup,
 		log: cfg.Logger.With("connection", role),
 		ctx: ctx, cancel: cancel,
 		turn:    make(chan struct{}, 1),
@@ -87,20 +90,21 @@ func newLink(cfg *Config, role string, setup func(context.Context, *session, *am
 // start begins to connect.
 func (l *link) start() { l.wg.Go(l.run) }
 
-// run connects for ever.
+// run connects for ever. Another address is tried at once; only when all have failed in a row there is a pause.
 func (l *link) run() {
 	pause := &backoff{first: l.cfg.RetryDelay, most: l.cfg.MaxRetryDelay}
-	for i := 0; l.ctx.Err() == nil; i++ {
-		url := l.cfg.URLs[i%len(l.cfg.URLs)]
+	for failed := 0; l.ctx.Err() == nil; {
+		url := l.address()
 		s, err := l.connect(url)
 		if err != nil {
 			l.set(nil, err)
 			l.log.Warn("cannot connect to the broker", "url", redactURL(url), "error", err)
-			if (i+1)%len(l.cfg.URLs) == 0 { // every node was tried
+			if failed++; failed%len(l.cfg.URLs) == 0 {
 				_ = pause.sleep(l.ctx)
 			}
 			continue
 		}
+		failed = 0
 		up := time.Now()
 		l.log.Info("connected to the broker", "url", redactURL(url))
 		l.set(s, nil)
@@ -117,6 +121,13 @@ func (l *link) run() {
 			_ = pause.sleep(l.ctx)
 		}
 	}
+}
+
+// address takes the next address.
+func (l *link) address() string {
+	url := l.cfg.URLs[l.next%len(l.cfg.URLs)]
+	l.next++
+	return url
 }
 
 // connect dials, and prepares the connection for use.

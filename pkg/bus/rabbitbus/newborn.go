@@ -51,27 +51,32 @@ func (n *newborns) settled(ctx context.Context, name string) error {
 	return nil
 }
 
-// declareNamed declares a queue with what was decided for it, and notes a quorum queue that was not there before. The
-// broker does not tell in its answer, so it is asked before, on a channel of its own, which a queue that is missing ends.
+// declareNamed declares a queue with what was decided for it, and notes one that was not there before. The broker does not
+// tell in its answer, so it is asked before; not for queues that go with their consumers, of which there are many.
 func (t *topology) declareNamed(s *session, ch *amqp.Channel, name string, d declaration) error {
-	made := false
-	if d.args[amqp.QueueTypeArg] == string(Quorum) {
-		probe, err := s.conn.Channel()
-		if err != nil {
+	found := true
+	if d.durable {
+		var err error
+		// What else may be wrong with it the declaration tells.
+		found, err = s.exists(func(ch *amqp.Channel) error {
+			_, err := ch.QueueDeclarePassive(name, true, false, false, false, nil)
+			return err
+		})
+		if err != nil && s.conn.IsClosed() {
 			return err
 		}
-		_, err = probe.QueueDeclarePassive(name, true, false, false, false, nil)
-		made = answered(err, amqp.NotFound)
-		if !probe.IsClosed() {
-			if err := probe.Close(); err != nil {
-				return err
-			}
+		if found && name == t.droppedName() {
+			return nil // of an earlier version, or another's: it is taken as it is
 		}
 	}
 	if _, err := ch.QueueDeclare(name, d.durable, d.autoDelete, d.exclusive, false, d.args); err != nil {
 		return mendable(name, err)
 	}
-	if made {
+	if found {
+		return nil
+	}
+	t.bindings.forget(func(r route) bool { return r.queue == name })
+	if d.args[amqp.QueueTypeArg] == string(Quorum) {
 		t.newborns.add(name)
 		t.made(name)
 	}

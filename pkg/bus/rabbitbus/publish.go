@@ -15,6 +15,13 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
+// nackPause is how long a message waits that the broker did not take before it is sent again, doubling up to nackPauseMost.
+// To choose another leader takes a quorum queue a fraction of a second where a node died, and some seconds where it stopped.
+const (
+	nackPause     = 50 * time.Millisecond
+	nackPauseMost = time.Second
+)
+
 // outgoing is a message on its way to the broker.
 type outgoing struct {
 	exchange, key string
@@ -51,7 +58,7 @@ func (p *publisher) run() {
 		if err != nil {
 			return
 		}
-		l, err := openLane(s)
+		l, err := openLane(s, p.link.background)
 		if err != nil {
 			p.log.Warn("cannot open a channel to publish on", "error", err)
 			if pause.sleep(p.link.ctx) != nil {
@@ -59,23 +66,37 @@ func (p *publisher) run() {
 			}
 			continue
 		}
-		opened := time.Now()
 		p.set(l)
-		l.watch()
-		p.set(nil)
-		if reason := l.refusal(); reason != nil {
-			p.log.Warn("the broker closed the channel over a message; the others on it are sent again", "error", reason)
-			if reason.Code == amqp.NotFound {
-				p.forgetExchanges()
-				p.restore(p.link.ctx)
-			}
-			if time.Since(opened) < time.Second && pause.sleep(p.link.ctx) != nil {
+		if !p.link.background(l.watch) {
+			l.watch() // it ends with the connection, which is being closed
+		}
+		select {
+		case <-l.gone:
+			p.set(nil)
+			p.explain(l)
+			if l.refusal() != nil && time.Since(l.opened) < time.Second && pause.sleep(p.link.ctx) != nil {
 				return
 			}
+		case <-l.spent:
+			p.set(nil)
+			p.log.Warn("the broker did not take a message; it is sent again, on another channel")
 		}
-		if time.Since(opened) > time.Second {
+		if time.Since(l.opened) > time.Second {
 			pause.reset()
 		}
+	}
+}
+
+// explain says why a channel was closed over a message, and mends what was missing.
+func (p *publisher) explain(l *lane) {
+	reason := l.refusal()
+	if reason == nil {
+		return
+	}
+	p.log.Warn("the broker closed the channel over a message; the others on it are sent again", "error", reason)
+	if reason.Code == amqp.NotFound {
+		p.forgetExchanges()
+		p.restore(p.link.ctx)
 	}
 }
 
@@ -101,7 +122,7 @@ func (p *publisher) forgetExchanges() {
 }
 
 // publish sends a message and waits for the broker's confirmation. When the connection or the channel is lost while
-// the message is unconfirmed, it is sent again, with the same id, for as long as ctx lasts.
+// the message is unconfirmed, or the broker does not take it, it is sent again, with the same id, for as long as ctx lasts.
 func (p *publisher) publish(ctx context.Context, o *outgoing) error {
 	return p.begin(ctx, o)()
 }
@@ -113,27 +134,43 @@ func (p *publisher) begin(ctx context.Context, o *outgoing) (confirm func() erro
 		return func() error { return gaveUp(err, false) }
 	}
 	return func() error {
-		for sent := true; ; {
+		pause := &backoff{first: nackPause, most: nackPauseMost}
+		for {
 			err := f.landed(ctx, o)
-			if !errors.Is(err, errLost) {
-				return gaveUp(err, sent)
-			}
-			select {
-			case <-f.lane.gone:
-			case <-ctx.Done():
-				return gaveUp(context.Cause(ctx), sent)
-			}
-			if reason := f.lane.refusal(); reason != nil && reason.Code != amqp.NotFound {
-				// One of the messages on the channel is at fault: each shows by itself whether it is the one.
-				if err := p.alone(ctx, o); !errors.Is(err, errLost) {
-					return gaveUp(err, sent)
+			switch {
+			case errors.Is(err, errNacked):
+				// Where the queue has lost its node, RabbitMQ 3.10 goes on refusing on this channel when others have taken over.
+				f.lane.retire()
+				if pause.sleep(ctx) != nil {
+					return fmt.Errorf("%w: %w (%s)", bus.ErrNotConfirmed, context.Cause(ctx), err.Error())
 				}
+			case errors.Is(err, errLost):
+				if over, err := p.lost(ctx, f, o); over {
+					return gaveUp(err, true)
+				}
+			default:
+				return gaveUp(err, true)
 			}
 			if f, err = p.launch(ctx, o); err != nil {
-				return gaveUp(err, sent)
+				return gaveUp(err, true)
 			}
 		}
 	}
+}
+
+// lost waits for the end of the channel that a message was lost with. It reports that the message needs no other attempt,
+// and how that ended: one of those on a channel that the broker closed is at fault, and each shows by itself whether it is the one.
+func (p *publisher) lost(ctx context.Context, f flight, o *outgoing) (over bool, err error) {
+	select {
+	case <-f.lane.gone:
+	case <-ctx.Done():
+		return true, context.Cause(ctx)
+	}
+	if reason := f.lane.refusal(); reason == nil || reason.Code == amqp.NotFound {
+		return false, nil
+	}
+	err = p.alone(ctx, o)
+	return !errors.Is(err, errLost), err
 }
 
 // launch writes a message on the lane that there is, or that comes while ctx lasts.
@@ -153,6 +190,7 @@ func (p *publisher) launch(ctx context.Context, o *outgoing) (flight, error) {
 		if l != nil { // it ends soon, or a new one would have to be waited for in a loop
 			select {
 			case <-l.gone:
+			case <-l.spent:
 			case <-ctx.Done():
 				return f, context.Cause(ctx)
 			}
@@ -169,6 +207,8 @@ func gaveUp(err error, sent bool) error {
 		return nil
 	case errors.Is(err, bus.ErrUnroutable), errors.Is(err, bus.ErrInvalid), errors.Is(err, bus.ErrNotConfirmed):
 		return err
+	case errors.Is(err, errNacked):
+		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, err)
 	case sent:
 		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, withoutUnavailable(err))
 	case errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrClosed):
@@ -250,7 +290,7 @@ func (p *publisher) ensureExchange(ctx context.Context, s *session, name string)
 // alone sends a message on a channel of its own.
 func (p *publisher) alone(ctx context.Context, o *outgoing) error {
 	return p.link.do(ctx, func(s *session, _ *amqp.Channel) error {
-		l, err := openLane(s)
+		l, err := openLane(s, p.link.background)
 		if err != nil {
 			return err
 		}

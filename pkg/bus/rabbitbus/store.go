@@ -29,9 +29,9 @@ func (t *topology) storeArgs() amqp.Table {
 }
 
 // droppedArgs bound what waits to be counted while no node is there to count.
-func droppedArgs() amqp.Table {
+func (t *topology) droppedArgs() amqp.Table {
 	return amqp.Table{
-		amqp.QueueTypeArg:       string(Classic),
+		amqp.QueueTypeArg:       string(t.cfg.QueueType),
 		amqp.QueueMaxLenArg:     int64(droppedMaxLength),
 		amqp.QueueMessageTTLArg: droppedTTL.Milliseconds(),
 	}

@@ -36,6 +36,7 @@ const (
 type topology struct {
 	cfg      *Config
 	newborns *newborns
+	bindings *bindings
 	made     func(queue string) // told of a quorum queue that was not there
 
 	storeWarning sync.Once
@@ -45,7 +46,7 @@ type topology struct {
 }
 
 func newTopology(cfg *Config) *topology {
-	return &topology{cfg: cfg, newborns: newNewborns(), made: func(string) {}, queues: map[string]bus.Queue{}}
+	return &topology{cfg: cfg, newborns: newNewborns(), bindings: newBindings(), made: func(string) {}, queues: map[string]bus.Queue{}}
 }
 
 // remember adds a durable queue to what is declared on each connection.
@@ -97,17 +98,33 @@ func cmpString(a, b string) int {
 // declareBase declares the exchanges and the dead-letter store.
 func (t *topology) declareBase(s *session, ch *amqp.Channel) error {
 	for _, name := range []string{t.cfg.Exchange, t.cfg.DeadLetterExchange} {
-		if err := ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
+		if err := t.declareOwn(s, ch, name); err != nil {
 			return fmt.Errorf("declare the durable topic exchange %q: %w", name, err)
 		}
 	}
-	if err := t.declareStore(s); err != nil {
-		return fmt.Errorf("declare the dead-letter store: %w", err)
+	err := t.declareStore(s)
+	if err == nil {
+		err = t.bindings.bind(s, ch, route{t.storeName(), "dead-letter.#", t.cfg.DeadLetterExchange})
 	}
-	if err := ch.QueueBind(t.storeName(), "dead-letter.#", t.cfg.DeadLetterExchange, false, nil); err != nil {
-		return fmt.Errorf("bind the dead-letter store: %w", err)
+	if answered(err, amqp.NotFound) { // a classic queue, whose node is away: all else must not wait for it
+		t.cfg.Logger.Warn("the dead-letter store is away; dead letters stay in their queues until its node is back", "error", err)
+		return nil
 	}
-	return nil
+	return wrapf(err, "declare the dead-letter store")
+}
+
+// declareOwn declares an exchange of ours, and notes one that was not there: its bindings went with it.
+func (t *topology) declareOwn(s *session, ch *amqp.Channel, name string) error {
+	found, err := s.exists(func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
+	})
+	if err == nil && !found {
+		t.bindings.forget(func(r route) bool { return r.exchange == name })
+	}
+	if err != nil && s.conn.IsClosed() {
+		return err
+	}
+	return ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil)
 }
 
 // declarePassing declares a queue that goes with its consumer in one round trip: a node has thousands of them, and declares
@@ -155,9 +172,13 @@ func (t *topology) declareQueue(s *session, ch *amqp.Channel, q bus.Queue) error
 	if err := t.declareNamed(s, ch, q.Name, t.declaration(q)); err != nil {
 		return fmt.Errorf("declare queue %q: %w", q.Name, err)
 	}
+	bind := t.bindings.bind
+	if !q.Durable { // it goes with its consumer, and its bindings with it
+		bind = ask
+	}
 	for _, b := range q.Bindings {
-		if err := ch.QueueBind(q.Name, b.Pattern, t.exchange(b.Exchange), false, nil); err != nil {
-			return fmt.Errorf("bind queue %q to exchange %q with %q: %w", q.Name, t.exchange(b.Exchange), b.Pattern, err)
+		if err := bind(s, ch, route{q.Name, b.Pattern, t.exchange(b.Exchange)}); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -178,7 +199,7 @@ func (t *topology) declaration(q bus.Queue) declaration {
 	}
 	switch {
 	case q.Name == t.droppedName():
-		return declaration{durable: true, args: droppedArgs()}
+		return declaration{durable: true, args: t.droppedArgs()}
 	case q.Name == t.storeName():
 		return declaration{durable: true, args: t.storeArgs()}
 	case q.Durable && t.cfg.QueueType == Quorum:
@@ -236,17 +257,15 @@ func (t *topology) declareExchange(s *session, ch *amqp.Channel, name string) er
 	name = t.exchange(name)
 	if name == t.cfg.Exchange || name == t.cfg.DeadLetterExchange {
 		// Passing by, this heals one that was deleted since the connection was made.
-		return ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil)
+		return t.declareOwn(s, ch, name)
 	}
-	probe, err := s.conn.Channel()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = probe.Close() }()
-	err = probe.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
-	if err == nil || !answered(err, amqp.NotFound) {
+	found, err := s.exists(func(ch *amqp.Channel) error {
+		return ch.ExchangeDeclarePassive(name, amqp.ExchangeTopic, true, false, false, false, nil)
+	})
+	if found || err != nil {
 		return wrapf(err, "look for exchange %q", name)
 	}
+	t.bindings.forget(func(r route) bool { return r.exchange == name })
 	create, err := s.conn.Channel()
 	if err != nil {
 		return err
