@@ -71,10 +71,10 @@ func (c *clustered) faults() []fault {
 		return c.choose(ctx, r.load.Topic+".bannou.load-0\t", "list_queues", "name", "leader")
 	}
 	return []fault{
-		{name: "connected node killed", times: 2, harm: func(ctx context.Context, r *run) error {
+		{name: "connected node killed", times: 1, harm: func(ctx context.Context, r *run) error {
 			return c.without(ctx, r, connected, (*servers.RabbitServer).Kill)
 		}},
-		{name: "queue's leader killed", times: 2, harm: func(ctx context.Context, r *run) error {
+		{name: "queue's leader killed", times: 1, harm: func(ctx context.Context, r *run) error {
 			return c.without(ctx, r, leading, (*servers.RabbitServer).Kill)
 		}},
 		{name: "connected node stopped (SIGSTOP)", times: 1, harm: func(ctx context.Context, r *run) error {
@@ -99,6 +99,9 @@ func (c *clustered) without(ctx context.Context, r *run, choose func(context.Con
 		}
 	}
 	r.log.Warn("the load goes on", "after", time.Since(begin))
+	// A broker that starts among full publishers, on the same cores, takes four times as long.
+	r.load.Ease(true)
+	defer r.load.Ease(false)
 	return errors.Join(c.restart(ctx), c.Await(ctx))
 }
 

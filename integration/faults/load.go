@@ -17,6 +17,8 @@ const (
 	textBytes  = 256
 	// afterFailure is a publisher's pause after an error: one that fails at once must not be a hot loop.
 	afterFailure = 10 * time.Millisecond
+	// easy is a publisher's pause after each event while the load is eased.
+	easy = 20 * time.Millisecond
 )
 
 // Handle registers the subscriptions of a load, and has each event that they handle reported. The first subscription fails
@@ -48,8 +50,12 @@ type Load struct {
 	Seed      uint64
 	Mandatory bool // every event, rather than every second
 
-	bus atomic.Pointer[bus.Bus]
+	bus   atomic.Pointer[bus.Bus]
+	eased atomic.Bool
 }
+
+// Ease slows the load down to some hundreds of events a second, until it is called with false.
+func (l *Load) Ease(eased bool) { l.eased.Store(eased) }
 
 // Use has the load publish on this bus from now on.
 func (l *Load) Use(b *bus.Bus) { l.bus.Store(b) }
@@ -62,8 +68,12 @@ func (l *Load) Publish(ctx context.Context) {
 		random := rand.New(rand.NewPCG(l.Seed, uint64(p))) //nolint:gosec // a schedule to be repeated
 		all.Go(func() {
 			for ctx.Err() == nil {
-				if l.publish(ctx, l.draw(random), textBytes) != nil {
-					_ = Pause(ctx, afterFailure) // the loop looks at ctx itself
+				err := l.publish(ctx, l.draw(random), textBytes)
+				switch { // the loop looks at ctx itself
+				case err != nil:
+					_ = Pause(ctx, afterFailure)
+				case l.eased.Load():
+					_ = Pause(ctx, easy)
 				}
 			}
 		})
