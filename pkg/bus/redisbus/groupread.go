@@ -375,7 +375,12 @@ func (c *groupConsumer) finish() {
 			_ = c.d.run.quit.Run(ctx, c.d.client, []string{key}, c.q.Name, 0, c.d.id).Err()
 		}
 	}
-	c.forgetMoves(ctx)
+	for !c.forgetMoves(ctx) && ctx.Err() == nil { // a connection was cut: there are others
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
 	if len(c.inWork()) == 0 {
 		c.d.forget(c)
 	}

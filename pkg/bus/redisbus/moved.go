@@ -38,20 +38,27 @@ func (c *groupConsumer) wasMoved(p place) (bool, error) {
 	return err == nil, err
 }
 
-// forgetMoves removes the notes of what was acknowledged since. What cannot be removed goes by its age.
-func (c *groupConsumer) forgetMoves(ctx context.Context) {
+// forgetMoves removes the notes of what was acknowledged since, and reports whether there are none left to remove. What
+// cannot be removed now is tried again by the next call; what is left with the process goes by its age.
+func (c *groupConsumer) forgetMoves(ctx context.Context) bool {
 	c.mu.Lock()
 	list := c.moves
 	c.moves = nil
 	c.mu.Unlock()
 	if len(list) == 0 {
-		return
+		return true
 	}
 	members := make([]any, len(list))
 	for i, p := range list {
 		members[i] = p.String()
 	}
-	if err := c.d.client.ZRem(ctx, movedKey(c.q.Name), members...).Err(); err != nil {
-		c.d.log.Debug("notes of what was moved could not be removed; they go by their age", "queue", c.q.Name, "error", err)
+	err := c.d.client.ZRem(ctx, movedKey(c.q.Name), members...).Err()
+	if err == nil {
+		return true
 	}
+	c.d.log.Debug("notes of what was moved could not be removed", "queue", c.q.Name, "error", err)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.moves = append(c.moves, list...)
+	return false
 }
