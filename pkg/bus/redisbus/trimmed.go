@@ -2,6 +2,8 @@ package redisbus
 
 import (
 	"context"
+	"errors"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -15,14 +17,7 @@ func (s *shared) account(sh *shard, keys []string, lists map[string][]entry, beg
 	if len(doubtful) == 0 {
 		return
 	}
-	ctx, cancel := context.WithTimeout(s.d.closing, answerTimeout)
-	defer cancel()
-	pipeline := s.d.client.Pipeline()
-	infos := make([]*redis.XInfoStreamCmd, len(doubtful))
-	for i, stream := range doubtful {
-		infos[i] = pipeline.XInfoStream(ctx, stream)
-	}
-	_, _ = pipeline.Exec(ctx) // each has its own error
+	infos := s.describe(doubtful)
 	for i, stream := range doubtful {
 		s.mu.Lock()
 		if w := sh.streams[stream]; w != nil {
@@ -30,6 +25,35 @@ func (s *shared) account(sh *shard, keys []string, lists map[string][]entry, beg
 		}
 		s.mu.Unlock()
 	}
+}
+
+// describe asks Redis for streams' numbers, again where a connection is cut under the question: what was missed can be told
+// only now, before what was read is.
+func (s *shared) describe(streams []string) []*redis.XInfoStreamCmd {
+	ctx, cancel := context.WithTimeout(s.d.closing, answerTimeout)
+	defer cancel()
+	for {
+		pipeline := s.d.client.Pipeline()
+		infos := make([]*redis.XInfoStreamCmd, len(streams))
+		for i, stream := range streams {
+			infos[i] = pipeline.XInfoStream(ctx, stream)
+		}
+		_, _ = pipeline.Exec(ctx) // each has its own error
+		if !slices.ContainsFunc(infos, unanswered) {
+			return infos
+		}
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-ctx.Done():
+			return infos
+		}
+	}
+}
+
+// unanswered tells a question that Redis did not answer from one that it answered with an error, as that there is no stream.
+func unanswered(info *redis.XInfoStreamCmd) bool {
+	var answer redis.Error
+	return info.Err() != nil && !errors.As(info.Err(), &answer)
 }
 
 // settle brings the number of a stream's entries up to date, and tells its readers what they have missed; the lock is
