@@ -57,7 +57,7 @@ func (r rawRedis) get(ctx context.Context, caller int) error {
 	return checkHash(fields, caller)
 }
 
-func hashFields() []string { return []string{"data", "version", "nonce", "createdAt", "updatedAt"} }
+func hashFields() []string { return []string{"data", "version", "nonce", "createdAt", "updatedAt", "expiry"} }
 
 func checkHash(fields []any, number int) error {
 	data, ok := fields[0].(string)
