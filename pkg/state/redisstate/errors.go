@@ -13,20 +13,27 @@ import (
 )
 
 // readError says what an error of go-redis means for the caller of a command that changes nothing.
-func readError(ctx context.Context, err error) error { return classify(ctx, err, false) }
+func readError(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
+	return classify(ctx, err, false)
+}
 
 // writeError says the same of a command that was to change something; sent: it has been written to a connection.
 func writeError(ctx context.Context, err error, sent bool) error {
+	if err == nil {
+		return nil
+	}
 	return classify(ctx, err, sent && !notSent(err))
 }
 
 func classify(ctx context.Context, err error, doubt bool) error {
-	if err == nil || errors.Is(err, state.ErrCorrupt) {
-		return err
-	}
 	kind := state.ErrUnavailable
 	var answer redis.Error
 	switch {
+	case errors.Is(err, state.ErrCorrupt):
+		return err
 	case errors.As(err, &answer):
 		kind = answered(answer)
 	case doubt:
@@ -62,6 +69,12 @@ func answered(err redis.Error) error {
 	default: // LOADING, READONLY, OOM, CLUSTERDOWN, NOAUTH ...
 		return state.ErrUnavailable
 	}
+}
+
+// unanswered reports an error that is not the server's.
+func unanswered(err error) bool {
+	var answer redis.Error
+	return err != nil && !errors.As(err, &answer)
 }
 
 // notSent reports an error that comes up before a command is written. Where it follows an earlier attempt, that one was

@@ -2,6 +2,7 @@ package redisstate
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -47,7 +48,7 @@ func (l *line) do(ctx context.Context, cmd redis.Cmder, size int) bool {
 		l.busy++
 		l.mu.Unlock()
 		l.of.alone(ctx, cmd)
-		l.leave()
+		l.leave() //nolint:contextcheck // the lane goes to other callers
 		return true
 	}
 	if c, ok := cmd.(write); ok {
@@ -213,6 +214,9 @@ func (l *lines) exec(ctx context.Context, cmds ...redis.Cmder) {
 		return
 	}
 	_, _ = pipe.Exec(ctx)
+	if l.cluster != nil && slices.ContainsFunc(cmds, func(cmd redis.Cmder) bool { return unanswered(cmd.Err()) }) {
+		l.cluster.ReloadState(ctx) // in the background; the client would go on asking a master that is gone for a minute
+	}
 }
 
 // close is for after the client was closed: what waits fails at once. It waits for the senders.

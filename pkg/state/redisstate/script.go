@@ -57,32 +57,39 @@ func (s *stamp) sent() bool { return s.state.Load() == stampSent }
 // withdraw reports whether nothing was sent, and then nothing will be.
 func (s *stamp) withdraw() bool { return s.state.CompareAndSwap(stampOpen, stampWithdrawn) }
 
-// A call is one run of the script.
+// A call is one run of the script. Its arguments are how it is run and how many keys there are; the keys; the stamp; five for
+// each change.
 type call struct {
-	keys   []string
-	nonces []string
-	args   []any // without the stamp
-	size   int   // bytes of the values
-	stamp  *stamp
-	cmd    write
+	args  []any
+	keys  int
+	size  int // bytes of the values
+	stamp *stamp
+	cmd   write
 }
 
 func newCall(prefix string, changes ...state.Change) *call {
-	c := &call{keys: make([]string, len(changes)), nonces: make([]string, len(changes)), args: make([]any, 0, 5*len(changes))}
+	c := &call{keys: len(changes), args: make([]any, 3, 4+6*len(changes))}
+	c.args[2] = c.keys
+	for i := range changes {
+		c.args = append(c.args, prefix+changes[i].Key)
+	}
+	c.args = append(c.args, nil)
 	for i := range changes {
 		change := &changes[i]
-		c.keys[i] = prefix + change.Key
-		operation := "delete"
-		if !change.Delete {
-			operation, c.nonces[i] = "save", rand.Text()[:16]
+		if change.Delete {
+			c.args = append(c.args, "delete", conditionArg(change), "", "", "")
+			continue
 		}
 		c.size += len(change.Value)
-		c.args = append(c.args, operation, conditionArg(change), expiryArg(change.Expiry), c.nonces[i], change.Value)
+		c.args = append(c.args, "save", conditionArg(change), expiryArg(change.Expiry), rand.Text()[:16], change.Value)
 	}
 	return c
 }
 
-func conditionArg(c *state.Change) string {
+func (c *call) key() string             { return c.args[3].(string) }                   //nolint:forcetypeassert // see newCall
+func (c *call) nonce(change int) string { return c.args[4+c.keys+5*change+3].(string) } //nolint:forcetypeassert // see newCall
+
+func conditionArg(c *state.Change) any {
 	switch c.When {
 	case state.IfAbsent:
 		return "absent"
@@ -93,9 +100,9 @@ func conditionArg(c *state.Change) string {
 	}
 }
 
-func expiryArg(e state.Expiry) string {
+func expiryArg(e state.Expiry) any {
 	if ttl, ok := e.TTL(); ok {
-		return strconv.FormatInt(ttl.Milliseconds(), 10)
+		return ttl.Milliseconds()
 	}
 	if e == state.Never {
 		return "never"
@@ -103,16 +110,11 @@ func expiryArg(e state.Expiry) string {
 	return "keep"
 }
 
-// prepare makes the command that runs the script, named by its hash or with its whole text.
+// prepare makes the command that runs the script, named by its hash or with its whole text. The one before is done with.
 func (c *call) prepare(ctx context.Context, name, script string) {
 	c.stamp = new(stamp)
-	args := make([]any, 0, 4+len(c.keys)+len(c.args))
-	args = append(args, name, script, len(c.keys))
-	for _, key := range c.keys {
-		args = append(args, key)
-	}
-	args = append(args, c.stamp)
-	c.cmd = write{redis.NewCmd(ctx, append(args, c.args...)...)}
+	c.args[0], c.args[1], c.args[3+c.keys] = name, script, c.stamp
+	c.cmd = write{redis.NewCmd(ctx, c.args...)}
 }
 
 // scriptLost reports a server that does not have the script. It has done nothing.
@@ -129,7 +131,7 @@ func (e *engine) run(ctx context.Context, c *call) error {
 
 func (e *engine) attempt(ctx context.Context, c *call, name, script string) error {
 	c.prepare(ctx, name, script)
-	if !e.lines.writes(ctx, c.keys[0]).do(ctx, c.cmd, c.size) { // the command is the sender's now
+	if !e.lines.writes(ctx, c.key()).do(ctx, c.cmd, c.size) { // the command is the sender's now
 		sent := !c.stamp.withdraw()
 		c.cmd = write{redis.NewCmd(ctx)}
 		return writeError(ctx, context.Cause(ctx), sent)
@@ -147,14 +149,12 @@ func (e *engine) runAll(ctx context.Context, calls []*call) {
 }
 
 func (e *engine) pipeline(ctx context.Context, calls []*call, name, script string) (lost []*call) {
-	pipe := e.lines.client.Pipeline()
-	for _, c := range calls {
+	cmds := make([]redis.Cmder, len(calls))
+	for i, c := range calls {
 		c.prepare(ctx, name, script)
-		if err := pipe.Process(ctx, c.cmd); err != nil {
-			c.cmd.SetErr(err)
-		}
+		cmds[i] = c.cmd
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	e.lines.exec(ctx, cmds...)
 	for _, c := range calls {
 		if c.scriptLost() {
 			lost = append(lost, c)
@@ -166,39 +166,34 @@ func (e *engine) pipeline(ctx context.Context, calls []*call, name, script strin
 // outcomes reads the script's answer.
 func (c *call) outcomes() ([]state.Outcome, error) {
 	answers, ok := c.cmd.Val().([]any)
-	if !ok || len(answers) != len(c.keys) {
+	if !ok || len(answers) != c.keys {
 		return nil, fmt.Errorf("%w: the script answered %v", state.ErrOutcomeUnknown, c.cmd.Val())
 	}
 	outcomes := make([]state.Outcome, len(answers))
-	for i, a := range answers {
-		answer, ok := a.([]any)
-		if !ok || len(answer) == 0 {
-			return nil, fmt.Errorf("%w: the script answered %v", state.ErrOutcomeUnknown, a)
+	for i, answer := range answers {
+		text, _ := answer.(string)
+		if outcomes[i], ok = outcomeOf(text, c.nonce(i)); !ok {
+			return nil, fmt.Errorf("%w: the script answered %v", state.ErrOutcomeUnknown, answer)
 		}
-		outcomes[i] = outcomeOf(answer, c.nonces[i])
 	}
 	return outcomes, nil
 }
 
-func outcomeOf(answer []any, nonce string) state.Outcome {
-	switch answer[0] {
+func outcomeOf(answer, nonce string) (o state.Outcome, ok bool) {
+	switch answer {
 	case "done":
-		o := state.Outcome{Done: true}
-		if len(answer) == 2 {
-			version, _ := answer[1].(string)
-			o.Version, _ = strconv.ParseInt(version, 10, 64)
-			o.ETag = formatETag(version, nonce)
-		}
-		return o
+		return state.Outcome{Done: true}, true
+	case "skipped":
+		return state.Outcome{}, true
 	case "conflict":
-		return state.Outcome{Conflict: true}
+		return state.Outcome{Conflict: true}, true
 	case "missing":
-		return state.Outcome{Conflict: true, Absent: true}
+		return state.Outcome{Conflict: true, Absent: true}, true
 	case "corrupt":
-		return state.Outcome{Err: fmt.Errorf("%w: the Redis key is not a hash with a version", state.ErrCorrupt)}
-	default:
-		return state.Outcome{}
+		return state.Outcome{Err: fmt.Errorf("%w: the Redis key is not a hash with a version", state.ErrCorrupt)}, true
 	}
+	version, err := strconv.ParseInt(answer, 10, 64)
+	return state.Outcome{Done: true, Version: version, ETag: formatETag(answer, nonce)}, err == nil
 }
 
 func formatETag(version, nonce string) string {
