@@ -140,6 +140,48 @@ func TestRedisLeavesCompany(t *testing.T) {
 	t.Logf("of %d writes %d had been sent", callers, unknown)
 }
 
+// Callers leave while the round trip that was to carry their writes waits for its connection. When that comes after all, only
+// those who have stayed are served.
+func TestRedisWithdrawn(t *testing.T) {
+	server := servers.NewRedis(t, servers.RedisOptions{Volatile: true})
+	store := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}}), state.StoreConfig{Name: "s"})
+	before := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}}), state.StoreConfig{Name: "s"})
+	_, err := before.Save(t.Context(), "loads the script", jsontext.Value("1"))
+	require.NoError(t, err)
+	require.NoError(t, server.Pause())
+	save := func(key string, patience time.Duration) error {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		_, err := store.Save(ctx, key, jsontext.Value("1"))
+		return err
+	}
+	const impatient, patient = 20, 5
+	failures, stayed := make([]error, impatient), make([]error, patient)
+	var leaving, staying sync.WaitGroup
+	leave := func(i int, patience time.Duration) {
+		leaving.Go(func() { failures[i] = save(strconv.Itoa(i), patience) })
+	}
+	leave(0, 300*time.Millisecond) // those who go at once
+	leave(1, 300*time.Millisecond)
+	<-time.After(50 * time.Millisecond)
+	for i := 2; i < impatient; i++ {
+		leave(i, time.Duration(500+i*10)*time.Millisecond)
+	}
+	for i := range stayed {
+		staying.Go(func() { stayed[i] = save(fmt.Sprintf("stays%d", i), 20*time.Second) })
+	}
+	leaving.Wait()
+	require.NoError(t, server.Resume())
+	staying.Wait()
+	for i, err := range failures {
+		require.ErrorIs(t, err, state.ErrUnavailable, "caller %d", i)
+		exists, err := store.Exists(t.Context(), strconv.Itoa(i))
+		require.NoError(t, err)
+		require.False(t, exists, "caller %d had left", i)
+	}
+	require.NoError(t, errors.Join(stayed...))
+}
+
 // A server that takes no more connections: nothing is sent, whatever it says or does instead.
 func TestRedisConnectionLimit(t *testing.T) {
 	const limit = 20
