@@ -1,7 +1,6 @@
 package state_test
 
 import (
-	"context"
 	"testing"
 	"time"
 
@@ -77,7 +76,7 @@ func TestRedisLayout(t *testing.T) {
 	require.Equal(t, []string{"service:registry:a:b"}, keys)
 	fields, err := client.HGetAll(ctx, keys[0]).Result()
 	require.NoError(t, err)
-	require.Len(t, fields, 5)
+	require.Len(t, fields, 6)
 	require.Equal(t, `{"n":1.10}`, fields["data"])
 	require.Equal(t, "1", fields["version"])
 	require.Equal(t, saved.ETag, "1-"+fields["nonce"])
@@ -224,50 +223,8 @@ func TestRedisLeavesNothing(t *testing.T) {
 	goleak.VerifyNone(t, ignore)
 }
 
-// startCluster starts a cluster of three masters and returns their URLs.
-func startCluster(t *testing.T) []string {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	const masters, slots = 3, 16384
-	var urls []string
-	var clients []*redis.Client
-	var password string // one for all nodes
-	for i := range masters {
-		server := servers.NewRedis(t, servers.RedisOptions{Volatile: true, Args: []string{
-			"--databases", "1", "--cluster-enabled", "yes", "--cluster-port", freePort(t), "--cluster-node-timeout", "2000",
-		}})
-		client := redisClient(t, server.URL)
-		if i == 0 {
-			password = client.Options().Password
-		}
-		require.NoError(t, client.ConfigSet(ctx, "requirepass", password).Err())
-		require.NoError(t, client.ClusterAddSlotsRange(ctx, i*slots/masters, (i+1)*slots/masters-1).Err())
-		urls, clients = append(urls, server.URL), append(clients, client)
-	}
-	for _, client := range clients[1:] {
-		info, err := client.ConfigGet(ctx, "cluster-port").Result()
-		require.NoError(t, err)
-		host, port := hostPort(t, client.Options().Addr)
-		require.NoError(t, clients[0].Do(ctx, "cluster", "meet", host, port, info["cluster-port"]).Err())
-	}
-	require.Eventually(t, func() bool {
-		for _, client := range clients {
-			shards, err := client.ClusterShards(ctx).Result()
-			if err != nil || len(shards) != masters {
-				return false
-			}
-			if err := client.Set(ctx, "probe", "1", 0).Err(); err != nil && !redis.HasErrorPrefix(err, "MOVED") {
-				return false
-			}
-		}
-		return true
-	}, 20*time.Second, 50*time.Millisecond, "the cluster comes up")
-	return urls
-}
-
 // The same promises over three masters: every script touches one slot, and bulk calls are divided among the nodes.
 func TestRedisCluster(t *testing.T) {
-	urls := startCluster(t)
+	urls := servers.NewRedisCluster(t, servers.RedisClusterOptions{Redis: servers.RedisOptions{Volatile: true}}).URLs()
 	statetest.Run(t, func(t *testing.T) state.Driver { return newRedis(t, redisstate.Config{URLs: urls}) }, statetest.Features{})
 }

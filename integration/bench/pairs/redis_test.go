@@ -57,7 +57,9 @@ func (r rawRedis) get(ctx context.Context, caller int) error {
 	return checkHash(fields, caller)
 }
 
-func hashFields() []string { return []string{"data", "version", "nonce", "createdAt", "updatedAt"} }
+func hashFields() []string {
+	return []string{"data", "version", "nonce", "createdAt", "updatedAt", "expiry"}
+}
 
 func checkHash(fields []any, number int) error {
 	data, ok := fields[0].(string)
@@ -77,7 +79,7 @@ func (r rawRedis) save(ctx context.Context, caller int) error {
 	if err != nil {
 		return err
 	}
-	if answer, ok := answers[0].([]any); !ok || answer[0] != "done" {
+	if version, ok := answers[0].(string); !ok || version == "" {
 		return fmt.Errorf("the script answered %v", answers)
 	}
 	return nil

@@ -15,7 +15,7 @@ import (
 // Driver keeps stores in Redis. It is safe for concurrent use.
 type Driver struct {
 	client redis.UniversalClient
-	errors classifier
+	lines  *lines
 	script string // the hash by which Redis names apply.lua
 
 	closeOnce sync.Once
@@ -31,9 +31,8 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	client := redis.NewUniversalClient(options)
-	d := &Driver{client: client, script: redis.NewScript(applySource).Hash()}
+	d := &Driver{client: client, lines: newLines(client, options.ReadTimeout), script: redis.NewScript(applySource).Hash()}
 	if cluster, ok := client.(*redis.ClusterClient); ok {
-		d.errors.cluster = true
 		cluster.OnNewNode(func(node *redis.Client) { node.AddHook(dialMarker{}) })
 	} else {
 		client.AddHook(dialMarker{})
@@ -49,20 +48,21 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &engine{client: d.client, errors: d.errors, store: cfg.Name, prefix: cfg.KeyPrefix + ":", script: d.script}, nil
+	return &engine{lines: d.lines, store: cfg.Name, prefix: cfg.KeyPrefix + ":", script: d.script}, nil
 }
 
 // Ready asks the server whether it answers.
 func (d *Driver) Ready(ctx context.Context) error {
-	return d.errors.read(ctx, d.client.Ping(ctx).Err())
+	return readError(ctx, d.client.Ping(ctx).Err())
 }
 
-// Close closes the connections.
+// Close closes the connections and ends what waits for them.
 func (d *Driver) Close() error {
 	d.closeOnce.Do(func() {
 		if err := d.client.Close(); err != nil && !errors.Is(err, redis.ErrClosed) {
 			d.closeErr = fmt.Errorf("redisstate: %w", err)
 		}
+		d.lines.close()
 	})
 	return d.closeErr
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -15,8 +14,7 @@ import (
 
 // An engine is one store: the keys that begin with its prefix.
 type engine struct {
-	client redis.UniversalClient
-	errors classifier
+	lines  *lines
 	store  string
 	prefix string // with the colon
 	script string // the hash by which Redis names apply.lua
@@ -24,48 +22,75 @@ type engine struct {
 
 // Exists implements state.Engine.
 func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
-	pipe := e.client.Pipeline()
-	counts := make([]*redis.IntCmd, len(keys))
+	cmds := make([]redis.Cmder, len(keys))
 	for i, key := range keys {
-		counts[i] = pipe.Exists(ctx, e.prefix+key)
+		cmds[i] = redis.NewIntCmd(ctx, "exists", e.prefix+key)
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	if err := e.read(ctx, keys, cmds); err != nil {
+		return nil, err
+	}
 	found := make([]bool, len(keys))
-	for i, count := range counts {
-		if err := e.errors.read(ctx, count.Err()); err != nil {
-			return nil, e.keyError(keys[i], err)
-		}
-		found[i] = count.Val() == 1
+	for i, cmd := range cmds {
+		found[i] = cmd.(*redis.IntCmd).Val() == 1
 	}
 	return found, nil
 }
 
+// read executes commands that change nothing, one for each key, in one round trip. One alone goes in the company of other
+// callers' where there are any.
+func (e *engine) read(ctx context.Context, keys []string, cmds []redis.Cmder) error {
+	if len(cmds) > 1 {
+		e.lines.exec(ctx, cmds...)
+	} else if !e.lines.reads(ctx, e.prefix+keys[0]).do(ctx, cmds[0], 0) {
+		return e.keyError(keys[0], readError(ctx, context.Cause(ctx)))
+	}
+	for i, cmd := range cmds {
+		if err := readError(ctx, cmd.Err()); err != nil {
+			return e.keyError(keys[i], err)
+		}
+	}
+	return nil
+}
+
 // Apply implements state.Engine.
 func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
-	now := time.Now()
+	if len(changes) == 1 {
+		c := newCall(e.prefix, changes...)
+		outcome := e.outcome(c, e.run(ctx, c))
+		if outcome.Err = e.orNil(changes[0].Key, outcome.Err); errors.Is(outcome.Err, state.ErrUnavailable) {
+			return nil, outcome.Err
+		}
+		return []state.Outcome{outcome}, nil
+	}
 	calls := make([]*call, len(changes))
 	for i := range changes {
-		calls[i] = newCall(e.prefix, now, changes[i])
+		calls[i] = newCall(e.prefix, changes[i])
 	}
-	run(ctx, e.client, e.script, calls)
+	e.runAll(ctx, calls)
 	outcomes := make([]state.Outcome, len(changes))
 	away := 0
 	for i, c := range calls {
-		answers, err := e.answers(ctx, c)
-		if errors.Is(err, state.ErrUnavailable) {
+		outcomes[i] = e.outcome(c, writeError(ctx, c.cmd.Err(), c.stamp.sent()))
+		if outcomes[i].Err = e.orNil(changes[i].Key, outcomes[i].Err); errors.Is(outcomes[i].Err, state.ErrUnavailable) {
 			away++
 		}
-		if err != nil {
-			answers = []state.Outcome{{Err: err}}
-		}
-		if outcomes[i] = answers[0]; outcomes[i].Err != nil {
-			outcomes[i].Err = e.keyError(changes[i].Key, outcomes[i].Err)
-		}
 	}
-	if away > 0 && away == len(changes) {
+	if away == len(changes) {
 		return nil, outcomes[0].Err // the server is away, and the keys have nothing to do with it
 	}
 	return outcomes, nil
+}
+
+// outcome is that of a call of one change.
+func (e *engine) outcome(c *call, err error) state.Outcome {
+	if err != nil {
+		return state.Outcome{Err: err}
+	}
+	outcomes, err := c.outcomes()
+	if err != nil {
+		return state.Outcome{Err: err}
+	}
+	return outcomes[0]
 }
 
 // Transact implements state.Engine.
@@ -73,9 +98,11 @@ func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.
 	if err := e.sameTag(changes); err != nil {
 		return nil, e.storeError(err)
 	}
-	c := newCall(e.prefix, time.Now(), changes...)
-	run(ctx, e.client, e.script, []*call{c})
-	outcomes, err := e.answers(ctx, c)
+	c := newCall(e.prefix, changes...)
+	if err := e.run(ctx, c); err != nil {
+		return nil, e.storeError(err)
+	}
+	outcomes, err := c.outcomes()
 	if err != nil {
 		return nil, e.storeError(err)
 	}
@@ -85,13 +112,6 @@ func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.
 		}
 	}
 	return outcomes, nil
-}
-
-func (e *engine) answers(ctx context.Context, c *call) ([]state.Outcome, error) {
-	if err := e.errors.write(ctx, c.cmd.Err()); err != nil {
-		return nil, err
-	}
-	return c.outcomes()
 }
 
 // scanBatch is how many keys a server looks at before others have their turn.
@@ -113,12 +133,12 @@ func (e *engine) Len(ctx context.Context) (int64, error) {
 		}
 	}
 	var err error
-	if cluster, ok := e.client.(*redis.ClusterClient); ok {
+	if cluster := e.lines.cluster; cluster != nil {
 		err = cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return scan(ctx, node) })
 	} else {
-		err = scan(ctx, e.client)
+		err = scan(ctx, e.lines.client)
 	}
-	if err = e.errors.read(ctx, err); err != nil {
+	if err = readError(ctx, err); err != nil {
 		return 0, e.storeError(err)
 	}
 	return n.Load(), nil
@@ -149,6 +169,13 @@ func hashTag(key string) string {
 // escapeGlob returns a pattern that matches just s.
 func escapeGlob(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`, `]`, `\]`).Replace(s)
+}
+
+func (e *engine) orNil(key string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return e.keyError(key, err)
 }
 
 func (e *engine) keyError(key string, err error) error {

@@ -12,41 +12,34 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
-// A classifier says what an error of go-redis means for the caller.
-type classifier struct {
-	cluster bool
-}
-
-// read classifies the error of a command that changes nothing.
-func (c classifier) read(ctx context.Context, err error) error {
+// readError says what an error of go-redis means for the caller of a command that changes nothing.
+func readError(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
-	return c.classify(ctx, err, state.ErrUnavailable)
+	return classify(ctx, err, false)
 }
 
-// write classifies the error of a command that was to change something.
-func (c classifier) write(ctx context.Context, err error) error {
+// writeError says the same of a command that was to change something; sent: it has been written to a connection.
+func writeError(ctx context.Context, err error, sent bool) error {
 	if err == nil {
 		return nil
 	}
-	return c.classify(ctx, err, state.ErrOutcomeUnknown)
+	return classify(ctx, err, sent && !notSent(err))
 }
 
-// classify uses lost for a failure after which the command may have been carried out.
-func (c classifier) classify(ctx context.Context, err, lost error) error {
-	kind := lost
+func classify(ctx context.Context, err error, doubt bool) error {
+	kind := state.ErrUnavailable
 	var answer redis.Error
 	switch {
 	case errors.Is(err, state.ErrCorrupt):
 		return err
 	case errors.As(err, &answer):
 		kind = answered(answer)
-	case c.notSent(err):
-		if errors.Is(context.Cause(ctx), context.Canceled) {
-			return context.Cause(ctx)
-		}
-		kind = state.ErrUnavailable
+	case doubt:
+		kind = state.ErrOutcomeUnknown
+	case errors.Is(context.Cause(ctx), context.Canceled):
+		return context.Cause(ctx)
 	}
 	if cause := ended(ctx); cause != nil && !errors.Is(err, cause) {
 		return fmt.Errorf("%w: %w: %w", kind, cause, err)
@@ -78,18 +71,17 @@ func answered(err redis.Error) error {
 	}
 }
 
-// notSent reports whether the error came up before the command was written to a connection.
-func (c classifier) notSent(err error) bool {
+// unanswered reports an error that is not the server's.
+func unanswered(err error) bool {
+	var answer redis.Error
+	return err != nil && !errors.As(err, &answer)
+}
+
+// notSent reports an error that comes up before a command is written. Where it follows an earlier attempt, that one was
+// refused (a cluster's MOVED): go-redis makes a second attempt of no other write.
+func notSent(err error) bool {
 	var dial *dialError
 	var network *net.OpError
-	switch {
-	case errors.As(err, &dial), errors.Is(err, redis.ErrClosed), errors.Is(err, redis.ErrPoolTimeout), errors.Is(err, redis.ErrPoolExhausted):
-		return true
-	case errors.As(err, &network):
-		return network.Op == "dial"
-	default:
-		// The context ended while waiting for a connection. In a cluster it may also have been between a first attempt
-		// and one that a redirect asked for, when other commands of the same pipeline have been carried out.
-		return !c.cluster && (errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled))
-	}
+	return errors.As(err, &dial) || errors.Is(err, redis.ErrPoolTimeout) || errors.Is(err, redis.ErrPoolExhausted) ||
+		errors.As(err, &network) && network.Op == "dial"
 }

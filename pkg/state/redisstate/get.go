@@ -2,9 +2,9 @@ package redisstate
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -12,90 +12,143 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
-// A lookup is the reading of one key: its fields, all in one command, and how long it has to live.
-type lookup struct {
-	fields *redis.SliceCmd
-	ttl    *redis.Cmd
+// fetch reads all fields of a record at once.
+func fetch(ctx context.Context, key string) *redis.SliceCmd {
+	return redis.NewSliceCmd(ctx, "hmget", key, "data", "version", "nonce", "createdAt", "updatedAt", "expiry")
 }
 
-func look(ctx context.Context, pipe redis.Pipeliner, key string) lookup {
-	return lookup{
-		fields: pipe.HMGet(ctx, key, "data", "version", "nonce", "createdAt", "updatedAt"),
-		ttl:    pipe.Do(ctx, "pttl", key),
-	}
-}
-
-// Get implements state.Engine.
+// Get implements state.Engine. What it finds as this driver writes it takes one round trip; what is absent, or was written
+// by another program last, one more.
 func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error) {
-	lookups := make([]lookup, len(keys))
-	pipe := e.client.Pipeline()
+	cmds := make([]redis.Cmder, len(keys))
 	for i, key := range keys {
-		lookups[i] = look(ctx, pipe, e.prefix+key)
+		cmds[i] = fetch(ctx, e.prefix+key)
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
-	now := time.Now()
+	if err := e.read(ctx, keys, cmds); err != nil {
+		return nil, err
+	}
 	records := make([]state.Record, len(keys))
+	var open []int // that fields alone do not tell
 	for i, key := range keys {
-		record, err := lookups[i].record(key, now)
-		if errors.Is(err, errHalf) {
-			record, err = e.getAlone(ctx, key)
-		}
+		whole, err := setRecord(&records[i], key, cmds[i].(*redis.SliceCmd).Val())
 		if err != nil {
-			return nil, e.keyError(key, e.errors.read(ctx, err))
+			return nil, e.keyError(key, err)
 		}
-		records[i] = record
+		if !whole {
+			open = append(open, i)
+		}
+	}
+	if open != nil {
+		return records, e.ask(ctx, keys, records, open)
 	}
 	return records, nil
 }
 
-// errHalf reports a key that exists without being a record. Unless it is corrupt, it was created between the two commands
-// that looked at it.
-var errHalf = fmt.Errorf("%w: the Redis hash has no data or no version", state.ErrCorrupt)
-
-// getAlone reads a key with nothing between the two commands.
-func (e *engine) getAlone(ctx context.Context, key string) (state.Record, error) {
-	var l lookup
-	_, _ = e.client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
-		l = look(ctx, pipe, e.prefix+key)
-		return nil
-	})
-	return l.record(key, time.Now())
+// ask finds out by the time that keys have to live which are absent, and when the others expire.
+func (e *engine) ask(ctx context.Context, keys []string, records []state.Record, open []int) error {
+	asked := make([]string, len(open))
+	cmds := make([]redis.Cmder, len(open))
+	for i, at := range open {
+		asked[i] = keys[at]
+		cmds[i] = redis.NewIntCmd(ctx, "pttl", e.prefix+keys[at]) // milliseconds; -1: never, -2: absent
+	}
+	if err := e.read(ctx, asked, cmds); err != nil {
+		return err
+	}
+	now := time.Now()
+	for i, at := range open {
+		ttl := cmds[i].(*redis.IntCmd).Val()
+		r := &records[at]
+		switch {
+		case r.Found:
+			r.ExpiresAt = expiresIn(now, ttl)
+		case ttl != -2:
+			if err := e.getAlone(ctx, r); err != nil {
+				return e.keyError(r.Key, readError(ctx, err))
+			}
+		}
+	}
+	return nil
 }
 
-// record makes a record of what was found.
-func (l lookup) record(key string, now time.Time) (state.Record, error) {
-	r := state.Record{Key: key}
-	fields, err := l.fields.Result()
-	if err != nil {
-		return r, err
+// expiresIn is zero for a key that never expires. One that is absent went in this moment.
+func expiresIn(now time.Time, ttl int64) time.Time {
+	if ttl == -1 {
+		return time.Time{}
 	}
-	ttl, err := l.ttl.Int64() // milliseconds; -1: never, -2: absent
+	return now.Add(time.Duration(max(ttl, 0)) * time.Millisecond).UTC()
+}
+
+// getAlone reads a key that had none of the fields and then was there: created meanwhile, or not a record. So it looks with
+// nothing between the two commands.
+func (e *engine) getAlone(ctx context.Context, r *state.Record) error {
+	var fields *redis.SliceCmd
+	var ttl *redis.IntCmd
+	key := e.prefix + r.Key
+	_, err := e.lines.client.TxPipelined(ctx, func(pipe redis.Pipeliner) error {
+		fields, ttl = fetch(ctx, key), redis.NewIntCmd(ctx, "pttl", key)
+		return pipe.BatchProcess(ctx, fields, ttl)
+	})
 	if err != nil {
-		return r, err
+		return err
 	}
+	if _, err := setRecord(r, r.Key, fields.Val()); err != nil {
+		return err
+	}
+	switch {
+	case r.Found:
+		r.ExpiresAt = expiresIn(time.Now(), ttl.Val())
+	case ttl.Val() != -2:
+		return errHalf
+	}
+	return nil
+}
+
+var errHalf = fmt.Errorf("%w: the Redis hash has no data or no version", state.ErrCorrupt)
+
+// setRecord makes a record of a hash's fields. It is not whole where they do not tell whether the key is there, or when it
+// expires.
+func setRecord(r *state.Record, key string, fields []any) (whole bool, err error) {
+	*r = state.Record{Key: key}
 	data, hasData := fields[0].(string)
 	version, hasVersion := fields[1].(string)
-	if !hasData && !hasVersion && ttl == -2 {
-		return r, nil
+	if !hasData && !hasVersion {
+		return false, nil
 	}
 	if !hasData || !hasVersion {
-		return r, errHalf
+		return false, errHalf
 	}
 	if r.Version, err = strconv.ParseInt(version, 10, 64); err != nil {
-		return r, fmt.Errorf("%w: the version %q is not a number", state.ErrCorrupt, version)
+		return false, fmt.Errorf("%w: the version %q is not a number", state.ErrCorrupt, version)
 	}
 	nonce, _ := fields[2].(string)
 	r.Found, r.Value, r.ETag = true, []byte(data), formatETag(version, nonce)
 	if r.CreatedAt, err = parseTime(fields[3]); err != nil {
-		return r, err
+		return false, err
 	}
 	if r.UpdatedAt, err = parseTime(fields[4]); err != nil {
-		return r, err
+		return false, err
 	}
-	if ttl != -1 { // -2: it went in this moment
-		r.ExpiresAt = now.Add(time.Duration(max(ttl, 0)) * time.Millisecond).UTC()
+	expiry, _ := fields[5].(string)
+	r.ExpiresAt, whole, err = parseExpiry(expiry, version)
+	return whole, err
+}
+
+// parseExpiry reads what the script has written down for a version. For another version it says nothing: somebody else has
+// written since.
+func parseExpiry(text, version string) (at time.Time, known bool, err error) {
+	of, when, _ := strings.Cut(text, " ")
+	if of != version {
+		return at, false, nil
 	}
-	return r, nil
+	if when == "never" {
+		return at, true, nil
+	}
+	ms, err := strconv.ParseInt(when, 10, 64)
+	if err != nil {
+		return at, false, fmt.Errorf("%w: the expiry %q is neither a number of milliseconds nor never", state.ErrCorrupt, text)
+	}
+	return time.UnixMilli(ms).UTC(), true, nil
 }
 
 // parseTime reads a time; a hash that another program made has none.

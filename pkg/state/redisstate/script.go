@@ -1,11 +1,13 @@
 package redisstate
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	_ "embed"
 	"fmt"
 	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -23,31 +25,71 @@ type write struct{ *redis.Cmd }
 // NoRetry is what go-redis asks before it repeats a command.
 func (write) NoRetry() bool { return true }
 
-// A call is one run of the script.
-type call struct {
-	keys []string
-	args []any
-	cmd  write
+// keep makes the command independent of the caller's bytes, so that the caller may leave before they are written.
+func (w write) keep() {
+	for i, arg := range w.Args() {
+		if value, ok := arg.([]byte); ok {
+			w.Args()[i] = bytes.Clone(value)
+		}
+	}
 }
 
-func newCall(prefix string, now time.Time, changes ...state.Change) *call {
-	c := &call{keys: make([]string, len(changes)), args: make([]any, 1, 1+5*len(changes))}
-	c.args[0] = formatTime(now)
+// A stamp is the script's first argument: the time at which it is written to a connection. A caller who leaves before that
+// withdraws it; then the script, should it be sent yet, does nothing. So a caller knows whether its change can be made.
+type stamp struct{ state atomic.Int32 }
+
+const (
+	stampOpen int32 = iota
+	stampSent
+	stampWithdrawn
+)
+
+// MarshalBinary is what go-redis calls when it writes the argument.
+func (s *stamp) MarshalBinary() ([]byte, error) {
+	if s.state.CompareAndSwap(stampOpen, stampSent) || s.sent() {
+		return time.Now().UTC().AppendFormat(nil, time.RFC3339Nano), nil
+	}
+	return nil, nil
+}
+
+func (s *stamp) sent() bool { return s.state.Load() == stampSent }
+
+// withdraw reports whether nothing was sent, and then nothing will be.
+func (s *stamp) withdraw() bool { return s.state.CompareAndSwap(stampOpen, stampWithdrawn) }
+
+// A call is one run of the script. Its arguments are how it is run and how many keys there are; the keys; the stamp; five for
+// each change.
+type call struct {
+	args  []any
+	keys  int
+	size  int // bytes of the values
+	stamp *stamp
+	cmd   write
+}
+
+func newCall(prefix string, changes ...state.Change) *call {
+	c := &call{keys: len(changes), args: make([]any, 3, 4+6*len(changes))}
+	c.args[2] = c.keys
+	for i := range changes {
+		c.args = append(c.args, prefix+changes[i].Key)
+	}
+	c.args = append(c.args, nil)
 	for i := range changes {
 		change := &changes[i]
-		c.keys[i] = prefix + change.Key
-		operation, nonce := "save", ""
 		if change.Delete {
-			operation = "delete"
-		} else {
-			nonce = rand.Text()[:16]
+			c.args = append(c.args, "delete", conditionArg(change), "", "", "")
+			continue
 		}
-		c.args = append(c.args, operation, conditionArg(change), expiryArg(change.Expiry), nonce, change.Value)
+		c.size += len(change.Value)
+		c.args = append(c.args, "save", conditionArg(change), expiryArg(change.Expiry), rand.Text()[:16], change.Value)
 	}
 	return c
 }
 
-func conditionArg(c *state.Change) string {
+func (c *call) key() string             { return c.args[3].(string) }                   //nolint:forcetypeassert // see newCall
+func (c *call) nonce(change int) string { return c.args[4+c.keys+5*change+3].(string) } //nolint:forcetypeassert // see newCall
+
+func conditionArg(c *state.Change) any {
 	switch c.When {
 	case state.IfAbsent:
 		return "absent"
@@ -58,9 +100,9 @@ func conditionArg(c *state.Change) string {
 	}
 }
 
-func expiryArg(e state.Expiry) string {
+func expiryArg(e state.Expiry) any {
 	if ttl, ok := e.TTL(); ok {
-		return strconv.FormatInt(ttl.Milliseconds(), 10)
+		return ttl.Milliseconds()
 	}
 	if e == state.Never {
 		return "never"
@@ -68,78 +110,90 @@ func expiryArg(e state.Expiry) string {
 	return "keep"
 }
 
-// command returns the command that runs the script, named by its hash or with its whole text.
-func (c *call) command(ctx context.Context, name, script string) write {
-	args := make([]any, 0, 3+len(c.keys)+len(c.args))
-	args = append(args, name, script, len(c.keys))
-	for _, key := range c.keys {
-		args = append(args, key)
-	}
-	return write{redis.NewCmd(ctx, append(args, c.args...)...)}
+// prepare makes the command that runs the script, named by its hash or with its whole text. The one before is done with.
+func (c *call) prepare(ctx context.Context, name, script string) {
+	c.stamp = new(stamp)
+	c.args[0], c.args[1], c.args[3+c.keys] = name, script, c.stamp
+	c.cmd = write{redis.NewCmd(ctx, c.args...)}
 }
 
-// run sends all calls in one round trip, naming the script by its hash; each call's command holds its answer or error. A server that does not have the
-// script has done nothing, so the calls it refused are sent again with the whole text.
-func run(ctx context.Context, client redis.UniversalClient, hash string, calls []*call) {
-	exec(ctx, client, calls, "evalsha", hash)
-	var again []*call
-	for _, c := range calls {
-		if redis.HasErrorPrefix(c.cmd.Err(), "NOSCRIPT") {
-			again = append(again, c)
-		}
+// scriptLost reports a server that does not have the script. It has done nothing.
+func (c *call) scriptLost() bool { return redis.HasErrorPrefix(c.cmd.Err(), "NOSCRIPT") }
+
+// run runs one call, in the company of other callers' where there are any.
+func (e *engine) run(ctx context.Context, c *call) error {
+	err := e.attempt(ctx, c, "evalsha", e.script)
+	if err != nil && c.scriptLost() {
+		err = e.attempt(ctx, c, "eval", applySource)
 	}
+	return err
+}
+
+func (e *engine) attempt(ctx context.Context, c *call, name, script string) error {
+	c.prepare(ctx, name, script)
+	if !e.lines.writes(ctx, c.key()).do(ctx, c.cmd, c.size) { // the command is the sender's now
+		sent := !c.stamp.withdraw()
+		c.cmd = write{redis.NewCmd(ctx)}
+		return writeError(ctx, context.Cause(ctx), sent)
+	}
+	return writeError(ctx, c.cmd.Err(), c.stamp.sent())
+}
+
+// runAll runs calls in one round trip, or one to each node of a cluster. Those that a server refused because it does not
+// have the script are sent again.
+func (e *engine) runAll(ctx context.Context, calls []*call) {
+	again := e.pipeline(ctx, calls, "evalsha", e.script)
 	if again != nil {
-		exec(ctx, client, again, "eval", applySource)
+		e.pipeline(ctx, again, "eval", applySource)
 	}
 }
 
-func exec(ctx context.Context, client redis.UniversalClient, calls []*call, name, script string) {
-	pipe := client.Pipeline()
+func (e *engine) pipeline(ctx context.Context, calls []*call, name, script string) (lost []*call) {
+	cmds := make([]redis.Cmder, len(calls))
+	for i, c := range calls {
+		c.prepare(ctx, name, script)
+		cmds[i] = c.cmd
+	}
+	e.lines.exec(ctx, cmds...)
 	for _, c := range calls {
-		c.cmd = c.command(ctx, name, script)
-		if err := pipe.Process(ctx, c.cmd); err != nil {
-			c.cmd.SetErr(err)
+		if c.scriptLost() {
+			lost = append(lost, c)
 		}
 	}
-	_, _ = pipe.Exec(ctx) // each command has its own error
+	return lost
 }
 
 // outcomes reads the script's answer.
 func (c *call) outcomes() ([]state.Outcome, error) {
 	answers, ok := c.cmd.Val().([]any)
-	if !ok || len(answers) != len(c.keys) {
+	if !ok || len(answers) != c.keys {
 		return nil, fmt.Errorf("%w: the script answered %v", state.ErrOutcomeUnknown, c.cmd.Val())
 	}
 	outcomes := make([]state.Outcome, len(answers))
-	for i, a := range answers {
-		answer, ok := a.([]any)
-		if !ok || len(answer) == 0 {
-			return nil, fmt.Errorf("%w: the script answered %v", state.ErrOutcomeUnknown, a)
+	for i, answer := range answers {
+		text, _ := answer.(string)
+		if outcomes[i], ok = outcomeOf(text, c.nonce(i)); !ok {
+			return nil, fmt.Errorf("%w: the script answered %v", state.ErrOutcomeUnknown, answer)
 		}
-		outcomes[i] = outcomeOf(answer)
 	}
 	return outcomes, nil
 }
 
-func outcomeOf(answer []any) state.Outcome {
-	switch answer[0] {
+func outcomeOf(answer, nonce string) (o state.Outcome, ok bool) {
+	switch answer {
 	case "done":
-		o := state.Outcome{Done: true}
-		if len(answer) == 3 {
-			o.Version, _ = answer[1].(int64)
-			nonce, _ := answer[2].(string)
-			o.ETag = formatETag(strconv.FormatInt(o.Version, 10), nonce)
-		}
-		return o
+		return state.Outcome{Done: true}, true
+	case "skipped":
+		return state.Outcome{}, true
 	case "conflict":
-		return state.Outcome{Conflict: true}
+		return state.Outcome{Conflict: true}, true
 	case "missing":
-		return state.Outcome{Conflict: true, Absent: true}
+		return state.Outcome{Conflict: true, Absent: true}, true
 	case "corrupt":
-		return state.Outcome{Err: fmt.Errorf("%w: the Redis key is not a hash with a version", state.ErrCorrupt)}
-	default:
-		return state.Outcome{}
+		return state.Outcome{Err: fmt.Errorf("%w: the Redis key is not a hash with a version", state.ErrCorrupt)}, true
 	}
+	version, err := strconv.ParseInt(answer, 10, 64)
+	return state.Outcome{Done: true, Version: version, ETag: formatETag(answer, nonce)}, err == nil
 }
 
 func formatETag(version, nonce string) string {
@@ -148,5 +202,3 @@ func formatETag(version, nonce string) string {
 	}
 	return version + "-" + nonce
 }
-
-func formatTime(t time.Time) string { return t.UTC().Format(time.RFC3339Nano) }
