@@ -82,6 +82,7 @@ func cases() []testCase {
 		{"counter", counter},
 		{"changes form one line", changesFormOneLine},
 		{"transfers keep the sum", transfersKeepTheSum},
+		{"histories are linear", historiesAreLinear},
 
 		{"corrupt values are errors", corruptValues},
 		{"cancelled calls change nothing", cancelledCalls},
