@@ -84,6 +84,14 @@ func cases() []testCase {
 		{"transfers keep the sum", transfersKeepTheSum},
 		{"histories are linear", historiesAreLinear},
 
+		{"lock is kept and released", lockIsKept},
+		{"lock has one holder", lockExcludes},
+		{"lock tokens grow", lockTokensGrow},
+		{"lock tells its loss", lockLossIsTold},
+		{"lock fences late writes", lockFences},
+		{"lock guards transactions", lockTransacts},
+		{"lock refuses bad arguments", lockBadArguments},
+
 		{"corrupt values are errors", corruptValues},
 		{"cancelled calls change nothing", cancelledCalls},
 		{"changes are told", changesAreTold},
