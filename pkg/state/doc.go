@@ -20,5 +20,5 @@
 //   - A write that was sent and not answered is ErrOutcomeUnknown. It is never repeated behind the caller's back.
 //
 // What engines do differently is declared: queries (OpenQueryable) exist on MySQL and SQLite; a Transact on Redis needs
-// keys that share a hash tag.
+// keys that share a hash tag; a change on MySQL and SQLite that is under way when its key expires may still find it.
 package state

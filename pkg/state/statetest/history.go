@@ -26,6 +26,9 @@ type HistoryOptions struct {
 	// Calls is how many calls each of eight clients makes. Default: 300.
 	Calls int
 
+	// ExpiryAtBegin is the driver's Features.ExpiryAtBegin.
+	ExpiryAtBegin bool
+
 	// Harm is done to the server while the clients go on, once they have made half of their calls. They make at least the other half
 	// after it. Calls that did not reach the server are no part of the history; those whose outcome is unknown may have been made at any
 	// time after, or never. Nil: no harm.
@@ -56,7 +59,9 @@ func Histories(t *testing.T, d state.Driver, o HistoryOptions) {
 
 // Clients that call at once find what no sequence of calls by one client does: a reader that sees a change and then does not, a condition
 // that was checked before another's change and used after it, an expiry that one method sees and another does not.
-func historiesAreLinear(t *testing.T, s *suite) { Histories(t, s.driver, HistoryOptions{}) }
+func historiesAreLinear(t *testing.T, s *suite) {
+	Histories(t, s.driver, HistoryOptions{ExpiryAtBegin: s.features.ExpiryAtBegin})
+}
 
 const (
 	historyClients = 8
@@ -128,6 +133,8 @@ type history struct {
 	store *state.Store[int64]
 	begun time.Time
 
+	expiryAtBegin bool
+
 	saves atomic.Int64 // the last value
 
 	mu      sync.Mutex
@@ -148,7 +155,7 @@ func (h *history) unknown() int {
 
 // record has the clients call, and returns when all of them have made their calls and the harm is over.
 func record(ctx context.Context, store *state.Store[int64], o HistoryOptions) *history {
-	h := &history{seed: o.Seed, store: store, begun: time.Now()}
+	h := &history{seed: o.Seed, store: store, begun: time.Now(), expiryAtBegin: o.ExpiryAtBegin}
 	calls := o.Calls
 	if calls == 0 {
 		calls = 300

@@ -59,7 +59,7 @@ func (h *history) checkOrder() error {
 				operations = append(operations, porcupine.Operation{ClientId: c.client, Input: c, Call: int64(c.begin), Return: int64(c.end)})
 			}
 		}
-		result, info := porcupine.CheckOperationsVerbose(linear(), operations, checkPatience)
+		result, info := porcupine.CheckOperationsVerbose(linear(h.expiryAtBegin), operations, checkPatience)
 		switch result {
 		case porcupine.Ok:
 		case porcupine.Illegal:
@@ -107,18 +107,25 @@ type cell struct {
 	etag    string // empty: of a save whose outcome is unknown, and not read since
 	// It expires at some time between these two. Zero: never.
 	from, until time.Duration
+	gone        bool // somebody has seen that it has expired
 }
 
 // linear is the key as a state machine. A call may find an expired key present or absent while it is not certain which, so a step may lead
 // to several states.
-func linear() porcupine.Model {
+//
+// A driver with Features.ExpiryAtBegin may have a change find a key that others have seen expire while it was under way.
+func linear(expiryAtBegin bool) porcupine.Model {
 	model := porcupine.NondeterministicModel{
 		Init: func() []any { return []any{cell{}} },
 		Step: func(from, asked, _ any) []any {
 			var next []any
 			before, c := from.(cell), asked.(*call)
-			for _, seen := range before.at(c) {
-				if after, ok := c.follow(seen); ok {
+			for _, seen := range before.at(c, expiryAtBegin) {
+				after, ok := c.follow(seen)
+				if before.present && !seen.present && !after.present {
+					after, after.gone = before, true // it was seen to have expired, and nothing was put in its place
+				}
+				if ok {
 					next = append(next, after)
 				}
 			}
@@ -130,17 +137,18 @@ func linear() porcupine.Model {
 }
 
 // at is what the cell may be while the call is made.
-func (c cell) at(a *call) []cell {
-	switch {
-	case !c.present || c.until == 0:
+func (c cell) at(a *call, expiryAtBegin bool) []cell {
+	if !c.present || c.until == 0 {
 		return []cell{c}
-	case a.begin > c.until:
-		return []cell{{}}
-	case a.end < c.from:
-		return []cell{c}
-	default:
-		return []cell{c, {}}
 	}
+	var may []cell
+	if a.begin <= c.until && (!c.gone || expiryAtBegin && !a.reads()) {
+		may = append(may, c)
+	}
+	if a.end >= c.from {
+		may = append(may, cell{})
+	}
+	return may
 }
 
 // follow is what the cell is after the call. False: the call was told something else than this cell would tell.
