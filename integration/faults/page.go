@@ -50,7 +50,7 @@ func WritePage(path string, rows []Row, stateRows []StateRow) error {
 		fmt.Fprintln(&page, r)
 	}
 	fmt.Fprint(&page, footnotes)
-	fmt.Fprintf(&page, stateHeading, stateWriters, Slack, 100*StateShare)
+	fmt.Fprintf(&page, stateHeading, stateWriters, StateSlack, 100*StateShare)
 	for _, r := range stateRows {
 		fmt.Fprintln(&page, r)
 	}

@@ -94,7 +94,7 @@ func (l *StateLedger) Ended(w Write, v Verdict, overdue time.Duration) {
 	if v == Acknowledged {
 		l.acknowledged++
 	}
-	if overdue > Slack {
+	if overdue > StateSlack {
 		l.late = append(l.late, fmt.Sprintf("%+v: %s after its deadline, %s", w, overdue, v))
 	}
 }

@@ -14,6 +14,9 @@ import (
 // StateShare is how much of the rate before has to come back. Rates of writes that wait for a disk differ by a tenth from second to second.
 const StateShare = 0.75
 
+// StateSlack is how much later than its deadline a write may return: the scheduler's share, with server and clients on the same cores.
+const StateSlack = 500 * time.Millisecond
+
 // stateWriters is how many goroutines write, each waiting for its own acknowledgement.
 const stateWriters = 16
 
