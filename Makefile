@@ -51,7 +51,7 @@ race: deps ## run the tests of libraries, services and drivers under the race de
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
 
-faults: deps ## harm the brokers under load, over and over; writes docs/faults.md, and fails when anything is lost
+faults: deps ## harm brokers and databases under load, over and over; writes docs/faults.md, and fails when anything is lost
 	$(GO) -C integration test -count=1 -v -timeout 15m ./faults -args -long -out ../../docs/faults.md
 
 generate: .bin/oapi-codegen ## write all generated code anew

@@ -26,7 +26,8 @@ var (
 	seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the schedule")
 	out  = flag.String("out", "", "the page to write; none by default")
 
-	rows []faults.Row // the tests run one after another
+	rows      []faults.Row // the tests run one after another
+	stateRows []faults.StateRow
 )
 
 // warm is how many events are settled before anything is measured. Those that fail first wait 1.5 s for the first delay queue
@@ -49,12 +50,18 @@ func TestMain(m *testing.M) {
 	if topic := os.Getenv(consumerTopic); topic != "" {
 		os.Exit(consume(topic))
 	}
+	if path := os.Getenv(writerPath); path != "" {
+		os.Exit(write(path, os.Getenv(writerRun)))
+	}
 	code := servers.Main(m)
 	for _, r := range rows {
 		_, _ = fmt.Fprintln(os.Stdout, r)
 	}
+	for _, r := range stateRows {
+		_, _ = fmt.Fprintln(os.Stdout, r)
+	}
 	if *out != "" {
-		if err := faults.WritePage(*out, rows); err != nil {
+		if err := faults.WritePage(*out, rows, stateRows); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}

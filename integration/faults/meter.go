@@ -17,9 +17,9 @@ const (
 	step   = window / 10
 )
 
-// A Meter tells how many events a second are settled: confirmed, and handled by all.
+// A Meter tells how many events a second are settled: confirmed, and handled by all; or writes that are acknowledged.
 type Meter struct {
-	Ledger *Ledger
+	Ledger interface{ Settled() int }
 	Before float64 // what Recover compares with, events a second
 }
 

@@ -20,14 +20,41 @@ type Row struct {
 	Failed   bool
 }
 
+// A StateRow is what the page says of one fault of an engine.
+type StateRow struct {
+	Fault, Engine string
+	Times         int
+	StateTotals
+	Before   float64  // acknowledged writes a second
+	Recovery Recovery // the slowest
+	Leaked   int
+	Seed     uint64
+	Failed   bool
+}
+
+// String is the row in Markdown.
+func (r StateRow) String() string {
+	name := r.Fault
+	if r.Failed {
+		name += " (FAILED)"
+	}
+	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d (%d made) | %d | %d | %d | %d | %.0f | %.0f %% in %.1f s | %d | %d | %d |", name, r.Engine, r.Times, r.Sent,
+		r.Acknowledged, r.Refused, r.Unknown, r.Made, r.Lost, r.Untrue, r.Half, r.Twice, r.Before, 100*r.Recovery.Share, r.Recovery.After.Seconds(), r.Late, r.Leaked, r.Seed)
+}
+
 // WritePage writes the rows as a page in Markdown.
-func WritePage(path string, rows []Row) error {
+func WritePage(path string, rows []Row, stateRows []StateRow) error {
 	var page strings.Builder
 	fmt.Fprintf(&page, heading, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack, ClusterSlack, 100*Share, 100*ClusterShare)
 	for _, r := range rows {
 		fmt.Fprintln(&page, r)
 	}
 	fmt.Fprint(&page, footnotes)
+	fmt.Fprintf(&page, stateHeading, stateWriters, StateSlack, 100*StateShare)
+	for _, r := range stateRows {
+		fmt.Fprintln(&page, r)
+	}
+	fmt.Fprint(&page, stateFootnotes)
 	return os.WriteFile(path, []byte(page.String()), 0o644) //nolint:gosec // a page for everyone
 }
 
@@ -64,4 +91,23 @@ const footnotes = `
 the same. *handled* and *duplicated* count over all subscriptions. *lost* is confirmed and never handled by some subscription;
 what was removed with its queue is not. *recovered to* is the slowest time, from the end of the harm until a second began in
 which events were settled at that share of the rate before.
+`
+
+const stateHeading = `
+## State
+
+Each line is a store under load whose server, or process, is harmed so many times: %d writers, each waiting for its own
+acknowledgement, some with deadlines of milliseconds. Of six writes one is a transaction of two keys and one counts a key up on
+condition of its ETag; the others make a key each. In the end every key is read and held against what the writers were told. The
+run fails when anything acknowledged is lost, anything refused was made, a transaction was made by half, a count was made twice, a
+call returned later than %s after its deadline, a goroutine is left, or %.0f %% of the rate before do not come back. Redis flushes its
+append-only file before each answer; MariaDB and SQLite flush each commit.
+
+| fault | engine | times | sent | acknowledged | refused | unknown | lost | refused and made | half | twice | writes/s before | recovered to | late | goroutines left | seed |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+`
+
+const stateFootnotes = `
+*refused* is ErrUnavailable: nothing was changed. *unknown* is ErrOutcomeUnknown, or a process that was killed before it heard:
+some of them were made, and are found in the end; a count that another followed is not among those found.
 `

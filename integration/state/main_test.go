@@ -7,4 +7,9 @@ import (
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
-func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
+func TestMain(m *testing.M) {
+	if engine := os.Getenv(holderEngine); engine != "" {
+		os.Exit(hold(engine, os.Getenv(holderAddress)))
+	}
+	os.Exit(servers.Main(m))
+}

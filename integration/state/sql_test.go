@@ -56,7 +56,7 @@ const mariaDBDepth = 31
 // The conformance suite. Its queries are the same cases, and the same random comparison with a plain evaluation, as on
 // SQLite: the rows are the same.
 func TestMySQL(t *testing.T) {
-	statetest.Run(t, openMySQL, statetest.Features{Query: true, AnyKeys: true, Depth: mariaDBDepth, Corrupt: corruptMySQL})
+	statetest.Run(t, openMySQL, statetest.Features{Query: true, AnyKeys: true, ExpiryAtBegin: true, Depth: mariaDBDepth, Corrupt: corruptMySQL})
 }
 
 // Transactions that make the same absent keys at once: one makes them all, the others conflict.

@@ -16,8 +16,9 @@
 //   - Transact makes all its changes or none, also when one of its conditions fails.
 //   - Numbers survive to the digit. With T = jsontext.Value a store passes JSON through byte for byte.
 //   - A stored value that cannot be read is ErrCorrupt, never an absent key.
+//   - A Lock has one holder at a time, and a holder that is late cannot write what it guards.
 //   - A write that was sent and not answered is ErrOutcomeUnknown. It is never repeated behind the caller's back.
 //
 // What engines do differently is declared: queries (OpenQueryable) exist on MySQL and SQLite; a Transact on Redis needs
-// keys that share a hash tag.
+// keys that share a hash tag; a change on MySQL and SQLite that is under way when its key expires may still find it.
 package state

@@ -40,6 +40,12 @@ var (
 	// keys.
 	ErrInvalid = errors.New("invalid argument")
 
+	// ErrLocked reports a lock that another holds.
+	ErrLocked = errors.New("locked by another")
+
+	// ErrLockLost reports a lock that was held and is no more: it was not renewed in time, or somebody deleted its key.
+	ErrLockLost = errors.New("the lock is lost")
+
 	// ErrTooLarge reports a value of more than MaxValueBytes bytes of JSON.
 	ErrTooLarge = errors.New("value too large")
 )

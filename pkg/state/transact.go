@@ -32,7 +32,7 @@ func (s *Store[T]) Transact(ctx context.Context, ops []Op[T]) ([]Result, error) 
 				return err
 			}
 		}
-		results, err = s.store.transact(ctx, changes)
+		results, err = s.store.transact(ctx, changes, len(changes))
 		return err
 	})
 	return results, err
@@ -49,7 +49,8 @@ func (o Op[T]) change(s *store) (Change, error) {
 	return c, nil
 }
 
-func (s *store) transact(ctx context.Context, changes []Change) ([]Result, error) {
+// transact makes changes, all or none. The first of them, so many as told, are told to the factory's OnChange.
+func (s *store) transact(ctx context.Context, changes []Change, told int) ([]Result, error) {
 	if err := checkDistinct(changes); err != nil {
 		return nil, s.storeError(err)
 	}
@@ -68,7 +69,7 @@ func (s *store) transact(ctx context.Context, changes []Change) ([]Result, error
 	if conflicts != nil {
 		return nil, &ConflictError{Store: s.cfg.Name, Keys: conflicts}
 	}
-	for i, o := range outcomes {
+	for i, o := range outcomes[:told] {
 		s.changed(ctx, changes[i], o)
 	}
 	return results, nil

@@ -57,7 +57,7 @@ func save(t testing.TB, e state.Engine, c state.Change) state.Outcome {
 
 // The conformance suite, queries included.
 func TestConformance(t *testing.T) {
-	statetest.Run(t, open, statetest.Features{Query: true, AnyKeys: true, Reopen: reopen, Corrupt: corrupt})
+	statetest.Run(t, open, statetest.Features{Query: true, AnyKeys: true, ExpiryAtBegin: true, Reopen: reopen, Corrupt: corrupt})
 }
 
 // reopen is another driver on the file of d.

@@ -29,8 +29,13 @@ func corruptValues(t *testing.T, s *suite) {
 		require.ErrorContains(t, err, `"k"`)
 		_, err = store.GetBulk(ctx, []string{"good", "k"})
 		require.ErrorIs(t, err, state.ErrCorrupt, "%q", text)
+		require.ErrorContains(t, err, store.Name())
+		require.ErrorContains(t, err, `"k"`)
 		requireValue(t, store, "good", "1")
 
+		mustSave(t, store, "k", jsontext.Value(`{"a":1}`)) // a corrupt value can be replaced
+		requireValue(t, store, "k", `{"a":1}`)
+		s.features.Corrupt(t, s.driver, store.Name(), "k", text)
 		deleted, err := store.Delete(ctx, "k")
 		require.NoError(t, err, "a corrupt value can be removed")
 		require.True(t, deleted)

@@ -24,6 +24,10 @@ type Features struct {
 	// least.
 	Depth int
 
+	// ExpiryAtBegin is set when a change decides by the time at which its transaction began whether a key has expired. Then a change that
+	// is under way when a key expires may still find it, though others have seen that it is gone.
+	ExpiryAtBegin bool
+
 	// Reopen closes d and opens another driver on the same data. Nil: the data does not outlive the driver.
 	Reopen func(t *testing.T, d state.Driver) state.Driver
 
@@ -82,6 +86,15 @@ func cases() []testCase {
 		{"counter", counter},
 		{"changes form one line", changesFormOneLine},
 		{"transfers keep the sum", transfersKeepTheSum},
+		{"histories are linear", historiesAreLinear},
+
+		{"lock is kept and released", lockIsKept},
+		{"lock has one holder", lockExcludes},
+		{"lock tokens grow", lockTokensGrow},
+		{"lock tells its loss", lockLossIsTold},
+		{"lock fences late writes", lockFences},
+		{"lock guards transactions", lockTransacts},
+		{"lock refuses bad arguments", lockBadArguments},
 
 		{"corrupt values are errors", corruptValues},
 		{"cancelled calls change nothing", cancelledCalls},
