@@ -14,8 +14,10 @@ import (
 
 // An engine is one store: the rows of a table that have its name.
 type engine struct {
-	table *table
-	store string
+	table     *table
+	store     string
+	gathering *sqlstate.Gathering[write] // of single changes
+	replica   *replica                   // nil: none
 }
 
 var (

@@ -35,6 +35,9 @@ const (
 	invalidJSONText  = 3140
 	diskFull         = 1021
 	tableFull        = 1114
+
+	tooManyConnections = 1040
+	tooManyOfUser      = 1203
 )
 
 // number is the server's number of an error, 0 when it is none of the server's.
@@ -76,6 +79,11 @@ func failure(ctx context.Context, err error, d doing) error {
 	if d == reading {
 		return unavailable(ctx, err)
 	}
+	return outcomeUnknown(ctx, err)
+}
+
+// outcomeUnknown is for what was sent and not answered.
+func outcomeUnknown(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		err = ended
 	}
