@@ -29,29 +29,38 @@ const (
 // What was acknowledged stays, and what was refused was not made, whatever happens to the server or to its connections
 // under load: alone, in shared transactions, in bulk and in Transact. Nobody is answered much later than its deadline.
 func TestMySQLHarmedUnderLoad(t *testing.T) {
-	for name, harm := range map[string]func(t *testing.T, server *servers.MySQLServer){
-		"killed": func(t *testing.T, server *servers.MySQLServer) {
+	for name, harm := range map[string]func(t *testing.T, server *servers.MySQLServer, w *writerGroup){
+		"killed": func(t *testing.T, server *servers.MySQLServer, _ *writerGroup) {
 			require.NoError(t, server.Kill())
 			require.NoError(t, server.Restart(t.Context()))
 		},
-		"paused": func(t *testing.T, server *servers.MySQLServer) {
+		"paused": func(t *testing.T, server *servers.MySQLServer, w *writerGroup) {
+			before := w.count().failed()
 			require.NoError(t, server.Pause())
-			pass(t, faultDeadline+faultDeadline/2)
+			require.Eventually(t, func() bool { return w.count().failed() >= before+faultWriters }, 30*time.Second, time.Millisecond)
 			require.NoError(t, server.Resume())
 		},
-		"connections killed": func(t *testing.T, server *servers.MySQLServer) {
+		"connections killed": func(t *testing.T, server *servers.MySQLServer, w *writerGroup) {
 			db := openSQL(t, server.DSN)
-			for range 20 {
+			require.Eventually(t, func() bool {
 				killConnections(t, db)
-			}
+				return w.count().failed() >= faultWriters
+			}, 30*time.Second, 10*time.Millisecond)
 		},
-		"no connection left": func(t *testing.T, server *servers.MySQLServer) {
+		"no connection left": func(t *testing.T, server *servers.MySQLServer, w *writerGroup) {
 			db := openSQL(t, server.DSN)
 			require.NoError(t, db.PingContext(t.Context()))
-			release := takeConnections(t, server.DSN)
-			killConnections(t, db) // not those that were taken: the store's, which then finds none
-			pass(t, faultDeadline/2)
-			release()
+			others := openSQL(t, strings.Replace(server.DSN, "/"+server.Database, "/", 1))
+			var taken []*sql.Conn
+			require.Eventually(t, func() bool {
+				taken = append(taken, takeConnections(t, others)...)
+				killConnections(t, db) // the store's, which then finds that others have taken them
+				return w.count().crowded >= faultWriters/2
+			}, 30*time.Second, 20*time.Millisecond)
+			for _, conn := range taken {
+				require.NoError(t, conn.Close())
+			}
+			require.NoError(t, others.Close())
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -60,12 +69,11 @@ func TestMySQLHarmedUnderLoad(t *testing.T) {
 			require.NoError(t, saveOne(t.Context(), e, "first"))
 			w := startWriters(t, e)
 			w.await(t, 20)
-			harm(t, server)
+			harm(t, server, w)
 			require.Eventually(t, func() bool { return saveOne(t.Context(), e, "last") == nil }, 30*time.Second, 50*time.Millisecond)
 			w.await(t, 20)
 			w.stop()
-			saved, refused, unknown := w.count()
-			t.Logf("acknowledged %d, refused %d, unknown %d", saved, refused, unknown)
+			t.Logf("%+v", w.count())
 			lost, wrong := w.compare(t, e)
 			require.Zero(t, lost, "acknowledged and lost")
 			require.Zero(t, wrong, "refused and made")
@@ -75,52 +83,34 @@ func TestMySQLHarmedUnderLoad(t *testing.T) {
 	}
 }
 
-// pass waits while others work.
-func pass(t *testing.T, d time.Duration) {
-	t.Helper()
-	select {
-	case <-time.After(d):
-	case <-t.Context().Done():
-	}
-}
-
 func openSQL(t *testing.T, dsn string) *sql.DB {
 	t.Helper()
 	db, err := sql.Open("mysql", dsn)
 	require.NoError(t, err)
-	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	t.Cleanup(func() { _ = db.Close() })
 	return db
 }
 
-// killConnections ends the connections that are or were at work a moment ago, but its own.
+// killConnections ends all connections to the database but its own, whatever they are at.
 func killConnections(t *testing.T, db *sql.DB) {
 	t.Helper()
-	var ids string // those that asked for something: the store's
+	var ids string
 	require.NoError(t, db.QueryRow("SELECT COALESCE(GROUP_CONCAT(ID), '') FROM information_schema.PROCESSLIST"+
-		" WHERE DB = DATABASE() AND ID <> CONNECTION_ID() AND TIME_MS < 500").Scan(&ids))
+		" WHERE DB = DATABASE() AND ID <> CONNECTION_ID()").Scan(&ids))
 	for id := range strings.SplitSeq(ids, ",") {
 		_, _ = db.Exec("KILL CONNECTION " + id) // it may be gone by now
 	}
 }
 
 // takeConnections takes all that the server has left.
-func takeConnections(t *testing.T, dsn string) (release func()) {
+func takeConnections(t *testing.T, pool *sql.DB) (taken []*sql.Conn) {
 	t.Helper()
-	db := openSQL(t, dsn)
-	var conns []*sql.Conn
 	for {
-		conn, err := db.Conn(t.Context())
+		conn, err := pool.Conn(t.Context())
 		if err != nil {
-			break
+			return taken
 		}
-		conns = append(conns, conn)
-	}
-	require.NotEmpty(t, conns)
-	return func() {
-		for _, conn := range conns {
-			_ = conn.Close()
-		}
-		require.NoError(t, db.Close())
+		taken = append(taken, conn)
 	}
 }
 
@@ -132,9 +122,15 @@ type writerGroup struct {
 
 	mu                      sync.Mutex
 	saved, refused, unknown []string
+	crowded                 int // refused because the server had no connection left
 	wrong                   []error
 	latest                  time.Duration
 }
+
+// A count is what has become of the keys.
+type count struct{ saved, refused, unknown, crowded int }
+
+func (c count) failed() int { return c.refused + c.unknown }
 
 func startWriters(t *testing.T, e state.Engine) *writerGroup {
 	w := &writerGroup{}
@@ -182,6 +178,9 @@ func (w *writerGroup) write(ctx context.Context, e state.Engine, worker, i int) 
 			w.unknown = append(w.unknown, c.Key)
 		case errors.Is(err, state.ErrUnavailable):
 			w.refused = append(w.refused, c.Key)
+			if strings.Contains(err.Error(), "no connection left") {
+				w.crowded++
+			}
 		default:
 			w.wrong = append(w.wrong, err)
 		}
@@ -200,8 +199,10 @@ func (w *writerGroup) stop() {
 	w.wait.Wait()
 }
 
-func (w *writerGroup) count() (saved, refused, unknown int) {
-	return len(w.saved), len(w.refused), len(w.unknown)
+func (w *writerGroup) count() count {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return count{len(w.saved), len(w.refused), len(w.unknown), w.crowded}
 }
 
 func (w *writerGroup) compare(t *testing.T, e state.Engine) (lost, wrong int) {

@@ -1,6 +1,7 @@
 package state_test
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -40,7 +41,17 @@ func TestMySQLShares(t *testing.T) {
 					}
 				})
 			}
-			require.Eventually(t, func() bool { return waitingFor(t, db) > 0 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return waitingFor(t, db) > 1 }, 10*time.Second, time.Millisecond)
+			impatient, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			err := saveOne(impatient, e, "held")
+			cancel()
+			require.ErrorIs(t, err, state.ErrUnavailable, "it was not its turn")
+			require.NotErrorIs(t, err, state.ErrOutcomeUnknown)
+			gone, leave := context.WithCancel(t.Context())
+			time.AfterFunc(20*time.Millisecond, leave)
+			err = saveOne(gone, e, "held")
+			require.ErrorIs(t, err, context.Canceled)
+			require.NotErrorIs(t, err, state.ErrOutcomeUnknown)
 			const callers = 40
 			outcomes, errs := make([]state.Outcome, callers), make([]error, callers)
 			for i := range callers {

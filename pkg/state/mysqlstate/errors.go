@@ -55,6 +55,9 @@ func failure(ctx context.Context, err error, d doing) error {
 	switch {
 	case errors.Is(err, state.ErrInvalid), errors.Is(err, state.ErrFull), errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrOutcomeUnknown):
 		return err
+	case number(err) == tooManyConnections, number(err) == tooManyOfUser:
+		return fmt.Errorf("%w: mysql has no connection left; raise its max_connections, or have its programs keep fewer: %w",
+			state.ErrUnavailable, errors.Join(ctx.Err(), err))
 	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn): // nothing was sent
 		return unavailable(ctx, err)
 	case errors.Is(err, mysql.ErrPktTooLarge):

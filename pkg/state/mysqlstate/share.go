@@ -29,7 +29,8 @@ func (e *engine) share(ctx context.Context, c state.Change) (state.Outcome, erro
 	c.Value = slices.Clone(c.Value) // the caller may be gone when it is written
 	made, err := e.gathering.Do(ctx, write{change: c}, int64(len(c.Value)))
 	if err != nil {
-		return state.Outcome{}, e.failure(ctx, fmt.Errorf("key %q: %w", c.Key, err), writing)
+		// What was sent has said so; otherwise it was not its turn.
+		return state.Outcome{}, e.failure(ctx, fmt.Errorf("key %q: %w", c.Key, err), reading)
 	}
 	return made.outcome, nil
 }
