@@ -46,11 +46,14 @@ type MySQLOptions struct {
 // StartMySQL starts a MariaDB, or else a MySQL, of its own, which the caller has to Close. It returns when the server answers SELECT 1, or with
 // an error that shows the end of its log. An error is ErrMissing when neither is installed.
 func StartMySQL(ctx context.Context, o MySQLOptions) (*MySQLServer, error) {
+	return startMySQL(ctx, o, token())
+}
+
+func startMySQL(ctx context.Context, o MySQLOptions, password string) (*MySQLServer, error) {
 	program, found := findMySQL()
 	if !found {
 		return nil, mysqlProduct().missing("mariadbd or mysqld")
 	}
-	password := token()
 	server, ports, err := launch(ctx, plan{
 		product: mysqlProduct(),
 		ports:   1,

@@ -71,10 +71,12 @@ type Messaging struct {
 
 // State configures the stores.
 type State struct {
-	Backend  string           `default:"native" help:"Implementation of state: native."`
-	RedisURL string           `name:"redis-url" help:"Redis as redis://user:password@host:port/db. Without it, its stores are in memory."`
-	MySQLDSN string           `name:"mysql-dsn" help:"MySQL or MariaDB as user:password@tcp(host:port)/database. Without it, its stores are in SQLite."`
-	Stores   map[string]Store `kong:"-"`
+	Backend         string           `default:"native" help:"Implementation of state: native."`
+	RedisURL        string           `name:"redis-url" help:"Redis as redis://user:password@host:port/db. Without it, its stores are in memory."`
+	MySQLDSN        string           `name:"mysql-dsn" help:"MySQL or MariaDB as user:password@tcp(host:port)/database. Without it, its stores are in SQLite."`
+	MySQLReplicaDSN string           `name:"mysql-replica-dsn" help:"A server that follows it, for reads that may be late. Without it, they go to the first one."`
+	MySQLMaxConns   int              `name:"mysql-max-conns" default:"32" help:"Connections that are opened at most to each of them."`
+	Stores          map[string]Store `kong:"-"`
 }
 
 // Store configures one store; only in the YAML file, under state.stores.NAME. A store of that name replaces the default.

@@ -169,7 +169,9 @@ func newStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state
 		redis.SetLogger(redisLog{log}) // the client has one log for the process, standard error by default
 		return redisstate.New(redisstate.Config{URLs: []string{cfg.State.RedisURL}})
 	case "mysql":
-		return mysqlstate.New(mysqlstate.Config{DSN: cfg.State.MySQLDSN, Logger: log})
+		return mysqlstate.New(mysqlstate.Config{
+			DSN: cfg.State.MySQLDSN, ReplicaDSN: cfg.State.MySQLReplicaDSN, MaxConns: cfg.State.MySQLMaxConns, Logger: log,
+		})
 	default:
 		return nil, fmt.Errorf("no driver is called %q", backend)
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"github.com/go-sql-driver/mysql"
@@ -58,17 +59,41 @@ func newConnector(dsn string) (*connector, error) {
 
 // Connect opens a connection. Its errors are connectErrors: nothing was asked of the server yet.
 func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
-	conn, err := c.Connector.Connect(ctx)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, &connectError{err}
 	}
 	// What a statement reads is then the newest that is committed, and absent rows are not locked. The variable for
 	// this has different names on MySQL and MariaDB, the statement has not.
-	_, err = conn.(driver.ExecerContext).ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", nil)
+	able := conn.(serverConn)
+	_, err = able.ExecContext(ctx, "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED", nil)
 	if err != nil {
 		return nil, &connectError{errors.Join(err, conn.Close())}
 	}
-	return conn, nil
+	return connection{able}, nil
+}
+
+// How long a server is asked again that has no connection left, and how often.
+const (
+	crowdedFor  = 3 * time.Second
+	crowdedPoll = 50 * time.Millisecond
+)
+
+// dial waits a while for a server that has as many connections as it may.
+func (c *connector) dial(ctx context.Context) (driver.Conn, error) {
+	for begun := time.Now(); ; {
+		conn, err := c.Connector.Connect(ctx)
+		if n := number(err); n != tooManyConnections && n != tooManyOfUser || time.Since(begun) > crowdedFor {
+			return conn, err
+		}
+		pause := time.NewTimer(rand.N(2 * crowdedPoll)) //nolint:gosec // spreads callers, guards nothing
+		select {
+		case <-pause.C:
+		case <-ctx.Done():
+			pause.Stop()
+			return nil, err
+		}
+	}
 }
 
 // A connectError is the failure to open a connection.

@@ -4,7 +4,7 @@
 // A driver starts without its server and makes its tables when the server is there; until then operations report
 // state.ErrUnavailable. The server's clock decides what has expired. A single change is one statement, with its
 // condition in the statement, so that it is right at any isolation level; several are one transaction that locks its
-// rows in the order of their keys.
+// rows in the order of their keys. Callers who make single changes at the same time share such transactions.
 //
 // Sorting compares as many bytes of a string as the server's max_sort_length says, 1024 by default.
 package mysqlstate

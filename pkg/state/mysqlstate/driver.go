@@ -19,7 +19,12 @@ type Config struct {
 	// TLS and timeouts. It never appears in errors or logs.
 	DSN string
 
-	// MaxConns is how many connections are opened at most, and kept. Default: 32. At least 2.
+	// ReplicaDSN names a server that follows the first one, for reads of state.Store.Eventual. Its options are as those of
+	// DSN. Default: none, and such reads go to the first one.
+	ReplicaDSN string
+
+	// MaxConns is how many connections are opened at most to each server, and kept. Default: 32. At least 2. Callers wait
+	// for a connection until their deadline.
 	MaxConns int
 
 	// MaxConnLifetime is when a connection is replaced by a new one, so that a failover or a load balancer's change is
@@ -36,15 +41,18 @@ type Config struct {
 
 // A Driver is one database of a server. It is a state.Driver, and safe for concurrent use.
 type Driver struct {
-	cfg Config
-	db  *sql.DB
+	cfg     Config
+	db      *sql.DB
+	replica *replica      // nil: none
+	turn    chan struct{} // held by the one that makes tables: it takes two connections
 
 	mu     sync.Mutex
 	tables map[string]*table
 	closed bool
 
-	stop context.CancelFunc
-	done chan struct{} // closed when the sweeper has ended
+	workers *sqlstate.Workers // serve callers who share transactions
+	stop    context.CancelFunc
+	done    chan struct{} // closed when the sweeper has ended
 }
 
 var _ state.Driver = (*Driver)(nil)
@@ -68,14 +76,23 @@ func New(cfg Config) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	follower, err := openReplica(cfg)
+	if err != nil {
+		return nil, err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	d := &Driver{cfg: cfg, db: openPool(c, cfg), replica: follower, turn: make(chan struct{}, 1), tables: map[string]*table{}, workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
+	go d.sweep(ctx)
+	return d, nil
+}
+
+// openPool does not connect yet.
+func openPool(c *connector, cfg Config) *sql.DB {
 	db := sql.OpenDB(c)
 	db.SetMaxOpenConns(cfg.MaxConns)
 	db.SetMaxIdleConns(cfg.MaxConns) // the default of 2 reconnects all the time
 	db.SetConnMaxLifetime(cfg.MaxConnLifetime)
-	ctx, stop := context.WithCancel(context.Background())
-	d := &Driver{cfg: cfg, db: db, tables: map[string]*table{}, stop: stop, done: make(chan struct{})}
-	go d.sweep(ctx)
-	return d, nil
+	return db
 }
 
 // Backend returns "mysql", for MariaDB too.
@@ -93,13 +110,19 @@ func (d *Driver) Open(_ context.Context, cfg state.StoreConfig) (state.Engine, e
 	}
 	t := d.tables[cfg.TableName]
 	if t == nil {
-		t = newTable(d.db, cfg.TableName)
+		t = newTable(d.db, cfg.TableName, d.turn)
+		if d.replica != nil {
+			t.copy = newTable(d.replica.db, cfg.TableName, make(chan struct{}, 1))
+			t.copy.follows = true
+		}
 		d.tables[cfg.TableName] = t
 	}
-	return &engine{table: t, store: cfg.Name}, nil
+	e := &engine{table: t, store: cfg.Name, replica: d.replica}
+	e.gathering = newGathering(e, d.workers)
+	return e, nil
 }
 
-// Ready reports whether the server answers and the tables of the opened stores are there.
+// Ready reports whether the server answers and the tables of the opened stores are there. A replica may be away.
 func (d *Driver) Ready(ctx context.Context) error {
 	if err := d.db.PingContext(ctx); err != nil {
 		return failure(ctx, err, reading)
@@ -112,7 +135,8 @@ func (d *Driver) Ready(ctx context.Context) error {
 	return nil
 }
 
-// Close ends the sweeper and closes the connections when their operations have ended.
+// Close ends the sweeper, waits for shared transactions, 5 s at most, and closes the connections when their operations
+// have ended.
 func (d *Driver) Close() error {
 	d.mu.Lock()
 	if d.closed {
@@ -123,9 +147,13 @@ func (d *Driver) Close() error {
 	d.mu.Unlock()
 	d.stop()
 	<-d.done
+	d.workers.Close()
 	var errs []error
 	for _, t := range d.opened() {
 		errs = append(errs, t.close())
+	}
+	if d.replica != nil {
+		errs = append(errs, d.replica.db.Close())
 	}
 	return errors.Join(append(errs, d.db.Close())...)
 }

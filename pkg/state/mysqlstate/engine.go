@@ -14,8 +14,10 @@ import (
 
 // An engine is one store: the rows of a table that have its name.
 type engine struct {
-	table *table
-	store string
+	table     *table
+	store     string
+	gathering *sqlstate.Gathering[write] // of single changes
+	replica   *replica                   // nil: none
 }
 
 var (
@@ -146,7 +148,7 @@ func (e *engine) where(f state.Filter) (sqlstate.Expr, error) {
 	return sqlstate.SQL("e.store = @ AND "+live+" AND (@)", sqlstate.Bind(e.store), matches), nil
 }
 
-func (e *engine) failure(ctx context.Context, err error, d doing) error {
+func (e *engine) failure(ctx context.Context, err error, d doing) error { //nolint:unparam // a write through it says so
 	return fmt.Errorf("store %q: %w", e.store, failure(ctx, err, d))
 }
 

@@ -35,6 +35,9 @@ const (
 	invalidJSONText  = 3140
 	diskFull         = 1021
 	tableFull        = 1114
+
+	tooManyConnections = 1040
+	tooManyOfUser      = 1203
 )
 
 // number is the server's number of an error, 0 when it is none of the server's.
@@ -52,6 +55,9 @@ func failure(ctx context.Context, err error, d doing) error {
 	switch {
 	case errors.Is(err, state.ErrInvalid), errors.Is(err, state.ErrFull), errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrOutcomeUnknown):
 		return err
+	case number(err) == tooManyConnections, number(err) == tooManyOfUser:
+		return fmt.Errorf("%w: mysql has no connection left; raise its max_connections, or have its programs keep fewer: %w",
+			state.ErrUnavailable, errors.Join(ctx.Err(), err))
 	case errors.As(err, &connect), errors.Is(err, driver.ErrBadConn): // nothing was sent
 		return unavailable(ctx, err)
 	case errors.Is(err, mysql.ErrPktTooLarge):
@@ -76,6 +82,11 @@ func failure(ctx context.Context, err error, d doing) error {
 	if d == reading {
 		return unavailable(ctx, err)
 	}
+	return outcomeUnknown(ctx, err)
+}
+
+// outcomeUnknown is for what was sent and not answered.
+func outcomeUnknown(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		err = ended
 	}

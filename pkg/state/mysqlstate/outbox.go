@@ -18,11 +18,12 @@ func (d *Driver) OpenOutbox(_ context.Context, cfg state.OutboxConfig) (state.Ou
 	if d.closed {
 		return nil, errClosed
 	}
-	t := &outboxTables{db: d.db, turn: make(chan struct{}, 1)}
+	t := &outboxTables{db: d.db, turn: d.turn}
 	return sqlstate.NewOutbox(sqlstate.OutboxEngine{
 		Transact: t.transact,
 		Read:     t.read,
 		Now:      "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+		Workers:  d.workers,
 	}, cfg), nil
 }
 

@@ -21,6 +21,9 @@ type table struct {
 	turn chan struct{} // held by the one that makes the table
 	made atomic.Pointer[statements]
 
+	follows bool   // it is the replica's: the primary makes it
+	copy    *table // the replica's; nil: none
+
 	closed atomic.Bool
 }
 
@@ -30,6 +33,7 @@ type statements struct {
 	save, insert, replace, update *sql.Stmt
 	remove, removeETag            *sql.Stmt
 	expired                       *sql.Stmt
+	insertRows, setRows, keepRows *rowsStatement
 }
 
 const (
@@ -45,8 +49,8 @@ const newRow = "(?, ?, ?, ?, 1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), UTC_TIMESTAM
 
 const insertInto = "INSERT INTO {table} (store, `key`, value, etag, version, created_at, updated_at, expires_at) VALUES "
 
-func newTable(db *sql.DB, name string) *table {
-	return &table{name: name, db: db, turn: make(chan struct{}, 1)}
+func newTable(db *sql.DB, name string, turn chan struct{}) *table {
+	return &table{name: name, db: db, turn: turn}
 }
 
 // sql puts the table's name, which has been checked, into a statement.
@@ -69,8 +73,10 @@ func (t *table) prepared(ctx context.Context) (*statements, error) {
 	if s := t.made.Load(); s != nil {
 		return s, nil
 	}
-	if err := migrate(ctx, t.db, t.name, migrations); err != nil {
-		return nil, failure(ctx, err, reading)
+	if !t.follows {
+		if err := migrate(ctx, t.db, t.name, migrations); err != nil {
+			return nil, failure(ctx, err, reading)
+		}
 	}
 	s, err := t.prepare(ctx)
 	if err != nil {
@@ -165,6 +171,15 @@ func (t *table) prepare(ctx context.Context) (*statements, error) {
 			return nil, errors.Join(err, s.close())
 		}
 	}
+	for _, p := range []struct {
+		statement **rowsStatement
+		tail      string
+	}{{&s.insertRows, ""}, {&s.setRows, replaceRows + ", expires_at = VALUES(expires_at)"}, {&s.keepRows, replaceRows}} {
+		var err error
+		if *p.statement, err = prepareRows(ctx, t.db, t.sql(insertInto), p.tail); err != nil {
+			return nil, errors.Join(err, s.close())
+		}
+	}
 	return s, nil
 }
 
@@ -175,15 +190,24 @@ func (s *statements) close() error {
 			errs = append(errs, stmt.Close())
 		}
 	}
+	for _, r := range []*rowsStatement{s.insertRows, s.setRows, s.keepRows} {
+		if r != nil {
+			errs = append(errs, r.close())
+		}
+	}
 	return errors.Join(errs...)
 }
 
 func (t *table) close() error {
 	t.closed.Store(true)
+	var errs []error
 	if s := t.made.Load(); s != nil {
-		return s.close()
+		errs = append(errs, s.close())
 	}
-	return nil
+	if t.copy != nil {
+		errs = append(errs, t.copy.close())
+	}
+	return errors.Join(errs...)
 }
 
 // sweep deletes the rows that have expired, a few at a time.

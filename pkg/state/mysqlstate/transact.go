@@ -4,8 +4,8 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
-	"iter"
+	"maps"
+	"slices"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
@@ -16,22 +16,16 @@ func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.
 	return e.transact(ctx, changes, true)
 }
 
-// A locked row is what stands in the table under a key of a transaction that holds its lock.
-type locked struct {
-	etag    string
-	version int64
-	expired bool
-}
-
-// transact locks the rows there are, decides for each change whether its condition holds, and writes those with a few
-// statements of many rows. With together, a condition that does not hold undoes them all.
+// transact locks the rows there are, decides for each change whether its condition holds, and writes what comes of them
+// with a few statements of many rows. A key may appear in several changes. With together, a condition that does not hold
+// undoes them all.
 func (e *engine) transact(ctx context.Context, changes []state.Change, together bool) ([]state.Outcome, error) {
 	if len(changes) == 0 {
 		return nil, nil
 	}
 	var outcomes []state.Outcome
-	err := e.retry(ctx, func(*statements) (err error) {
-		outcomes, err = e.tryTransact(ctx, changes, together)
+	err := e.retry(ctx, func(s *statements) (err error) {
+		outcomes, err = e.tryTransact(ctx, s, changes, together)
 		return err
 	})
 	if err != nil {
@@ -41,7 +35,7 @@ func (e *engine) transact(ctx context.Context, changes []state.Change, together 
 	return outcomes, nil
 }
 
-func (e *engine) tryTransact(ctx context.Context, changes []state.Change, together bool) (_ []state.Outcome, err error) {
+func (e *engine) tryTransact(ctx context.Context, s *statements, changes []state.Change, together bool) (_ []state.Outcome, err error) {
 	tx, err := e.table.db.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, err
@@ -52,15 +46,10 @@ func (e *engine) tryTransact(ctx context.Context, changes []state.Change, togeth
 		return nil, err
 	}
 	outcomes := make([]state.Outcome, len(changes))
-	b := batch{engine: e, tx: tx}
 	conflict := false
 	for i := range changes {
-		row, found := rows[changes[i].Key]
-		outcomes[i] = decide(&changes[i], row, found)
+		outcomes[i] = rows[changes[i].Key].apply(&changes[i])
 		conflict = conflict || outcomes[i].Conflict
-		if outcomes[i].Done {
-			b.add(&changes[i], outcomes[i], row, found)
-		}
 	}
 	if together && conflict {
 		for i := range outcomes {
@@ -69,6 +58,10 @@ func (e *engine) tryTransact(ctx context.Context, changes []state.Change, togeth
 			}
 		}
 		return outcomes, nil
+	}
+	b := batch{engine: e, statements: s, tx: tx}
+	for _, key := range slices.Sorted(maps.Keys(rows)) {
+		b.add(key, rows[key])
 	}
 	if err := b.write(ctx); err != nil {
 		if number(err) == duplicateKey {
@@ -82,134 +75,81 @@ func (e *engine) tryTransact(ctx context.Context, changes []state.Change, togeth
 // commit ends a transaction. Its errors say themselves when it is unknown what became of it.
 func commit(ctx context.Context, tx *sql.Tx) error {
 	err := tx.Commit()
-	if n := number(err); err == nil || n == deadlock || n == lockWaitTimeout || errors.Is(err, sql.ErrTxDone) ||
-		errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	var sent *commitError
+	switch n := number(err); {
+	case errors.As(err, &sent):
+		return outcomeUnknown(ctx, sent.err)
+	case err == nil, n == deadlock, n == lockWaitTimeout, n == 0:
 		return err // the commit did not begin, or was refused
+	default:
+		return failure(ctx, err, writing)
 	}
-	return failure(ctx, err, writing)
 }
 
 // lock reads and locks the rows of all changes, in the order of their keys, so that transactions do not wait for each
 // other in a circle. Under READ COMMITTED a row that is absent is not locked: its insert finds out.
-func (e *engine) lock(ctx context.Context, tx *sql.Tx, changes []state.Change) (_ map[string]locked, err error) {
-	keys := make([]string, len(changes))
+func (e *engine) lock(ctx context.Context, tx *sql.Tx, changes []state.Change) (_ map[string]*row, err error) {
+	found := make(map[string]*row, len(changes))
+	keys := make([]string, 0, len(changes))
 	for i := range changes {
-		keys[i] = changes[i].Key
+		if key := changes[i].Key; found[key] == nil {
+			found[key] = &row{}
+			keys = append(keys, key)
+		}
 	}
-	query := sqlstate.SQL(e.table.sql("SELECT e.`key`, e.etag, e.version, NOT "+live+" FROM {table} e WHERE e.store = @ AND e.`key` IN (@) ORDER BY e.store, e.`key` FOR UPDATE"),
+	query := sqlstate.SQL(e.table.sql("SELECT e.`key`, e.etag, e.version, "+live+" FROM {table} e WHERE e.store = @ AND e.`key` IN (@) ORDER BY e.`key` FOR UPDATE"),
 		sqlstate.Bind(e.store), sqlstate.Binds(keys))
 	rows, err := tx.QueryContext(ctx, query.Text, query.Args...)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	found := make(map[string]locked, len(keys))
 	for rows.Next() {
 		var key string
-		var row locked
-		if err := rows.Scan(&key, &row.etag, &row.version, &row.expired); err != nil {
+		r := row{stored: true}
+		if err := rows.Scan(&key, &r.etag, &r.version, &r.present); err != nil {
 			return nil, err
 		}
-		found[key] = row
+		found[key] = &r
 	}
 	return found, rows.Err()
 }
 
-// decide is the outcome of a change on a row that is locked.
-func decide(c *state.Change, row locked, found bool) state.Outcome {
-	present := found && !row.expired
+// A row is what stands under a key: at first as the transaction found and locked it, then as its changes leave it.
+type row struct {
+	stored  bool // it is in the table, expired or not
+	present bool // it is there to callers
+	etag    string
+	version int64
+
+	changed bool
+	created bool   // by this transaction
+	keeps   bool   // the expiry that it has in the table
+	toLive  any    // microseconds, or nil
+	value   string // as the table keeps it
+}
+
+// apply makes one change to the row, if its condition holds.
+func (r *row) apply(c *state.Change) state.Outcome {
 	switch {
-	case c.When == state.IfETag && (!present || row.etag != c.ETag), c.When == state.IfAbsent && present:
-		return state.Outcome{Conflict: true, Absent: !present}
+	case c.When == state.IfETag && (!r.present || r.etag != c.ETag), c.When == state.IfAbsent && r.present:
+		return state.Outcome{Conflict: true, Absent: !r.present}
+	case c.Delete && !r.present:
+		return state.Outcome{}
 	case c.Delete:
-		return state.Outcome{Done: present}
-	case present:
-		return state.Outcome{Done: true, ETag: sqlstate.NewETag(), Version: row.version + 1}
-	default:
-		return state.Outcome{Done: true, ETag: sqlstate.NewETag(), Version: 1}
+		r.changed, r.present = true, false
+		return state.Outcome{Done: true}
 	}
-}
-
-// A batch is what a transaction writes, sorted by the kind of statement.
-type batch struct {
-	engine  *engine
-	tx      *sql.Tx
-	inserts []sqlstate.Expr // rows that were absent
-	setting []sqlstate.Expr // rows that are replaced, expiry too
-	keeping []sqlstate.Expr // rows that are replaced and keep their expiry
-	removes []sqlstate.Expr // keys
-}
-
-func (b *batch) add(c *state.Change, o state.Outcome, row locked, found bool) {
-	if c.Delete {
-		b.removes = append(b.removes, sqlstate.Bind(c.Key))
-		return
-	}
-	values := sqlstate.SQL("(@, @, @, @, @, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), UTC_TIMESTAMP(6) + INTERVAL @ MICROSECOND)",
-		sqlstate.Bind(b.engine.store), sqlstate.Bind(c.Key), sqlstate.Bind(text(c)), sqlstate.Bind(o.ETag), sqlstate.Bind(o.Version), sqlstate.Bind(toLive(c)))
 	switch {
-	case !found:
-		b.inserts = append(b.inserts, values)
-	case c.Expiry == state.Keep && !row.expired:
-		b.keeping = append(b.keeping, values)
-	default:
-		b.setting = append(b.setting, values)
+	case c.Expiry != state.Keep || !r.present:
+		r.keeps, r.toLive = false, toLive(c)
+	case !r.changed:
+		r.keeps = true
 	}
-}
-
-// The rows replaced are locked, so that their versions are known: the insert always meets its duplicate.
-const replaceValues = " ON DUPLICATE KEY UPDATE created_at = IF(VALUES(version) = 1, VALUES(created_at), created_at), version = VALUES(version)," +
-	" value = VALUES(value), etag = VALUES(etag), updated_at = VALUES(updated_at)"
-
-func (b *batch) write(ctx context.Context) error {
-	for _, step := range []struct {
-		pattern string
-		rows    []sqlstate.Expr
-	}{
-		{insertInto + "@", b.inserts},
-		{insertInto + "@" + replaceValues + ", expires_at = VALUES(expires_at)", b.setting},
-		{insertInto + "@" + replaceValues, b.keeping},
-	} {
-		for rows := range chunks(step.rows) {
-			statement := sqlstate.SQL(b.engine.table.sql(step.pattern), sqlstate.Join(rows, ", "))
-			if _, err := b.tx.ExecContext(ctx, statement.Text, statement.Args...); err != nil {
-				return err
-			}
-		}
+	if !r.present {
+		r.created, r.version = true, 0
 	}
-	if len(b.removes) == 0 {
-		return nil
-	}
-	statement := sqlstate.SQL(b.engine.table.sql("DELETE FROM {table} WHERE store = @ AND `key` IN (@)"),
-		sqlstate.Bind(b.engine.store), sqlstate.Join(b.removes, ", "))
-	if _, err := b.tx.ExecContext(ctx, statement.Text, statement.Args...); err != nil {
-		return fmt.Errorf("deleting: %w", err)
-	}
-	return nil
-}
-
-// chunks splits rows so that a statement stays well below max_allowed_packet, whose default is 16 MiB on MariaDB, even
-// if every byte of a value has to be escaped. The largest value, 4 MiB, is one chunk.
-func chunks(rows []sqlstate.Expr) iter.Seq[[]sqlstate.Expr] {
-	const most = 2 << 20
-	return func(yield func([]sqlstate.Expr) bool) {
-		size, begin := 0, 0
-		for i, row := range rows {
-			n := 0
-			for _, arg := range row.Args {
-				if s, ok := arg.(string); ok {
-					n += len(s)
-				}
-			}
-			if size += n; size > most && i > begin {
-				if !yield(rows[begin:i]) {
-					return
-				}
-				begin, size = i, n
-			}
-		}
-		if begin < len(rows) {
-			yield(rows[begin:])
-		}
-	}
+	r.changed, r.present = true, true
+	r.etag, r.version, r.value = sqlstate.NewETag(), r.version+1, text(c)
+	return state.Outcome{Done: true, ETag: r.etag, Version: r.version}
 }

@@ -11,18 +11,14 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
-// Apply makes one change with one statement, several with one transaction.
+// Apply makes one change with one statement or in a transaction that several callers share, several with one transaction.
 func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
 	if len(changes) != 1 {
 		return e.transact(ctx, changes, false)
 	}
-	var outcome state.Outcome
-	err := e.retry(ctx, func(s *statements) (err error) {
-		outcome, err = e.change(ctx, s, &changes[0])
-		return err
-	})
+	outcome, err := e.share(ctx, changes[0])
 	if err != nil {
-		return nil, e.failure(ctx, fmt.Errorf("key %q: %w", changes[0].Key, err), writing)
+		return nil, err
 	}
 	return []state.Outcome{outcome}, nil
 }

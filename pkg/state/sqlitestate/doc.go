@@ -3,6 +3,6 @@
 //
 // Every acknowledged change is on disk (WAL with synchronous=FULL): it survives the end of the process at any moment,
 // and the loss of power if the disk keeps what it was told to. All changes go through one connection, one after
-// another; reads have connections of their own, which never wait for a change. The file belongs to one process at a
+// another, and those of callers who wait at the same time share a transaction; reads have connections of their own, which never wait for a change. The file belongs to one process at a
 // time in normal use; that another opens it too is safe, only slow.
 package sqlitestate

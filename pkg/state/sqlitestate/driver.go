@@ -39,8 +39,10 @@ type Driver struct {
 	tables map[string]*table
 	closed bool
 
-	stop context.CancelFunc
-	done chan struct{} // closed when the sweeper has ended
+	gathering *sqlstate.Gathering[write] // of single changes of all stores
+	workers   *sqlstate.Workers          // serve callers who share transactions
+	stop      context.CancelFunc
+	done      chan struct{} // closed when the sweeper has ended
 }
 
 var _ state.Driver = (*Driver)(nil)
@@ -61,7 +63,9 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d := &Driver{cfg: cfg, writer: writer, reader: reader, tables: map[string]*table{}, stop: stop, done: make(chan struct{})}
+	d := &Driver{cfg: cfg, writer: writer, reader: reader, tables: map[string]*table{},
+		workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
+	d.gathering = &sqlstate.Gathering[write]{Alone: d.writeAlone, Together: d.writeTogether, Lanes: 1, Workers: d.workers}
 	go d.sweep(ctx)
 	return d, nil
 }
@@ -119,6 +123,7 @@ func (d *Driver) Close() error {
 
 	d.stop()
 	<-d.done
+	d.workers.Close()
 	var errs []error
 	for _, t := range tables {
 		errs = append(errs, t.close())

@@ -63,11 +63,18 @@ func (e *engine) selectKeys(ctx context.Context, keys []string, one, many *sql.S
 }
 
 func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
-	return e.write(ctx, changes, false)
+	if len(changes) != 1 {
+		return e.writeAll(ctx, changes, false)
+	}
+	outcome, err := e.share(ctx, changes[0])
+	if err != nil {
+		return nil, err
+	}
+	return []state.Outcome{outcome}, nil
 }
 
 func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
-	return e.write(ctx, changes, true)
+	return e.writeAll(ctx, changes, true)
 }
 
 func (e *engine) Len(ctx context.Context) (int64, error) {

@@ -19,10 +19,13 @@ func (e *engine) failure(ctx context.Context, err error) error {
 // failure tells what an error of SQLite means to a caller. No change was made: the one error after which that is not
 // certain is that of a commit.
 func failure(ctx context.Context, err error) error {
+	if errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrOutcomeUnknown) || errors.Is(err, errUndone) {
+		return err
+	}
 	if ended := ctx.Err(); ended != nil {
 		return fmt.Errorf("sqlite: %w", ended)
 	}
-	if errors.Is(err, state.ErrInvalid) || errors.Is(err, state.ErrFull) {
+	if errors.Is(err, state.ErrInvalid) || errors.Is(err, state.ErrFull) || errors.Is(err, state.ErrTooLarge) {
 		return err
 	}
 	switch resultCode(err) {

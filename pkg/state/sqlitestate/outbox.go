@@ -23,15 +23,16 @@ func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.
 		return nil, failure(ctx, err)
 	}
 	return sqlstate.NewOutbox(sqlstate.OutboxEngine{
-		Transact: d.transactOutbox,
+		Transact: d.transact,
 		Read: func(ctx context.Context, fn func(*sql.DB) error) error {
 			if err := fn(d.reader); err != nil {
 				return failure(ctx, err)
 			}
 			return nil
 		},
-		Room: d.roomFor,
-		Now:  "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+		Room:    d.roomFor,
+		Now:     "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+		Workers: d.workers,
 	}, cfg), nil
 }
 
@@ -46,22 +47,6 @@ func (d *Driver) roomFor(bytes int64) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w: sqlite: %d MiB are free, of which an outbox leaves %d", state.ErrUnavailable, state.ErrNoSpace, free>>20, outboxReserve>>20)
-}
-
-// transactOutbox runs one transaction of the one writing connection.
-func (d *Driver) transactOutbox(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := d.writer.BeginTx(ctx, nil)
-	if err != nil {
-		return failure(ctx, err)
-	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
-	if err := fn(tx); err != nil {
-		return failure(ctx, err)
-	}
-	if err := commit(ctx, tx); err != nil {
-		return fmt.Errorf("outbox: %w", err)
-	}
-	return nil
 }
 
 // outboxMigrations are the statements that make the tables, oldest first; released ones never change. Instants are

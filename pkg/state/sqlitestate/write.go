@@ -13,24 +13,25 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
-// write makes changes in one transaction of the one writing connection, which is where every change of the file passes.
+// writeAll makes changes in one transaction of the one writing connection, which is where every change of the file passes.
 // With together, a condition that does not hold undoes them all.
-func (e *engine) write(ctx context.Context, changes []state.Change, together bool) ([]state.Outcome, error) {
-	tx, err := e.table.writer.BeginTx(ctx, nil)
-	if err != nil {
-		return nil, e.failure(ctx, err)
-	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
+func (e *engine) writeAll(ctx context.Context, changes []state.Change, together bool) ([]state.Outcome, error) {
 	outcomes := make([]state.Outcome, len(changes))
-	conflict := false
-	now := time.Now()
-	for i := range changes {
-		if outcomes[i], err = e.change(ctx, tx, &changes[i], now); err != nil {
-			return nil, e.failure(ctx, fmt.Errorf("key %q: %w", changes[i].Key, err))
+	err := e.driver.transact(ctx, func(tx *sql.Tx) (err error) {
+		conflict := false
+		now := time.Now()
+		for i := range changes {
+			if outcomes[i], err = e.change(ctx, tx, &changes[i], now); err != nil {
+				return fmt.Errorf("key %q: %w", changes[i].Key, err)
+			}
+			conflict = conflict || outcomes[i].Conflict
 		}
-		conflict = conflict || outcomes[i].Conflict
-	}
-	if together && conflict {
+		if together && conflict {
+			return errUndone
+		}
+		return nil
+	})
+	if errors.Is(err, errUndone) {
 		for i := range outcomes {
 			if !outcomes[i].Conflict {
 				outcomes[i] = state.Outcome{}
@@ -38,11 +39,14 @@ func (e *engine) write(ctx context.Context, changes []state.Change, together boo
 		}
 		return outcomes, nil
 	}
-	if err := commit(ctx, tx); err != nil {
-		return nil, fmt.Errorf("store %q: %w", e.store, err)
+	if err != nil {
+		return nil, e.failure(ctx, err)
 	}
 	return outcomes, nil
 }
+
+// errUndone ends a transaction because the condition of one of its changes did not hold.
+var errUndone = errors.New("a condition did not hold")
 
 // commit ends a transaction. Its errors are those that callers see.
 func commit(ctx context.Context, tx *sql.Tx) error {

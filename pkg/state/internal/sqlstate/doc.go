@@ -1,3 +1,4 @@
 // Package sqlstate is what the SQL engines of package state share: composing statements with bound values, turning
-// filters and sorts into conditions by a Dialect, checking table names, making ETags and migrating tables.
+// filters and sorts into conditions by a Dialect, checking table names, making ETags, migrating tables, and having
+// callers share transactions.
 package sqlstate

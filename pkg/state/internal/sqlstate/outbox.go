@@ -1,6 +1,7 @@
 package sqlstate
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -26,6 +27,8 @@ type OutboxEngine struct {
 	Room func(bytes int64) error
 	// Now is the SQL expression for the microseconds since 1970, by the clock that all processes share.
 	Now string
+	// Workers own the goroutines that add for several callers.
+	Workers *Workers
 }
 
 // NewOutbox returns the outbox of that name. Its tables are there when Transact and Read run.
@@ -34,14 +37,25 @@ type OutboxEngine struct {
 // in the order of commits, a claim sees all that was added before, and the counts are exact.
 func NewOutbox(engine OutboxEngine, cfg state.OutboxConfig) state.Outbox {
 	o := &outbox{engine: engine, cfg: cfg}
-	o.gathering.add = o.add
+	o.gathering = Gathering[addition]{
+		Alone:    func(ctx context.Context, call *Call[addition]) error { return o.add(ctx, []*Call[addition]{call}) },
+		Together: o.add,
+		Lanes:    1, // one transaction at a time has its turn
+		Workers:  engine.Workers,
+	}
 	return o
 }
 
 type outbox struct {
 	engine    OutboxEngine
 	cfg       state.OutboxConfig
-	gathering gathering
+	gathering Gathering[addition]
+}
+
+// An addition is what one caller adds.
+type addition struct {
+	entries []state.OutboxEntry
+	size    int64
 }
 
 // A turn is the row of an outbox in outbox_turn, held by a transaction.
@@ -88,24 +102,26 @@ func (o *outbox) failure(what string, err error) error {
 
 func (o *outbox) Enqueue(ctx context.Context, entries ...state.OutboxEntry) error {
 	size := int64(0)
+	own := slices.Clone(entries)
 	for i := range entries {
 		if len(entries[i].Key) > state.MaxKeyBytes || len(entries[i].Topic) > state.MaxKeyBytes {
 			return o.failure(adding, fmt.Errorf("%w: a key or topic has more than %d bytes", state.ErrInvalid, state.MaxKeyBytes))
 		}
+		own[i].Properties, own[i].Body = bytes.Clone(entries[i].Properties), bytes.Clone(entries[i].Body)
 		size += entries[i].Size()
 	}
-	a := &addition{ctx: ctx, entries: entries, size: size}
-	return o.failure(adding, o.gathering.do(a)) //nolint:contextcheck // the transaction belongs to several callers
+	_, err := o.gathering.Do(ctx, addition{entries: own, size: size}, size)
+	return o.failure(adding, err)
 }
 
 const adding = "add entries"
 
 // add adds what several callers gave, in their order, in one transaction; for each, all or nothing.
-func (o *outbox) add(ctx context.Context, calls []*addition) error {
+func (o *outbox) add(ctx context.Context, calls []*Call[addition]) error {
 	if o.engine.Room != nil {
 		total := int64(0)
-		for _, a := range calls {
-			total += a.size
+		for _, call := range calls {
+			total += call.Ask.size
 		}
 		if err := o.engine.Room(total); err != nil {
 			return err
@@ -114,10 +130,11 @@ func (o *outbox) add(ctx context.Context, calls []*addition) error {
 	return o.change(ctx, func(tx *sql.Tx, t *turn) error {
 		var added []*state.OutboxEntry
 		size := int64(0)
-		for _, a := range calls {
-			a.err = nil // it may be tried again from its beginning
+		for _, call := range calls {
+			call.Err = nil // it may be tried again from its beginning
+			a := &call.Ask
 			if t.entries+int64(len(added)+len(a.entries)) > o.cfg.MaxEntries || t.bytes+size+a.size > o.cfg.MaxBytes {
-				a.err = fmt.Errorf("%w: %d events with %d bytes wait, at most %d with %d may", state.ErrFull,
+				call.Err = fmt.Errorf("%w: %d events with %d bytes wait, at most %d with %d may", state.ErrFull,
 					t.entries+int64(len(added)), t.bytes+size, o.cfg.MaxEntries, o.cfg.MaxBytes)
 				continue
 			}
