@@ -45,6 +45,9 @@ type Driver struct {
 
 	stop context.CancelFunc
 	done chan struct{} // closed when the sweeper has ended
+
+	background func(work func(ctx context.Context)) // until Close, which waits for it
+	working    sync.WaitGroup
 }
 
 var _ state.Driver = (*Driver)(nil)
@@ -74,6 +77,7 @@ func New(cfg Config) (*Driver, error) {
 	db.SetConnMaxLifetime(cfg.MaxConnLifetime)
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Driver{cfg: cfg, db: db, tables: map[string]*table{}, stop: stop, done: make(chan struct{})}
+	d.background = func(work func(ctx context.Context)) { d.working.Go(func() { work(ctx) }) }
 	go d.sweep(ctx)
 	return d, nil
 }
@@ -96,7 +100,19 @@ func (d *Driver) Open(_ context.Context, cfg state.StoreConfig) (state.Engine, e
 		t = newTable(d.db, cfg.TableName)
 		d.tables[cfg.TableName] = t
 	}
-	return &engine{table: t, store: cfg.Name}, nil
+	e := &engine{table: t, store: cfg.Name}
+	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
+	if err != nil {
+		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
+	}
+	if len(indexes) > 0 {
+		d.background(func(ctx context.Context) {
+			sqlstate.MakeIndexes(ctx, indexes, &e.indexes, t.createIndex, func(ix sqlstate.Index, err error) {
+				d.cfg.Logger.Warn("making an index failed and will be tried again; queries do without", "store", cfg.Name, "index", ix.Name, "error", err)
+			})
+		})
+	}
+	return e, nil
 }
 
 // Ready reports whether the server answers and the tables of the opened stores are there.
@@ -123,6 +139,7 @@ func (d *Driver) Close() error {
 	d.mu.Unlock()
 	d.stop()
 	<-d.done
+	d.working.Wait()
 	var errs []error
 	for _, t := range d.opened() {
 		errs = append(errs, t.close())

@@ -41,6 +41,9 @@ type Driver struct {
 
 	stop context.CancelFunc
 	done chan struct{} // closed when the sweeper has ended
+
+	background func(work func(ctx context.Context)) // until Close, which waits for it
+	working    sync.WaitGroup
 }
 
 var _ state.Driver = (*Driver)(nil)
@@ -62,6 +65,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Driver{cfg: cfg, writer: writer, reader: reader, tables: map[string]*table{}, stop: stop, done: make(chan struct{})}
+	d.background = func(work func(ctx context.Context)) { d.working.Go(func() { work(ctx) }) }
 	go d.sweep(ctx)
 	return d, nil
 }
@@ -94,7 +98,19 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 		}
 		d.tables[name] = t
 	}
-	return &engine{driver: d, table: t, store: cfg.Name}, nil
+	e := &engine{driver: d, table: t, store: cfg.Name}
+	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
+	if err != nil {
+		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
+	}
+	if len(indexes) > 0 {
+		d.background(func(ctx context.Context) {
+			sqlstate.MakeIndexes(ctx, indexes, &e.indexes, e.createIndex, func(ix sqlstate.Index, err error) {
+				d.cfg.Logger.Warn("making an index failed and will be tried again; queries do without", "store", cfg.Name, "index", ix.Name, "error", err)
+			})
+		})
+	}
+	return e, nil
 }
 
 // Ready reads from the file.
@@ -119,6 +135,7 @@ func (d *Driver) Close() error {
 
 	d.stop()
 	<-d.done
+	d.working.Wait()
 	var errs []error
 	for _, t := range tables {
 		errs = append(errs, t.close())
