@@ -21,7 +21,8 @@ type Query struct {
 // A Sort is one member to order by.
 //
 // Values of different types are in MongoDB's order: missing and null alike first, then numbers, strings (by code
-// point), objects, arrays, booleans. Objects are ties of each other, and so are arrays: a path does not enter arrays.
+// point), objects, arrays, booleans. Objects are ties of each other, and so are arrays: a path does not enter arrays. MySQL
+// and MariaDB order strings by their first 1000 bytes; longer ones that begin alike are ties there.
 type Sort struct {
 	Field      string // a dotted path
 	Descending bool

@@ -96,7 +96,7 @@ func integer(l sqlstate.Leaf) expr {
 // content is a string's text as bytes: they compare by code point, and trailing blanks count.
 func content(l sqlstate.Leaf) expr { return sqlstate.SQL("CAST(JSON_UNQUOTE(@) AS BINARY)", l.Value) }
 
-func bytes(s string) expr { return sqlstate.SQL("CAST(@ AS BINARY)", sqlstate.Bind(s)) }
+func bytes(s string) expr { return sqlstate.SQL("CAST(@ AS BINARY)", sqlstate.Bind([]byte(s))) }
 
 func (dialect) String(l sqlstate.Leaf, comparison, s string) expr {
 	return sqlstate.SQL("(@ = 'STRING' AND @ "+comparison+" @)", l.Type, content(l), bytes(s))
@@ -128,8 +128,18 @@ func (dialect) Order(l sqlstate.Leaf) []expr {
 		rankOf(l.Type),
 		sqlstate.SQL("CASE WHEN "+isNumber+" THEN @ WHEN @ = 'BOOLEAN' THEN CAST(@ AS CHAR) = 'true' END", l.Type, float(l), l.Type, l.Value),
 		sqlstate.SQL("CASE WHEN "+isNumber+" AND ABS(@) >= "+strconv.Itoa(exactBelow)+" THEN @ END", l.Type, float(l), integer(l)),
-		sqlstate.SQL("CASE WHEN @ = 'STRING' THEN @ END", l.Type, content(l)),
+		sqlstate.SQL("CASE WHEN @ = 'STRING' THEN @ END", l.Type, sorted(l)),
 	}
+}
+
+// sortedBytes is how much of a string decides where it comes in an order. The servers sort by no more than their
+// max_sort_length, which is 1024 with what they add; raising it needs a larger sort buffer.
+const sortedBytes = 1000
+
+func (dialect) SortedBytes() int { return sortedBytes }
+
+func sorted(l sqlstate.Leaf) expr {
+	return sqlstate.SQL("LEFT(@, "+strconv.Itoa(sortedBytes)+")", content(l))
 }
 
 // rankOf is the state.Rank of a type.

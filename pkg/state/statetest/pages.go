@@ -80,6 +80,34 @@ func queryCursors(t *testing.T, d state.Driver) {
 	require.Empty(t, last.Next, "a page that is full to the last entry is the last")
 }
 
+// Strings longer than what an engine sorts by are met once each, from page to page, in whichever order.
+func queryLongOrder(t *testing.T, d state.Driver) {
+	documents := map[string]string{}
+	for i := range 12 {
+		documents[fmt.Sprintf("k%02d", i)] = fmt.Sprintf(`{"s":"x%s%d"}`, strings.Repeat("ü", 400+i%3*50+i%4*2000), (i*7)%12)
+	}
+	for _, indexes := range [][]string{nil, {"s"}} {
+		s := openQueries(t, d, named("q-long-order", indexes), documents, indexes...)
+		for _, descending := range []bool{false, true} {
+			var got []string
+			q := state.Query{Sort: []state.Sort{{Field: "s", Descending: descending}}, Limit: 1}
+			for {
+				keys := s.keys(t, ``, q)
+				if len(keys) == 0 {
+					break
+				}
+				got = append(got, keys[0])
+				require.LessOrEqual(t, len(got), 12, "%v", got)
+				at, err := state.PositionOf(state.Record{Key: keys[0], Value: []byte(documents[keys[0]])}, q.Sort)
+				require.NoError(t, err)
+				q.After = &at
+			}
+			require.Equal(t, s.keys(t, ``, state.Query{Sort: q.Sort}), got)
+			require.Len(t, got, 12)
+		}
+	}
+}
+
 // A cursor that is damaged, forged or of another query is refused, and never an answer.
 func queryBadCursors(t *testing.T, d state.Driver) {
 	ctx := t.Context()

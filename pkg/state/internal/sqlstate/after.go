@@ -32,6 +32,9 @@ func beyond(d Dialect, l Leaf, p state.Place, descending bool) Expr {
 	case state.RankNumber:
 		return SQL("(@ OR @)", otherType, d.Number(l, comparison, p.Text))
 	case state.RankString:
+		if most := d.SortedBytes(); len(p.Text) >= most { // what begins alike ties
+			return SQL("(@ OR (@ AND NOT @))", otherType, d.String(l, comparison, p.Text[:most]), d.StartsWith(l, p.Text[:most]))
+		}
 		return SQL("(@ OR @)", otherType, d.String(l, comparison, p.Text))
 	case state.RankBool:
 		return SQL("(@ OR @)", otherType, boolean(d, l, comparison, p.Text == "true"))
@@ -46,6 +49,9 @@ func level(d Dialect, l Leaf, p state.Place) Expr {
 	case state.RankNumber:
 		return d.Number(l, "=", p.Text)
 	case state.RankString:
+		if most := d.SortedBytes(); len(p.Text) >= most {
+			return d.StartsWith(l, p.Text[:most])
+		}
 		return d.String(l, "=", p.Text)
 	case state.RankBool:
 		return d.Bool(l, p.Text == "true")

@@ -50,6 +50,8 @@ type Dialect interface {
 
 	// Order is what to order by for one leaf: first the rank of its type, then its value.
 	Order(l Leaf) []Expr
+	// SortedBytes is how much of a string counts in Order.
+	SortedBytes() int
 }
 
 // A Leaf is a JSON value to compare: its type and its value, as the dialect spells them.
