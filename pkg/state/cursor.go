@@ -105,5 +105,5 @@ func writeText(h hash.Hash, s string) {
 }
 
 func writeCount(h hash.Hash, n int) {
-	h.Write(binary.BigEndian.AppendUint64(nil, uint64(n))) //nolint:gosec // a length
+	h.Write(binary.BigEndian.AppendUint64(nil, uint64(n)))
 }

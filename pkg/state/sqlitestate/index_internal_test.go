@@ -43,19 +43,24 @@ func TestIndexesAreUsed(t *testing.T) {
 	} {
 		query, err := e.selection(c.q)
 		require.NoError(t, err)
-		rows, err := d.reader.Query("EXPLAIN QUERY PLAN "+query.Text, query.Args...)
-		require.NoError(t, err)
-		var plan strings.Builder
-		for rows.Next() {
-			var id, parent, unused int
-			var detail string
-			require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
-			fmt.Fprintln(&plan, detail)
-		}
-		require.NoError(t, rows.Err())
-		require.NoError(t, rows.Close())
-		readable := strings.ReplaceAll(plan.String(), "COVERING INDEX", "INDEX")
+		readable := strings.ReplaceAll(explain(t, d, query), "COVERING INDEX", "INDEX")
 		require.Contains(t, readable, c.plan, query.Text)
 		require.NotContains(t, readable, c.none, query.Text)
 	}
+}
+
+func explain(t *testing.T, d *Driver, query expr) string {
+	t.Helper()
+	rows, err := d.reader.Query("EXPLAIN QUERY PLAN "+query.Text, query.Args...)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rows.Close()) }()
+	var plan strings.Builder
+	for rows.Next() {
+		var id, parent, unused int
+		var detail string
+		require.NoError(t, rows.Scan(&id, &parent, &unused, &detail))
+		fmt.Fprintln(&plan, detail)
+	}
+	require.NoError(t, rows.Err())
+	return plan.String()
 }

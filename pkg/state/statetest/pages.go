@@ -175,7 +175,7 @@ func queryIterators(t *testing.T, d state.Driver) {
 			require.NoError(t, err)
 			got = append(got, e)
 		}
-		require.Equal(t, len(want), len(got))
+		require.Len(t, got, len(want))
 		require.True(t, slices.Equal(want, got), "the entries of %v differ", q)
 	}
 	seen := 0

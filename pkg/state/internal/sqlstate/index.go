@@ -107,12 +107,12 @@ type Range struct {
 // for an equality, else for one of several values, else for the beginning of a string, else for an order.
 func Choose(d IndexDialect, indexes []Index, f state.Filter) (*Plan, bool) {
 	all := conjuncts(f.Root())
-	best, bestCost := -1, len(costs)
+	best, bestCost := -1, none
 	var chosen Index
 	for i, c := range all {
 		for _, ix := range indexes {
-			if cost := slices.Index(costs, c.Op); cost >= 0 && cost < bestCost && slices.Equal(ix.Path, c.Path) {
-				best, bestCost, chosen = i, cost, ix
+			if n := cost(c.Op); n < bestCost && slices.Equal(ix.Path, c.Path) {
+				best, bestCost, chosen = i, n, ix
 			}
 		}
 	}
@@ -135,8 +135,23 @@ func Choose(d IndexDialect, indexes []Index, f state.Filter) (*Plan, bool) {
 	return p, true
 }
 
-// costs are the operators that an index serves, the best first.
-var costs = []state.Operator{state.OpEq, state.OpIn, state.OpStartsWith, state.OpGt, state.OpGte, state.OpLt, state.OpLte}
+// cost is how much of an index an operator is expected to ask for, the least first; none for one that it does not serve.
+func cost(op state.Operator) int {
+	switch op {
+	case state.OpEq:
+		return 1
+	case state.OpIn:
+		return 2
+	case state.OpStartsWith:
+		return 3
+	case state.OpGt, state.OpGte, state.OpLt, state.OpLte:
+		return 4
+	default:
+		return none
+	}
+}
+
+const none = 5
 
 // conjuncts are the conditions that must all hold.
 func conjuncts(c *state.Clause) []*state.Clause {
@@ -155,7 +170,7 @@ func conjuncts(c *state.Clause) []*state.Clause {
 
 // narrow takes a further condition on the same member into a single range, such as the upper end beside the lower.
 func (p *Plan) narrow(d IndexDialect, c *state.Clause) bool {
-	if !slices.Contains(costs, c.Op) || !slices.Equal(c.Path, p.Index.Path) || len(p.Ranges) != 1 || len(c.Operands) != 1 {
+	if cost(c.Op) == none || !slices.Equal(c.Path, p.Index.Path) || len(p.Ranges) != 1 || len(c.Operands) != 1 {
 		return false
 	}
 	more, exact := ranges(d, p.Index, c)
@@ -180,7 +195,7 @@ func ranges(d IndexDialect, ix Index, c *state.Clause) (all []Range, exact bool)
 		if len(es) == 0 {
 			continue
 		}
-		column := d.Kept(ix, state.Rank(kind)) //nolint:gosec // a rank
+		column := d.Kept(ix, state.Rank(kind))
 		r := Range{Kind: kind}
 		switch {
 		case kind == int(state.RankNull):
