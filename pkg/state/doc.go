@@ -18,6 +18,11 @@
 //   - A stored value that cannot be read is ErrCorrupt, never an absent key.
 //   - A write that was sent and not answered is ErrOutcomeUnknown. It is never repeated behind the caller's back.
 //
+// Where the engine can, values are found by what is in them (OpenQueryable), in any order, page by page:
+//
+//	active := state.Where("status").Eq("active").And(state.Where("level").Gte(10))
+//	for entry, err := range accounts.All(ctx, state.Query{Filter: active, Sort: []state.Sort{{Field: "name"}}}) {
+//
 // What engines do differently is declared: queries (OpenQueryable) exist on MySQL and SQLite; a Transact on Redis needs
 // keys that share a hash tag.
 package state
