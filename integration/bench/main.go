@@ -24,6 +24,8 @@ func suites() []suite {
 		{title: "State on Redis, beside go-redis", benchmark: "BenchmarkRedis"},
 		{title: "State on MySQL or MariaDB, beside prepared statements", benchmark: "BenchmarkMySQL",
 			note: "The raw query is written for members that are numbers at the top level. A filter finds out for each row what kind of value there is, in arrays too."},
+		{title: "Queries with an index on MySQL or MariaDB, beside prepared statements", benchmark: "BenchmarkMySQLIndexed",
+			note: "The raw statements are written for members that are numbers at the top level, and know their index. Ours find strings, arrays and nothing there, too."},
 		{title: "State on SQLite, beside prepared statements", benchmark: "BenchmarkSQLite"},
 		{title: "The mesh, beside net/http", benchmark: "BenchmarkMesh",
 			note: "A call within the process has no raw counterpart but the call over loopback that it spares."},

@@ -32,7 +32,7 @@ func TestMySQLShares(t *testing.T) {
 
 	for name, deep := range map[string]bool{"all good": false, "one cannot be read": true} {
 		t.Run(name, func(t *testing.T) {
-			release := hold(t, db, "held")
+			release := holdRow(t, db, "held")
 			var wait sync.WaitGroup
 			for range 8 { // take all lanes, and wait
 				wait.Go(func() {
@@ -98,7 +98,7 @@ func TestMySQLShares(t *testing.T) {
 }
 
 // hold locks a row until it is released.
-func hold(t *testing.T, db *sql.DB, key string) (release func()) {
+func holdRow(t *testing.T, db *sql.DB, key string) (release func()) {
 	t.Helper()
 	tx, err := db.Begin()
 	require.NoError(t, err)

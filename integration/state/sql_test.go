@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"strings"
 	"sync"
@@ -53,10 +54,12 @@ func saveOne(ctx context.Context, e state.Engine, key string) error {
 // mariaDBDepth is how deep MariaDB's JSON functions read; MySQL's read 100.
 const mariaDBDepth = 31
 
+var rounds = flag.Int("rounds", 0, "how often random queries are compared with a plain evaluation; 0: the suite's default")
+
 // The conformance suite. Its queries are the same cases, and the same random comparison with a plain evaluation, as on
 // SQLite: the rows are the same.
 func TestMySQL(t *testing.T) {
-	statetest.Run(t, openMySQL, statetest.Features{Query: true, AnyKeys: true, ExpiryAtBegin: true, Depth: mariaDBDepth, Corrupt: corruptMySQL})
+	statetest.Run(t, openMySQL, statetest.Features{Query: true, QueryRounds: *rounds, AnyKeys: true, ExpiryAtBegin: true, Depth: mariaDBDepth, Corrupt: corruptMySQL})
 }
 
 // Transactions that make the same absent keys at once: one makes them all, the others conflict.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -17,6 +18,7 @@ const (
 	MaxValueBytes = 4 << 20 // of JSON
 	MaxBulkKeys   = 1000
 	MaxPageSize   = 1000
+	MaxIndexes    = 16 // of one store
 )
 
 // A StoreConfig describes one store.
@@ -37,8 +39,8 @@ type StoreConfig struct {
 	// TableName is the table on SQL engines. Several stores may share one. Default: "state_entries".
 	TableName string
 
-	// Indexes are the dotted paths of members that queries filter and sort by, for SQL engines to index. None does so
-	// yet: a query reads the whole store.
+	// Indexes are the dotted paths of members that queries look for, at most MaxIndexes. SQL engines index them: after the
+	// store is opened, in the background, while it is in use. A query is right with them and without.
 	Indexes []string
 
 	// PublishChanges makes the factory call Options.OnChange after every change of this store.
@@ -96,10 +98,28 @@ func (c StoreConfig) withDefaults() (StoreConfig, error) {
 	case c.DefaultTTL < 0:
 		return c, fmt.Errorf("%w: store %q: the default TTL is negative", ErrInvalid, c.Name)
 	}
+	if err := checkIndexes(c.Indexes); err != nil {
+		return c, fmt.Errorf("store %q: %w", c.Name, err)
+	}
 	if _, err := Expiry(0).resolve(c.DefaultTTL); err != nil {
 		return c, fmt.Errorf("store %q: default TTL: %w", c.Name, err)
 	}
 	return c, nil
+}
+
+func checkIndexes(paths []string) error {
+	if len(paths) > MaxIndexes {
+		return fmt.Errorf("%w: %d indexes, at most %d are allowed", ErrInvalid, len(paths), MaxIndexes)
+	}
+	for i, path := range paths {
+		if _, err := ParsePath(path); err != nil {
+			return fmt.Errorf("index %q: %w", path, err)
+		}
+		if slices.Contains(paths[:i], path) {
+			return fmt.Errorf("%w: the index %q is named twice", ErrInvalid, path)
+		}
+	}
+	return nil
 }
 
 func validStoreName(s string) bool { return validName(s, 64, '-') }

@@ -19,6 +19,11 @@
 //   - A Lock has one holder at a time, and a holder that is late cannot write what it guards.
 //   - A write that was sent and not answered is ErrOutcomeUnknown. It is never repeated behind the caller's back.
 //
+// Where the engine can, values are found by what is in them (OpenQueryable), in any order, page by page:
+//
+//	active := state.Where("status").Eq("active").And(state.Where("level").Gte(10))
+//	for entry, err := range accounts.All(ctx, state.Query{Filter: active, Sort: []state.Sort{{Field: "name"}}}) {
+//
 // What engines do differently is declared: queries (OpenQueryable) exist on MySQL and SQLite; a Transact on Redis needs
 // keys that share a hash tag; a change on MySQL and SQLite that is under way when its key expires may still find it.
 package state

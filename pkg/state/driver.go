@@ -53,10 +53,17 @@ type Engine interface {
 
 // A Querier is an Engine that evaluates queries in the engine itself.
 type Querier interface {
-	// Query returns the records that match, in the query's order, ties in key order.
+	// Query returns the records that match, in the query's order, ties in key order, those after Query.After. The values
+	// are whole: Query.Fields is not for engines.
 	Query(ctx context.Context, q Query) ([]Record, error)
 	// Count returns how many records match.
 	Count(ctx context.Context, f Filter) (int64, error)
+}
+
+// An Indexer is a Querier that keeps the indexes of StoreConfig.Indexes.
+type Indexer interface {
+	// Indexed returns the declared paths whose index is there and used. It is made in the background after Open.
+	Indexed() []string
 }
 
 // A Record is what an Engine reads for one key.

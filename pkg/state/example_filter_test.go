@@ -23,3 +23,14 @@ func ExampleParseFilter() {
 	// true
 	// name $regex
 }
+
+// Filters of the program's own are put together in Go.
+func ExampleWhere() {
+	filter := state.Where("status").Eq("active").And(state.Where("level").Gte(10), state.Not(state.Where("tags").In("bot", "test")))
+	fmt.Println(filter.Root().Op, len(filter.Root().Clauses), filter.Err())
+
+	fmt.Println(state.Where("name").Gt(nil).Err())
+	// Output:
+	// $and 3 <nil>
+	// filter: member "name": operator "$gt": needs a number, a string or a boolean; null has no order
+}

@@ -14,7 +14,7 @@ const (
 )
 
 // A Filter says which values of a store a query is about. The zero Filter matches every value. A Filter is made by
-// ParseFilter, never changes, and may be shared.
+// ParseFilter or put together with Where, never changes, and may be shared.
 //
 // The language is MongoDB's, reduced to what every SQL engine answers alike:
 //
@@ -37,10 +37,14 @@ const (
 // and not an array without objects.
 type Filter struct {
 	root *Clause
+	err  error // of a filter that was put together wrongly
 }
 
 // Root returns the filter's tree for a driver to translate: nil matches everything. It must not be changed.
 func (f Filter) Root() *Clause { return f.root }
+
+// FilterOf is for drivers that take a parsed filter apart: it matches what all of the clauses match, nil or none everything.
+func FilterOf(clauses []*Clause) Filter { return Filter{root: conjunction(clauses)} }
 
 // An Operator is what a Clause does. A parsed filter has only these: $ne, $nin and {"$exists": false} have become
 // OpNot of their opposite.

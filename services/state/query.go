@@ -40,26 +40,53 @@ func (s *Service) QueryState(ctx context.Context, r stateapi.QueryStateRequestOb
 	if err != nil {
 		return nil, err
 	}
+	if err := checkFields(r.Body.Fields); err != nil {
+		return nil, err
+	}
 	pageSize, err := checkPage(r.Body.Page, r.Body.PageSize)
 	if err != nil {
 		return nil, err
+	}
+	if r.Body.Cursor != nil && r.Body.Page != 0 {
+		return nil, problem.Invalid("page", "is %d beside a cursor, which says itself where to go on; leave it out", r.Body.Page)
 	}
 	store, err := s.queryable(ctx, r.Body.StoreName)
 	if err != nil {
 		return nil, err
 	}
-	page, err := store.QueryPaged(ctx, state.Query{Filter: filter, Sort: order}, r.Body.Page, pageSize)
+	query := state.Query{Filter: filter, Sort: order, Fields: r.Body.Fields}
+	if r.Body.Cursor != nil {
+		return queryAfter(ctx, store, query, *r.Body.Cursor, pageSize)
+	}
+	page, err := store.QueryPaged(ctx, query, r.Body.Page, pageSize)
 	if err != nil {
 		return nil, filterProblem(err)
 	}
-	answer := stateapi.QueryState200JSONResponse{
-		Results: make([]json.RawMessage, len(page.Items)), Keys: make([]string, len(page.Items)),
-		TotalCount: page.TotalCount, Page: page.Page, PageSize: page.PageSize,
-	}
-	for i, item := range page.Items {
-		answer.Results[i], answer.Keys[i] = item.Value, item.Key
-	}
+	answer := stateapi.QueryState200JSONResponse{TotalCount: &page.TotalCount, Page: page.Page, PageSize: page.PageSize}
+	answer.Keys, answer.Results = found(page.Items)
 	return answer, nil
+}
+
+// queryAfter is the page that a cursor leads to.
+func queryAfter(ctx context.Context, store *state.QueryableStore[json.RawMessage], q state.Query, cursor string, pageSize int) (stateapi.QueryStateResponseObject, error) {
+	page, err := store.QueryAfter(ctx, q, cursor, pageSize)
+	switch {
+	case errors.Is(err, state.ErrCursor):
+		return nil, problem.Invalid("cursor", "%s", reason(err, state.ErrCursor)).Because(err)
+	case err != nil:
+		return nil, filterProblem(err)
+	}
+	answer := stateapi.QueryState200JSONResponse{PageSize: pageSize, NextCursor: page.Next}
+	answer.Keys, answer.Results = found(page.Items)
+	return answer, nil
+}
+
+func found(items []state.Entry[json.RawMessage]) (keys []string, values []json.RawMessage) {
+	keys, values = make([]string, len(items)), make([]json.RawMessage, len(items))
+	for i, item := range items {
+		keys[i], values[i] = item.Key, item.Value
+	}
+	return keys, values
 }
 
 func parseFilter(raw json.RawMessage) (state.Filter, error) {

@@ -144,6 +144,19 @@ func sorts(in []sortField) ([]state.Sort, error) {
 	return out, nil
 }
 
+// checkFields accepts the paths of members to keep.
+func checkFields(fields []string) error {
+	if len(fields) > state.MaxFields {
+		return problem.Invalid("fields", "has %d entries, at most %d are allowed", len(fields), state.MaxFields)
+	}
+	for i, field := range fields {
+		if _, err := state.ParsePath(field); err != nil {
+			return problem.Invalid(fmt.Sprintf("fields[%d]", i), "is no path: %s", pathReason(err)).Because(err)
+		}
+	}
+	return nil
+}
+
 func pathReason(err error) string {
 	if wrong, ok := errors.AsType[*state.FilterError](err); ok {
 		return wrong.Reason

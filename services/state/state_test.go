@@ -132,6 +132,49 @@ func TestQuery(t *testing.T) {
 	require.Contains(t, answer["detail"], "memory")
 }
 
+// Pages by cursor hold every value once, though values come and go between them; fields cut values, numbers to the digit.
+func TestQueryByCursor(t *testing.T) {
+	n := start(t, nil)
+	for i := range 7 {
+		n.must("/state/save", fmt.Sprintf(`{"storeName":"accounts","key":"k%d","value":{"level":%d,"rate":%d.10,"a":[{"x":1,"y":2}]}}`, i, i%3, i))
+	}
+	const query = `{"storeName":"accounts","filter":{"level":{"$gte":0}},"sort":[{"field":"level","order":"desc"}],"pageSize":3,"fields":["rate","a.x"],"cursor":`
+	var keys []any
+	cursor := ""
+	for {
+		_, raw, page := n.post("/state/query", query+`"`+cursor+`"}`)
+		require.NotContains(t, page, "totalCount")
+		require.Contains(t, raw, `.10,"a":[{"x":1}]}`)
+		require.NotContains(t, raw, "level")
+		keys = append(keys, page["keys"].([]any)...)
+		next, more := page["nextCursor"]
+		if !more {
+			break
+		}
+		cursor = next.(string)
+		n.must("/state/save", `{"storeName":"accounts","key":"earlier","value":{"level":9,"rate":1.10,"a":[{"x":1}]}}`)
+		n.must("/state/delete", `{"storeName":"accounts","key":"k2"}`)
+	}
+	require.Equal(t, []any{"k2", "k5", "k1", "k4", "k0", "k3", "k6"}, keys)
+
+	for _, bad := range []string{"x", cursor[:len(cursor)-2], cursor + "AA", strings.Repeat("A", 70_000), "' OR 1=1 --"} {
+		status, _, answer := n.post("/state/query", query+`"`+bad+`"}`)
+		require.Equal(t, 400, status)
+		require.Equal(t, "invalid_member", answer["code"])
+		require.Equal(t, "cursor", answer["member"])
+	}
+	for member, rest := range map[string]string{
+		"cursor":    `"filter":{},"cursor":"` + cursor + `"`,
+		"page":      `"filter":{},"cursor":"","page":1`,
+		"fields[1]": `"filter":{},"fields":["a","a..b"]`,
+		"fields":    `"filter":{},"fields":[` + strings.Repeat(`"a",`, 100) + `"b"]`,
+	} {
+		status, _, answer := n.post("/state/query", `{"storeName":"accounts",`+rest+`}`)
+		require.Equal(t, 400, status, rest)
+		require.Equal(t, member, answer["member"])
+	}
+}
+
 func TestListStores(t *testing.T) {
 	n := start(t, nil)
 	n.must("/state/save", `{"storeName":"auth","key":"a","value":1}`)

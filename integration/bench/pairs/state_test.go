@@ -48,8 +48,8 @@ func (a account) check(number int) error {
 	return nil
 }
 
-func newFactory(b *testing.B, d state.Driver) *state.Factory {
-	factory, err := state.NewFactory([]state.StoreConfig{{Name: storeName, Backend: d.Backend()}}, []state.Driver{d}, state.Options{})
+func newFactory(b *testing.B, d state.Driver, indexes ...string) *state.Factory {
+	factory, err := state.NewFactory([]state.StoreConfig{{Name: storeName, Backend: d.Backend(), Indexes: indexes}}, []state.Driver{d}, state.Options{})
 	require.NoError(b, err)
 	b.Cleanup(func() { require.NoError(b, factory.Close()) })
 	return factory

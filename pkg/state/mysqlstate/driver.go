@@ -53,6 +53,9 @@ type Driver struct {
 	workers *sqlstate.Workers // serve callers who share transactions
 	stop    context.CancelFunc
 	done    chan struct{} // closed when the sweeper has ended
+
+	background func(work func(ctx context.Context)) // until Close, which waits for it
+	working    sync.WaitGroup
 }
 
 var _ state.Driver = (*Driver)(nil)
@@ -82,6 +85,7 @@ func New(cfg Config) (*Driver, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	d := &Driver{cfg: cfg, db: openPool(c, cfg), replica: follower, turn: make(chan struct{}, 1), tables: map[string]*table{}, workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
+	d.background = func(work func(ctx context.Context)) { d.working.Go(func() { work(ctx) }) }
 	go d.sweep(ctx)
 	return d, nil
 }
@@ -119,6 +123,17 @@ func (d *Driver) Open(_ context.Context, cfg state.StoreConfig) (state.Engine, e
 	}
 	e := &engine{table: t, store: cfg.Name, replica: d.replica}
 	e.gathering = newGathering(e, d.workers)
+	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
+	if err != nil {
+		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
+	}
+	if len(indexes) > 0 {
+		d.background(func(ctx context.Context) {
+			sqlstate.MakeIndexes(ctx, indexes, &e.indexes, t.createIndex, func(ix sqlstate.Index, err error) {
+				d.cfg.Logger.Warn("making an index failed and will be tried again; queries do without", "store", cfg.Name, "index", ix.Name, "error", err)
+			})
+		})
+	}
 	return e, nil
 }
 
@@ -148,6 +163,7 @@ func (d *Driver) Close() error {
 	d.stop()
 	<-d.done
 	d.workers.Close()
+	d.working.Wait()
 	var errs []error
 	for _, t := range d.opened() {
 		errs = append(errs, t.close())

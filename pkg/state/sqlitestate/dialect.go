@@ -3,6 +3,7 @@ package sqlitestate
 import (
 	"strconv"
 
+	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
@@ -101,3 +102,6 @@ func (dialect) Order(l sqlstate.Leaf) []expr {
 		sqlstate.SQL("CASE WHEN @ NOT IN ('object', 'array') THEN @ END", l.Type, l.Value),
 	}
 }
+
+// SortedBytes is more than any string has.
+func (dialect) SortedBytes() int { return state.MaxValueBytes + 1 }

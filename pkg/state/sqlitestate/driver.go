@@ -43,6 +43,9 @@ type Driver struct {
 	workers   *sqlstate.Workers          // serve callers who share transactions
 	stop      context.CancelFunc
 	done      chan struct{} // closed when the sweeper has ended
+
+	background func(work func(ctx context.Context)) // until Close, which waits for it
+	working    sync.WaitGroup
 }
 
 var _ state.Driver = (*Driver)(nil)
@@ -66,6 +69,7 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{cfg: cfg, writer: writer, reader: reader, tables: map[string]*table{},
 		workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
 	d.gathering = &sqlstate.Gathering[write]{Alone: d.writeAlone, Together: d.writeTogether, Lanes: 1, Workers: d.workers}
+	d.background = func(work func(ctx context.Context)) { d.working.Go(func() { work(ctx) }) }
 	go d.sweep(ctx)
 	return d, nil
 }
@@ -98,7 +102,19 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 		}
 		d.tables[name] = t
 	}
-	return &engine{driver: d, table: t, store: cfg.Name}, nil
+	e := &engine{driver: d, table: t, store: cfg.Name}
+	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
+	if err != nil {
+		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
+	}
+	if len(indexes) > 0 {
+		d.background(func(ctx context.Context) {
+			sqlstate.MakeIndexes(ctx, indexes, &e.indexes, e.createIndex, func(ix sqlstate.Index, err error) {
+				d.cfg.Logger.Warn("making an index failed and will be tried again; queries do without", "store", cfg.Name, "index", ix.Name, "error", err)
+			})
+		})
+	}
+	return e, nil
 }
 
 // Ready reads from the file.
@@ -124,6 +140,7 @@ func (d *Driver) Close() error {
 	d.stop()
 	<-d.done
 	d.workers.Close()
+	d.working.Wait()
 	var errs []error
 	for _, t := range tables {
 		errs = append(errs, t.close())

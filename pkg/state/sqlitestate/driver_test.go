@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,9 +56,11 @@ func save(t testing.TB, e state.Engine, c state.Change) state.Outcome {
 	return outcomes[0]
 }
 
+var rounds = flag.Int("rounds", 0, "how often random queries are compared with a plain evaluation; 0: the suite's default")
+
 // The conformance suite, queries included.
 func TestConformance(t *testing.T) {
-	statetest.Run(t, open, statetest.Features{Query: true, AnyKeys: true, ExpiryAtBegin: true, Reopen: reopen, Corrupt: corrupt})
+	statetest.Run(t, open, statetest.Features{Query: true, QueryRounds: *rounds, AnyKeys: true, ExpiryAtBegin: true, Reopen: reopen, Corrupt: corrupt})
 }
 
 // reopen is another driver on the file of d.

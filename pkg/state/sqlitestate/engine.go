@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -18,11 +19,14 @@ type engine struct {
 	driver *Driver
 	table  *table
 	store  string
+
+	indexes atomic.Pointer[[]sqlstate.Index] // those that are there
 }
 
 var (
 	_ state.Engine  = (*engine)(nil)
 	_ state.Querier = (*engine)(nil)
+	_ state.Indexer = (*engine)(nil)
 )
 
 func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error) {
@@ -83,62 +87,6 @@ func (e *engine) Len(ctx context.Context) (int64, error) {
 		return 0, e.failure(ctx, err)
 	}
 	return n, nil
-}
-
-// Query evaluates the query in SQLite.
-func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, error) {
-	where, err := e.where(q.Filter)
-	if err != nil {
-		return nil, err
-	}
-	order, err := sqlstate.OrderBy(dialect{}, document(), q.Sort, "e.key")
-	if err != nil {
-		return nil, err
-	}
-	limit := int64(-1) // all
-	if q.Limit > 0 {
-		limit = int64(q.Limit)
-	}
-	query := sqlstate.SQL("SELECT "+columns+" FROM "+e.table.name+" e WHERE @ ORDER BY @ LIMIT @ OFFSET @",
-		where, order, sqlstate.Bind(limit), sqlstate.Bind(q.Offset))
-	rows, err := e.table.reader.QueryContext(ctx, query.Text, query.Args...)
-	if err != nil {
-		return nil, e.failure(ctx, err)
-	}
-	records, err := scanRecords(rows)
-	if err != nil {
-		return nil, e.failure(ctx, err)
-	}
-	return records, nil
-}
-
-// Count evaluates the filter in SQLite.
-func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
-	where, err := e.where(f)
-	if err != nil {
-		return 0, err
-	}
-	query := sqlstate.SQL("SELECT count(*) FROM "+e.table.name+" e WHERE @", where)
-	var n int64
-	if err := e.table.reader.QueryRowContext(ctx, query.Text, query.Args...).Scan(&n); err != nil {
-		return 0, e.failure(ctx, err)
-	}
-	return n, nil
-}
-
-// maxBinds keeps a statement within the 32 766 values that SQLite binds.
-const maxBinds = 32_000
-
-func (e *engine) where(f state.Filter) (sqlstate.Expr, error) {
-	matches, err := sqlstate.Where(dialect{}, document(), f)
-	if err != nil {
-		return sqlstate.Expr{}, err
-	}
-	if len(matches.Args) > maxBinds {
-		return sqlstate.Expr{}, &state.FilterError{Reason: "it is more than SQLite takes in one statement; use fewer comparisons or shorter paths"}
-	}
-	return sqlstate.SQL("e.store = @ AND (e.expires_at IS NULL OR e.expires_at > @) AND (@)",
-		sqlstate.Bind(e.store), sqlstate.Bind(time.Now().UnixMicro()), matches), nil
 }
 
 // scanRecords reads rows of columns to the end, and closes them.

@@ -23,14 +23,17 @@ type queryStore struct {
 	state.Querier
 }
 
-// openQueries opens an empty store of its own and fills it.
-func openQueries(t *testing.T, d state.Driver, name string, documents map[string]string) queryStore {
+// openQueries opens an empty store of its own, with indexes that are there, and fills it.
+func openQueries(t *testing.T, d state.Driver, name string, documents map[string]string, indexes ...string) queryStore {
 	t.Helper()
 	ctx := t.Context()
-	engine, err := d.Open(ctx, state.StoreConfig{Name: name, Backend: d.Backend(), TableName: "state_entries"})
+	engine, err := d.Open(ctx, state.StoreConfig{Name: name, Backend: d.Backend(), TableName: "state_entries", Indexes: indexes})
 	require.NoError(t, err)
 	querier, ok := engine.(state.Querier)
 	require.True(t, ok, "the engine of %s must be a state.Querier", d.Backend())
+	require.Eventually(t, func() bool {
+		return len(indexes) == 0 || len(engine.(state.Indexer).Indexed()) == len(indexes)
+	}, time.Minute, 5*time.Millisecond, "the indexes are made")
 	var changes []state.Change
 	for key, value := range documents {
 		changes = append(changes, state.Change{Key: key, Value: []byte(value), Expiry: state.Never})
@@ -55,10 +58,10 @@ func (s queryStore) keys(t *testing.T, filter string, q state.Query) []string {
 	require.NoError(t, err, "filter %s", filter)
 	keys := []string{}
 	for _, r := range records {
-		require.True(t, r.Found)
+		require.True(t, r.Found, filter)
 		keys = append(keys, r.Key)
 	}
-	if q.Limit == 0 && q.Offset == 0 {
+	if q.Limit == 0 && q.Offset == 0 && q.After == nil {
 		n, err := s.Count(t.Context(), q.Filter)
 		require.NoError(t, err, "filter %s", filter)
 		require.EqualValues(t, len(keys), n, "Count and Query disagree on %s", filter)
@@ -67,21 +70,53 @@ func (s queryStore) keys(t *testing.T, filter string, q state.Query) []string {
 }
 
 // RunQueries checks an engine that is a state.Querier: that filters match what state.Filter says, that sorts and pages
-// come in order, and, on thousands of pairs of random documents and filters, that the engine finds exactly the rows a
-// plain evaluation in memory finds. open returns a driver on an empty database; the driver is closed by its test.
-func RunQueries(t *testing.T, open func(t *testing.T) state.Driver) {
+// come in order, and, on thousands of random documents and filters, that the engine finds exactly the rows a plain
+// evaluation in memory finds, in its order, with declared indexes and without. rounds is how often that is done, each time
+// with 200 documents and 200 filters; 0: 5. open returns a driver on an empty database; the driver is closed by its test.
+func RunQueries(t *testing.T, open func(t *testing.T) state.Driver, rounds int) {
 	d := open(t)
-	t.Run("operators", func(t *testing.T) { queryOperators(t, d) })
-	t.Run("numbers", func(t *testing.T) { queryNumbers(t, d) })
-	t.Run("arrays", func(t *testing.T) { queryArrays(t, d) })
-	t.Run("strings", func(t *testing.T) { queryStrings(t, d) })
-	t.Run("sorting", func(t *testing.T) { querySorting(t, d) })
-	t.Run("paging", func(t *testing.T) { queryPaging(t, d) })
+	for _, c := range []struct {
+		name string
+		run  func(t *testing.T, d state.Driver, indexes ...string)
+		on   []string
+	}{
+		{"operators", queryOperators, []string{"owner", "level", "active", "guild", "address.city"}},
+		{"numbers", queryNumbers, []string{"n"}},
+		{"arrays", queryArrays, []string{"tags", "items.id", "items.0.id", "tags.0"}},
+		{"strings", queryStrings, []string{"s", "größe"}},
+		{"sorting", querySorting, []string{"v", "v.x"}},
+		{"paging", queryPaging, []string{"g"}},
+	} {
+		t.Run(c.name, func(t *testing.T) { c.run(t, d) })
+		t.Run(c.name+" with indexes", func(t *testing.T) { c.run(t, d, c.on...) })
+	}
 	t.Run("only what is there", func(t *testing.T) { queryVisibility(t, d) })
 	t.Run("hostile text", func(t *testing.T) { queryHostile(t, d) })
+	t.Run("hostile indexes", func(t *testing.T) { queryHostileIndexes(t, open(t)) })
+	t.Run("long strings with an index", func(t *testing.T) { queryLong(t, d) })
+	t.Run("order of long strings", func(t *testing.T) { queryLongOrder(t, d) })
 	t.Run("large filters", func(t *testing.T) { queryLarge(t, d) })
 	t.Run("cancelled", func(t *testing.T) { queryCancelled(t, d) })
-	t.Run("as in memory", func(t *testing.T) { queryProperty(t, d) })
+	t.Run("cursors", func(t *testing.T) { queryCursors(t, d) })
+	t.Run("bad cursors", func(t *testing.T) { queryBadCursors(t, d) })
+	t.Run("iterators", func(t *testing.T) { queryIterators(t, d) })
+	t.Run("fields", func(t *testing.T) { queryFields(t, d) })
+	if rounds == 0 {
+		rounds = 5
+	}
+	t.Run("as in memory", func(t *testing.T) {
+		for round := range rounds {
+			queryProperty(t, open(t), round%2 == 0)
+		}
+	})
+}
+
+// named keeps the stores with indexes apart from those without.
+func named(name string, indexes []string) string {
+	if len(indexes) > 0 {
+		name += "-indexed"
+	}
+	return name
 }
 
 type filterCase struct{ filter, want string }
@@ -94,14 +129,14 @@ func (s queryStore) check(t *testing.T, cases []filterCase) {
 }
 
 // What each operator matches, type bracketing and the complements among it.
-func queryOperators(t *testing.T, d state.Driver) {
-	s := openQueries(t, d, "q-operators", map[string]string{
+func queryOperators(t *testing.T, d state.Driver, indexes ...string) {
+	s := openQueries(t, d, named("q-operators", indexes), map[string]string{
 		"a": `{"owner":"alice","level":10,"active":true,"guild":null,"address":{"city":"Ulm"}}`,
 		"b": `{"owner":"bob","level":20.5,"active":false}`,
 		"c": `{"owner":"Carol","level":"10","guild":"g","address":{"city":"Bonn"}}`,
 		"d": `{"level":-1,"address":5}`,
 		"e": `"alice"`,
-	})
+	}, indexes...)
 	s.check(t, []filterCase{
 		{``, "a b c d e"},
 		{`{}`, "a b c d e"},
@@ -137,8 +172,8 @@ func queryOperators(t *testing.T, d state.Driver) {
 }
 
 // Integers compare to the last digit, also with floats beside them; other numbers as floats.
-func queryNumbers(t *testing.T, d state.Driver) {
-	s := openQueries(t, d, "q-numbers", map[string]string{
+func queryNumbers(t *testing.T, d state.Driver, indexes ...string) {
+	s := openQueries(t, d, named("q-numbers", indexes), map[string]string{
 		"a": `{"n":9007199254740992}`,
 		"b": `{"n":9007199254740993}`,
 		"c": `{"n":9007199254740992.0}`,
@@ -150,7 +185,7 @@ func queryNumbers(t *testing.T, d state.Driver) {
 		"i": `{"n":1.5e300}`,
 		"j": `{"n":-0}`,
 		"k": `{"n":18446744073709551615}`,
-	})
+	}, indexes...)
 	s.check(t, []filterCase{
 		{`{"n":9007199254740993}`, "b"},
 		{`{"n":9007199254740992}`, "a c"},
@@ -168,15 +203,15 @@ func queryNumbers(t *testing.T, d state.Driver) {
 }
 
 // An array matches by its elements; a path goes into objects in arrays, and to an element by its index.
-func queryArrays(t *testing.T, d state.Driver) {
-	s := openQueries(t, d, "q-arrays", map[string]string{
+func queryArrays(t *testing.T, d state.Driver, indexes ...string) {
+	s := openQueries(t, d, named("q-arrays", indexes), map[string]string{
 		"a": `{"tags":["pvp","eu"],"items":[{"id":1,"n":2},{"id":2}]}`,
 		"b": `{"tags":["us"],"items":{"id":1}}`,
 		"c": `{"tags":[],"items":[]}`,
 		"d": `{"tags":"pvp","items":[1,2]}`,
 		"e": `{"tags":[["pvp"]],"items":[[{"id":1}]]}`,
 		"f": `{"tags":[null,3],"items":{"0":{"id":7},"id":null}}`,
-	})
+	}, indexes...)
 	s.check(t, []filterCase{
 		{`{"tags":"pvp"}`, "a d"},
 		{`{"tags":{"$ne":"pvp"}}`, "b c e f"},
@@ -199,8 +234,8 @@ func queryArrays(t *testing.T, d state.Driver) {
 }
 
 // Strings compare by code point, case and trailing blanks included, also where they are escaped or not ASCII.
-func queryStrings(t *testing.T, d state.Driver) {
-	s := openQueries(t, d, "q-strings", map[string]string{
+func queryStrings(t *testing.T, d state.Driver, indexes ...string) {
+	s := openQueries(t, d, named("q-strings", indexes), map[string]string{
 		"a":  `{"s":"Straße","größe":1}`,
 		"b":  `{"s":"straße ","\u0067r\u00f6ße":2}`,
 		"c":  `{"s":"\u0053tra\u00dfe"}`,
@@ -212,7 +247,7 @@ func queryStrings(t *testing.T, d state.Driver) {
 		"i":  `{"s":"50%_x"}`,
 		"A ": `{"s":"trailing"}`,
 		"A":  `{"s":"trailing"}`,
-	})
+	}, indexes...)
 	s.check(t, []filterCase{
 		{`{"s":"Straße"}`, "a c"},
 		{`{"s":"straße"}`, ""},
@@ -239,11 +274,11 @@ func queryStrings(t *testing.T, d state.Driver) {
 }
 
 // Types in MongoDB's order, values within them, ties by key.
-func querySorting(t *testing.T, d state.Driver) {
-	s := openQueries(t, d, "q-sorting", map[string]string{
+func querySorting(t *testing.T, d state.Driver, indexes ...string) {
+	s := openQueries(t, d, named("q-sorting", indexes), map[string]string{
 		"a": `{"v":true}`, "b": `{"v":[1]}`, "c": `{"v":{"x":2}}`, "d": `{"v":"b"}`, "e": `{"v":2}`, "f": `{"v":null}`,
 		"g": `{}`, "h": `{"v":"B"}`, "i": `{"v":-1.5}`, "j": `{"v":false}`, "k": `{"v":{"x":1}}`, "l": `{"v":[0]}`, "m": `{"v":2.0}`,
-	})
+	}, indexes...)
 	for _, c := range []struct {
 		sort []state.Sort
 		want string
@@ -258,12 +293,12 @@ func querySorting(t *testing.T, d state.Driver) {
 }
 
 // Limit and offset cut the ordered result, so that pages neither repeat nor leave out a row.
-func queryPaging(t *testing.T, d state.Driver) {
+func queryPaging(t *testing.T, d state.Driver, indexes ...string) {
 	documents := map[string]string{}
 	for i := range 25 {
 		documents[fmt.Sprintf("k%02d", i)] = fmt.Sprintf(`{"g":%d}`, i%3)
 	}
-	s := openQueries(t, d, "q-paging", documents)
+	s := openQueries(t, d, named("q-paging", indexes), documents, indexes...)
 	order := []state.Sort{{Field: "g", Descending: true}}
 	all := s.keys(t, `{}`, state.Query{Sort: order})
 	require.Len(t, all, 25)
@@ -387,11 +422,12 @@ func queryCancelled(t *testing.T, d state.Driver) {
 	require.ErrorIs(t, err, context.Canceled)
 }
 
-// Random documents and filters: the engine and the evaluation in memory find the same rows in the same order.
-func queryProperty(t *testing.T, d state.Driver) {
-	const documents, filters = 300, 400
+// Random documents and filters: the engine and the evaluation in memory find the same rows in the same order, as a whole,
+// in pages by number and in pages by position.
+func queryProperty(t *testing.T, d state.Driver, indexed bool) {
+	const documents, filters = 200, 200
 	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
+	t.Logf("seed %d, with indexes %v", seed, indexed)
 	g := generator{rand.New(rand.NewPCG(seed, 1))}
 	values, nodes := map[string]string{}, map[string]*node{}
 	for i := range documents {
@@ -401,7 +437,11 @@ func queryProperty(t *testing.T, d state.Driver) {
 		nodes[key], err = parse([]byte(values[key]))
 		require.NoError(t, err, values[key])
 	}
-	s := openQueries(t, d, "q-property", values)
+	var indexes []string
+	if indexed {
+		indexes = []string{"a", "b", "x", "a.b", "b.0", "x.a", "x.1.é"}
+	}
+	s := openQueries(t, d, "q-property", values, indexes...)
 	matched := 0
 	for range filters {
 		text, sorts := g.filter(3), g.sorts()
@@ -427,6 +467,18 @@ func queryProperty(t *testing.T, d state.Driver) {
 			}
 		}
 		require.Equal(t, want, got, "seed %d: order of %s by %v", seed, text, sorts)
+		if len(want) == 0 {
+			continue
+		}
+		offset, limit := g.IntN(len(want)), 1+g.IntN(len(want))
+		require.Equal(t, want[offset:min(offset+limit, len(want))], s.keys(t, text, state.Query{Sort: sorts, Offset: offset, Limit: limit}),
+			"seed %d: rows %d to %d of %s by %v", seed, offset, offset+limit, text, sorts)
+		q := state.Query{Filter: filter, Sort: sorts, Limit: limit}
+		at, err := state.PositionOf(state.Record{Key: want[offset], Value: []byte(values[want[offset]])}, sorts)
+		require.NoError(t, err)
+		q.After = &at
+		rest := want[offset+1:]
+		require.Equal(t, rest[:min(limit, len(rest))], s.keys(t, text, q), "seed %d: rows after %v of %s by %v", seed, at, text, sorts)
 	}
 	require.Greater(t, matched, documents, "seed %d: the filters match too little to tell anything", seed)
 }

@@ -16,6 +16,9 @@ type Features struct {
 	// Query is set when the engines are state.Queriers: then Run includes RunQueries.
 	Query bool
 
+	// QueryRounds is how often random queries are compared with a plain evaluation; 0: 5 times.
+	QueryRounds int
+
 	// AnyKeys is set when Transact takes any keys. Without it they must share a hash tag, and the suite checks that
 	// others are refused.
 	AnyKeys bool
@@ -43,7 +46,7 @@ func Run(t *testing.T, open func(t *testing.T) state.Driver, f Features) {
 		t.Run(c.name, func(t *testing.T) { c.run(t, s) })
 	}
 	if f.Query {
-		t.Run("queries", func(t *testing.T) { RunQueries(t, open) })
+		t.Run("queries", func(t *testing.T) { RunQueries(t, open, f.QueryRounds) })
 	}
 }
 

@@ -209,6 +209,12 @@ type ListStoresResponse struct {
 
 // QueryStateRequest defines model for QueryStateRequest.
 type QueryStateRequest struct {
+	// Cursor Go on after an earlier page of the same query: its nextCursor. An empty one begins. With a cursor nothing is counted, values that are written meanwhile do not shift the pages, and page must be absent or 0. A cursor that is damaged or of another query is invalid.
+	Cursor *string `json:"cursor,omitempty"`
+
+	// Fields The dotted paths of the members to keep of each value; a path goes into the objects of arrays. When absent or empty: whole values.
+	Fields []string `json:"fields,omitempty,omitzero"`
+
 	// Filter MongoDB-style: field equality, $eq $ne $gt $gte $lt $lte $in $nin $exists $contains $startsWith $endsWith $and $or $not, dotted paths. {} matches everything.
 	Filter json.RawMessage `json:"filter"`
 
@@ -222,15 +228,18 @@ type QueryStateRequest struct {
 // QueryStateResponse defines model for QueryStateResponse.
 type QueryStateResponse struct {
 	// Keys The key of each value of results.
-	Keys     []string `json:"keys"`
-	Page     int      `json:"page"`
-	PageSize int      `json:"pageSize"`
+	Keys []string `json:"keys"`
+
+	// NextCursor When a cursor was given, where the next page begins; absent on the last page.
+	NextCursor string `json:"nextCursor,omitempty,omitzero"`
+	Page       int    `json:"page"`
+	PageSize   int    `json:"pageSize"`
 
 	// Results The values.
 	Results []json.RawMessage `json:"results"`
 
-	// TotalCount How many values match, on all pages.
-	TotalCount int64 `json:"totalCount"`
+	// TotalCount How many values match, on all pages; absent when a cursor was given.
+	TotalCount *int64 `json:"totalCount,omitempty"`
 }
 
 // SaveItem defines model for SaveItem.

@@ -50,6 +50,8 @@ type Dialect interface {
 
 	// Order is what to order by for one leaf: first the rank of its type, then its value.
 	Order(l Leaf) []Expr
+	// SortedBytes is how much of a string counts in Order.
+	SortedBytes() int
 }
 
 // A Leaf is a JSON value to compare: its type and its value, as the dialect spells them.
@@ -65,23 +67,27 @@ func Where(d Dialect, doc Expr, f state.Filter) (Expr, error) {
 	return clause(d, doc, f.Root())
 }
 
-// OrderBy turns sorts into the list after ORDER BY. key ends it, so that no two rows tie.
-func OrderBy(d Dialect, doc Expr, sorts []state.Sort, key string) (Expr, error) {
-	var by []Expr
+// OrderBy turns sorts into the list after ORDER BY. by is what to order by for what is at a path, as Dialect.Order has it.
+// key ends the list, so that no two rows tie.
+func OrderBy(sorts []state.Sort, key string, by func(path []string) []Expr) (Expr, error) {
+	var list []Expr
 	for _, s := range sorts {
 		path, err := state.ParsePath(s.Field)
 		if err != nil {
 			return Expr{}, err
 		}
-		for _, e := range d.Order(d.At(doc, jsonPath(path))) {
+		for _, e := range by(path) {
 			if s.Descending {
 				e = SQL("@ DESC", e)
 			}
-			by = append(by, e)
+			list = append(list, e)
 		}
 	}
-	return Join(append(by, SQL(key)), ", "), nil
+	return Join(append(list, SQL(key)), ", "), nil
 }
+
+// OrderAt is what to order by for what is at a path of doc.
+func OrderAt(d Dialect, doc Expr, path []string) []Expr { return d.Order(d.At(doc, jsonPath(path))) }
 
 func clause(d Dialect, doc Expr, c *state.Clause) (Expr, error) {
 	switch c.Op {

@@ -1,0 +1,156 @@
+package state_test
+
+import (
+	"database/sql"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
+)
+
+// openIndexed opens a store and waits for its indexes.
+func openIndexed(t *testing.T, d state.Driver, indexes ...string) state.Engine {
+	t.Helper()
+	e, err := d.Open(t.Context(), state.StoreConfig{Name: "s", Backend: d.Backend(), TableName: "state_entries", Indexes: indexes})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(e.(state.Indexer).Indexed()) == len(indexes) }, time.Minute, 5*time.Millisecond)
+	return e
+}
+
+// The statements that the server is sent are served by the declared indexes, as it explains them itself, and touch few rows.
+func TestMySQLIndexesAreUsed(t *testing.T) {
+	server := servers.NewMySQL(t, servers.MySQLOptions{})
+	e := openIndexed(t, newMySQL(t, mysqlstate.Config{DSN: server.DSN}), "level", "a.b")
+	var changes []state.Change
+	for i := range 1000 {
+		changes = append(changes, state.Change{Key: fmt.Sprint(i), Value: fmt.Appendf(nil, `{"level":%d,"name":"n%d","a":{"b":"%d"}}`, i%100, i, i%50), Expiry: state.Never})
+	}
+	_, err := e.Apply(t.Context(), changes)
+	require.NoError(t, err)
+
+	db, err := sql.Open("mysql", server.DSN)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	db.SetMaxOpenConns(1)
+	for _, statement := range []string{"SET GLOBAL log_output = 'TABLE'", "SET GLOBAL general_log = 1"} {
+		_, err := db.Exec(statement)
+		require.NoError(t, err)
+	}
+	for _, c := range []struct {
+		filter state.Filter
+		found  int
+	}{
+		{state.Where("level").Eq(7), 10},
+		{state.Where("level").In(7, 8), 20},
+		{state.Where("level").Gte(7).And(state.Where("level").Lt(9)), 20},
+		{state.Where("a.b").Eq("7"), 20},
+		{state.Where("a.b").StartsWith("4").And(state.Where("level").Gt(90)), 10 * 9},
+	} {
+		q := state.Query{Filter: c.filter, Sort: []state.Sort{{Field: "level"}, {Field: "name"}}}
+		_, err := e.(state.Querier).Query(t.Context(), q)
+		require.NoError(t, err)
+		var text string
+		require.NoError(t, db.QueryRow("SELECT argument FROM mysql.general_log WHERE argument LIKE 'SELECT e.%FORCE INDEX%' ORDER BY event_time DESC LIMIT 1").Scan(&text))
+		var key string
+		var rows int
+		plan := explain(t, db, text)
+		key, rows = plan["key"], number(t, plan["rows"])
+		require.True(t, strings.HasPrefix(key, "x_"), "%v of %s", plan, text)
+		require.LessOrEqual(t, rows, 25*c.found/10+5, "%v of %s", plan, text)
+		_, err = db.Exec("TRUNCATE TABLE mysql.general_log")
+		require.NoError(t, err)
+	}
+}
+
+func number(t *testing.T, text string) (n int) {
+	t.Helper()
+	_, err := fmt.Sscan(text, &n)
+	require.NoError(t, err)
+	return n
+}
+
+// explain is the first row of what the server says that it does.
+func explain(t *testing.T, db *sql.DB, text string) map[string]string {
+	t.Helper()
+	rows, err := db.Query("EXPLAIN " + text)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, rows.Close()) }()
+	names, err := rows.Columns()
+	require.NoError(t, err)
+	require.True(t, rows.Next())
+	values, into := make([]sql.NullString, len(names)), make([]any, len(names))
+	for i := range values {
+		into[i] = &values[i]
+	}
+	require.NoError(t, rows.Scan(into...))
+	for rows.Next() { // of subqueries
+	}
+	require.NoError(t, rows.Err())
+	plan := map[string]string{}
+	for i, name := range names {
+		plan[strings.ToLower(name)] = values[i].String
+	}
+	return plan
+}
+
+// Indexes are made while others write, by several processes at once, on values that are there already; no write fails, and
+// queries find everything before and after.
+func TestMySQLIndexesAreMadeOnline(t *testing.T) {
+	dsn := servers.MySQL(t).DSN
+	e := openStore(t, newMySQL(t, mysqlstate.Config{DSN: dsn}))
+	var changes []state.Change
+	for i := range 3000 {
+		changes = append(changes, state.Change{Key: fmt.Sprintf("old-%d", i), Value: fmt.Appendf(nil, `{"level":%d,"pad":%q}`, i%10, strings.Repeat("x", 500)), Expiry: state.Never})
+	}
+	for len(changes) > 0 {
+		_, err := e.Apply(t.Context(), changes[:500])
+		require.NoError(t, err)
+		changes = changes[500:]
+	}
+	stop, done := make(chan struct{}), make(chan error, 1)
+	var slowest time.Duration
+	saved := 0
+	go func() {
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			default:
+			}
+			began := time.Now()
+			if err := saveOne(t.Context(), e, fmt.Sprintf("new-%d", saved)); err != nil {
+				done <- err
+				return
+			}
+			saved++
+			slowest = max(slowest, time.Since(began))
+		}
+	}()
+	indexed := make([]state.Engine, 3)
+	var wait sync.WaitGroup
+	for i := range indexed {
+		wait.Go(func() { indexed[i] = openIndexed(t, newMySQL(t, mysqlstate.Config{DSN: dsn}), "level", "v") })
+	}
+	wait.Wait()
+	close(stop)
+	require.NoError(t, <-done)
+	t.Logf("%d saves while two indexes were made, the slowest took %v", saved, slowest)
+	require.Positive(t, saved)
+	for _, one := range append(indexed, e) {
+		for filter, want := range map[string]int{`{"level":7}`: 300, `{"v":1}`: saved} {
+			parsed, err := state.ParseFilter([]byte(filter))
+			require.NoError(t, err)
+			n, err := one.(state.Querier).Count(t.Context(), parsed)
+			require.NoError(t, err)
+			require.EqualValues(t, want, n)
+		}
+	}
+}

@@ -1,0 +1,234 @@
+package mysqlstate
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+// Query evaluates the query on the server, by what indexes keep alone when that is enough.
+func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, error) {
+	if _, err := e.table.prepared(ctx); err != nil {
+		return nil, e.failure(ctx, err, reading)
+	}
+	if quick, ok, err := e.quickly(q); err != nil {
+		return nil, err
+	} else if ok {
+		records, doubtful, err := e.read(ctx, quick)
+		if err != nil || !doubtful {
+			return records, err
+		}
+	}
+	query, err := e.selection(q)
+	if err != nil {
+		return nil, err
+	}
+	records, _, err := e.read(ctx, query)
+	return records, err
+}
+
+// read runs a selection. doubtful is that of one of the records.
+func (e *engine) read(ctx context.Context, query expr) (records []state.Record, doubtful bool, err error) {
+	rows, err := e.table.db.QueryContext(ctx, selectWithin(ctx)+query.Text, query.Args...)
+	if err != nil {
+		return nil, false, e.failure(ctx, err, reading)
+	}
+	defer func() {
+		if closing := rows.Close(); err == nil && closing != nil {
+			err = e.failure(ctx, closing, reading)
+		}
+	}()
+	for rows.Next() {
+		r := state.Record{Found: true}
+		var expires sql.Null[time.Time]
+		var doubt bool
+		if err := rows.Scan(&r.Key, &r.Value, &r.ETag, &r.Version, &r.CreatedAt, &r.UpdatedAt, &expires, &doubt); err != nil {
+			return nil, false, e.failure(ctx, err, reading)
+		}
+		r.ExpiresAt = expires.V
+		records, doubtful = append(records, r), doubtful || doubt
+	}
+	if err := rows.Err(); err != nil {
+		return nil, false, e.failure(ctx, err, reading)
+	}
+	return records, doubtful, nil
+}
+
+// Count evaluates the filter on the server.
+func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
+	from, err := e.from(f)
+	if err != nil {
+		return 0, err
+	}
+	if _, err := e.table.prepared(ctx); err != nil {
+		return 0, e.failure(ctx, err, reading)
+	}
+	query := sqlstate.SQL("COUNT(*) FROM @", from)
+	var n int64
+	if err := e.table.db.QueryRowContext(ctx, selectWithin(ctx)+query.Text, query.Args...).Scan(&n); err != nil {
+		return 0, e.failure(ctx, err, reading)
+	}
+	return n, nil
+}
+
+// selection is the statement of a query after its SELECT. No row of it is doubtful.
+func (e *engine) selection(q state.Query) (expr, error) {
+	from, err := e.from(q.Filter)
+	if err != nil {
+		return expr{}, err
+	}
+	order, err := sqlstate.OrderBy(q.Sort, "e.`key`", e.orderAt)
+	if err != nil {
+		return expr{}, err
+	}
+	return selectFrom(sqlstate.SQL("FALSE"), from, order, q)
+}
+
+// quickly is a statement that asks less of the server than selection does: it takes all values with an array at an index
+// for a match, and orders by what indexes keep. Its answer is right unless it has a row for which one of that might be
+// wrong, which it says to be doubtful. Stores without such rows are the rule. A row that is left out cannot be the only
+// doubtful one: what stands behind the limit comes after, and does not tie with, every row that is beyond doubt.
+func (e *engine) quickly(q state.Query) (query expr, ok bool, err error) {
+	doubts := []expr{sqlstate.SQL("FALSE")}
+	p, planned := sqlstate.Choose(dialect{}, e.indexed(), q.Filter)
+	if planned && (!p.Exact || q.Offset > 0) {
+		return expr{}, false, nil
+	}
+	order, err := sqlstate.OrderBy(q.Sort, "e.`key`", func(path []string) []expr {
+		ix, there := e.indexOf(path)
+		if !there {
+			return sqlstate.OrderAt(dialect{}, document(), path)
+		}
+		kind, number, text := column(ix, "k"), column(ix, "n"), column(ix, "s")
+		doubts = append(doubts, sqlstate.SQL("COALESCE(ABS(@) >= "+strconv.Itoa(exactBelow)+", FALSE)", number),
+			sqlstate.SQL("COALESCE(LENGTH(@) = "+strconv.Itoa(keptBytes)+", FALSE)", text))
+		return []expr{rankIn(ix, kind), number, text}
+	})
+	if err != nil || !planned && len(doubts) == 1 {
+		return expr{}, false, err
+	}
+	var from expr
+	if !planned {
+		from, err = e.from(q.Filter)
+	} else {
+		composite := sqlstate.SQL("@ IN ("+strconv.Itoa(int(state.RankArray))+", "+strconv.Itoa(sqlstate.KindPassed)+")", column(p.Index, "k"))
+		doubts = append(doubts, composite)
+		from, err = e.fromRows(e.found(p, sqlstate.SQL("TRUE")), p.Rest)
+	}
+	if err != nil {
+		return expr{}, false, err
+	}
+	query, err = selectFrom(sqlstate.SQL("(@)", sqlstate.Join(doubts, " OR ")), from, order, q)
+	return query, true, err
+}
+
+func selectFrom(doubt, from, order expr, q state.Query) (expr, error) {
+	if q.After != nil {
+		after, err := sqlstate.After(dialect{}, document(), q.Sort, "e.`key`", q.After)
+		if err != nil {
+			return expr{}, err
+		}
+		from = sqlstate.SQL("@ AND @", from, after)
+	}
+	limit := int64(math.MaxInt64) // all: an offset needs a limit
+	if q.Limit > 0 {
+		limit = int64(q.Limit)
+	}
+	return sqlstate.SQL(columns+", @ FROM @ ORDER BY @ LIMIT @ OFFSET @", doubt, from, order, sqlstate.Bind(limit), sqlstate.Bind(q.Offset)), nil
+}
+
+// selectWithin begins a SELECT that the server gives up soon after the context's deadline. Without it the server goes on
+// with a query that nobody waits for any more. MySQL reads the hint, and MariaDB the comment that is for it alone.
+func selectWithin(ctx context.Context) string {
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		return "SELECT "
+	}
+	left := min(max(time.Until(deadline), 0)+100*time.Millisecond, 24*time.Hour) // a little more, so that the context ends first
+	return fmt.Sprintf("/*M! SET STATEMENT max_statement_time=%.3f FOR */ SELECT /*+ MAX_EXECUTION_TIME(%d) */ ", left.Seconds(), left.Milliseconds())
+}
+
+// from is the table and the condition on its rows.
+func (e *engine) from(f state.Filter) (expr, error) {
+	p, ok := sqlstate.Choose(dialect{}, e.indexed(), f)
+	if !ok {
+		return e.fromRows(sqlstate.SQL(e.table.sql("{table} e WHERE e.store = @"), sqlstate.Bind(e.store)), f)
+	}
+	served, err := sqlstate.Where(dialect{}, document(), p.Served)
+	if err != nil {
+		return expr{}, err
+	}
+	if p.Exact {
+		f = p.Rest
+	}
+	return e.fromRows(e.found(p, served), f)
+}
+
+// fromRows is the rows of a source that live and match.
+func (e *engine) fromRows(source expr, f state.Filter) (expr, error) {
+	matches, err := sqlstate.Where(dialect{}, document(), f)
+	return sqlstate.SQL("@ AND "+live+" AND (@)", source, matches), err
+}
+
+// found is the rows that an index leads to; those with an array at it, when they are served. The server is told to read
+// the index, as it would at times rather read the whole store, or merge the index with another.
+func (e *engine) found(p *sqlstate.Plan, served expr) expr {
+	kind := column(p.Index, "k")
+	var either []expr
+	for _, r := range p.Ranges {
+		in := sqlstate.SQL("@ = "+strconv.Itoa(r.Kind), kind)
+		if r.Kind == int(state.RankString) {
+			in = sqlstate.SQL("@ AND @ IS NULL", in, column(p.Index, "n")) // it stands before the text in the index
+		}
+		if r.When.Text != "" {
+			in = sqlstate.SQL("@ AND @", in, r.When)
+		}
+		either = append(either, sqlstate.SQL("(@)", in))
+	}
+	for _, k := range sqlstate.Composites(p.Index) {
+		either = append(either, sqlstate.SQL("(@ = "+strconv.Itoa(k)+" AND (@))", kind, served))
+	}
+	return sqlstate.SQL(e.table.sql("{table} e FORCE INDEX ("+indexName(p.Index)+") WHERE e.store = @ AND (@)"), sqlstate.Bind(e.store),
+		sqlstate.Join(either, " OR "))
+}
+
+// orderAt is what to order by for what is at a path. Where there is an index, its columns spare most of the work.
+func (e *engine) orderAt(path []string) []expr {
+	ix, there := e.indexOf(path)
+	if !there {
+		return sqlstate.OrderAt(dialect{}, document(), path)
+	}
+	at := dialect{}.At(document(), ix.JSONPath())
+	kind, number := column(ix, "k"), column(ix, "n")
+	return []expr{
+		rankIn(ix, kind),
+		number,
+		sqlstate.SQL("CASE WHEN @ = 1 AND ABS(@) >= "+strconv.Itoa(exactBelow)+" THEN @ END", kind, number, integer(at)),
+		sqlstate.SQL("CASE WHEN @ = 2 THEN @ END", kind, sorted(at)),
+	}
+}
+
+// rankIn is the state.Rank of a kind: what an array is in the way of is missing.
+func rankIn(ix sqlstate.Index, kind expr) expr {
+	if len(ix.Path) == 1 {
+		return kind
+	}
+	return sqlstate.SQL("CASE @ WHEN "+strconv.Itoa(sqlstate.KindPassed)+" THEN 0 ELSE @ END", kind, kind)
+}
+
+// indexOf is the index of a path, if there is one.
+func (e *engine) indexOf(path []string) (sqlstate.Index, bool) {
+	for _, ix := range e.indexed() {
+		if slices.Equal(ix.Path, path) {
+			return ix, true
+		}
+	}
+	return sqlstate.Index{}, false
+}

@@ -1,0 +1,111 @@
+package sqlitestate
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"strconv"
+	"strings"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+var _ sqlstate.IndexDialect = dialect{}
+
+// An index is one of SQLite's on expressions, of the rows of one store: kind and value at the path, then the key. While
+// the members on the way cannot be arrays, that is also the order of a sort by the path.
+
+// kindAt is the rank of what is at the path, or that there is an array on the way. The text has to be the same in the
+// index and in what is asked of it; so the path is not bound.
+func kindAt(doc expr, ix sqlstate.Index) expr {
+	var passed strings.Builder
+	for _, path := range ix.Passed() {
+		passed.WriteString("WHEN json_type(" + doc.Text + ", " + sqlstate.Literal(path) + ") = 'array' THEN 6 ")
+	}
+	kind := "CASE json_type(" + doc.Text + ", " + sqlstate.Literal(ix.JSONPath()) + ") WHEN 'integer' THEN 1 WHEN 'real' THEN 1 WHEN 'text' THEN 2" +
+		" WHEN 'object' THEN 3 WHEN 'array' THEN 4 WHEN 'true' THEN 5 WHEN 'false' THEN 5 ELSE 0 END"
+	if passed.Len() > 0 {
+		kind = "CASE " + passed.String() + "ELSE " + kind + " END"
+	}
+	return expr{Text: "(" + kind + ")"}
+}
+
+// valueAt is the value at the path when it is a scalar, with booleans as 0 and 1.
+func valueAt(doc expr, ix sqlstate.Index) expr {
+	path := sqlstate.Literal(ix.JSONPath())
+	return expr{Text: "(CASE WHEN json_type(" + doc.Text + ", " + path + ") NOT IN ('object', 'array') THEN " + doc.Text + " ->> " + path + " END)"}
+}
+
+func (dialect) Kept(ix sqlstate.Index, _ state.Rank) expr { return valueAt(document(), ix) }
+
+func (dialect) KeptNumber(literal string) (expr, bool) {
+	return sqlstate.SQL("(@ ->> '$')", sqlstate.Bind(literal)), true
+}
+
+func (dialect) KeptString(value string) (expr, bool) { return sqlstate.Bind(value), true }
+
+// Indexed implements state.Indexer.
+func (e *engine) Indexed() []string { return sqlstate.Names(e.indexed()) }
+
+// indexed are the indexes of the store that are there.
+func (e *engine) indexed() []sqlstate.Index {
+	if all := e.indexes.Load(); all != nil {
+		return *all
+	}
+	return nil
+}
+
+// indexName has the store in its hash: each has indexes of its own.
+func (e *engine) indexName(ix sqlstate.Index) string {
+	sum := sha256.Sum256([]byte(e.store + " " + ix.Hash))
+	return e.table.name + "_x" + hex.EncodeToString(sum[:6])
+}
+
+// createIndex makes an index unless it is there. Changes wait meanwhile; reads do not.
+func (e *engine) createIndex(ctx context.Context, ix sqlstate.Index) error {
+	_, err := e.table.writer.ExecContext(ctx, "CREATE INDEX IF NOT EXISTS "+e.indexName(ix)+" ON "+e.table.name+" ("+kindAt(sqlstate.SQL("value"), ix).Text+", "+
+		valueAt(sqlstate.SQL("value"), ix).Text+", key) WHERE store = "+sqlstate.Literal(e.store))
+	return err
+}
+
+// ordered is the index that has the rows of a query in order. It is of use when few rows are asked for, and when the
+// filter has no index to begin with.
+func (e *engine) ordered(q state.Query) (sqlstate.Index, bool) {
+	if q.Limit == 0 || len(q.Sort) == 0 {
+		return sqlstate.Index{}, false
+	}
+	if _, ok := sqlstate.Choose(dialect{}, e.indexed(), q.Filter); ok {
+		return sqlstate.Index{}, false
+	}
+	for _, ix := range e.indexed() {
+		if len(ix.Path) == 1 && ix.Name == q.Sort[0].Field {
+			return ix, true
+		}
+	}
+	return sqlstate.Index{}, false
+}
+
+// within is the part of an index that what comes after the query's position is in, with a little more. SQLite begins at the
+// kind and steps over what comes before the value: it cannot seek by several expressions at once.
+func within(ix sqlstate.Index, q state.Query) expr {
+	comparison := ">="
+	if q.Sort[0].Descending {
+		comparison = "<="
+	}
+	kind, value := kindAt(document(), ix), valueAt(document(), ix)
+	place := q.After.Places[0]
+	number := expr{Text: strconv.Itoa(int(place.Rank))}
+	within := sqlstate.SQL("@ "+comparison+" @", kind, number)
+	operand := sqlstate.Bind(place.Text)
+	switch place.Rank {
+	case state.RankNumber:
+		operand, _ = dialect{}.KeptNumber(place.Text)
+	case state.RankBool:
+		operand = sqlstate.Bind(map[string]int{"true": 1}[place.Text])
+	case state.RankString:
+	default:
+		return within
+	}
+	return sqlstate.SQL("@ AND (@, @) "+comparison+" (@, @)", within, kind, value, number, operand)
+}
