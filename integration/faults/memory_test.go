@@ -16,7 +16,7 @@ func TestMemory(t *testing.T) {
 		open:    func(log *slog.Logger) (bus.Driver, error) { return memorybus.New(memorybus.Config{Logger: log}), nil },
 		inspect: func(context.Context) string { return "" },
 	}
-	for _, f := range []fault{poisoned(3), reopened(10)} {
+	for _, f := range []fault{poisoned(3), reopened(5)} {
 		t.Run(f.name, func(t *testing.T) { endure(t, s, f) })
 	}
 }

@@ -52,7 +52,7 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, r *run) error {
 		return errors.Join(r.system.rabbit.Kill(), r.system.rabbit.Restart(ctx))
 	}}
-	restarted := fault{name: "restarted", times: 3, harm: func(ctx context.Context, r *run) error { return r.system.rabbit.Restart(ctx) }}
+	restarted := fault{name: "restarted", times: 2, harm: func(ctx context.Context, r *run) error { return r.system.rabbit.Restart(ctx) }}
 	queue := fault{name: "queue deleted", times: 5, sole: true, harm: func(ctx context.Context, r *run) error {
 		return withChannel(r.system.rabbit.URL, func(ch *amqp.Channel) error {
 			_, err := ch.QueueDelete(r.load.Topic+".bannou.load-0", false, false, false)
@@ -72,11 +72,11 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 			`[catch rabbit_networking:close_connection(P, "faults") || P <- rabbit_networking:connections()]`, time.Minute)},
 		// An acknowledgement of what was never delivered ends a channel with 406.
 		{name: "channels closed every 200 ms", times: 1, harm: repeatedly(
-			`[catch rabbit_channel:do(P, {'basic.ack', 999999999999, false}) || P <- rabbit_channel:list_local()]`, 20*time.Second)},
+			`[catch rabbit_channel:do(P, {'basic.ack', 999999999999, false}) || P <- rabbit_channel:list_local()]`, 10*time.Second)},
 		{name: "stopped (SIGSTOP) for 10 s", times: 1, harm: func(ctx context.Context, r *run) error {
 			return errors.Join(r.system.rabbit.Pause(), faults.Pause(ctx, lasting(10*time.Second)), r.system.rabbit.Resume())
 		}},
-		{name: "short of memory for 5 s", times: 2, harm: func(ctx context.Context, r *run) error {
+		{name: "short of memory for 5 s", times: 1, harm: func(ctx context.Context, r *run) error {
 			broker := r.system.rabbit
 			_, raised := broker.Ctl(ctx, "set_vm_memory_high_watermark", "0.00001")
 			waited := faults.Pause(ctx, lasting(5*time.Second))
