@@ -31,15 +31,15 @@ var (
 func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error) {
 	s, err := e.table.prepared(ctx)
 	if err != nil {
-		return nil, e.failure(ctx, err, reading)
+		return nil, e.failure(ctx, err)
 	}
 	rows, err := e.selectKeys(ctx, keys, s.get, columns)
 	if err != nil {
-		return nil, e.failure(ctx, err, reading)
+		return nil, e.failure(ctx, err)
 	}
 	found, err := scanRecords(rows)
 	if err != nil {
-		return nil, e.failure(ctx, err, reading)
+		return nil, e.failure(ctx, err)
 	}
 	return sqlstate.InOrder(keys, found), nil
 }
@@ -47,15 +47,15 @@ func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error)
 func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
 	s, err := e.table.prepared(ctx)
 	if err != nil {
-		return nil, e.failure(ctx, err, reading)
+		return nil, e.failure(ctx, err)
 	}
 	rows, err := e.selectKeys(ctx, keys, s.exists, "e.`key`") //nolint:rowserrcheck // PresentInOrder asks for it
 	if err != nil {
-		return nil, e.failure(ctx, err, reading)
+		return nil, e.failure(ctx, err)
 	}
 	present, err := sqlstate.PresentInOrder(keys, rows)
 	if err != nil {
-		return nil, e.failure(ctx, err, reading)
+		return nil, e.failure(ctx, err)
 	}
 	return present, nil
 }
@@ -76,17 +76,18 @@ func (e *engine) selectKeys(ctx context.Context, keys []string, one *sql.Stmt, c
 func (e *engine) Len(ctx context.Context) (int64, error) {
 	s, err := e.table.prepared(ctx)
 	if err != nil {
-		return 0, e.failure(ctx, err, reading)
+		return 0, e.failure(ctx, err)
 	}
 	var n int64
 	if err := s.count.QueryRowContext(ctx, e.store, e.store).Scan(&n); err != nil {
-		return 0, e.failure(ctx, err, reading)
+		return 0, e.failure(ctx, err)
 	}
 	return n, nil
 }
 
-func (e *engine) failure(ctx context.Context, err error, d doing) error {
-	return fmt.Errorf("store %q: %w", e.store, failure(ctx, err, d))
+// failure is what went wrong with a read.
+func (e *engine) failure(ctx context.Context, err error) error {
+	return fmt.Errorf("store %q: %w", e.store, failure(ctx, err, reading))
 }
 
 // scanRecords reads rows of columns to the end, and closes them.

@@ -16,7 +16,7 @@ import (
 // Query evaluates the query on the server, by what indexes keep alone when that is enough.
 func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, error) {
 	if _, err := e.table.prepared(ctx); err != nil {
-		return nil, e.failure(ctx, err, reading)
+		return nil, e.failure(ctx, err)
 	}
 	if quick, ok, err := e.quickly(q); err != nil {
 		return nil, err
@@ -38,11 +38,11 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 func (e *engine) read(ctx context.Context, query expr) (records []state.Record, doubtful bool, err error) {
 	rows, err := e.table.db.QueryContext(ctx, selectWithin(ctx)+query.Text, query.Args...)
 	if err != nil {
-		return nil, false, e.failure(ctx, err, reading)
+		return nil, false, e.failure(ctx, err)
 	}
 	defer func() {
 		if closing := rows.Close(); err == nil && closing != nil {
-			err = e.failure(ctx, closing, reading)
+			err = e.failure(ctx, closing)
 		}
 	}()
 	for rows.Next() {
@@ -50,13 +50,13 @@ func (e *engine) read(ctx context.Context, query expr) (records []state.Record, 
 		var expires sql.Null[time.Time]
 		var doubt bool
 		if err := rows.Scan(&r.Key, &r.Value, &r.ETag, &r.Version, &r.CreatedAt, &r.UpdatedAt, &expires, &doubt); err != nil {
-			return nil, false, e.failure(ctx, err, reading)
+			return nil, false, e.failure(ctx, err)
 		}
 		r.ExpiresAt = expires.V
 		records, doubtful = append(records, r), doubtful || doubt
 	}
 	if err := rows.Err(); err != nil {
-		return nil, false, e.failure(ctx, err, reading)
+		return nil, false, e.failure(ctx, err)
 	}
 	return records, doubtful, nil
 }
@@ -68,12 +68,12 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 		return 0, err
 	}
 	if _, err := e.table.prepared(ctx); err != nil {
-		return 0, e.failure(ctx, err, reading)
+		return 0, e.failure(ctx, err)
 	}
 	query := sqlstate.SQL("COUNT(*) FROM @", from)
 	var n int64
 	if err := e.table.db.QueryRowContext(ctx, selectWithin(ctx)+query.Text, query.Args...).Scan(&n); err != nil {
-		return 0, e.failure(ctx, err, reading)
+		return 0, e.failure(ctx, err)
 	}
 	return n, nil
 }

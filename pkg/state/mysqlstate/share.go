@@ -30,7 +30,7 @@ func (e *engine) share(ctx context.Context, c state.Change) (state.Outcome, erro
 	made, err := e.gathering.Do(ctx, write{change: c}, int64(len(c.Value)))
 	if err != nil {
 		// What was sent has said so; otherwise it was not its turn.
-		return state.Outcome{}, e.failure(ctx, fmt.Errorf("key %q: %w", c.Key, err), reading)
+		return state.Outcome{}, e.failure(ctx, fmt.Errorf("key %q: %w", c.Key, err))
 	}
 	return made.outcome, nil
 }

@@ -30,7 +30,7 @@ func (e *engine) transact(ctx context.Context, changes []state.Change, together 
 	})
 	if err != nil {
 		// Until the commit, which speaks for itself, nothing has been changed.
-		return nil, e.failure(ctx, err, reading)
+		return nil, e.failure(ctx, err)
 	}
 	return outcomes, nil
 }

@@ -74,7 +74,7 @@ func reopen(t *testing.T, d state.Driver) state.Driver {
 // corrupt changes a row behind the driver's back, past the table's check.
 func corrupt(t *testing.T, d state.Driver, store, key, text string) {
 	t.Helper()
-	db, err := sql.Open("sqlite", fileOf(t, d)+"?_pragma=ignore_check_constraints(1)")
+	db, err := sql.Open("sqlite", fileOf(t, d)+"?_pragma=ignore_check_constraints(1)&_pragma=busy_timeout(5000)")
 	require.NoError(t, err)
 	defer func() { require.NoError(t, db.Close()) }()
 	result, err := db.Exec("UPDATE state_entries SET value = ? WHERE store = ? AND key = ?", text, store, key)
