@@ -145,7 +145,9 @@ func (c *stateQueryCommand) Run(ctx context.Context, std *stdio) error {
 		for i, value := range answer.Results {
 			t.row(answer.Keys[i], compact(value))
 		}
-		t.line(fmt.Sprintf("%d of %d", len(answer.Results), answer.TotalCount))
+		if answer.TotalCount != nil { // a node leaves it out where it does not count
+			t.line(fmt.Sprintf("%d of %d", len(answer.Results), *answer.TotalCount))
+		}
 	})
 }
 
