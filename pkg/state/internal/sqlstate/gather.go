@@ -154,11 +154,15 @@ func (g *Gathering[C]) work() {
 		} else {
 			g.together(calls)
 		}
-		g.mu.Lock() // so that who abandons a call sees it either under way or done
-		for _, call := range calls {
-			close(call.done)
-		}
-		g.mu.Unlock()
+	}
+}
+
+// finish tells the callers. With the lock held, so that who abandons a call sees it either under way or done.
+func (g *Gathering[C]) finish(calls ...*Call[C]) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, call := range calls {
+		close(call.done)
 	}
 }
 
@@ -202,20 +206,23 @@ func (g *Gathering[C]) single(call *Call[C]) {
 	} else if err := g.Alone(call.ctx, call); err != nil {
 		call.Err = err
 	}
+	g.finish(call)
 }
 
 // together serves several calls. What cannot be done in one transaction is tried one by one, so that nobody fails for a
-// neighbour's sake, whose value is too large, or is none to the engine.
+// neighbour's sake, whose value is too large, or is none to the engine. Each is told as soon as its own call is over.
 func (g *Gathering[C]) together(calls []*Call[C]) {
 	ctx, cancel := g.until(calls)
 	err := g.Together(ctx, calls)
 	cancel()
 	switch {
 	case err == nil:
+		g.finish(calls...)
 	case errors.Is(err, state.ErrOutcomeUnknown):
 		for _, call := range calls {
 			call.Err = err
 		}
+		g.finish(calls...)
 	default:
 		g.oneByOne(calls)
 	}
@@ -234,6 +241,7 @@ func (g *Gathering[C]) oneByOne(calls []*Call[C]) {
 	for i, call := range calls {
 		if away == tries {
 			call.Err = calls[i-1].Err
+			g.finish(call)
 			continue
 		}
 		call.Err = nil
