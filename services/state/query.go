@@ -72,7 +72,7 @@ func queryAfter(ctx context.Context, store *state.QueryableStore[json.RawMessage
 	page, err := store.QueryAfter(ctx, q, cursor, pageSize)
 	switch {
 	case errors.Is(err, state.ErrCursor):
-		return nil, problem.Invalid("cursor", "%s", reason(err, state.ErrCursor)).Because(err)
+		return nil, problem.Invalid("cursor", "cannot be used: %s", reason(err, state.ErrCursor)).Because(err)
 	case err != nil:
 		return nil, filterProblem(err)
 	}
