@@ -115,8 +115,8 @@ func hasHashTag(key string) bool {
 	return opened && closed && tag != ""
 }
 
-// Acquire waits until the lock is free and takes it. When ctx ends first the error wraps ErrLocked and the context's cause; the end of ctx
-// after Acquire has returned does not end the hold. Errors of the store are returned at once. Of several that wait in different processes,
+// Acquire waits until the lock is free and takes it. When ctx ends first the error wraps the context's cause, and ErrLocked if another was
+// seen to hold the lock; the end of ctx after Acquire has returned does not end the hold. Errors of the store are returned at once. Of several that wait in different processes,
 // any may be next; a waiter gets a lock that nobody else wants at most LockOptions.Poll, and a round trip, after it was released or its
 // holder's time ended.
 func (l *Lock) Acquire(ctx context.Context) (*Hold, error) {
@@ -127,8 +127,11 @@ func (l *Lock) Acquire(ctx context.Context) (*Hold, error) {
 		return nil, l.error(fmt.Errorf("%w: %w", ErrLocked, context.Cause(ctx)))
 	}
 	holder := rand.Text()
-	for {
+	for locked := false; ; locked = true {
 		h, free, err := l.try(ctx, holder)
+		if err != nil && locked && ctx.Err() != nil { // the time was over while the store was asked once more
+			return nil, l.error(fmt.Errorf("%w: %w: %w", ErrLocked, context.Cause(ctx), err))
+		}
 		if h != nil || err != nil {
 			return h, err
 		}
