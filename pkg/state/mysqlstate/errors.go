@@ -38,6 +38,7 @@ const (
 
 	tooManyConnections = 1040
 	tooManyOfUser      = 1203
+	tooManyPrepared    = 1461
 )
 
 // number is the server's number of an error, 0 when it is none of the server's.

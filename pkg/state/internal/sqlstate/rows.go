@@ -38,3 +38,15 @@ func PresentInOrder(keys []string, rows *sql.Rows) (_ []bool, err error) {
 	}
 	return present, rows.Err()
 }
+
+// Number reads the one number of the one row, and closes the rows.
+func Number(rows *sql.Rows) (n int64, err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	if !rows.Next() {
+		return 0, errors.Join(rows.Err(), sql.ErrNoRows)
+	}
+	if err := rows.Scan(&n); err != nil {
+		return 0, err
+	}
+	return n, rows.Err()
+}
