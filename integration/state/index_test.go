@@ -238,3 +238,43 @@ func keysOf(records []state.Record) []string {
 	}
 	return keys
 }
+
+// A server that has no room for more prepared statements is asked without.
+func TestMySQLQueriesUnprepared(t *testing.T) {
+	server := servers.NewMySQL(t, servers.MySQLOptions{})
+	e := openIndexed(t, newMySQL(t, mysqlstate.Config{DSN: server.DSN}), "v")
+	require.NoError(t, saveOne(t.Context(), e, "k"))
+	query := func(q state.Query) error {
+		records, err := e.(state.Querier).Query(t.Context(), q)
+		if err == nil && len(records) != 1 {
+			err = fmt.Errorf("%d records", len(records))
+		}
+		return err
+	}
+	indexed, other := state.Query{Filter: state.Where("v").Eq(1)}, state.Query{Filter: state.Where("v").Ne(2)}
+	for range 3 {
+		require.NoError(t, query(indexed))
+	}
+	db, err := sql.Open("mysql", server.DSN)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	var name string
+	var there int
+	require.NoError(t, db.QueryRow("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'").Scan(&name, &there))
+	_, err = db.Exec(fmt.Sprintf("SET GLOBAL max_prepared_stmt_count = %d", there))
+	require.NoError(t, err)
+	for range 3 {
+		require.NoError(t, query(other), "one that cannot be prepared")
+	}
+	var wait sync.WaitGroup
+	failures := make([]error, 16)
+	for i := range failures {
+		wait.Go(func() { // on other connections, where it is not prepared yet
+			for range 20 {
+				failures[i] = errors.Join(failures[i], query(indexed))
+			}
+		})
+	}
+	wait.Wait()
+	require.NoError(t, errors.Join(failures...))
+}
