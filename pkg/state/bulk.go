@@ -105,7 +105,8 @@ func (i Item[T]) change(s *store) (Change, error) {
 	if err != nil {
 		return Change{}, s.keyError(i.Key, err)
 	}
-	c := Change{Key: i.Key, Value: data, Expiry: expiry}
+	_, raw := rawJSON(i.Value)
+	c := Change{Key: i.Key, Value: data, Shared: raw, Expiry: expiry}
 	c.When, c.ETag = condition(i.ETag)
 	return c, nil
 }

@@ -93,6 +93,7 @@ type Change struct {
 	Key    string
 	Delete bool
 	Value  []byte // JSON; for saves
+	Shared bool   // the caller may write to Value once the call has returned, so that an engine that keeps it has to copy it
 	Expiry Expiry // for saves; Keep, Never or a duration: Store has replaced the zero value
 	When   Condition
 	ETag   string // for IfETag

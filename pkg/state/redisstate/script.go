@@ -24,6 +24,7 @@ var applySource string
 type write struct {
 	*redis.Cmd
 	single bool // an EVALSHA of one change, as join takes them
+	shared bool // the caller may write to a value once its call has returned
 }
 
 // NoRetry is what go-redis asks before it repeats a command.
@@ -31,6 +32,9 @@ func (write) NoRetry() bool { return true }
 
 // keep makes the command independent of the caller's bytes, so that the caller may leave before they are written.
 func (w write) keep() {
+	if !w.shared {
+		return
+	}
 	for i, arg := range w.Args() {
 		if value, ok := arg.([]byte); ok {
 			w.Args()[i] = bytes.Clone(value)
@@ -71,11 +75,12 @@ func (s *stamp) withdraw() bool { return s.state.CompareAndSwap(stampOpen, stamp
 // A call is what one caller has the script do. Its arguments are how it is run and how many keys there are; the keys; the stamp; five for
 // each change.
 type call struct {
-	args  []any
-	keys  int
-	size  int // bytes of the values
-	stamp *stamp
-	cmd   write
+	args   []any
+	keys   int
+	size   int // bytes of the values
+	shared bool
+	stamp  *stamp
+	cmd    write
 }
 
 func newCall(prefix string, changes ...state.Change) *call {
@@ -92,6 +97,7 @@ func newCall(prefix string, changes ...state.Change) *call {
 			continue
 		}
 		c.size += len(change.Value)
+		c.shared = c.shared || change.Shared
 		c.args = append(c.args, "save", conditionArg(change), expiryArg(change.Expiry), rand.Text()[:16], change.Value)
 	}
 	return c
@@ -131,7 +137,7 @@ const (
 func (c *call) prepare(ctx context.Context, name, script string) {
 	c.stamp = new(stamp)
 	c.args[0], c.args[1], c.args[3+c.keys] = name, script, c.stamp
-	c.cmd = write{redis.NewCmd(ctx, c.args...), c.keys == 1 && name == byHash}
+	c.cmd = write{redis.NewCmd(ctx, c.args...), c.keys == 1 && name == byHash, c.shared}
 }
 
 // scriptLost reports a server that does not have the script. It has done nothing.

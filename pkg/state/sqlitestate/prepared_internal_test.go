@@ -23,7 +23,7 @@ func TestPreparedQueries(t *testing.T) {
 	db.SetMaxOpenConns(4)
 	p := sqlstate.NewPrepared(db, 3, nil)
 	ask := func(ctx context.Context, text, n int) error {
-		rows, err := p.Query(ctx, fmt.Sprintf("SELECT %d + ?", text), n)
+		rows, err := p.Query(ctx, fmt.Sprintf("SELECT %d + ?", text), n) //nolint:rowserrcheck // Number asks for it
 		if err != nil {
 			return err
 		}
@@ -45,9 +45,9 @@ func TestPreparedQueries(t *testing.T) {
 	wait.Wait()
 	require.NoError(t, errors.Join(failures...))
 
-	_, err = p.Query(t.Context(), "SELECT nothing")
+	_, err = p.Query(t.Context(), "SELECT nothing") //nolint:rowserrcheck // there are none
 	require.ErrorContains(t, err, "nothing")
-	_, err = p.Query(t.Context(), "SELECT nothing")
+	_, err = p.Query(t.Context(), "SELECT nothing") //nolint:rowserrcheck // there are none
 	require.ErrorContains(t, err, "nothing", "asked again, it says the same")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()

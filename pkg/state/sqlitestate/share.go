@@ -21,7 +21,9 @@ type write struct {
 // share makes one change: alone, or, when the file is being written to, in one transaction with those that wait like it,
 // of whichever stores. A condition that does not hold is its own; the others are made.
 func (e *engine) share(ctx context.Context, c state.Change) (state.Outcome, error) {
-	c.Value = bytes.Clone(c.Value) // the caller may be gone when it is written
+	if c.Shared {
+		c.Value = bytes.Clone(c.Value) // the caller may be gone when it is written
+	}
 	made, err := e.driver.gathering.Do(ctx, write{engine: e, change: c}, int64(len(c.Value)))
 	if err != nil {
 		return state.Outcome{}, e.failure(ctx, fmt.Errorf("key %q: %w", c.Key, err))

@@ -69,7 +69,7 @@ func (p *Prepared) take(ctx context.Context, text string) *prepared {
 		}
 		s.busy = true
 		p.mu.Unlock()
-		stmt, err := p.db.PrepareContext(ctx, text) //nolint:sqlclosecheck // drop or the last user does
+		stmt, err := p.db.PrepareContext(ctx, text)
 		p.mu.Lock()
 		s.busy = false
 		if err != nil { // the statement itself will say what is wrong
