@@ -51,18 +51,18 @@ func (dialect) Kept(ix sqlstate.Index, kind state.Rank) expr {
 	return column(ix, "n")
 }
 
-// KeptNumber is a float. Beyond 2^53 several integers are the same one. Both sides read a literal of few digits alike; a longer
-// one is read by the server, as the stored ones are.
+// KeptNumber is a float. Beyond 2^53 several integers are the same one. A short literal without an exponent is
+// read alike by everybody; another one is read by the server, as the stored ones are, and MySQL may be off in the last place.
 func (dialect) KeptNumber(literal string) (expr, bool) {
 	f, err := strconv.ParseFloat(literal, 64)
 	exact := err == nil && math.Abs(f) < exactBelow
-	if exact && len(literal) <= fewDigits {
+	if exact && len(literal) <= fewDigits && !strings.ContainsAny(literal, "eE") {
 		return sqlstate.Bind(f), true
 	}
 	return sqlstate.SQL("(JSON_EXTRACT(@, '$') + 0e0)", sqlstate.Bind(literal)), exact
 }
 
-const fewDigits = 17
+const fewDigits = 15
 
 // KeptString is exact as long as there is room for more: what is kept whole of the operand differs from it otherwise.
 func (dialect) KeptString(value string) (expr, bool) {
