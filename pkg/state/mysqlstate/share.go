@@ -36,6 +36,9 @@ func (e *engine) share(ctx context.Context, c state.Change) (state.Outcome, erro
 }
 
 func (e *engine) writeAlone(ctx context.Context, call *sqlstate.Call[write]) error {
+	if e.announcement != nil && call.Ask.change.Announce != nil {
+		return e.writeTogether(ctx, []*sqlstate.Call[write]{call})
+	}
 	err := e.retry(ctx, func(s *statements) (err error) {
 		call.Ask.outcome, err = e.change(ctx, s, &call.Ask.change)
 		return err

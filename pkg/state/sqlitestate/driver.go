@@ -82,6 +82,15 @@ func (d *Driver) Path() string { return d.cfg.Path }
 
 // Open creates the store's table when it is absent. Stores that share a table share its statements.
 func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	return d.open(ctx, cfg, nil)
+}
+
+// OpenAnnouncing is Open for a store whose changes are announced in an outbox, whose tables it creates too.
+func (d *Driver) OpenAnnouncing(ctx context.Context, cfg state.StoreConfig, box state.OutboxConfig) (state.Engine, error) {
+	return d.open(ctx, cfg, &sqlstate.Announcement{Outbox: box, Room: d.roomFor, Now: nowMicros})
+}
+
+func (d *Driver) open(ctx context.Context, cfg state.StoreConfig, a *sqlstate.Announcement) (state.Engine, error) {
 	name := cfg.TableName
 	if err := sqlstate.CheckTable(name); err != nil {
 		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
@@ -102,7 +111,12 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 		}
 		d.tables[name] = t
 	}
-	e := &engine{driver: d, table: t, store: cfg.Name}
+	if a != nil {
+		if err := migrate(ctx, d.writer, sqlstate.OutboxTable, outboxMigrations()); err != nil {
+			return nil, failure(ctx, err)
+		}
+	}
+	e := &engine{driver: d, table: t, store: cfg.Name, announcement: a}
 	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
 	if err != nil {
 		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)

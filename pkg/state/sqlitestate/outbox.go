@@ -10,7 +10,10 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
-var _ state.OutboxDriver = (*Driver)(nil)
+var _ state.Announcer = (*Driver)(nil)
+
+// nowMicros is the microseconds since 1970.
+const nowMicros = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
 
 // OpenOutbox creates the tables when they are absent.
 func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.Outbox, error) {
@@ -31,7 +34,7 @@ func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.
 			return nil
 		},
 		Room:    d.roomFor,
-		Now:     "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+		Now:     nowMicros,
 		Workers: d.workers,
 	}, cfg), nil
 }
