@@ -26,6 +26,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/incident"
 	"github.com/bannou-mesh/bannou/services/membership"
 	"github.com/bannou-mesh/bannou/services/messaging"
+	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
 // databaseFile is the embedded storage, in the data folder.
@@ -98,7 +99,7 @@ func newRedisBroker(m config.Messaging, metrics *host.Metrics, log *slog.Logger)
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // newFactory opens the stores that the chosen services need. Programs' stores only exist where the state service runs.
-func newFactory(cfg *config.Config, metrics *host.Metrics, changed func(context.Context, state.Changed), log *slog.Logger) (*state.Factory, error) {
+func newFactory(cfg *config.Config, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, error) {
 	stores := internalStores(cfg)
 	if slices.Contains(cfg.Services, "state") {
 		stores = append(stores, programStores(cfg)...)
@@ -107,11 +108,28 @@ func newFactory(cfg *config.Config, metrics *host.Metrics, changed func(context.
 	if err != nil {
 		return nil, err
 	}
-	factory, err := state.NewFactory(stores, drivers, state.Options{Logger: log, MeterProvider: metrics.MeterProvider(), OnChange: changed})
+	options := announcements.Options(state.Options{Logger: log, MeterProvider: metrics.MeterProvider()})
+	factory, err := state.NewFactory(stores, drivers, options)
 	if err != nil {
 		return nil, errors.Join(err, closeAll(drivers))
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	if err := announcements.Open(ctx, factory); err != nil {
+		return nil, errors.Join(err, factory.Close())
+	}
 	return factory, nil
+}
+
+// newAnnouncements makes what tells of changes of stores. A broker that is this process's memory is never away, and those
+// who hear of it end with it: it needs no outbox.
+func newAnnouncements(cfg *config.Config, n *Node, log *slog.Logger) *statesvc.Announcements {
+	a := statesvc.AnnouncementsConfig{Bus: n.bus, Source: cfg.AppID, MeterProvider: n.metrics.MeterProvider(), Logger: log}
+	if m := cfg.Messaging; m.Outbox && m.Backend != "memory" {
+		// Apart from the messaging service's, by a name that no app-id can be.
+		a.Outbox = state.OutboxConfig{Name: cfg.AppID + " state", MaxEntries: int64(m.OutboxMaxEvents), MaxBytes: int64(m.OutboxMaxBytes)}
+	}
+	return statesvc.NewAnnouncements(a)
 }
 
 // internalStores are those that the node keeps for itself.
