@@ -185,13 +185,25 @@ func newStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state
 		return sqlitestate.New(sqlitestate.Config{Path: filepath.Join(cfg.DataDir, databaseFile), Logger: log})
 	case "redis":
 		redis.SetLogger(redisLog{log}) // the client has one log for the process, standard error by default
-		return redisstate.New(redisstate.Config{URLs: []string{cfg.State.RedisURL}})
+		return redisstate.New(redisConfig(cfg.State))
 	case "mysql":
 		return mysqlstate.New(mysqlstate.Config{
 			DSN: cfg.State.MySQLDSN, ReplicaDSN: cfg.State.MySQLReplicaDSN, MaxConns: cfg.State.MySQLMaxConns, Logger: log,
 		})
 	default:
 		return nil, fmt.Errorf("no driver is called %q", backend)
+	}
+}
+
+// redisConfig is the Redis of the stores, in the way in which it is named.
+func redisConfig(s config.State) redisstate.Config {
+	switch {
+	case len(s.RedisClusterURLs) > 0:
+		return redisstate.Config{URLs: s.RedisClusterURLs, Cluster: true}
+	case len(s.RedisSentinelURLs) > 0:
+		return redisstate.Config{URLs: s.RedisSentinelURLs, MasterName: s.RedisMasterName}
+	default:
+		return redisstate.Config{URLs: []string{s.RedisURL}}
 	}
 }
 
