@@ -81,13 +81,18 @@ func TestSeveralRelaysOfOneOutbox(t *testing.T) {
 	var writers sync.WaitGroup
 	failed := make(chan error, keys)
 	for k := range keys {
+		entries := make([]state.OutboxEntry, each)
+		for i := range entries {
+			entries[i], err = relay.NewEntry(t.Context(), bus.Prepared{Topic: "kept", Body: []byte(`{}`), Options: bus.PublishOptions{
+				MessageID: fmt.Sprintf("%d-%d", k, i), ContentType: "text/plain", PartitionKey: fmt.Sprint("key", k)}})
+			require.NoError(t, err)
+		}
 		writers.Go(func() {
-			for i := range each {
-				e, err := relay.NewEntry(t.Context(), bus.Prepared{Topic: "kept", Body: []byte(`{}`), Options: bus.PublishOptions{
-					MessageID: fmt.Sprintf("%d-%d", k, i), ContentType: "text/plain", PartitionKey: fmt.Sprint("key", k)}})
-				if err == nil && i%2 == 0 {
+			for i, e := range entries {
+				var err error
+				if i%2 == 0 {
 					err = all[i%relays].Enqueue(t.Context(), e)
-				} else if err == nil { // as an engine does that has told nobody yet
+				} else { // as an engine does that has told nobody yet
 					err = boxes[i%relays].Enqueue(t.Context(), e)
 				}
 				if err != nil {
