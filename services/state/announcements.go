@@ -49,6 +49,7 @@ type Announcements struct {
 	host.Base
 	cfg    AnnouncementsConfig
 	relays map[string]*relay.Relay // by backend; not changed after Open
+	boxes  map[string]state.Outbox // as relays
 
 	life context.Context //nolint:containedctx // of the relays, ended by Stop
 	end  context.CancelFunc
@@ -65,7 +66,7 @@ func NewAnnouncements(cfg AnnouncementsConfig) *Announcements {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	a := &Announcements{cfg: cfg, relays: map[string]*relay.Relay{}}
+	a := &Announcements{cfg: cfg, relays: map[string]*relay.Relay{}, boxes: map[string]state.Outbox{}}
 	a.life, a.end = context.WithCancel(context.Background())
 	return a
 }
@@ -92,6 +93,7 @@ func (a *Announcements) Open(ctx context.Context, f *state.Factory) error {
 		if err != nil {
 			return err
 		}
+		a.boxes[store.Backend] = box
 		if a.relays[store.Backend], err = relay.New(relay.Config{
 			Outbox: box, Bus: a.cfg.Bus, Service: "state", Attributes: []attribute.KeyValue{attribute.String("backend", store.Backend)},
 			MeterProvider: a.cfg.MeterProvider, Logger: a.cfg.Logger,
@@ -110,10 +112,24 @@ func (a *Announcements) Name() string { return "state-changes" }
 
 // Start begins to send what waits, what earlier processes have left included.
 func (a *Announcements) Start(context.Context) error {
-	for _, r := range a.relays {
-		a.work.Go(func() { r.Run(a.life) })
+	for backend, r := range a.relays {
+		a.work.Go(func() {
+			a.retryParked(a.life, backend)
+			r.Run(a.life)
+		})
 	}
 	return nil
+}
+
+// retryParked has events wait again that were set aside: they were rows that an earlier version of the program could not read.
+func (a *Announcements) retryParked(ctx context.Context, backend string) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if n, err := a.boxes[backend].Unpark(ctx); err != nil {
+		a.cfg.Logger.DebugContext(ctx, "events that were set aside could not be tried again", "backend", backend, "error", err)
+	} else if n > 0 {
+		a.cfg.Logger.InfoContext(ctx, "events that were set aside are tried again", "backend", backend, "count", n)
+	}
 }
 
 // Stop leaves what waits to the next process.

@@ -265,6 +265,34 @@ func TestChangesOfTwoNodes(t *testing.T) {
 	require.Empty(t, w.arrived)
 }
 
+// What no broker takes is set aside and in nobody's way, and is tried again by the next process.
+func TestChangesThatWereSetAsideAreTriedAgain(t *testing.T) {
+	w := newTown(t)
+	sqlite, err := sqlitestate.New(sqlitestate.Config{Path: w.path})
+	require.NoError(t, err)
+	box, err := sqlite.OpenOutbox(t.Context(), w.limits)
+	require.NoError(t, err)
+	add := func(topic string, properties string) {
+		require.NoError(t, box.Enqueue(t.Context(), state.OutboxEntry{Key: "scores:k", Topic: topic, Properties: []byte(properties),
+			Body: []byte(`{"eventId":"id","timestamp":"` + time.Now().UTC().Format(time.RFC3339) + `","storeName":"scores","key":"k","operation":"save","sourceService":"town"}`)}))
+	}
+	good := `{"messageId":"id","type":"StateChangedEvent","contentType":"application/json"}`
+	add(events.TopicStateChanged, good)
+	entries, err := box.Claim(t.Context(), state.OutboxClaim{Owner: "old", Lease: time.Minute, MaxEntries: 1})
+	require.NoError(t, err)
+	require.NoError(t, box.Park(t.Context(), "old", entries[0].ID, "an earlier version could not read it"))
+	add("No Topic", good)
+	require.NoError(t, sqlite.Close())
+	n := w.start(t)
+	require.Equal(t, "k", w.next(t).event.Key)
+	n.must("/state/save", `{"storeName":"scores","key":"k","value":1}`)
+	w.next(t)
+	require.Eventually(t, func() bool {
+		status, body := n.ready(t)
+		return status == http.StatusOK && strings.Contains(body, `"outboxParked":1`) && strings.Contains(body, "1 events of the outbox on sqlite cannot be sent and were set aside")
+	}, 10*time.Second, 5*time.Millisecond)
+}
+
 // The trace of the request is that of the event, and a handler that saves is its cause.
 func TestChangesKeepTheirOrigin(t *testing.T) {
 	const parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -39,6 +39,23 @@ func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.
 	}, cfg), nil
 }
 
+// announcement is how changes are announced in an outbox: the same for all stores that do. It makes the tables when they are
+// absent. D.mu is held.
+func (d *Driver) announcement(ctx context.Context, box state.OutboxConfig) (*sqlstate.Announcement, error) {
+	if a := d.announcements[box]; a != nil {
+		return a, nil
+	}
+	if err := migrate(ctx, d.writer, sqlstate.OutboxTable, outboxMigrations()); err != nil {
+		return nil, err
+	}
+	a := &sqlstate.Announcement{Outbox: box, Room: d.roomFor, Now: nowMicros}
+	if err := a.Prepare(ctx, d.writer); err != nil {
+		return nil, err
+	}
+	d.announcements[box] = a
+	return a, nil
+}
+
 // outboxReserve is the room that outboxes leave on the disk, in bytes. To send what waits is to claim and to delete it, which
 // is written too: an outbox that filled the disk could not be emptied. The log that SQLite writes ahead has 4 MiB before it
 // is used anew.

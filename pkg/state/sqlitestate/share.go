@@ -62,7 +62,7 @@ func announce(ctx context.Context, tx *sql.Tx, calls []*sqlstate.Call[write]) er
 		if entry == nil {
 			continue
 		}
-		if to != nil && to.Outbox != w.engine.announcement.Outbox {
+		if to != nil && to != w.engine.announcement {
 			if err := to.AddEntries(ctx, tx, entries); err != nil {
 				return err
 			}
