@@ -39,6 +39,8 @@ func suites() []suite {
 		{title: "State on SQLite, beside prepared statements", benchmark: "BenchmarkSQLite", bars: map[string]float64{"save, 16 callers": 3}},
 		{title: "Queries with an index on SQLite, beside prepared statements", benchmark: "BenchmarkSQLiteIndexed",
 			note: "The raw statements are written for members that are numbers at the top level, and know their index.", bars: indexed},
+		{title: "Changes with their events, beside transactions by hand", benchmark: "BenchmarkAnnounced",
+			note: "A save and an event in the outbox, in one transaction, which the callers share. \"Beside a save alone\" has the same store without publishChanges on the raw side: what the event costs."},
 		{title: "The mesh, beside net/http", benchmark: "BenchmarkMesh",
 			note: "A call within the process has no raw counterpart but the call over loopback that it spares."},
 	}

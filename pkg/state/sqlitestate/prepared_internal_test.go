@@ -45,9 +45,9 @@ func TestPreparedQueries(t *testing.T) {
 	wait.Wait()
 	require.NoError(t, errors.Join(failures...))
 
-	_, err = p.Query(t.Context(), "SELECT nothing") //nolint:rowserrcheck // there are none
+	_, err = p.Query(t.Context(), "SELECT nothing") //nolint:rowserrcheck,sqlclosecheck // there are none
 	require.ErrorContains(t, err, "nothing")
-	_, err = p.Query(t.Context(), "SELECT nothing") //nolint:rowserrcheck // there are none
+	_, err = p.Query(t.Context(), "SELECT nothing") //nolint:rowserrcheck,sqlclosecheck // there are none
 	require.ErrorContains(t, err, "nothing", "asked again, it says the same")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
