@@ -10,18 +10,21 @@ import (
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
-// bulk opens the store of a request for several keys and checks them.
-func (s *Service) bulk(ctx context.Context, r *stateapi.BulkKeysRequest, distinct bool) (*state.Store[json.RawMessage], error) {
+// bulkReading opens the store of a read of several keys and checks them.
+func (s *Service) bulkReading(ctx context.Context, r *stateapi.BulkReadRequest) (*state.Store[json.RawMessage], error) {
 	store, err := s.store(ctx, r.StoreName)
 	if err != nil {
 		return nil, err
 	}
-	return store, checkKeys("keys", r.Keys, distinct)
+	if err := checkKeys("keys", r.Keys, false); err != nil {
+		return nil, err
+	}
+	return reading(store, r.Options)
 }
 
 // BulkGetState is POST /state/bulk-get.
 func (s *Service) BulkGetState(ctx context.Context, r stateapi.BulkGetStateRequestObject) (stateapi.BulkGetStateResponseObject, error) {
-	store, err := s.bulk(ctx, r.Body, false)
+	store, err := s.bulkReading(ctx, r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -38,7 +41,7 @@ func (s *Service) BulkGetState(ctx context.Context, r stateapi.BulkGetStateReque
 
 // BulkExistsState is POST /state/bulk-exists.
 func (s *Service) BulkExistsState(ctx context.Context, r stateapi.BulkExistsStateRequestObject) (stateapi.BulkExistsStateResponseObject, error) {
-	store, err := s.bulk(ctx, r.Body, false)
+	store, err := s.bulkReading(ctx, r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -55,8 +58,11 @@ func (s *Service) BulkExistsState(ctx context.Context, r stateapi.BulkExistsStat
 
 // BulkDeleteState is POST /state/bulk-delete.
 func (s *Service) BulkDeleteState(ctx context.Context, r stateapi.BulkDeleteStateRequestObject) (stateapi.BulkDeleteStateResponseObject, error) {
-	store, err := s.bulk(ctx, r.Body, true)
+	store, err := s.store(ctx, r.Body.StoreName)
 	if err != nil {
+		return nil, err
+	}
+	if err := checkKeys("keys", r.Body.Keys, true); err != nil {
 		return nil, err
 	}
 	made, err := store.DeleteBulk(ctx, r.Body.Keys)

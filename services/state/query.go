@@ -50,9 +50,15 @@ func (s *Service) QueryState(ctx context.Context, r stateapi.QueryStateRequestOb
 	if r.Body.Cursor != nil && r.Body.Page != 0 {
 		return nil, problem.Invalid("page", "is %d beside a cursor, which says itself where to go on; leave it out", r.Body.Page)
 	}
+	if err := checkConsistency(r.Body.Options.Consistency); err != nil {
+		return nil, err
+	}
 	store, err := s.queryable(ctx, r.Body.StoreName)
 	if err != nil {
 		return nil, err
+	}
+	if r.Body.Options.Consistency == stateapi.Eventual {
+		store = store.Eventual()
 	}
 	query := state.Query{Filter: filter, Sort: order, Fields: r.Body.Fields}
 	if r.Body.Cursor != nil {

@@ -18,6 +18,9 @@ func (s *Service) GetState(ctx context.Context, r stateapi.GetStateRequestObject
 	if err := checkKey("key", r.Body.Key); err != nil {
 		return nil, err
 	}
+	if store, err = reading(store, r.Body.Options); err != nil {
+		return nil, err
+	}
 	entry, err := store.GetWithETag(ctx, r.Body.Key)
 	if err != nil {
 		return nil, absent(err, r.Body.Key)
@@ -43,8 +46,8 @@ func (s *Service) SaveState(ctx context.Context, r stateapi.SaveStateRequestObje
 		return nil, err
 	}
 	in := r.Body.Options
-	if in.Consistency != "" && !in.Consistency.Valid() {
-		return nil, problem.Invalid("options.consistency", "is %.64q, and has to be strong or eventual", string(in.Consistency))
+	if err := checkConsistency(in.Consistency); err != nil {
+		return nil, err
 	}
 	lives, err := expiry("options.ttl", in.TTL)
 	if err != nil {

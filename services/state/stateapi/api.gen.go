@@ -21,6 +21,24 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for Consistency.
+const (
+	Eventual Consistency = "eventual"
+	Strong   Consistency = "strong"
+)
+
+// Valid indicates whether the value is a known member of the Consistency enum.
+func (e Consistency) Valid() bool {
+	switch e {
+	case Eventual:
+		return true
+	case Strong:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListStoresRequestBackendFilter.
 const (
 	Memory ListStoresRequestBackendFilter = "memory"
@@ -57,24 +75,6 @@ func (e SortFieldOrder) Valid() bool {
 	case Asc:
 		return true
 	case Desc:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for StateOptionsConsistency.
-const (
-	Eventual StateOptionsConsistency = "eventual"
-	Strong   StateOptionsConsistency = "strong"
-)
-
-// Valid indicates whether the value is a known member of the StateOptionsConsistency enum.
-func (e StateOptionsConsistency) Valid() bool {
-	switch e {
-	case Eventual:
-		return true
-	case Strong:
 		return true
 	default:
 		return false
@@ -120,6 +120,13 @@ type BulkKeysRequest struct {
 	StoreName string   `json:"storeName"`
 }
 
+// BulkReadRequest defines model for BulkReadRequest.
+type BulkReadRequest struct {
+	Keys      []string    `json:"keys"`
+	Options   ReadOptions `json:"options,omitempty,omitzero"`
+	StoreName string      `json:"storeName"`
+}
+
 // BulkSaveStateRequest defines model for BulkSaveStateRequest.
 type BulkSaveStateRequest struct {
 	Items     []SaveItem `json:"items"`
@@ -140,6 +147,9 @@ type BulkStateItem struct {
 	// Value Absent when the key is.
 	Value json.RawMessage `json:"value,omitempty,omitzero"`
 }
+
+// Consistency defines model for Consistency.
+type Consistency string
 
 // DeleteResult defines model for DeleteResult.
 type DeleteResult struct {
@@ -176,8 +186,9 @@ type ExistsItem struct {
 
 // GetStateRequest defines model for GetStateRequest.
 type GetStateRequest struct {
-	Key       string `json:"key"`
-	StoreName string `json:"storeName"`
+	Key       string      `json:"key"`
+	Options   ReadOptions `json:"options,omitempty,omitzero"`
+	StoreName string      `json:"storeName"`
 }
 
 // GetStateResponse defines model for GetStateResponse.
@@ -216,7 +227,8 @@ type QueryStateRequest struct {
 	Fields []string `json:"fields,omitempty,omitzero"`
 
 	// Filter MongoDB-style: field equality, $eq $ne $gt $gte $lt $lte $in $nin $exists $contains $startsWith $endsWith $and $or $not, dotted paths. {} matches everything.
-	Filter json.RawMessage `json:"filter"`
+	Filter  json.RawMessage `json:"filter"`
+	Options ReadOptions     `json:"options,omitempty,omitzero"`
 
 	// Page The first page is 0.
 	Page      int         `json:"page,omitempty,omitzero"`
@@ -240,6 +252,12 @@ type QueryStateResponse struct {
 
 	// TotalCount How many values match, on all pages; absent when a cursor was given.
 	TotalCount *int64 `json:"totalCount,omitempty"`
+}
+
+// ReadOptions defines model for ReadOptions.
+type ReadOptions struct {
+	// Consistency "eventual" permits an answer from a replica, which spares the server that takes the changes and may miss the newest of them. A store without a replica answers as for "strong", which is the default.
+	Consistency Consistency `json:"consistency,omitempty,omitzero"`
 }
 
 // SaveItem defines model for SaveItem.
@@ -308,7 +326,7 @@ type StateMetadata struct {
 // StateOptions defines model for StateOptions.
 type StateOptions struct {
 	// Consistency Every write is strong; "eventual" permits less and gets the same.
-	Consistency StateOptionsConsistency `json:"consistency,omitempty,omitzero"`
+	Consistency Consistency `json:"consistency,omitempty,omitzero"`
 
 	// Etag Write only if the key still has this etag; an empty one means only if the key is absent. Otherwise the code is conflict. When absent: write in any case.
 	Etag *string `json:"etag,omitempty"`
@@ -316,9 +334,6 @@ type StateOptions struct {
 	// TTL Seconds until the key goes by itself; -1 for never. When absent: the store's default if it has one, otherwise an existing key keeps what it has.
 	TTL *int64 `json:"ttl,omitempty"`
 }
-
-// StateOptionsConsistency Every write is strong; "eventual" permits less and gets the same.
-type StateOptionsConsistency string
 
 // StoreInfo defines model for StoreInfo.
 type StoreInfo struct {
@@ -372,10 +387,10 @@ type Problem = externalRef0.Problem
 type BulkDeleteStateJSONRequestBody = BulkKeysRequest
 
 // BulkExistsStateJSONRequestBody defines body for BulkExistsState for application/json ContentType.
-type BulkExistsStateJSONRequestBody = BulkKeysRequest
+type BulkExistsStateJSONRequestBody = BulkReadRequest
 
 // BulkGetStateJSONRequestBody defines body for BulkGetState for application/json ContentType.
-type BulkGetStateJSONRequestBody = BulkKeysRequest
+type BulkGetStateJSONRequestBody = BulkReadRequest
 
 // BulkSaveStateJSONRequestBody defines body for BulkSaveState for application/json ContentType.
 type BulkSaveStateJSONRequestBody = BulkSaveStateRequest
