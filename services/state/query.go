@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"sync"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/problem"
@@ -114,42 +113,4 @@ func (s *Service) queryable(ctx context.Context, name string) (*state.QueryableS
 			"mysql or sqlite to query it", name, backend).At("storeName").Because(err)
 	}
 	return store, err
-}
-
-// ListStores is POST /state/list-stores.
-func (s *Service) ListStores(ctx context.Context, r stateapi.ListStoresRequestObject) (stateapi.ListStoresResponseObject, error) {
-	var filter stateapi.ListStoresRequest
-	if r.Body != nil {
-		filter = *r.Body
-	}
-	if filter.BackendFilter != "" && !filter.BackendFilter.Valid() {
-		return nil, problem.Invalid("backendFilter", "is %.64q, and has to be redis, mysql, sqlite or memory", string(filter.BackendFilter))
-	}
-	stores := []stateapi.StoreInfo{}
-	for _, store := range s.cfg.Factory.Stores() {
-		if s.internal[store.Name] || filter.BackendFilter != "" && string(filter.BackendFilter) != store.Backend {
-			continue
-		}
-		stores = append(stores, stateapi.StoreInfo{Name: store.Name, Backend: store.Backend})
-	}
-	if filter.IncludeStats {
-		s.count(ctx, stores)
-	}
-	return stateapi.ListStores200JSONResponse{Stores: stores}, nil
-}
-
-// count fills in how many keys the stores have, a few at a time. A store that does not answer has no count.
-func (s *Service) count(ctx context.Context, stores []stateapi.StoreInfo) {
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, 4)
-	for i := range stores {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if n, err := s.cfg.Factory.Len(ctx, stores[i].Name); err == nil {
-				stores[i].KeyCount = &n
-			}
-		})
-	}
-	wg.Wait()
 }

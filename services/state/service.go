@@ -38,6 +38,7 @@ type Service struct {
 	host.Base
 	cfg      Config
 	internal map[string]bool
+	counts   *counts
 }
 
 var _ stateapi.StrictServerInterface = (*Service)(nil)
@@ -49,7 +50,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 8<<20)
-	s := &Service{cfg: cfg, internal: map[string]bool{}}
+	s := &Service{cfg: cfg, internal: map[string]bool{}, counts: newCounts(cfg.Factory, countWait)}
 	for _, name := range cfg.Internal {
 		s.internal[name] = true
 	}
@@ -61,6 +62,12 @@ func (s *Service) Name() string { return "state" }
 
 // OpenAPI is the service's document.
 func (s *Service) OpenAPI() []byte { return document }
+
+// Stop ends the counting of stores.
+func (s *Service) Stop(context.Context) error {
+	s.counts.close()
+	return nil
+}
 
 // Ready reports the backends that do not answer.
 func (s *Service) Ready(ctx context.Context) error { return s.cfg.Factory.Ready(ctx) }

@@ -155,7 +155,7 @@ type storesCommand struct {
 	nodeFlag
 	outputFlag
 	Backend string `help:"Only stores on this backend: redis, mysql, sqlite, memory."`
-	Count   bool   `help:"Count the keys; this can take a while in large stores."`
+	Count   bool   `help:"Count the keys; a store that is being counted for longer than a second shows its last count, or a reason why it has none."`
 }
 
 func (c *storesCommand) Run(ctx context.Context, std *stdio) error {
@@ -175,9 +175,12 @@ func (c *storesCommand) Run(ctx context.Context, std *stdio) error {
 			t.row("STORE", "BACKEND")
 		}
 		for _, s := range answer.Stores {
-			if s.KeyCount != nil {
+			switch {
+			case s.KeyCount != nil:
 				t.row(s.Name, s.Backend, *s.KeyCount)
-			} else {
+			case c.Count:
+				t.row(s.Name, s.Backend, "? "+printable(s.Detail))
+			default:
 				t.row(s.Name, s.Backend)
 			}
 		}

@@ -206,7 +206,7 @@ type ListStoresRequest struct {
 	// BackendFilter Only stores on this backend.
 	BackendFilter ListStoresRequestBackendFilter `json:"backendFilter,omitempty,omitzero"`
 
-	// IncludeStats Whether to count keys, which takes time in proportion to the store.
+	// IncludeStats Whether to count keys. A count is shared by all who ask meanwhile, and used again for ten times as long as it took; one that takes longer than a second goes on without the caller, who gets the last one there is.
 	IncludeStats bool `json:"includeStats,omitempty,omitzero"`
 }
 
@@ -339,7 +339,14 @@ type StateOptions struct {
 type StoreInfo struct {
 	Backend string `json:"backend"`
 
-	// KeyCount With includeStats; absent when the backend did not answer in time.
+	// Code Why there is no keyCount, or no newer one, as in Problem: timeout when the store is still being counted, unavailable when its backend does not answer.
+	Code      string     `json:"code,omitempty,omitzero"`
+	CountedAt *time.Time `json:"countedAt,omitempty"`
+
+	// Detail The same as a sentence.
+	Detail string `json:"detail,omitempty,omitzero"`
+
+	// KeyCount With includeStats, how many keys the store had at countedAt; changes that were made while it was counted may be in it or not. Absent when there is no count, for the reason that code and detail give.
 	KeyCount *int64 `json:"keyCount,omitempty"`
 	Name     string `json:"name"`
 }
