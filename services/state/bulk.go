@@ -12,7 +12,7 @@ import (
 
 // bulkReading opens the store of a read of several keys and checks them.
 func (s *Service) bulkReading(ctx context.Context, r *stateapi.BulkReadRequest) (*state.Store[json.RawMessage], error) {
-	store, err := s.store(ctx, r.StoreName)
+	store, err := s.store(ctx, r.StoreName, read)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +58,7 @@ func (s *Service) BulkExistsState(ctx context.Context, r stateapi.BulkExistsStat
 
 // BulkDeleteState is POST /state/bulk-delete.
 func (s *Service) BulkDeleteState(ctx context.Context, r stateapi.BulkDeleteStateRequestObject) (stateapi.BulkDeleteStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+	store, err := s.store(ctx, r.Body.StoreName, write)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +79,7 @@ func (s *Service) BulkDeleteState(ctx context.Context, r stateapi.BulkDeleteStat
 
 // BulkSaveState is POST /state/bulk-save.
 func (s *Service) BulkSaveState(ctx context.Context, r stateapi.BulkSaveStateRequestObject) (stateapi.BulkSaveStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+	store, err := s.store(ctx, r.Body.StoreName, write)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (s *Service) BulkSaveState(ctx context.Context, r stateapi.BulkSaveStateReq
 
 // TransactState is POST /state/transact.
 func (s *Service) TransactState(ctx context.Context, r stateapi.TransactStateRequestObject) (stateapi.TransactStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+	store, err := s.store(ctx, r.Body.StoreName, write)
 	if err != nil {
 		return nil, err
 	}

@@ -28,7 +28,7 @@ func known(op state.Operator) bool {
 
 // QueryState is POST /state/query.
 func (s *Service) QueryState(ctx context.Context, r stateapi.QueryStateRequestObject) (stateapi.QueryStateResponseObject, error) {
-	if err := s.checkStore(r.Body.StoreName); err != nil {
+	if err := s.checkStore(ctx, r.Body.StoreName, read); err != nil {
 		return nil, err
 	}
 	filter, err := parseFilter(r.Body.Filter)

@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"time"
 
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -27,6 +29,12 @@ type Config struct {
 	// Internal names stores that the program keeps for itself: they are neither listed nor opened. Default: none.
 	Internal []string
 
+	// Access says who may use which stores. Default: everyone, all.
+	Access *Access
+
+	// MeterProvider receives the metric bannou.state.refusals. Default: none.
+	MeterProvider metric.MeterProvider
+
 	// Timeout bounds the work on the store of one request. Default: 10 s.
 	Timeout time.Duration
 	// MaxBodyBytes bounds a request. Default: 8 MiB, a value of the largest size with room for its surroundings.
@@ -39,6 +47,7 @@ type Service struct {
 	cfg      Config
 	internal map[string]bool
 	counts   *counts
+	refusals refusals
 }
 
 var _ stateapi.StrictServerInterface = (*Service)(nil)
@@ -50,7 +59,11 @@ func New(cfg Config) (*Service, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 8<<20)
-	s := &Service{cfg: cfg, internal: map[string]bool{}, counts: newCounts(cfg.Factory, countWait)}
+	refusals, err := newRefusals(cfg.MeterProvider)
+	if err != nil {
+		return nil, err
+	}
+	s := &Service{cfg: cfg, internal: map[string]bool{}, counts: newCounts(cfg.Factory, countWait), refusals: refusals}
 	for _, name := range cfg.Internal {
 		s.internal[name] = true
 	}
@@ -91,6 +104,9 @@ func (s *Service) bounded(next stateapi.StrictHandlerFunc, _ string) stateapi.St
 	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error) {
 		ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 		defer cancel()
+		if s.cfg.Access != nil {
+			ctx = withAuthorization(ctx, r.Header)
+		}
 		response, err := next(ctx, w, r, request)
 		if err != nil {
 			return nil, stateProblem(err)

@@ -11,7 +11,7 @@ import (
 
 // GetState is POST /state/get.
 func (s *Service) GetState(ctx context.Context, r stateapi.GetStateRequestObject) (stateapi.GetStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+	store, err := s.store(ctx, r.Body.StoreName, read)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +35,7 @@ func (s *Service) GetState(ctx context.Context, r stateapi.GetStateRequestObject
 
 // SaveState is POST /state/save.
 func (s *Service) SaveState(ctx context.Context, r stateapi.SaveStateRequestObject) (stateapi.SaveStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+	store, err := s.store(ctx, r.Body.StoreName, write)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +68,7 @@ func (s *Service) SaveState(ctx context.Context, r stateapi.SaveStateRequestObje
 
 // DeleteState is POST /state/delete.
 func (s *Service) DeleteState(ctx context.Context, r stateapi.DeleteStateRequestObject) (stateapi.DeleteStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+	store, err := s.store(ctx, r.Body.StoreName, write)
 	if err != nil {
 		return nil, err
 	}

@@ -25,6 +25,7 @@ func (c *Config) Resolve() error {
 		c.checkAddresses(),
 		c.checkNumbers(),
 		c.checkStores(),
+		c.checkAccess(),
 	)
 }
 

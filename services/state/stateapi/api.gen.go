@@ -339,7 +339,7 @@ type StateOptions struct {
 type StoreInfo struct {
 	Backend string `json:"backend"`
 
-	// Code Why there is no keyCount, or no newer one, as in Problem: timeout when the store is still being counted, unavailable when its backend does not answer.
+	// Code Why there is no keyCount, or no newer one, as in Problem: timeout when the store is still being counted, unavailable when its backend does not answer, forbidden when the caller may only write.
 	Code      string     `json:"code,omitempty,omitzero"`
 	CountedAt *time.Time `json:"countedAt,omitempty"`
 
