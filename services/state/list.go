@@ -7,14 +7,10 @@ import (
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
-// ListStores is POST /state/list-stores.
-func (s *Service) ListStores(ctx context.Context, r stateapi.ListStoresRequestObject) (stateapi.ListStoresResponseObject, error) {
-	var filter stateapi.ListStoresRequest
-	if r.Body != nil {
-		filter = *r.Body
-	}
-	if filter.BackendFilter != "" && !filter.BackendFilter.Valid() {
-		return nil, problem.Invalid("backendFilter", "is %.64q, and has to be redis, mysql, sqlite or memory", string(filter.BackendFilter))
+// listStores is POST /state/list-stores.
+func (s *Service) listStores(ctx context.Context, r *stateapi.ListStoresRequest) (*stateapi.ListStoresResponse, error) {
+	if r.BackendFilter != "" && !r.BackendFilter.Valid() {
+		return nil, problem.Invalid("backendFilter", "is %.64q, and has to be redis, mysql, sqlite or memory", string(r.BackendFilter))
 	}
 	who, err := s.lister(ctx)
 	if err != nil {
@@ -22,7 +18,7 @@ func (s *Service) ListStores(ctx context.Context, r stateapi.ListStoresRequestOb
 	}
 	stores := []stateapi.StoreInfo{}
 	for _, store := range s.cfg.Factory.Stores() {
-		if s.internal[store.Name] || filter.BackendFilter != "" && string(filter.BackendFilter) != store.Backend {
+		if s.internal[store.Name] || r.BackendFilter != "" && string(r.BackendFilter) != store.Backend {
 			continue
 		}
 		if !s.cfg.Access.allows(who, store.Name, read) && !s.cfg.Access.allows(who, store.Name, write) {
@@ -30,10 +26,10 @@ func (s *Service) ListStores(ctx context.Context, r stateapi.ListStoresRequestOb
 		}
 		stores = append(stores, stateapi.StoreInfo{Name: store.Name, Backend: store.Backend})
 	}
-	if filter.IncludeStats {
+	if r.IncludeStats {
 		s.count(ctx, who, stores)
 	}
-	return stateapi.ListStores200JSONResponse{Stores: stores}, nil
+	return &stateapi.ListStoresResponse{Stores: stores}, nil
 }
 
 // lister is who asks for the stores. One whose token is wrong is told so, and not shown less than he expects.

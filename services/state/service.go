@@ -6,7 +6,6 @@ import (
 	_ "embed"
 	"errors"
 	"log/slog"
-	"net/http"
 	"time"
 
 	"go.opentelemetry.io/otel/metric"
@@ -15,8 +14,6 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/host"
-	"github.com/bannou-mesh/bannou/services/jsonbody"
-	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
 //go:embed openapi.yaml
@@ -50,8 +47,6 @@ type Service struct {
 	refusals refusals
 }
 
-var _ stateapi.StrictServerInterface = (*Service)(nil)
-
 // New makes the service. Stores are opened when they are first asked for.
 func New(cfg Config) (*Service, error) {
 	if cfg.Factory == nil {
@@ -84,36 +79,6 @@ func (s *Service) Stop(context.Context) error {
 
 // Ready reports the backends that do not answer.
 func (s *Service) Ready(ctx context.Context) error { return s.cfg.Factory.Ready(ctx) }
-
-// Mount registers /state/*.
-func (s *Service) Mount(mux *http.ServeMux) error {
-	strict := stateapi.NewStrictHandlerWithOptions(s, []stateapi.StrictMiddlewareFunc{s.bounded}, stateapi.StrictHTTPServerOptions{
-		RequestErrorHandlerFunc:  jsonbody.WriteDecodeError,
-		ResponseErrorHandlerFunc: jsonbody.WriteError,
-	})
-	stateapi.HandlerWithOptions(strict, stateapi.StdHTTPServerOptions{
-		BaseRouter:       mux,
-		Middlewares:      []stateapi.MiddlewareFunc{jsonbody.Middleware(jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes})},
-		ErrorHandlerFunc: jsonbody.WriteDecodeError,
-	})
-	return nil
-}
-
-// bounded gives each operation its deadline, and turns errors of the state layer into problems.
-func (s *Service) bounded(next stateapi.StrictHandlerFunc, _ string) stateapi.StrictHandlerFunc {
-	return func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error) {
-		ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-		defer cancel()
-		if s.cfg.Access != nil {
-			ctx = withAuthorization(ctx, r.Header)
-		}
-		response, err := next(ctx, w, r, request)
-		if err != nil {
-			return nil, stateProblem(err)
-		}
-		return response, nil
-	}
-}
 
 // PublishChanges returns a function for state.Options.OnChange that publishes a StateChangedEvent for each change of a
 // store that has PublishChanges. source is named in the event. A bus that is away does not undo the change: it is logged.
