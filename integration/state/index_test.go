@@ -26,7 +26,12 @@ func openIndexed(t *testing.T, d state.Driver, indexes ...string) state.Engine {
 
 // The statements that the server is sent are served by the declared indexes, as it explains them itself, and touch few rows.
 func TestMySQLIndexesAreUsed(t *testing.T) {
-	server := servers.NewMySQL(t, servers.MySQLOptions{})
+	t.Run("MariaDB", func(t *testing.T) { indexesAreUsed(t, servers.NewMySQL(t, servers.MySQLOptions{})) })
+	t.Run("MySQL 8", func(t *testing.T) { indexesAreUsed(t, servers.NewMySQL8(t, servers.MySQLOptions{})) })
+}
+
+func indexesAreUsed(t *testing.T, server *servers.MySQLServer) {
+	t.Helper()
 	e := openIndexed(t, newMySQL(t, mysqlstate.Config{DSN: server.DSN}), "level", "a.b")
 	var changes []state.Change
 	for i := range 1000 {

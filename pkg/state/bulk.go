@@ -142,8 +142,10 @@ func (s *store) applyAll(ctx context.Context, changes []Change) ([]Result, error
 	if err := checkDistinct(changes); err != nil {
 		return nil, s.storeError(err)
 	}
+	s.announced(ctx, changes)
 	outcomes, err := s.engine.Apply(ctx, changes)
 	if err != nil {
+		s.added(err)
 		return nil, err
 	}
 	if len(outcomes) != len(changes) {

@@ -36,6 +36,12 @@ func (e *engine) share(ctx context.Context, c state.Change) (state.Outcome, erro
 }
 
 func (e *engine) writeAlone(ctx context.Context, call *sqlstate.Call[write]) error {
+	if c := &call.Ask.change; e.announcement != nil && c.Announce != nil {
+		if c.When == state.Always {
+			return e.announceAlone(ctx, &call.Ask)
+		}
+		return e.writeTogether(ctx, []*sqlstate.Call[write]{call})
+	}
 	err := e.retry(ctx, func(s *statements) (err error) {
 		call.Ask.outcome, err = e.change(ctx, s, &call.Ask.change)
 		return err

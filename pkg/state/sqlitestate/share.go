@@ -42,8 +42,38 @@ func (d *Driver) writeTogether(ctx context.Context, calls []*sqlstate.Call[write
 				return err
 			}
 		}
-		return nil
+		return announce(ctx, tx, calls)
 	})
+}
+
+// announce adds what the changes announce, in their order.
+func announce(ctx context.Context, tx *sql.Tx, calls []*sqlstate.Call[write]) error {
+	var to *sqlstate.Announcement
+	var entries []*state.OutboxEntry // for it
+	for _, call := range calls {
+		w := &call.Ask
+		if w.engine.announcement == nil {
+			continue
+		}
+		entry, err := sqlstate.EntryOf(&w.change, w.outcome)
+		if err != nil {
+			return err
+		}
+		if entry == nil {
+			continue
+		}
+		if to != nil && to != w.engine.announcement {
+			if err := to.AddEntries(ctx, tx, entries); err != nil {
+				return err
+			}
+			entries = nil
+		}
+		to, entries = w.engine.announcement, append(entries, entry)
+	}
+	if to == nil {
+		return nil
+	}
+	return to.AddEntries(ctx, tx, entries)
 }
 
 // transact runs one transaction of the one writing connection.
