@@ -41,6 +41,8 @@ func suites() []suite {
 			note: "The raw statements are written for members that are numbers at the top level, and know their index.", bars: indexed},
 		{title: "Changes with their events, beside transactions by hand", benchmark: "BenchmarkAnnounced",
 			note: "A save and an event in the outbox, in one transaction, which the callers share. \"Beside a save alone\" has the same store without publishChanges on the raw side: what the event costs."},
+		{title: "The state service over HTTP, beside a handler written by hand", benchmark: "BenchmarkStateService",
+			note: "The handler does the same on the same stores, with net/http and encoding/json, and without strict checks, ids of requests, traces, metrics and time limits."},
 		{title: "The mesh, beside net/http", benchmark: "BenchmarkMesh",
 			note: "A call within the process has no raw counterpart but the call over loopback that it spares."},
 	}

@@ -46,7 +46,10 @@ func (h *Host) middleware(next http.Handler) (http.Handler, error) {
 		id := requestID(r)
 		r.Header.Set(requestIDHeader, id) // for what passes the request on
 		w.Header().Set(requestIDHeader, id)
-		ctx := propagator.Extract(r.Context(), propagation.HeaderCarrier(r.Header))
+		ctx := r.Context()
+		if len(r.Header["Traceparent"]) > 0 { // a tracestate alone means nothing
+			ctx = propagator.Extract(ctx, propagation.HeaderCarrier(r.Header))
+		}
 		ctx, span := tracer.Start(ctx, r.Method, trace.WithSpanKind(trace.SpanKindServer))
 		ctx = context.WithValue(ctx, requestIDKey{}, id)
 		if h.cfg.RequestContext != nil {

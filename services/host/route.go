@@ -2,6 +2,7 @@ package host
 
 import (
 	"net/http"
+	"strings"
 
 	"github.com/bannou-mesh/bannou/services/problem"
 )
@@ -21,8 +22,11 @@ func (h *Host) route(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, problem.New(problem.Unavailable, "the node is starting; /readyz tells when it is ready"))
 	case h.phase.Load() == phaseStopped:
 		problem.Write(w, problem.New(problem.Unavailable, "the node has stopped"))
+	case strings.Contains(pattern, "{"):
+		h.mux.ServeHTTP(w, r) // which fills in what the path holds
 	default:
-		h.mux.ServeHTTP(w, r)
+		r.Pattern = pattern
+		handler.ServeHTTP(w, r)
 	}
 }
 

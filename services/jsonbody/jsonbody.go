@@ -59,29 +59,40 @@ func Middleware(l Limits) func(next http.Handler) http.Handler {
 	}
 }
 
-func (l Limits) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+func (l Limits) read(w http.ResponseWriter, r *http.Request) (body []byte, err error) {
+	err = l.reading(w, r, func(from io.Reader) (int, error) {
+		body, err = io.ReadAll(from)
+		return len(body), err
+	})
+	return body, err
+}
+
+// reading gives the body of a request to all, which reads it to the end and says how many bytes there were.
+func (l Limits) reading(w http.ResponseWriter, r *http.Request, all func(io.Reader) (int, error)) error {
 	if r.Body == nil {
-		return nil, nil
+		return nil
 	}
-	// A request that did not come by a socket has no deadline to set, and needs none.
-	conn := http.NewResponseController(w)
-	if err := conn.SetReadDeadline(time.Now().Add(l.ReadTimeout)); err == nil {
-		defer func() { _ = conn.SetReadDeadline(time.Time{}) }()
-	}
+	limit := begin(w, l.ReadTimeout)
+	err := l.bounded(w, r, all)
+	limit.end(err != nil)
+	return err
+}
+
+// bounded is reading without a limit of time.
+func (l Limits) bounded(w http.ResponseWriter, r *http.Request, all func(io.Reader) (int, error)) error {
 	if r.ContentLength > l.MaxBytes {
 		discard(r)
-		return nil, l.tooLarge()
+		return l.tooLarge()
 	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, l.MaxBytes))
-	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			discard(r)
-			return nil, l.tooLarge()
-		}
-		return nil, problem.New(problem.InvalidJSON, "the body ended early after %d bytes; send all of it within %v",
-			len(body), l.ReadTimeout).Because(err)
+	n, err := all(http.MaxBytesReader(w, r.Body, l.MaxBytes))
+	if err == nil {
+		return nil
 	}
-	return body, nil
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		discard(r)
+		return l.tooLarge()
+	}
+	return problem.New(problem.InvalidJSON, "the body ended early after %d bytes; send all of it within %v", n, l.ReadTimeout).Because(err)
 }
 
 // discardBytes is how much of a body is read that is refused anyway.

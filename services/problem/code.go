@@ -20,6 +20,8 @@ const (
 	CallbackNotAllowed Code = "callback_not_allowed"
 	HostNotAllowed     Code = "host_not_allowed"
 	CrossOrigin        Code = "cross_origin"
+	Unauthorized       Code = "unauthorized"
+	Forbidden          Code = "forbidden"
 	NotFound           Code = "not_found"
 	UnknownTarget      Code = "unknown_target"
 	MethodNotAllowed   Code = "method_not_allowed"
@@ -38,8 +40,8 @@ const (
 func Codes() []Code {
 	return []Code{
 		InvalidJSON, InvalidMember, MissingMember, BodyTooLarge, ValueTooLarge, KeyTooLong, UnknownStore,
-		UnknownOperator, Unsupported, CallbackNotAllowed, HostNotAllowed, CrossOrigin, NotFound, UnknownTarget,
-		MethodNotAllowed, Conflict, Unroutable, BadGateway, NoEndpoint, Unavailable, OutcomeUnknown, Timeout,
+		UnknownOperator, Unsupported, CallbackNotAllowed, HostNotAllowed, CrossOrigin, Unauthorized, Forbidden,
+		NotFound, UnknownTarget, MethodNotAllowed, Conflict, Unroutable, BadGateway, NoEndpoint, Unavailable, OutcomeUnknown, Timeout,
 		LoopDetected, Internal,
 	}
 }
@@ -49,7 +51,9 @@ func (c Code) Status() int {
 	switch c {
 	case InvalidJSON, InvalidMember, MissingMember, KeyTooLong, UnknownOperator, Unsupported:
 		return http.StatusBadRequest
-	case CallbackNotAllowed, HostNotAllowed, CrossOrigin:
+	case Unauthorized:
+		return http.StatusUnauthorized
+	case CallbackNotAllowed, HostNotAllowed, CrossOrigin, Forbidden:
 		return http.StatusForbidden
 	case UnknownStore, NotFound, UnknownTarget:
 		return http.StatusNotFound

@@ -17,6 +17,8 @@
 //	callback_not_allowed  403     the callback is at an address that this node may not call
 //	host_not_allowed      403     the endpoint is at an address that this node may not call
 //	cross_origin          403     a browser sent it from a page of another origin
+//	unauthorized          401     only apps may do this, and the request has no token of one; see WWW-Authenticate
+//	forbidden             403     the app whose token it has may not do this
 //	not_found             404     no such path, key, subscription, endpoint or version
 //	unknown_target        404     no app-id and no service of that name is known to the mesh
 //	method_not_allowed    405     the path exists for another method

@@ -32,6 +32,7 @@ type Problem struct { //nolint:errname // it is named as RFC 9457 names it
 	Keys     []string `json:"keys,omitempty"`   // the keys in conflict, when several were asked for
 
 	retryAfter time.Duration
+	challenge  string
 	cause      error
 }
 
@@ -78,6 +79,12 @@ func (p *Problem) At(member string) *Problem {
 	return p
 }
 
+// Challenge says, to clients, by what a request that is unauthorized would be taken: the value of WWW-Authenticate.
+func (p *Problem) Challenge(challenge string) *Problem {
+	p.challenge = challenge
+	return p
+}
+
 // Because keeps the error underneath for the log and for errors.Is. Callers over HTTP never see it.
 func (p *Problem) Because(cause error) *Problem {
 	p.cause = cause
@@ -121,6 +128,9 @@ func Write(w http.ResponseWriter, err error) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	if answer.retryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int(answer.retryAfter.Seconds())))
+	}
+	if answer.challenge != "" {
+		h.Set("WWW-Authenticate", answer.challenge)
 	}
 	w.WriteHeader(answer.Status)
 	_, _ = w.Write(append(body, '\n')) // the client may be gone; there is no one else to tell

@@ -10,56 +10,62 @@ import (
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
-// bulk opens the store of a request for several keys and checks them.
-func (s *Service) bulk(ctx context.Context, r *stateapi.BulkKeysRequest, distinct bool) (*state.Store[json.RawMessage], error) {
-	store, err := s.store(ctx, r.StoreName)
+// bulkReading opens the store of a read of several keys and checks them.
+func (s *Service) bulkReading(ctx context.Context, r *stateapi.BulkReadRequest) (*state.Store[json.RawMessage], error) {
+	store, err := s.store(ctx, r.StoreName, read)
 	if err != nil {
 		return nil, err
 	}
-	return store, checkKeys("keys", r.Keys, distinct)
+	if err := checkKeys("keys", r.Keys, false); err != nil {
+		return nil, err
+	}
+	return reading(store, r.Options)
 }
 
-// BulkGetState is POST /state/bulk-get.
-func (s *Service) BulkGetState(ctx context.Context, r stateapi.BulkGetStateRequestObject) (stateapi.BulkGetStateResponseObject, error) {
-	store, err := s.bulk(ctx, r.Body, false)
+// bulkGetState is POST /state/bulk-get.
+func (s *Service) bulkGetState(ctx context.Context, r *stateapi.BulkReadRequest) (*stateapi.BulkGetStateResponse, error) {
+	store, err := s.bulkReading(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := store.GetBulk(ctx, r.Body.Keys)
+	entries, err := store.GetBulk(ctx, r.Keys)
 	if err != nil {
 		return nil, err
 	}
 	items := make([]stateapi.BulkStateItem, len(entries))
 	for i, e := range entries {
-		items[i] = stateapi.BulkStateItem{Key: r.Body.Keys[i], Found: e.Found, Value: e.Value, Etag: e.ETag}
+		items[i] = stateapi.BulkStateItem{Key: r.Keys[i], Found: e.Found, Value: e.Value, Etag: e.ETag}
 	}
-	return stateapi.BulkGetState200JSONResponse{Items: items}, nil
+	return &stateapi.BulkGetStateResponse{Items: items}, nil
 }
 
-// BulkExistsState is POST /state/bulk-exists.
-func (s *Service) BulkExistsState(ctx context.Context, r stateapi.BulkExistsStateRequestObject) (stateapi.BulkExistsStateResponseObject, error) {
-	store, err := s.bulk(ctx, r.Body, false)
+// bulkExistsState is POST /state/bulk-exists.
+func (s *Service) bulkExistsState(ctx context.Context, r *stateapi.BulkReadRequest) (*stateapi.BulkExistsStateResponse, error) {
+	store, err := s.bulkReading(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	exists, err := store.ExistsBulk(ctx, r.Body.Keys)
+	exists, err := store.ExistsBulk(ctx, r.Keys)
 	if err != nil {
 		return nil, err
 	}
 	items := make([]stateapi.ExistsItem, len(exists))
 	for i := range exists {
-		items[i] = stateapi.ExistsItem{Key: r.Body.Keys[i], Exists: exists[i]}
+		items[i] = stateapi.ExistsItem{Key: r.Keys[i], Exists: exists[i]}
 	}
-	return stateapi.BulkExistsState200JSONResponse{Items: items}, nil
+	return &stateapi.BulkExistsStateResponse{Items: items}, nil
 }
 
-// BulkDeleteState is POST /state/bulk-delete.
-func (s *Service) BulkDeleteState(ctx context.Context, r stateapi.BulkDeleteStateRequestObject) (stateapi.BulkDeleteStateResponseObject, error) {
-	store, err := s.bulk(ctx, r.Body, true)
+// bulkDeleteState is POST /state/bulk-delete.
+func (s *Service) bulkDeleteState(ctx context.Context, r *stateapi.BulkKeysRequest) (*stateapi.BulkDeleteStateResponse, error) {
+	store, err := s.store(ctx, r.StoreName, write)
 	if err != nil {
 		return nil, err
 	}
-	made, err := store.DeleteBulk(ctx, r.Body.Keys)
+	if err := checkKeys("keys", r.Keys, true); err != nil {
+		return nil, err
+	}
+	made, err := store.DeleteBulk(ctx, r.Keys)
 	if err != nil {
 		return nil, err
 	}
@@ -68,24 +74,24 @@ func (s *Service) BulkDeleteState(ctx context.Context, r stateapi.BulkDeleteStat
 		code, detail := failure(m.Err)
 		results[i] = stateapi.DeleteResult{Key: m.Key, Deleted: m.Done, Code: code, Detail: detail}
 	}
-	return stateapi.BulkDeleteState200JSONResponse{Results: results}, nil
+	return &stateapi.BulkDeleteStateResponse{Results: results}, nil
 }
 
-// BulkSaveState is POST /state/bulk-save.
-func (s *Service) BulkSaveState(ctx context.Context, r stateapi.BulkSaveStateRequestObject) (stateapi.BulkSaveStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+// bulkSaveState is POST /state/bulk-save.
+func (s *Service) bulkSaveState(ctx context.Context, r *stateapi.BulkSaveStateRequest) (*stateapi.BulkSaveStateResponse, error) {
+	store, err := s.store(ctx, r.StoreName, write)
 	if err != nil {
 		return nil, err
 	}
-	if r.Body.Items == nil {
+	if r.Items == nil {
 		return nil, problem.Missing("items")
 	}
-	if err := checkCount("items", len(r.Body.Items)); err != nil {
+	if err := checkCount("items", len(r.Items)); err != nil {
 		return nil, err
 	}
-	items := make([]state.Item[json.RawMessage], len(r.Body.Items))
+	items := make([]state.Item[json.RawMessage], len(r.Items))
 	seen := make(map[string]struct{}, len(items))
-	for i, in := range r.Body.Items {
+	for i, in := range r.Items {
 		place := fmt.Sprintf("items[%d].", i)
 		lives, err := checkSave(place, in.Key, in.Value, in.TTL, seen)
 		if err != nil {
@@ -102,24 +108,24 @@ func (s *Service) BulkSaveState(ctx context.Context, r stateapi.BulkSaveStateReq
 		code, detail := failure(m.Err)
 		results[i] = stateapi.SaveResult{Key: m.Key, Success: m.Err == nil, Etag: m.ETag, Code: code, Detail: detail}
 	}
-	return stateapi.BulkSaveState200JSONResponse{Results: results}, nil
+	return &stateapi.BulkSaveStateResponse{Results: results}, nil
 }
 
-// TransactState is POST /state/transact.
-func (s *Service) TransactState(ctx context.Context, r stateapi.TransactStateRequestObject) (stateapi.TransactStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+// transactState is POST /state/transact.
+func (s *Service) transactState(ctx context.Context, r *stateapi.TransactStateRequest) (*stateapi.TransactStateResponse, error) {
+	store, err := s.store(ctx, r.StoreName, write)
 	if err != nil {
 		return nil, err
 	}
-	if r.Body.Operations == nil {
+	if r.Operations == nil {
 		return nil, problem.Missing("operations")
 	}
-	if err := checkCount("operations", len(r.Body.Operations)); err != nil {
+	if err := checkCount("operations", len(r.Operations)); err != nil {
 		return nil, err
 	}
-	ops := make([]state.Op[json.RawMessage], len(r.Body.Operations))
+	ops := make([]state.Op[json.RawMessage], len(r.Operations))
 	seen := make(map[string]struct{}, len(ops))
-	for i, in := range r.Body.Operations {
+	for i, in := range r.Operations {
 		if ops[i], err = operation(fmt.Sprintf("operations[%d].", i), in, seen); err != nil {
 			return nil, err
 		}
@@ -132,7 +138,7 @@ func (s *Service) TransactState(ctx context.Context, r stateapi.TransactStateReq
 	for i, m := range made {
 		results[i] = stateapi.TransactResult{Key: m.Key, Etag: m.ETag}
 	}
-	return stateapi.TransactState200JSONResponse{Results: results}, nil
+	return &stateapi.TransactStateResponse{Results: results}, nil
 }
 
 func operation(place string, in stateapi.TransactOperation, seen map[string]struct{}) (state.Op[json.RawMessage], error) {

@@ -25,10 +25,18 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // node is the state service on a host, as a caller sees it.
 type node struct {
-	t      testing.TB
-	url    string
-	client *http.Client
-	stop   func() // before the test ends
+	t             testing.TB
+	url           string
+	client        *http.Client
+	authorization string // of its requests
+	stop          func() // before the test ends
+}
+
+// as is the node for a caller with this token.
+func (n *node) as(token string) *node {
+	other := *n
+	other.authorization = "Bearer " + token
+	return &other
 }
 
 // object is a JSON object.
@@ -38,6 +46,11 @@ type object = map[string]any
 // hour), "watched" (memory, changes published) and "hidden" (internal).
 func start(t testing.TB, onChange func(context.Context, state.Changed)) *node {
 	t.Helper()
+	return startWith(t, statesvc.Config{}, onChange)
+}
+
+func startWith(t testing.TB, cfg statesvc.Config, onChange func(context.Context, state.Changed)) *node {
+	t.Helper()
 	sqlite, err := sqlitestate.New(sqlitestate.Config{Path: filepath.Join(t.TempDir(), "state.db")})
 	require.NoError(t, err)
 	factory, err := state.NewFactory([]state.StoreConfig{
@@ -46,7 +59,8 @@ func start(t testing.TB, onChange func(context.Context, state.Changed)) *node {
 		{Name: "watched", Backend: "memory", PublishChanges: true}, {Name: "hidden", Backend: "memory"},
 	}, []state.Driver{sqlite, memorystate.New()}, state.Options{OnChange: onChange})
 	require.NoError(t, err)
-	service, err := statesvc.New(statesvc.Config{Factory: factory, Internal: []string{"hidden"}})
+	cfg.Factory, cfg.Internal = factory, []string{"hidden"}
+	service, err := statesvc.New(cfg)
 	require.NoError(t, err)
 	return serve(t, service, factory.Close)
 }
@@ -81,8 +95,7 @@ func serve(t testing.TB, service host.Service, after func() error, others ...hos
 // post sends a body as it is and returns status, answer and the problem in it.
 func (n *node) post(path, body string) (int, string, object) {
 	n.t.Helper()
-	response, err := n.client.Post(n.url+path, "application/json", bytes.NewReader([]byte(body)))
-	require.NoError(n.t, err)
+	response := n.send(path, body)
 	defer response.Body.Close()
 	answer, err := io.ReadAll(response.Body)
 	require.NoError(n.t, err)
@@ -92,6 +105,20 @@ func (n *node) post(path, body string) (int, string, object) {
 		require.Equal(n.t, "application/problem+json", response.Header.Get("Content-Type"))
 	}
 	return response.StatusCode, string(answer), decoded
+}
+
+// send posts a body as it is.
+func (n *node) send(path, body string) *http.Response {
+	n.t.Helper()
+	request, err := http.NewRequestWithContext(n.t.Context(), http.MethodPost, n.url+path, bytes.NewReader([]byte(body)))
+	require.NoError(n.t, err)
+	request.Header.Set("Content-Type", "application/json")
+	if n.authorization != "" {
+		request.Header.Set("Authorization", n.authorization)
+	}
+	response, err := n.client.Do(request)
+	require.NoError(n.t, err)
+	return response
 }
 
 // must posts what has to succeed.

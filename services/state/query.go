@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"sync"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/problem"
@@ -27,48 +26,54 @@ func known(op state.Operator) bool {
 	}
 }
 
-// QueryState is POST /state/query.
-func (s *Service) QueryState(ctx context.Context, r stateapi.QueryStateRequestObject) (stateapi.QueryStateResponseObject, error) {
-	if err := s.checkStore(r.Body.StoreName); err != nil {
+// queryState is POST /state/query.
+func (s *Service) queryState(ctx context.Context, r *stateapi.QueryStateRequest) (*stateapi.QueryStateResponse, error) {
+	if err := s.checkStore(ctx, r.StoreName, read); err != nil {
 		return nil, err
 	}
-	filter, err := parseFilter(r.Body.Filter)
+	filter, err := parseFilter(r.Filter)
 	if err != nil {
 		return nil, err
 	}
-	order, err := sorts(r.Body.Sort)
+	order, err := sorts(r.Sort)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFields(r.Body.Fields); err != nil {
+	if err := checkFields(r.Fields); err != nil {
 		return nil, err
 	}
-	pageSize, err := checkPage(r.Body.Page, r.Body.PageSize)
+	pageSize, err := checkPage(r.Page, r.PageSize)
 	if err != nil {
 		return nil, err
 	}
-	if r.Body.Cursor != nil && r.Body.Page != 0 {
-		return nil, problem.Invalid("page", "is %d beside a cursor, which says itself where to go on; leave it out", r.Body.Page)
+	if r.Cursor != nil && r.Page != 0 {
+		return nil, problem.Invalid("page", "is %d beside a cursor, which says itself where to go on; leave it out", r.Page)
 	}
-	store, err := s.queryable(ctx, r.Body.StoreName)
+	if err := checkConsistency(r.Options.Consistency); err != nil {
+		return nil, err
+	}
+	store, err := s.queryable(ctx, r.StoreName)
 	if err != nil {
 		return nil, err
 	}
-	query := state.Query{Filter: filter, Sort: order, Fields: r.Body.Fields}
-	if r.Body.Cursor != nil {
-		return queryAfter(ctx, store, query, *r.Body.Cursor, pageSize)
+	if r.Options.Consistency == stateapi.Eventual {
+		store = store.Eventual()
 	}
-	page, err := store.QueryPaged(ctx, query, r.Body.Page, pageSize)
+	query := state.Query{Filter: filter, Sort: order, Fields: r.Fields}
+	if r.Cursor != nil {
+		return queryAfter(ctx, store, query, *r.Cursor, pageSize)
+	}
+	page, err := store.QueryPaged(ctx, query, r.Page, pageSize)
 	if err != nil {
 		return nil, filterProblem(err)
 	}
-	answer := stateapi.QueryState200JSONResponse{TotalCount: &page.TotalCount, Page: page.Page, PageSize: page.PageSize}
+	answer := &stateapi.QueryStateResponse{TotalCount: &page.TotalCount, Page: page.Page, PageSize: page.PageSize}
 	answer.Keys, answer.Results = found(page.Items)
 	return answer, nil
 }
 
 // queryAfter is the page that a cursor leads to.
-func queryAfter(ctx context.Context, store *state.QueryableStore[json.RawMessage], q state.Query, cursor string, pageSize int) (stateapi.QueryStateResponseObject, error) {
+func queryAfter(ctx context.Context, store *state.QueryableStore[json.RawMessage], q state.Query, cursor string, pageSize int) (*stateapi.QueryStateResponse, error) {
 	page, err := store.QueryAfter(ctx, q, cursor, pageSize)
 	switch {
 	case errors.Is(err, state.ErrCursor):
@@ -76,7 +81,7 @@ func queryAfter(ctx context.Context, store *state.QueryableStore[json.RawMessage
 	case err != nil:
 		return nil, filterProblem(err)
 	}
-	answer := stateapi.QueryState200JSONResponse{PageSize: pageSize, NextCursor: page.Next}
+	answer := &stateapi.QueryStateResponse{PageSize: pageSize, NextCursor: page.Next}
 	answer.Keys, answer.Results = found(page.Items)
 	return answer, nil
 }
@@ -108,42 +113,4 @@ func (s *Service) queryable(ctx context.Context, name string) (*state.QueryableS
 			"mysql or sqlite to query it", name, backend).At("storeName").Because(err)
 	}
 	return store, err
-}
-
-// ListStores is POST /state/list-stores.
-func (s *Service) ListStores(ctx context.Context, r stateapi.ListStoresRequestObject) (stateapi.ListStoresResponseObject, error) {
-	var filter stateapi.ListStoresRequest
-	if r.Body != nil {
-		filter = *r.Body
-	}
-	if filter.BackendFilter != "" && !filter.BackendFilter.Valid() {
-		return nil, problem.Invalid("backendFilter", "is %.64q, and has to be redis, mysql, sqlite or memory", string(filter.BackendFilter))
-	}
-	stores := []stateapi.StoreInfo{}
-	for _, store := range s.cfg.Factory.Stores() {
-		if s.internal[store.Name] || filter.BackendFilter != "" && string(filter.BackendFilter) != store.Backend {
-			continue
-		}
-		stores = append(stores, stateapi.StoreInfo{Name: store.Name, Backend: store.Backend})
-	}
-	if filter.IncludeStats {
-		s.count(ctx, stores)
-	}
-	return stateapi.ListStores200JSONResponse{Stores: stores}, nil
-}
-
-// count fills in how many keys the stores have, a few at a time. A store that does not answer has no count.
-func (s *Service) count(ctx context.Context, stores []stateapi.StoreInfo) {
-	var wg sync.WaitGroup
-	slots := make(chan struct{}, 4)
-	for i := range stores {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			if n, err := s.cfg.Factory.Len(ctx, stores[i].Name); err == nil {
-				stores[i].KeyCount = &n
-			}
-		})
-	}
-	wg.Wait()
 }

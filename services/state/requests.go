@@ -11,23 +11,42 @@ import (
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/problem"
+	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
-// store opens the named store for raw JSON.
-func (s *Service) store(ctx context.Context, name string) (*state.Store[json.RawMessage], error) {
-	if err := s.checkStore(name); err != nil {
+// store opens the named store for raw JSON, for a caller who has the right.
+func (s *Service) store(ctx context.Context, name string, r right) (*state.Store[json.RawMessage], error) {
+	if err := s.checkStore(ctx, name, r); err != nil {
 		return nil, err
 	}
 	return state.Open[json.RawMessage](ctx, s.cfg.Factory, name)
 }
 
-func (s *Service) checkStore(name string) error {
+func (s *Service) checkStore(ctx context.Context, name string, r right) error {
 	if name == "" {
 		return problem.Missing("storeName")
 	}
 	if s.internal[name] || !s.cfg.Factory.Has(name) {
 		return problem.New(problem.UnknownStore, "member storeName: there is no store %.64q; /state/list-stores lists those there are",
 			name).At("storeName")
+	}
+	return s.checkAccess(ctx, name, r)
+}
+
+// reading gives the view of a store that the options of a read ask for.
+func reading(store *state.Store[json.RawMessage], o stateapi.ReadOptions) (*state.Store[json.RawMessage], error) {
+	if err := checkConsistency(o.Consistency); err != nil {
+		return nil, err
+	}
+	if o.Consistency == stateapi.Eventual {
+		return store.Eventual(), nil
+	}
+	return store, nil
+}
+
+func checkConsistency(c stateapi.Consistency) error {
+	if c != "" && !c.Valid() {
+		return problem.Invalid("options.consistency", "is %.64q, and has to be strong or eventual", string(c))
 	}
 	return nil
 }

@@ -9,42 +9,45 @@ import (
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
-// GetState is POST /state/get.
-func (s *Service) GetState(ctx context.Context, r stateapi.GetStateRequestObject) (stateapi.GetStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+// getState is POST /state/get.
+func (s *Service) getState(ctx context.Context, r *stateapi.GetStateRequest) (*stateapi.GetStateResponse, error) {
+	store, err := s.store(ctx, r.StoreName, read)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkKey("key", r.Body.Key); err != nil {
+	if err := checkKey("key", r.Key); err != nil {
 		return nil, err
 	}
-	entry, err := store.GetWithETag(ctx, r.Body.Key)
+	if store, err = reading(store, r.Options); err != nil {
+		return nil, err
+	}
+	entry, err := store.GetWithETag(ctx, r.Key)
 	if err != nil {
-		return nil, absent(err, r.Body.Key)
+		return nil, absent(err, r.Key)
 	}
 	metadata := stateapi.StateMetadata{CreatedAt: entry.CreatedAt.UTC(), UpdatedAt: entry.UpdatedAt.UTC(), Version: entry.Version}
 	if !entry.ExpiresAt.IsZero() {
 		expiresAt := entry.ExpiresAt.UTC()
 		metadata.ExpiresAt = &expiresAt
 	}
-	return stateapi.GetState200JSONResponse{Value: entry.Value, Etag: entry.ETag, Metadata: metadata}, nil
+	return &stateapi.GetStateResponse{Value: entry.Value, Etag: entry.ETag, Metadata: metadata}, nil
 }
 
-// SaveState is POST /state/save.
-func (s *Service) SaveState(ctx context.Context, r stateapi.SaveStateRequestObject) (stateapi.SaveStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+// saveState is POST /state/save.
+func (s *Service) saveState(ctx context.Context, r *stateapi.SaveStateRequest) (*stateapi.SaveStateResponse, error) {
+	store, err := s.store(ctx, r.StoreName, write)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkKey("key", r.Body.Key); err != nil {
+	if err := checkKey("key", r.Key); err != nil {
 		return nil, err
 	}
-	if err := checkValue("value", r.Body.Value); err != nil {
+	if err := checkValue("value", r.Value); err != nil {
 		return nil, err
 	}
-	in := r.Body.Options
-	if in.Consistency != "" && !in.Consistency.Valid() {
-		return nil, problem.Invalid("options.consistency", "is %.64q, and has to be strong or eventual", string(in.Consistency))
+	in := r.Options
+	if err := checkConsistency(in.Consistency); err != nil {
+		return nil, err
 	}
 	lives, err := expiry("options.ttl", in.TTL)
 	if err != nil {
@@ -53,39 +56,39 @@ func (s *Service) SaveState(ctx context.Context, r stateapi.SaveStateRequestObje
 	o := state.SaveOptions{Expiry: lives}
 	var saved state.Saved
 	if in.Etag == nil {
-		saved, err = store.SaveWith(ctx, r.Body.Key, r.Body.Value, o)
+		saved, err = store.SaveWith(ctx, r.Key, r.Value, o)
 	} else {
-		saved, err = store.TrySaveWith(ctx, r.Body.Key, r.Body.Value, *in.Etag, o)
+		saved, err = store.TrySaveWith(ctx, r.Key, r.Value, *in.Etag, o)
 	}
 	if err != nil {
 		return nil, err
 	}
-	return stateapi.SaveState200JSONResponse{Success: true, Etag: saved.ETag}, nil
+	return &stateapi.SaveStateResponse{Success: true, Etag: saved.ETag}, nil
 }
 
-// DeleteState is POST /state/delete.
-func (s *Service) DeleteState(ctx context.Context, r stateapi.DeleteStateRequestObject) (stateapi.DeleteStateResponseObject, error) {
-	store, err := s.store(ctx, r.Body.StoreName)
+// deleteState is POST /state/delete.
+func (s *Service) deleteState(ctx context.Context, r *stateapi.DeleteStateRequest) (*stateapi.DeleteStateResponse, error) {
+	store, err := s.store(ctx, r.StoreName, write)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkKey("key", r.Body.Key); err != nil {
+	if err := checkKey("key", r.Key); err != nil {
 		return nil, err
 	}
-	if r.Body.Etag == nil {
-		deleted, err := store.Delete(ctx, r.Body.Key)
+	if r.Etag == nil {
+		deleted, err := store.Delete(ctx, r.Key)
 		if err != nil {
 			return nil, err
 		}
-		return stateapi.DeleteState200JSONResponse{Deleted: deleted}, nil
+		return &stateapi.DeleteStateResponse{Deleted: deleted}, nil
 	}
-	if *r.Body.Etag == "" {
+	if *r.Etag == "" {
 		return nil, problem.Invalid("etag", "is empty: nothing can be removed on condition that it is absent")
 	}
-	if err := store.TryDelete(ctx, r.Body.Key, *r.Body.Etag); err != nil {
-		return nil, absent(err, r.Body.Key)
+	if err := store.TryDelete(ctx, r.Key, *r.Etag); err != nil {
+		return nil, absent(err, r.Key)
 	}
-	return stateapi.DeleteState200JSONResponse{Deleted: true}, nil
+	return &stateapi.DeleteStateResponse{Deleted: true}, nil
 }
 
 // absent is the problem of a key that is not there; other errors stay.

@@ -89,12 +89,12 @@ func Main(args []string, version string, in io.Reader, out, errw io.Writer) int 
 
 // flagsAlone takes variables away from the flags of single calls: an ETag or a count that happens to be in the environment
 // must not change what a command does, and echo does not listen where the node does. What is left are the settings of
-// serve, and the node and the form of output of all other commands.
+// serve, and the node, the caller's token and the form of output of all other commands.
 func flagsAlone(k *kong.Kong) error {
 	const none = "-" // kong's word for it
 	for _, leaf := range k.Model.Leaves(false) {
 		for _, f := range leaf.Flags {
-			if leaf.Name != "serve" && f.Name != "node" && f.Name != "output" {
+			if leaf.Name != "serve" && f.Name != "node" && f.Name != "output" && f.Name != "token-file" {
 				f.Envs = []string{none}
 			}
 		}

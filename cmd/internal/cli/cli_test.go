@@ -14,7 +14,7 @@ import (
 func TestVariablesAreForSettings(t *testing.T) {
 	for command, want := range map[string][]string{
 		"echo":       nil,
-		"state save": {"$BANNOU_NODE", "$BANNOU_OUTPUT"},
+		"state save": {"$BANNOU_NODE", "$BANNOU_OUTPUT", "$BANNOU_TOKEN_FILE"},
 		"tail":       {"$BANNOU_NODE", "$BANNOU_OUTPUT"},
 	} {
 		var out, errs bytes.Buffer

@@ -9,12 +9,30 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/bannou-mesh/bannou/cmd/internal/config"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
 )
 
 // nodeFlag names the node that a command talks to.
 type nodeFlag struct {
 	Node string `default:"http://127.0.0.1:3500" help:"Address of the node to talk to."`
+}
+
+// tokenFlag says who the caller is, where stores are reserved for apps.
+type tokenFlag struct {
+	TokenFile string `name:"token-file" type:"path" help:"File with the token of an app, for stores that are reserved for apps."`
+}
+
+// authorization is the header of requests that send the token; empty without one.
+func (f tokenFlag) authorization() (string, error) {
+	if f.TokenFile == "" {
+		return "", nil
+	}
+	tokens, err := config.ReadTokens(f.TokenFile)
+	if err != nil {
+		return "", usageError{fmt.Errorf("--token-file: %w", err)}
+	}
+	return "Bearer " + tokens[0], nil
 }
 
 // base is the node's URL, checked.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -18,7 +19,7 @@ type stateCommand struct {
 }
 
 type stateGetCommand struct {
-	nodeFlag
+	storesFlags
 	outputFlag
 	Store string `arg:"" help:"Name of the store."`
 	Key   string `arg:"" help:"Key."`
@@ -46,7 +47,7 @@ func (c *stateGetCommand) Run(ctx context.Context, std *stdio) error {
 }
 
 type stateSaveCommand struct {
-	nodeFlag
+	storesFlags
 	outputFlag
 	Store   string  `arg:"" help:"Name of the store."`
 	Key     string  `arg:"" help:"Key."`
@@ -83,7 +84,7 @@ func (c *stateSaveCommand) Run(ctx context.Context, std *stdio) error {
 }
 
 type stateDeleteCommand struct {
-	nodeFlag
+	storesFlags
 	outputFlag
 	Store string  `arg:"" help:"Name of the store."`
 	Key   string  `arg:"" help:"Key."`
@@ -110,7 +111,7 @@ func (c *stateDeleteCommand) Run(ctx context.Context, std *stdio) error {
 }
 
 type stateQueryCommand struct {
-	nodeFlag
+	storesFlags
 	outputFlag
 	Store    string   `arg:"" help:"Name of the store."`
 	Filter   string   `arg:"" default:"{}" help:"Filter, such as '{\"level\": {\"$gte\": 5}}'."`
@@ -152,10 +153,10 @@ func (c *stateQueryCommand) Run(ctx context.Context, std *stdio) error {
 }
 
 type storesCommand struct {
-	nodeFlag
+	storesFlags
 	outputFlag
 	Backend string `help:"Only stores on this backend: redis, mysql, sqlite, memory."`
-	Count   bool   `help:"Count the keys; this can take a while in large stores."`
+	Count   bool   `help:"Count the keys; a store that is being counted for longer than a second shows its last count, or a reason why it has none."`
 }
 
 func (c *storesCommand) Run(ctx context.Context, std *stdio) error {
@@ -175,19 +176,38 @@ func (c *storesCommand) Run(ctx context.Context, std *stdio) error {
 			t.row("STORE", "BACKEND")
 		}
 		for _, s := range answer.Stores {
-			if s.KeyCount != nil {
+			switch {
+			case s.KeyCount != nil:
 				t.row(s.Name, s.Backend, *s.KeyCount)
-			} else {
+			case c.Count:
+				t.row(s.Name, s.Backend, "? "+printable(s.Detail))
+			default:
 				t.row(s.Name, s.Backend)
 			}
 		}
 	})
 }
 
-func (f nodeFlag) state() (*stateapi.Client, error) {
+// storesFlags are those of all commands that talk to the state service.
+type storesFlags struct {
+	nodeFlag
+	tokenFlag
+}
+
+// state is the state service of the node.
+func (f storesFlags) state() (*stateapi.Client, error) {
 	base, err := f.base()
 	if err != nil {
 		return nil, err
 	}
-	return stateapi.NewClient(base)
+	authorization, err := f.authorization()
+	if err != nil {
+		return nil, err
+	}
+	return stateapi.NewClient(base, stateapi.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+		if authorization != "" {
+			r.Header.Set("Authorization", authorization)
+		}
+		return nil
+	}))
 }

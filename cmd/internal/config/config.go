@@ -32,6 +32,8 @@ type Config struct {
 	State     State     `embed:"" prefix:"state-"`
 	Mesh      Mesh      `embed:"" prefix:"mesh-"`
 	Telemetry Telemetry `embed:"" prefix:"telemetry-"`
+
+	Apps map[string]App `kong:"-"`
 }
 
 // Log says what is logged and how.
@@ -92,6 +94,7 @@ type Store struct {
 	TableName      string   `koanf:"tableName"`
 	Indexes        []string `koanf:"indexes"`
 	PublishChanges bool     `koanf:"publishChanges"`
+	Access         *Access  `koanf:"access"` // nil: everyone may do everything
 }
 
 // Mesh configures calls between services.

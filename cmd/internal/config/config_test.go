@@ -30,6 +30,9 @@ func parse(t *testing.T, args ...string) (flags, error) {
 	if f.State.Stores, err = f.File.Stores(); err != nil {
 		return f, err
 	}
+	if f.Apps, err = f.File.Apps(); err != nil {
+		return f, err
+	}
 	return f, f.Resolve()
 }
 
@@ -207,6 +210,14 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		{name: "group for a value", file: "listen: {port: 1}\n", want: "no setting is called listen.port"},
 		{name: "store member", file: "state:\n  stores:\n    a: {backend: sqlite, ttl: 5}\n", want: "ttl"},
 		{name: "store backend", file: "state:\n  stores:\n    a: {backend: mongo}\n", want: `state.stores.a.backend is "mongo"`},
+		{name: "app unknown", file: "apps:\n  game: {tokenFile: t}\nstate:\n  stores:\n    a: {backend: sqlite, access: {read: [game, web]}}\n",
+			want: `state.stores.a.access.read names the app "web", which is not under apps`},
+		{name: "apps missing", file: "state:\n  stores:\n    a: {backend: sqlite, access: {write: [web]}}\n", want: `state.stores.a.access.write names the app "web"`},
+		{name: "app without token", file: "apps:\n  game: {}\n  web: {tokenFile: t}\n", want: "apps.game.tokenFile is missing"},
+		{name: "token in the file", file: "apps:\n  game: {token: secret}\n", want: "token"},
+		{name: "access empty", file: "state:\n  stores:\n    a:\n      backend: sqlite\n      access:\n", want: "state.stores.a.access is empty"},
+		{name: "access member", file: "state:\n  stores:\n    a: {backend: sqlite, access: {reads: []}}\n", want: "reads"},
+		{name: "access is no list", file: "state:\n  stores:\n    a: {backend: sqlite, access: {read: game}}\n", want: "read"},
 		{name: "store address", file: "state:\n  stores:\n    a: {backend: redis}\n", want: "no address of it is set"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

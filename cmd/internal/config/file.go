@@ -35,7 +35,7 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 		known[key(f.Name)] = f != trace.Flag && f.Name != "help"
 	}
 	for _, k := range values.Keys() {
-		if !known[k] && !strings.HasPrefix(k, storesKey+".") {
+		if !known[k] && !strings.HasPrefix(k, storesKey+".") && !strings.HasPrefix(k, appsKey+".") {
 			return fmt.Errorf("%s: no setting is called %s; `bannou serve --help` lists them", name, k)
 		}
 	}
@@ -65,6 +65,11 @@ func (f File) Stores() (map[string]Store, error) {
 	err = values.UnmarshalWithConf(storesKey, &stores, koanf.UnmarshalConf{DecoderConfig: strict(&stores)})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %s", f, storesKey, oneLine(err))
+	}
+	for name := range stores { // left empty, it would open what was meant to be closed
+		if access := storesKey + "." + name + ".access"; values.Exists(access) && values.Get(access) == nil {
+			return nil, fmt.Errorf("%s: %s is empty: say who may read and write, or leave it out for everyone", f, access)
+		}
 	}
 	return stores, nil
 }

@@ -26,6 +26,7 @@ func (c *Config) Resolve() error {
 		c.checkNumbers(),
 		c.State.checkRedis(),
 		c.checkStores(),
+		c.checkAccess(),
 	)
 }
 

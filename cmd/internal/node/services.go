@@ -38,12 +38,40 @@ func (p parts) service(name string) (host.Service, error) {
 	case "messaging":
 		return p.messaging()
 	case "state":
-		return statesvc.New(statesvc.Config{Factory: p.factory, Internal: internalNames()})
+		return p.state()
 	case "mesh":
 		return meshsvc.New(meshsvc.Config{Registry: p.registry, Client: p.client, Policy: p.policy, Bus: p.bus, Logger: p.log})
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
+}
+
+// state makes the state service, with the rules of its stores.
+func (p parts) state() (host.Service, error) {
+	access, err := newAccess(p.cfg)
+	if err != nil {
+		return nil, err
+	}
+	return statesvc.New(statesvc.Config{Factory: p.factory, Internal: internalNames(), Access: access, MeterProvider: p.meter})
+}
+
+// newAccess is nil when no store has a rule: then no token is asked for.
+func newAccess(cfg *config.Config) (*statesvc.Access, error) {
+	rules := map[string]statesvc.Rule{}
+	for name, store := range cfg.AllStores() {
+		if store.Access != nil {
+			rules[name] = statesvc.Rule{Read: store.Access.Read, Write: store.Access.Write}
+		}
+	}
+	tokens, err := cfg.Tokens()
+	if err != nil {
+		return nil, err
+	}
+	access, err := statesvc.NewAccess(tokens, rules)
+	if err != nil || len(rules) == 0 {
+		return nil, err
+	}
+	return access, nil
 }
 
 // messaging makes the messaging service. A broker that is this process's memory is never away, and needs no outbox.

@@ -75,18 +75,6 @@ func (e *engine) selectKeys(ctx context.Context, keys []string, one *sql.Stmt, c
 	return e.table.db.QueryContext(ctx, query.Text, query.Args...)
 }
 
-func (e *engine) Len(ctx context.Context) (int64, error) {
-	s, err := e.table.prepared(ctx)
-	if err != nil {
-		return 0, e.failure(ctx, err)
-	}
-	var n int64
-	if err := s.count.QueryRowContext(ctx, e.store, e.store).Scan(&n); err != nil {
-		return 0, e.failure(ctx, err)
-	}
-	return n, nil
-}
-
 // failure is what went wrong with a read.
 func (e *engine) failure(ctx context.Context, err error) error {
 	return fmt.Errorf("store %q: %w", e.store, failure(ctx, err, reading))

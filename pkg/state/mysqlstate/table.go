@@ -31,7 +31,7 @@ type table struct {
 
 // statements are prepared once for each table and kept: half the round trips.
 type statements struct {
-	get, exists, count            *sql.Stmt
+	get, exists                   *sql.Stmt
 	save, insert, replace, update *sql.Stmt
 	remove, removeETag            *sql.Stmt
 	expired                       *sql.Stmt
@@ -154,7 +154,6 @@ func (t *table) prepare(ctx context.Context) (*statements, error) {
 	}{
 		{&s.get, "SELECT " + columns + " FROM {table} e" + one},
 		{&s.exists, "SELECT e.`key` FROM {table} e" + one},
-		{&s.count, "SELECT (SELECT COUNT(*) FROM {table} WHERE store = ?) - (SELECT COUNT(*) FROM {table} WHERE store = ? AND expires_at <= UTC_TIMESTAMP(6))"},
 		// LAST_INSERT_ID(x) sends x back with the answer, here the version. The assignments are made from left to right,
 		// and see those before them: the expiry is read until it is set last. An expired row counts as absent.
 		{&s.save, insertInto + newRow + " ON DUPLICATE KEY UPDATE" +
@@ -191,7 +190,7 @@ func (t *table) prepare(ctx context.Context) (*statements, error) {
 
 func (s *statements) close() error {
 	var errs []error
-	for _, stmt := range []*sql.Stmt{s.get, s.exists, s.count, s.save, s.insert, s.replace, s.update, s.remove, s.removeETag, s.expired} {
+	for _, stmt := range []*sql.Stmt{s.get, s.exists, s.save, s.insert, s.replace, s.update, s.remove, s.removeETag, s.expired} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
 
@@ -112,36 +111,6 @@ func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.
 		}
 	}
 	return outcomes, nil
-}
-
-// scanBatch is how many keys a server looks at before others have their turn.
-const scanBatch = 1000
-
-// Len implements state.Engine. It scans the whole database; a key may count twice while Redis shrinks its table.
-func (e *engine) Len(ctx context.Context) (int64, error) {
-	var n atomic.Int64
-	scan := func(ctx context.Context, node redis.Cmdable) error {
-		for cursor := uint64(0); ; {
-			keys, next, err := node.Scan(ctx, cursor, escapeGlob(e.prefix)+"*", scanBatch).Result()
-			if err != nil {
-				return err
-			}
-			n.Add(int64(len(keys)))
-			if cursor = next; cursor == 0 {
-				return nil
-			}
-		}
-	}
-	var err error
-	if cluster := e.lines.cluster; cluster != nil {
-		err = cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return scan(ctx, node) })
-	} else {
-		err = scan(ctx, e.lines.client)
-	}
-	if err = readError(ctx, err); err != nil {
-		return 0, e.storeError(err)
-	}
-	return n.Load(), nil
 }
 
 // sameTag refuses keys that a cluster may keep on different servers.

@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,8 +17,25 @@ import (
 	"time"
 
 	externalRef0 "github.com/bannou-mesh/bannou/services/problem"
-	"github.com/oapi-codegen/runtime"
 )
+
+// Defines values for Consistency.
+const (
+	Eventual Consistency = "eventual"
+	Strong   Consistency = "strong"
+)
+
+// Valid indicates whether the value is a known member of the Consistency enum.
+func (e Consistency) Valid() bool {
+	switch e {
+	case Eventual:
+		return true
+	case Strong:
+		return true
+	default:
+		return false
+	}
+}
 
 // Defines values for ListStoresRequestBackendFilter.
 const (
@@ -57,24 +73,6 @@ func (e SortFieldOrder) Valid() bool {
 	case Asc:
 		return true
 	case Desc:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for StateOptionsConsistency.
-const (
-	Eventual StateOptionsConsistency = "eventual"
-	Strong   StateOptionsConsistency = "strong"
-)
-
-// Valid indicates whether the value is a known member of the StateOptionsConsistency enum.
-func (e StateOptionsConsistency) Valid() bool {
-	switch e {
-	case Eventual:
-		return true
-	case Strong:
 		return true
 	default:
 		return false
@@ -120,6 +118,13 @@ type BulkKeysRequest struct {
 	StoreName string   `json:"storeName"`
 }
 
+// BulkReadRequest defines model for BulkReadRequest.
+type BulkReadRequest struct {
+	Keys      []string    `json:"keys"`
+	Options   ReadOptions `json:"options,omitempty,omitzero"`
+	StoreName string      `json:"storeName"`
+}
+
 // BulkSaveStateRequest defines model for BulkSaveStateRequest.
 type BulkSaveStateRequest struct {
 	Items     []SaveItem `json:"items"`
@@ -140,6 +145,9 @@ type BulkStateItem struct {
 	// Value Absent when the key is.
 	Value json.RawMessage `json:"value,omitempty,omitzero"`
 }
+
+// Consistency defines model for Consistency.
+type Consistency string
 
 // DeleteResult defines model for DeleteResult.
 type DeleteResult struct {
@@ -176,8 +184,9 @@ type ExistsItem struct {
 
 // GetStateRequest defines model for GetStateRequest.
 type GetStateRequest struct {
-	Key       string `json:"key"`
-	StoreName string `json:"storeName"`
+	Key       string      `json:"key"`
+	Options   ReadOptions `json:"options,omitempty,omitzero"`
+	StoreName string      `json:"storeName"`
 }
 
 // GetStateResponse defines model for GetStateResponse.
@@ -195,7 +204,7 @@ type ListStoresRequest struct {
 	// BackendFilter Only stores on this backend.
 	BackendFilter ListStoresRequestBackendFilter `json:"backendFilter,omitempty,omitzero"`
 
-	// IncludeStats Whether to count keys, which takes time in proportion to the store.
+	// IncludeStats Whether to count keys. A count is shared by all who ask meanwhile, and used again for ten times as long as it took; one that takes longer than a second goes on without the caller, who gets the last one there is.
 	IncludeStats bool `json:"includeStats,omitempty,omitzero"`
 }
 
@@ -216,7 +225,8 @@ type QueryStateRequest struct {
 	Fields []string `json:"fields,omitempty,omitzero"`
 
 	// Filter MongoDB-style: field equality, $eq $ne $gt $gte $lt $lte $in $nin $exists $contains $startsWith $endsWith $and $or $not, dotted paths. {} matches everything.
-	Filter json.RawMessage `json:"filter"`
+	Filter  json.RawMessage `json:"filter"`
+	Options ReadOptions     `json:"options,omitempty,omitzero"`
 
 	// Page The first page is 0.
 	Page      int         `json:"page,omitempty,omitzero"`
@@ -240,6 +250,12 @@ type QueryStateResponse struct {
 
 	// TotalCount How many values match, on all pages; absent when a cursor was given.
 	TotalCount *int64 `json:"totalCount,omitempty"`
+}
+
+// ReadOptions defines model for ReadOptions.
+type ReadOptions struct {
+	// Consistency "eventual" permits an answer from a replica, which spares the server that takes the changes and may miss the newest of them. A store without a replica answers as for "strong", which is the default.
+	Consistency Consistency `json:"consistency,omitempty,omitzero"`
 }
 
 // SaveItem defines model for SaveItem.
@@ -308,7 +324,7 @@ type StateMetadata struct {
 // StateOptions defines model for StateOptions.
 type StateOptions struct {
 	// Consistency Every write is strong; "eventual" permits less and gets the same.
-	Consistency StateOptionsConsistency `json:"consistency,omitempty,omitzero"`
+	Consistency Consistency `json:"consistency,omitempty,omitzero"`
 
 	// Etag Write only if the key still has this etag; an empty one means only if the key is absent. Otherwise the code is conflict. When absent: write in any case.
 	Etag *string `json:"etag,omitempty"`
@@ -317,14 +333,18 @@ type StateOptions struct {
 	TTL *int64 `json:"ttl,omitempty"`
 }
 
-// StateOptionsConsistency Every write is strong; "eventual" permits less and gets the same.
-type StateOptionsConsistency string
-
 // StoreInfo defines model for StoreInfo.
 type StoreInfo struct {
 	Backend string `json:"backend"`
 
-	// KeyCount With includeStats; absent when the backend did not answer in time.
+	// Code Why there is no keyCount, or no newer one, as in Problem: timeout when the store is still being counted, unavailable when its backend does not answer, forbidden when the caller may only write.
+	Code      string     `json:"code,omitempty,omitzero"`
+	CountedAt *time.Time `json:"countedAt,omitempty"`
+
+	// Detail The same as a sentence.
+	Detail string `json:"detail,omitempty,omitzero"`
+
+	// KeyCount With includeStats, how many keys the store had at countedAt; changes that were made while it was counted may be in it or not. Absent when there is no count, for the reason that code and detail give.
 	KeyCount *int64 `json:"keyCount,omitempty"`
 	Name     string `json:"name"`
 }
@@ -372,10 +392,10 @@ type Problem = externalRef0.Problem
 type BulkDeleteStateJSONRequestBody = BulkKeysRequest
 
 // BulkExistsStateJSONRequestBody defines body for BulkExistsState for application/json ContentType.
-type BulkExistsStateJSONRequestBody = BulkKeysRequest
+type BulkExistsStateJSONRequestBody = BulkReadRequest
 
 // BulkGetStateJSONRequestBody defines body for BulkGetState for application/json ContentType.
-type BulkGetStateJSONRequestBody = BulkKeysRequest
+type BulkGetStateJSONRequestBody = BulkReadRequest
 
 // BulkSaveStateJSONRequestBody defines body for BulkSaveState for application/json ContentType.
 type BulkSaveStateJSONRequestBody = BulkSaveStateRequest
@@ -2955,782 +2975,4 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/state/list-stores", wrapper.ListStores)
 
 	return m
-}
-
-type ProblemApplicationProblemPlusJSONResponse externalRef0.Problem
-
-type BulkDeleteStateRequestObject struct {
-	Body *BulkDeleteStateJSONRequestBody
-}
-
-type BulkDeleteStateResponseObject interface {
-	VisitBulkDeleteStateResponse(w http.ResponseWriter) error
-}
-
-type BulkDeleteState200JSONResponse BulkDeleteStateResponse
-
-func (response BulkDeleteState200JSONResponse) VisitBulkDeleteStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type BulkDeleteStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response BulkDeleteStatedefaultApplicationProblemPlusJSONResponse) VisitBulkDeleteStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type BulkExistsStateRequestObject struct {
-	Body *BulkExistsStateJSONRequestBody
-}
-
-type BulkExistsStateResponseObject interface {
-	VisitBulkExistsStateResponse(w http.ResponseWriter) error
-}
-
-type BulkExistsState200JSONResponse BulkExistsStateResponse
-
-func (response BulkExistsState200JSONResponse) VisitBulkExistsStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type BulkExistsStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response BulkExistsStatedefaultApplicationProblemPlusJSONResponse) VisitBulkExistsStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type BulkGetStateRequestObject struct {
-	Body *BulkGetStateJSONRequestBody
-}
-
-type BulkGetStateResponseObject interface {
-	VisitBulkGetStateResponse(w http.ResponseWriter) error
-}
-
-type BulkGetState200JSONResponse BulkGetStateResponse
-
-func (response BulkGetState200JSONResponse) VisitBulkGetStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type BulkGetStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response BulkGetStatedefaultApplicationProblemPlusJSONResponse) VisitBulkGetStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type BulkSaveStateRequestObject struct {
-	Body *BulkSaveStateJSONRequestBody
-}
-
-type BulkSaveStateResponseObject interface {
-	VisitBulkSaveStateResponse(w http.ResponseWriter) error
-}
-
-type BulkSaveState200JSONResponse BulkSaveStateResponse
-
-func (response BulkSaveState200JSONResponse) VisitBulkSaveStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type BulkSaveStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response BulkSaveStatedefaultApplicationProblemPlusJSONResponse) VisitBulkSaveStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type DeleteStateRequestObject struct {
-	Body *DeleteStateJSONRequestBody
-}
-
-type DeleteStateResponseObject interface {
-	VisitDeleteStateResponse(w http.ResponseWriter) error
-}
-
-type DeleteState200JSONResponse DeleteStateResponse
-
-func (response DeleteState200JSONResponse) VisitDeleteStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type DeleteStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response DeleteStatedefaultApplicationProblemPlusJSONResponse) VisitDeleteStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetStateRequestObject struct {
-	Body *GetStateJSONRequestBody
-}
-
-type GetStateResponseObject interface {
-	VisitGetStateResponse(w http.ResponseWriter) error
-}
-
-type GetState200JSONResponse GetStateResponse
-
-func (response GetState200JSONResponse) VisitGetStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type GetStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response GetStatedefaultApplicationProblemPlusJSONResponse) VisitGetStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type ListStoresRequestObject struct {
-	Body *ListStoresJSONRequestBody
-}
-
-type ListStoresResponseObject interface {
-	VisitListStoresResponse(w http.ResponseWriter) error
-}
-
-type ListStores200JSONResponse ListStoresResponse
-
-func (response ListStores200JSONResponse) VisitListStoresResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type ListStoresdefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response ListStoresdefaultApplicationProblemPlusJSONResponse) VisitListStoresResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type QueryStateRequestObject struct {
-	Body *QueryStateJSONRequestBody
-}
-
-type QueryStateResponseObject interface {
-	VisitQueryStateResponse(w http.ResponseWriter) error
-}
-
-type QueryState200JSONResponse QueryStateResponse
-
-func (response QueryState200JSONResponse) VisitQueryStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type QueryStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response QueryStatedefaultApplicationProblemPlusJSONResponse) VisitQueryStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type SaveStateRequestObject struct {
-	Body *SaveStateJSONRequestBody
-}
-
-type SaveStateResponseObject interface {
-	VisitSaveStateResponse(w http.ResponseWriter) error
-}
-
-type SaveState200JSONResponse SaveStateResponse
-
-func (response SaveState200JSONResponse) VisitSaveStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type SaveStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response SaveStatedefaultApplicationProblemPlusJSONResponse) VisitSaveStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type TransactStateRequestObject struct {
-	Body *TransactStateJSONRequestBody
-}
-
-type TransactStateResponseObject interface {
-	VisitTransactStateResponse(w http.ResponseWriter) error
-}
-
-type TransactState200JSONResponse TransactStateResponse
-
-func (response TransactState200JSONResponse) VisitTransactStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(200)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-type TransactStatedefaultApplicationProblemPlusJSONResponse struct {
-	Body       externalRef0.Problem
-	StatusCode int
-}
-
-func (response TransactStatedefaultApplicationProblemPlusJSONResponse) VisitTransactStateResponse(w http.ResponseWriter) error {
-
-	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
-		return err
-	}
-	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(response.StatusCode)
-	_, err := buf.WriteTo(w)
-	return err
-}
-
-// StrictServerInterface represents all server handlers.
-type StrictServerInterface interface {
-	// BulkDeleteState Remove several values, each for itself
-	// (POST /state/bulk-delete)
-	BulkDeleteState(ctx context.Context, request BulkDeleteStateRequestObject) (BulkDeleteStateResponseObject, error)
-	// BulkExistsState See which keys are present
-	// (POST /state/bulk-exists)
-	BulkExistsState(ctx context.Context, request BulkExistsStateRequestObject) (BulkExistsStateResponseObject, error)
-	// BulkGetState Read several values
-	// (POST /state/bulk-get)
-	BulkGetState(ctx context.Context, request BulkGetStateRequestObject) (BulkGetStateResponseObject, error)
-	// BulkSaveState Write several values, each for itself
-	// (POST /state/bulk-save)
-	BulkSaveState(ctx context.Context, request BulkSaveStateRequestObject) (BulkSaveStateResponseObject, error)
-	// DeleteState Remove a value
-	// (POST /state/delete)
-	DeleteState(ctx context.Context, request DeleteStateRequestObject) (DeleteStateResponseObject, error)
-	// GetState Read a value
-	// (POST /state/get)
-	GetState(ctx context.Context, request GetStateRequestObject) (GetStateResponseObject, error)
-	// ListStores List the stores
-	// (POST /state/list-stores)
-	ListStores(ctx context.Context, request ListStoresRequestObject) (ListStoresResponseObject, error)
-	// QueryState Find values
-	// (POST /state/query)
-	QueryState(ctx context.Context, request QueryStateRequestObject) (QueryStateResponseObject, error)
-	// SaveState Write a value
-	// (POST /state/save)
-	SaveState(ctx context.Context, request SaveStateRequestObject) (SaveStateResponseObject, error)
-	// TransactState Write and remove several values, all or none
-	// (POST /state/transact)
-	TransactState(ctx context.Context, request TransactStateRequestObject) (TransactStateResponseObject, error)
-}
-
-type StrictHandlerFunc func(ctx context.Context, w http.ResponseWriter, r *http.Request, request any) (any, error)
-type StrictMiddlewareFunc func(f StrictHandlerFunc, operationID string) StrictHandlerFunc
-
-type StrictHTTPServerOptions struct {
-	RequestErrorHandlerFunc  func(w http.ResponseWriter, r *http.Request, err error)
-	ResponseErrorHandlerFunc func(w http.ResponseWriter, r *http.Request, err error)
-}
-
-func NewStrictHandler(ssi StrictServerInterface, middlewares []StrictMiddlewareFunc) ServerInterface {
-	return &strictHandler{ssi: ssi, middlewares: middlewares, options: StrictHTTPServerOptions{
-		RequestErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-		},
-		ResponseErrorHandlerFunc: func(w http.ResponseWriter, r *http.Request, err error) {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		},
-	}}
-}
-
-func NewStrictHandlerWithOptions(ssi StrictServerInterface, middlewares []StrictMiddlewareFunc, options StrictHTTPServerOptions) ServerInterface {
-	if options.RequestErrorHandlerFunc == nil {
-		options.RequestErrorHandlerFunc = func(w http.ResponseWriter, r *http.Request, err error) {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-		}
-	}
-	if options.ResponseErrorHandlerFunc == nil {
-		options.ResponseErrorHandlerFunc = func(w http.ResponseWriter, r *http.Request, err error) {
-			http.Error(w, err.Error(), http.StatusInternalServerError)
-		}
-	}
-	return &strictHandler{ssi: ssi, middlewares: middlewares, options: options}
-}
-
-type strictHandler struct {
-	ssi         StrictServerInterface
-	middlewares []StrictMiddlewareFunc
-	options     StrictHTTPServerOptions
-}
-
-// BulkDeleteState operation middleware
-func (sh *strictHandler) BulkDeleteState(w http.ResponseWriter, r *http.Request) {
-	var request BulkDeleteStateRequestObject
-
-	var body BulkDeleteStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.BulkDeleteState(ctx, request.(BulkDeleteStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "BulkDeleteState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(BulkDeleteStateResponseObject); ok {
-		if err := validResponse.VisitBulkDeleteStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// BulkExistsState operation middleware
-func (sh *strictHandler) BulkExistsState(w http.ResponseWriter, r *http.Request) {
-	var request BulkExistsStateRequestObject
-
-	var body BulkExistsStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.BulkExistsState(ctx, request.(BulkExistsStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "BulkExistsState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(BulkExistsStateResponseObject); ok {
-		if err := validResponse.VisitBulkExistsStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// BulkGetState operation middleware
-func (sh *strictHandler) BulkGetState(w http.ResponseWriter, r *http.Request) {
-	var request BulkGetStateRequestObject
-
-	var body BulkGetStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.BulkGetState(ctx, request.(BulkGetStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "BulkGetState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(BulkGetStateResponseObject); ok {
-		if err := validResponse.VisitBulkGetStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// BulkSaveState operation middleware
-func (sh *strictHandler) BulkSaveState(w http.ResponseWriter, r *http.Request) {
-	var request BulkSaveStateRequestObject
-
-	var body BulkSaveStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.BulkSaveState(ctx, request.(BulkSaveStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "BulkSaveState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(BulkSaveStateResponseObject); ok {
-		if err := validResponse.VisitBulkSaveStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// DeleteState operation middleware
-func (sh *strictHandler) DeleteState(w http.ResponseWriter, r *http.Request) {
-	var request DeleteStateRequestObject
-
-	var body DeleteStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.DeleteState(ctx, request.(DeleteStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "DeleteState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(DeleteStateResponseObject); ok {
-		if err := validResponse.VisitDeleteStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// GetState operation middleware
-func (sh *strictHandler) GetState(w http.ResponseWriter, r *http.Request) {
-	var request GetStateRequestObject
-
-	var body GetStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.GetState(ctx, request.(GetStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "GetState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(GetStateResponseObject); ok {
-		if err := validResponse.VisitGetStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// ListStores operation middleware
-func (sh *strictHandler) ListStores(w http.ResponseWriter, r *http.Request) {
-	var request ListStoresRequestObject
-
-	var body ListStoresJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		if !errors.Is(err, io.EOF) {
-			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-			return
-		}
-	} else {
-		request.Body = &body
-	}
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.ListStores(ctx, request.(ListStoresRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "ListStores")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(ListStoresResponseObject); ok {
-		if err := validResponse.VisitListStoresResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// QueryState operation middleware
-func (sh *strictHandler) QueryState(w http.ResponseWriter, r *http.Request) {
-	var request QueryStateRequestObject
-
-	var body QueryStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.QueryState(ctx, request.(QueryStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "QueryState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(QueryStateResponseObject); ok {
-		if err := validResponse.VisitQueryStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// SaveState operation middleware
-func (sh *strictHandler) SaveState(w http.ResponseWriter, r *http.Request) {
-	var request SaveStateRequestObject
-
-	var body SaveStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.SaveState(ctx, request.(SaveStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "SaveState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(SaveStateResponseObject); ok {
-		if err := validResponse.VisitSaveStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
-}
-
-// TransactState operation middleware
-func (sh *strictHandler) TransactState(w http.ResponseWriter, r *http.Request) {
-	var request TransactStateRequestObject
-
-	var body TransactStateJSONRequestBody
-	if err := runtime.BindJSONBody(r, &body); err != nil {
-		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
-		return
-	}
-	request.Body = &body
-
-	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
-		return sh.ssi.TransactState(ctx, request.(TransactStateRequestObject))
-	}
-	for _, middleware := range sh.middlewares {
-		handler = middleware(handler, "TransactState")
-	}
-
-	response, err := handler(r.Context(), w, r, request)
-
-	if err != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, err)
-	} else if validResponse, ok := response.(TransactStateResponseObject); ok {
-		if err := validResponse.VisitTransactStateResponse(w); err != nil {
-			sh.options.ResponseErrorHandlerFunc(w, r, err)
-		}
-	} else if response != nil {
-		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
-	}
 }
