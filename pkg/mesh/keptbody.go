@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -16,6 +17,7 @@ type keptBody struct {
 	last   atomic.Bool // no attempt follows
 	closed atomic.Bool // the last attempt is through with it
 	read   atomic.Bool
+	broken atomic.Bool // the caller's reader failed
 	once   sync.Once
 	unbind func() bool // from the context
 }
@@ -42,6 +44,9 @@ func (k *keptBody) attach(req *http.Request) {
 // touched reports whether anything was read, so that the request cannot be sent again.
 func (k *keptBody) touched() bool { return k != nil && k.read.Load() }
 
+// broke reports whether the caller's reader failed, so that the request could not be sent whole.
+func (k *keptBody) broke() bool { return k != nil && k.broken.Load() }
+
 // release says that no attempt follows. The one under way may still be reading; it closes the body when it is through.
 func (k *keptBody) release() {
 	if k == nil {
@@ -67,7 +72,11 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	return b.kept.source.Read(p)
+	n, err := b.kept.source.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !b.closed.Load() {
+		b.kept.broken.Store(true)
+	}
+	return n, err
 }
 
 // Close closes the source at once if it was read, because a Read may be waiting in it. Otherwise it waits for the next

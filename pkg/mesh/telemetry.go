@@ -72,9 +72,12 @@ func outcomeOf(resp *http.Response, err error) outcome {
 }
 
 type telemetry struct {
-	tracer   trace.Tracer
-	requests metric.Int64Counter
-	duration metric.Float64Histogram
+	tracer    trace.Tracer
+	meter     metric.Meter
+	requests  metric.Int64Counter
+	duration  metric.Float64Histogram
+	ejections metric.Int64Counter
+	observing metric.Registration // nil: not begun
 
 	mu     sync.Mutex // one addition to labels at a time
 	labels atomic.Pointer[map[label]metric.MeasurementOption]
@@ -100,11 +103,18 @@ func newTelemetry(meters metric.MeterProvider, tracers trace.TracerProvider) (*t
 		return nil, err
 	}
 	duration, err := meter.Float64Histogram("bannou.mesh.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time until the head of the response, by target app-id and outcome."))
+		metric.WithDescription("Time until the head of the response, by target app-id and outcome."),
+		// The default ones are for milliseconds.
+		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
 	if err != nil {
 		return nil, err
 	}
-	return &telemetry{tracer: tracers.Tracer(scope), requests: requests, duration: duration}, nil
+	ejections, err := meter.Int64Counter("bannou.mesh.ejections", metric.WithUnit("{ejection}"),
+		metric.WithDescription("Instances that were left out for a while because they failed, by target app-id and reason."))
+	if err != nil {
+		return nil, err
+	}
+	return &telemetry{tracer: tracers.Tracer(scope), meter: meter, requests: requests, duration: duration, ejections: ejections}, nil
 }
 
 func (t *telemetry) start(ctx context.Context, appID string, req *http.Request) (context.Context, trace.Span) {
