@@ -95,7 +95,6 @@ const (
 	memory      = 10 * time.Second // in which figures sink by a factor of e
 	failureStep = 1.0 / 8          // what one call counts
 	mostFailing = 0.99             // so that a score stays finite
-	freshFor    = memory / 128     // for as long, figures are taken as they are
 )
 
 func (f figures) pack() uint64 {
@@ -107,15 +106,27 @@ func unpack(word uint64) figures {
 }
 
 func (f figures) after(d time.Duration) figures {
-	if d < freshFor || f == (figures{}) {
-		return f
-	}
-	left := float32(math.Exp(-float64(d) / float64(memory)))
+	remains := left(d)
 	if f.latency > 0 {
-		f.latency = max(1, f.latency*left)
+		f.latency = max(1, f.latency*remains)
 	}
-	f.failing *= left
+	f.failing *= remains
 	return f
+}
+
+// left is what is left of a figure after a time: e to the power of -d/memory, to one part in a hundred within the first
+// memory. It is worked out twice a pick, where math.Exp would take a third of the time.
+func left(d time.Duration) float32 {
+	x := 1 - float32(d)/(64*float32(memory))
+	if x <= 0 {
+		return 0
+	}
+	x *= x // 2
+	x *= x // 4
+	x *= x // 8
+	x *= x // 16
+	x *= x // 32
+	return min(1, x*x)
 }
 
 func (in *Instance) figuresAt(now time.Duration) figures {
@@ -139,7 +150,7 @@ const (
 )
 
 func (f figures) with(s sample, since time.Duration) figures {
-	kept := float32(math.Exp(-float64(since) / float64(memory)))
+	kept := left(since)
 	latency := float32(s.latency)
 	switch {
 	case latency == 0 || s.atLeast && latency <= f.latency:

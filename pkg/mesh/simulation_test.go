@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -374,7 +375,7 @@ func writeTable(t *testing.T, table string) {
 	switch {
 	case *update:
 		require.NoError(t, os.WriteFile(simulationPage, []byte(want), 0o644))
-	case *seed == 1:
+	case *seed == 1 && runtime.GOARCH == "amd64": // elsewhere floating-point numbers may be rounded in another way
 		require.Equal(t, want, string(page), "write it anew: go -C pkg/mesh test -run TestSimulation . -update")
 	}
 }
