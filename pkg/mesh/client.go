@@ -376,10 +376,13 @@ func (c *Client) sendToOne(req *http.Request, r route) (*http.Response, error) {
 		now := c.balancing.clock()
 		in := r.pool.pick(r.choice, now, tried...)
 		if in == nil {
+			closeBody(req)
 			return nil, noEndpoint(r.appID)
 		}
-		req.URL.Host = in.Endpoint().Address()
-		body.attach(req)
+		req.URL.Host = in.address
+		if err := body.attach(req, len(tried) == 0); err != nil {
+			return nil, fmt.Errorf("make the body again for another instance: %w", err)
+		}
 		attempt := in.begin(now)
 		resp, err := c.transport.RoundTrip(req)
 		if err == nil {

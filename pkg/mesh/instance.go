@@ -13,6 +13,7 @@ import (
 // Methods take the client's clock, as a Picker gets it.
 type Instance struct {
 	id       string
+	address  string // host:port; at another one it is another instance
 	pool     *pool
 	endpoint atomic.Pointer[Endpoint]
 

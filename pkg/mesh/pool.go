@@ -111,8 +111,8 @@ func (p *pool) meet(g *group, now time.Duration) {
 	known := make(map[string]*Instance, len(g.all))
 	for _, e := range g.all {
 		in := p.instances[e.InstanceID]
-		if in == nil || in.Endpoint().Address() != e.Address() {
-			in = &Instance{id: e.InstanceID, pool: p}
+		if address := e.Address(); in == nil || in.address != address {
+			in = &Instance{id: e.InstanceID, address: address, pool: p}
 			in.updated.Store(int64(now))
 		}
 		in.endpoint.Store(e)
@@ -161,7 +161,7 @@ func (p *pool) eject(in *Instance, reason ejectionReason, now time.Duration) {
 	}
 	p.renew(g, now)
 	p.log.Warn("an instance fails and gets no requests for a while", "appId", p.appID, "instanceId", in.id,
-		"address", in.Endpoint().Address(), "reason", string(reason), "time", length)
+		"address", in.address, "reason", string(reason), "time", length)
 	if p.ejections != nil {
 		p.ejections(p.appID, reason)
 	}

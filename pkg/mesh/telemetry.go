@@ -72,7 +72,8 @@ func outcomeOf(resp *http.Response, err error) outcome {
 }
 
 type telemetry struct {
-	tracer    trace.Tracer
+	tracer    trace.Tracer // nil: no spans are made, and the caller's trace is passed on
+	spanKind  trace.SpanStartOption
 	meter     metric.Meter
 	requests  metric.Int64Counter
 	duration  metric.Float64Histogram
@@ -80,7 +81,13 @@ type telemetry struct {
 	observing metric.Registration // nil: not begun
 
 	mu     sync.Mutex // one addition to labels at a time
-	labels atomic.Pointer[map[label]metric.MeasurementOption]
+	labels atomic.Pointer[map[label]*measurement]
+}
+
+// A measurement is the options that a label's figures are recorded with.
+type measurement struct {
+	add    []metric.AddOption
+	record []metric.RecordOption
 }
 
 // A label is what a measurement is filed under. Options for them are made once: making one allocates.
@@ -92,9 +99,6 @@ type label struct {
 func newTelemetry(meters metric.MeterProvider, tracers trace.TracerProvider) (*telemetry, error) {
 	if meters == nil {
 		meters = metricnoop.NewMeterProvider()
-	}
-	if tracers == nil {
-		tracers = tracenoop.NewTracerProvider()
 	}
 	meter := meters.Meter(scope)
 	requests, err := meter.Int64Counter("bannou.mesh.requests", metric.WithUnit("{request}"),
@@ -114,11 +118,19 @@ func newTelemetry(meters metric.MeterProvider, tracers trace.TracerProvider) (*t
 	if err != nil {
 		return nil, err
 	}
-	return &telemetry{tracer: tracers.Tracer(scope), meter: meter, requests: requests, duration: duration, ejections: ejections}, nil
+	t := &telemetry{meter: meter, requests: requests, duration: duration, ejections: ejections,
+		spanKind: trace.WithSpanKind(trace.SpanKindClient)}
+	if tracers != nil {
+		t.tracer = tracers.Tracer(scope)
+	}
+	return t, nil
 }
 
 func (t *telemetry) start(ctx context.Context, appID string, req *http.Request) (context.Context, trace.Span) {
-	return t.tracer.Start(ctx, req.Method+" "+appID, trace.WithSpanKind(trace.SpanKindClient))
+	if t.tracer == nil {
+		return ctx, tracenoop.Span{}
+	}
+	return t.tracer.Start(ctx, req.Method+" "+appID, t.spanKind)
 }
 
 func (t *telemetry) end(span trace.Span, resp *http.Response, err error) {
@@ -141,26 +153,27 @@ func (t *telemetry) record(ctx context.Context, appID string, o outcome, begin t
 	if o == outcomeUnknown {
 		appID = ""
 	}
-	option := t.option(label{appID, o})
-	t.requests.Add(ctx, 1, option)
-	t.duration.Record(ctx, time.Since(begin).Seconds(), option)
+	m := t.measurement(label{appID, o})
+	t.requests.Add(ctx, 1, m.add...)
+	t.duration.Record(ctx, time.Since(begin).Seconds(), m.record...)
 }
 
-func (t *telemetry) option(l label) metric.MeasurementOption {
+func (t *telemetry) measurement(l label) *measurement {
 	if labels := t.labels.Load(); labels != nil {
-		if o, ok := (*labels)[l]; ok {
-			return o
+		if m := (*labels)[l]; m != nil {
+			return m
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	next := map[label]metric.MeasurementOption{}
+	next := map[label]*measurement{}
 	if labels := t.labels.Load(); labels != nil {
 		next = maps.Clone(*labels)
 	}
 	o := metric.WithAttributeSet(attribute.NewSet(
 		attribute.String("target", l.target), attribute.String("outcome", string(l.outcome))))
-	next[l] = o
+	m := &measurement{add: []metric.AddOption{o}, record: []metric.RecordOption{o}}
+	next[l] = m
 	t.labels.Store(&next)
-	return o
+	return m
 }
