@@ -76,6 +76,9 @@ type MeshEndpoint struct {
 
 	// The names of the services that the instance runs.
 	Services []string `json:"services"`
+
+	// Where the instance runs, if it says so; callers prefer instances of their own zone.
+	Zone string `json:"zone,omitzero"`
 }
 
 // FullServiceMappingsEvent carries the app-id of every service that is not on the default one. Receivers replace what

@@ -2,6 +2,7 @@ package mesh_test
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -21,7 +22,9 @@ func BenchmarkRoute(b *testing.B) {
 	}
 }
 
-func manyInstances(t testing.TB) *mesh.Client {
+func manyInstances(t testing.TB) *mesh.Client { return manyInstancesOf(t, mesh.ClientConfig{}) }
+
+func manyInstancesOf(t testing.TB, cfg mesh.ClientConfig) *mesh.Client {
 	w := newWorld(t)
 	mappings := map[string]string{}
 	for i := range 1000 {
@@ -31,14 +34,38 @@ func manyInstances(t testing.TB) *mesh.Client {
 	}
 	_, err := w.registry.SetMappings(t.Context(), mappings, "")
 	require.NoError(t, err)
-	return w.client(t, mesh.ClientConfig{})
+	return w.client(t, cfg)
 }
 
 func TestFindingAnInstanceAllocatesNothing(t *testing.T) {
-	c := manyInstances(t)
-	assert.Zero(t, testing.AllocsPerRun(1000, func() {
-		if _, err := c.Route("service-7"); err != nil {
-			t.Fatal(err)
-		}
-	}))
+	for _, name := range mesh.BalancerNames() {
+		balancer, err := mesh.BalancerNamed(name)
+		require.NoError(t, err)
+		c := manyInstancesOf(t, mesh.ClientConfig{Balancer: balancer})
+		assert.Zero(t, testing.AllocsPerRun(1000, func() {
+			if _, err := c.Route("service-7"); err != nil {
+				t.Fatal(err)
+			}
+		}), name)
+	}
+}
+
+// BenchmarkPick is a pick among 100 instances from 64 goroutines, the whole of what a call pays to find its instance.
+func BenchmarkPick(b *testing.B) {
+	for _, name := range mesh.BalancerNames() {
+		balancer, err := mesh.BalancerNamed(name)
+		require.NoError(b, err)
+		c := manyInstancesOf(b, mesh.ClientConfig{Balancer: balancer})
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			b.SetParallelism(64 / runtime.GOMAXPROCS(0))
+			b.RunParallel(func(pb *testing.PB) {
+				for pb.Next() {
+					if _, err := c.Route("service-7"); err != nil {
+						b.Error(err)
+					}
+				}
+			})
+		})
+	}
 }

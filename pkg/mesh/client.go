@@ -1,11 +1,13 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/url"
@@ -32,8 +34,19 @@ type ClientConfig struct {
 	// for this node's app-id and another service go to the app-id's other instances. None: Local has every service of
 	// this node's app-id.
 	LocalServices []string
-	// Balancer chooses among usable instances. Default RoundRobin().
+	// LocalMaxInFlight is how many requests at once Local handles for this client while other instances are there: those
+	// over it go to them. Default 1000; negative: any number.
+	LocalMaxInFlight int
+	// Balancer chooses among usable instances. Default PeakEWMA().
 	Balancer Balancer
+	// Zone is where this client runs. Instances of the same zone are preferred while five of seven of them take requests;
+	// with fewer, a part in proportion goes to other zones. Default: zones do not matter.
+	Zone string
+	// Ejection says when an instance that fails is left out for a while. The zero value is its defaults.
+	Ejection Ejection
+	// SlowStart is how long an instance that is new, usable again or no longer ejected takes to get its whole share of
+	// requests, from a tenth on. Default 10 s; negative: none.
+	SlowStart time.Duration
 	// Transport sends requests to other nodes. Default: HTTP/1.1 with kept connections, see NewTransport.
 	Transport http.RoundTripper
 	// Control is asked before the default transport connects, with the address that a host resolved to, as
@@ -46,8 +59,10 @@ type ClientConfig struct {
 	MaxResponseBytes int64
 	// Logger hears of panics of Local and of instances that could not be reached. Default: nobody.
 	Logger *slog.Logger
-	// MeterProvider gets the counter bannou.mesh.requests and the histogram bannou.mesh.duration (seconds until the
-	// response's head), both by target (app-id) and outcome. Default: none.
+	// MeterProvider gets, by target (app-id): the counter bannou.mesh.requests and the histogram bannou.mesh.duration
+	// (seconds until the response's head), both by outcome too; bannou.mesh.picks, a counter of requests to instances, and
+	// bannou.mesh.ejections, by reason (consecutive, share, again); the gauges bannou.mesh.instances, by state (available, warming,
+	// ejected), bannou.mesh.in_flight and bannou.mesh.panic (0 or 1). Default: none.
 	MeterProvider metric.MeterProvider
 	// TracerProvider gets one client span a call. Default: none; the caller's trace context is passed on anyway.
 	TracerProvider trace.TracerProvider
@@ -56,7 +71,7 @@ type ClientConfig struct {
 // A Client calls services by name. A target is the name of a service or an app-id, see [Directory.Resolve]; a request for
 // this node itself is handled by its own handler, without a socket. It is safe for concurrent use.
 //
-// A request goes to another instance than the first chosen only when no connection to that one could be established, so
+// What it learns of an instance by calling it is its own: see [Instance]. A request goes to another instance than the first chosen only when no connection to that one could be established, so
 // that nothing was sent, and to each instance at most once.
 type Client struct {
 	directory     *Directory
@@ -64,7 +79,8 @@ type Client struct {
 	instanceID    string
 	local         *localTransport // nil: none
 	localServices []string
-	balancer      Balancer
+	balancing     balancing
+	pools         pools
 	transport     http.RoundTripper
 	ownTransport  *http.Transport // to close; nil when the caller gave one
 	timeout       time.Duration
@@ -82,13 +98,10 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, errors.New("a mesh client with a local handler needs its node's app-id")
 	}
 	c := &Client{directory: cfg.Directory, appID: cfg.AppID, instanceID: cfg.InstanceID,
-		localServices: slices.Clone(cfg.LocalServices), balancer: cfg.Balancer, transport: cfg.Transport,
+		localServices: slices.Clone(cfg.LocalServices), transport: cfg.Transport,
 		timeout: cfg.Timeout, maxResponse: cfg.MaxResponseBytes, log: cfg.Logger}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
-	}
-	if c.balancer == nil {
-		c.balancer = RoundRobin()
 	}
 	if c.transport == nil {
 		c.ownTransport = newTransport(cfg.Control)
@@ -101,11 +114,35 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		c.maxResponse = 16 << 20
 	}
 	if cfg.Local != nil {
-		c.local = &localTransport{handler: cfg.Local, log: c.log}
+		c.local = &localTransport{handler: cfg.Local, log: c.log, most: cmp.Or(cfg.LocalMaxInFlight, 1000)}
 	}
 	var err error
-	c.telemetry, err = newTelemetry(cfg.MeterProvider, cfg.TracerProvider)
-	return c, err
+	if c.balancing, err = newBalancing(cfg); err != nil {
+		return nil, err
+	}
+	if c.telemetry, err = newTelemetry(cfg.MeterProvider, cfg.TracerProvider); err != nil {
+		return nil, err
+	}
+	c.balancing.log, c.balancing.ejections = c.log, c.telemetry.ejected
+	return c, c.telemetry.observe(c.Targets)
+}
+
+func newBalancing(cfg ClientConfig) (balancing, error) {
+	ejection, err := cfg.Ejection.withDefaults()
+	if err != nil {
+		return balancing{}, err
+	}
+	b := balancing{balancer: cfg.Balancer, zone: cfg.Zone, slowStart: cmp.Or(cfg.SlowStart, 10*time.Second), ejection: ejection,
+		rand: rand.Uint64}
+	if b.balancer == nil {
+		b.balancer = PeakEWMA()
+	}
+	if cfg.Local != nil {
+		b.self = cfg.InstanceID
+	}
+	start := time.Now()
+	b.clock = func() time.Duration { return time.Since(start) + time.Hour } // far from 0, which means never
+	return b, nil
 }
 
 // NewTransport returns what a Client uses by default: HTTP/1.1 with many kept connections to each node, no proxy, bodies
@@ -124,8 +161,9 @@ func newTransport(control func(context.Context, string, string, syscall.RawConn)
 	}
 }
 
-// Close closes idle connections of the client's own transport. Calls under way go on.
+// Close closes idle connections of the client's own transport, and ends its gauges. Calls under way go on.
 func (c *Client) Close() {
+	c.telemetry.close()
 	if c.ownTransport != nil {
 		c.ownTransport.CloseIdleConnections()
 	}
@@ -146,7 +184,11 @@ func (c *Client) Do(ctx context.Context, target string, req *http.Request) (*htt
 		cancel()
 		return nil, err
 	}
-	resp.Body = &boundBody{ReadCloser: resp.Body, cancel: cancel}
+	if body, ok := resp.Body.(*callBody); ok {
+		body.cancel = cancel
+	} else {
+		resp.Body = &boundBody{ReadCloser: resp.Body, cancel: cancel}
+	}
 	return resp, nil
 }
 
@@ -169,18 +211,25 @@ func (b *boundBody) Close() error {
 	return b.ReadCloser.Close()
 }
 
-// Route returns the instance that the balancer picks now for an app-id or a service, as a call would: ErrUnknownTarget
-// or ErrNoEndpoint if there is none.
+// Route returns the instance that the balancer picks now for an app-id or a service, as a call from elsewhere would:
+// ErrUnknownTarget or ErrNoEndpoint if there is none. It does not count as a call.
 func (c *Client) Route(target string) (*Endpoint, error) {
-	appID, known := c.directory.Resolve(target)
+	s := c.directory.current.Load()
+	appID, known := s.resolve(target)
 	if !known {
 		return nil, unknownTarget(target)
 	}
-	e := c.balancer.Pick(c.directory.current.Load().apps[appID].endpoints(target))
-	if e == nil {
+	g := s.apps[appID]
+	p := c.pool(appID, g)
+	if p == nil {
 		return nil, noEndpoint(appID)
 	}
-	return e, nil
+	now := c.balancing.clock()
+	in := p.pick(p.viewOf(g, now).everyone.of(target), now)
+	if in == nil {
+		return nil, noEndpoint(appID)
+	}
+	return in.Endpoint(), nil
 }
 
 func unknownTarget(target string) error {
@@ -191,12 +240,15 @@ func noEndpoint(appID string) error {
 	return fmt.Errorf("%w: no instance of %q takes requests now", ErrNoEndpoint, appID)
 }
 
-// A route is where one request goes: the local handler, or one of some endpoints.
+// A route is where one request goes: the local handler, or one of some instances.
 type route struct {
-	appID     string
-	local     bool
-	alone     bool // local because no other instance is known, not because the service runs here
-	endpoints []*Endpoint
+	appID   string
+	local   bool
+	alone   bool // local because no other instance is known, not because the service runs here
+	service string
+	own     bool // this node's app-id: it is not called over HTTP itself
+	pool    *pool
+	choice  *choice // as it was when the route was found
 }
 
 // route finds where a request goes. What the directory does not know, it looks up once in the registry: it may have
@@ -216,7 +268,8 @@ func (c *Client) lookUp(target, path string) (route, error) {
 		appID, known = c.appID, true // the directory need not know this node
 	}
 	own := c.local != nil && appID == c.appID
-	if known && own && c.hasLocally(target, path) {
+	here := known && own && c.hasLocally(target, path)
+	if here && !c.local.busy() {
 		return route{appID: appID, local: true}, nil
 	}
 	if !known {
@@ -226,16 +279,27 @@ func (c *Client) lookUp(target, path string) (route, error) {
 	if target == appID {
 		service = firstSegment(path)
 	}
-	endpoints := s.apps[appID].endpoints(service)
-	if own {
-		if endpoints = c.withoutSelf(endpoints); len(endpoints) == 0 {
-			return route{appID: appID, local: true, alone: true}, nil // our own handler says what is not there
-		}
+	r := route{appID: appID, service: service, own: own}
+	g := s.apps[appID]
+	if r.pool = c.pool(appID, g); r.pool != nil {
+		r.choose(g, c.balancing.clock())
 	}
-	if len(endpoints) == 0 {
+	switch {
+	case r.choice != nil && len(r.choice.instances) > 0:
+		return r, nil
+	case own:
+		return route{appID: appID, local: true, alone: !here}, nil // our own handler says what is not there
+	default:
 		return route{appID: appID}, noEndpoint(appID)
 	}
-	return route{appID: appID, endpoints: endpoints}, nil
+}
+
+// choose takes the choice that there is now.
+func (r *route) choose(g *group, now time.Duration) {
+	view := r.pool.viewOf(g, now)
+	if r.choice = view.everyone.of(r.service); r.own {
+		r.choice = view.others.of(r.service)
+	}
 }
 
 // hasLocally reports whether a request for this node's app-id is for a service that runs here.
@@ -248,10 +312,6 @@ func firstSegment(path string) string {
 	path = strings.TrimPrefix(path, "/")
 	segment, _, _ := strings.Cut(path, "/")
 	return segment
-}
-
-func (c *Client) withoutSelf(endpoints []*Endpoint) []*Endpoint {
-	return slices.DeleteFunc(slices.Clone(endpoints), func(e *Endpoint) bool { return e.InstanceID == c.instanceID })
 }
 
 // send routes a request and sends it, with telemetry around it. The context's end ends the response's body too.
@@ -311,23 +371,36 @@ func outgoing(ctx context.Context, req *http.Request) *http.Request {
 func (c *Client) sendToOne(req *http.Request, r route) (*http.Response, error) {
 	body := keepBody(req)
 	defer body.release()
-	for remaining := r.endpoints; ; {
-		e := c.balancer.Pick(remaining)
-		if e == nil {
+	var tried []*Instance
+	for {
+		now := c.balancing.clock()
+		in := r.pool.pick(r.choice, now, tried...)
+		if in == nil {
+			closeBody(req)
 			return nil, noEndpoint(r.appID)
 		}
-		req.URL.Host = e.Address()
-		body.attach(req)
+		req.URL.Host = in.address
+		if err := body.attach(req, len(tried) == 0); err != nil {
+			return nil, fmt.Errorf("make the body again for another instance: %w", err)
+		}
+		attempt := in.begin(now)
 		resp, err := c.transport.RoundTrip(req)
 		if err == nil {
+			c.watch(resp, req, attempt)
 			return resp, nil
 		}
-		if len(remaining) == 1 || !neverConnected(err) || req.Context().Err() != nil || body.touched() {
+		attempt.end(c.balancing.clock(), blame(req, body))
+		if !neverConnected(err) || req.Context().Err() != nil || body.touched() {
 			return nil, err
 		}
-		c.log.Warn("an instance cannot be reached; another is tried", "appId", e.AppID, "instanceId", e.InstanceID,
+		// Meanwhile instances may have gone, this one may be ejected.
+		tried = append(tried, in)
+		r.choose(c.directory.current.Load().apps[r.appID], c.balancing.clock())
+		if !r.choice.offersOther(tried) {
+			return nil, err
+		}
+		c.log.Warn("an instance cannot be reached; another is tried", "appId", r.appID, "instanceId", in.id,
 			"address", req.URL.Host, "error", err)
-		remaining = slices.DeleteFunc(slices.Clone(remaining), func(other *Endpoint) bool { return other == e })
 	}
 }
 

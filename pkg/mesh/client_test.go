@@ -67,15 +67,20 @@ func TestCallsAreSpread(t *testing.T) {
 	for _, name := range []string{"a", "b", "c"} {
 		w.serve(t, "bannou", "node-"+name, named(name))
 	}
-	c := w.client(t, mesh.ClientConfig{})
+	c := w.client(t, mesh.ClientConfig{Balancer: mesh.RoundRobin()})
 	seen := map[string]int{}
 	for range 30 {
 		seen[get(t, c, "bannou", "/x")]++
 	}
 	assert.Equal(t, map[string]int{"a /x": 10, "b /x": 10, "c /x": 10}, seen)
-	e, err := c.Route("bannou")
-	require.NoError(t, err)
-	assert.Equal(t, "node-a", e.InstanceID)
+	routed := map[string]bool{}
+	for range 3 {
+		e, err := c.Route("bannou")
+		require.NoError(t, err)
+		routed[e.InstanceID] = true
+	}
+	assert.Len(t, routed, 3)
+	assert.Equal(t, uint64(30), c.Targets()[0].Picks, "to ask for a route is no request")
 }
 
 func TestOnlyInstancesThatRunTheServiceAreCalled(t *testing.T) {

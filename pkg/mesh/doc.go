@@ -21,13 +21,15 @@
 // the registry again every few seconds, so a lost announcement heals. When both are away it goes on serving what it
 // knew last.
 //
-// A [Client] calls: [Invoke] for typed JSON, [Client.Do] for any request. A [Balancer] chooses the instance. [NewProxy]
+// A [Client] calls: [Invoke] for typed JSON, [Client.Do] for any request. A [Balancer] chooses among the [Instance]s that
+// are usable and not ejected ([Ejection]), by what the client's own calls showed of them; [Client.Targets] tells it. [NewProxy]
 // does the same for programs in other languages, at /v1.0/invoke/{appId}/method/{method...}.
 //
 // # Which instance is usable
 //
 // One rule holds wherever endpoints are selected: the healthy ones; if there is none, the degraded ones (quiet for a
-// minute, or declared so by themselves); never one that is unavailable or shutting down. See [Usable].
+// minute, or declared so by themselves); never one that is unavailable or shutting down. See [Usable]. A client leaves some of
+// them out for a while when they fail, and prefers those of its own zone.
 //
 // # Keys
 //

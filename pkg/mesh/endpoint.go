@@ -54,15 +54,16 @@ type Endpoint struct {
 	LoadPercent        float64   `json:"loadPercent"` // 0 to 100
 	MaxConnections     int       `json:"maxConnections"`
 	CurrentConnections int       `json:"currentConnections"`
-	LastSeen           time.Time `json:"lastSeen"`     // when it last gave a sign of life, by its own clock or the registry's
-	RegisteredAt       time.Time `json:"registeredAt"` // when this instance first came
-	Services           []string  `json:"services"`     // what it runs; none listed means not known
+	LastSeen           time.Time `json:"lastSeen"`      // when it last gave a sign of life, by its own clock or the registry's
+	RegisteredAt       time.Time `json:"registeredAt"`  // when this instance first came
+	Services           []string  `json:"services"`      // what it runs; none listed means not known
+	Zone               string    `json:"zone,omitzero"` // where it runs, such as "eu-1a"; empty: not known
 }
 
 // Address is host:port, ready for a URL or a dialler.
 func (e *Endpoint) Address() string { return net.JoinHostPort(e.Host, strconv.Itoa(e.Port)) }
 
-// Validate reports the first member that breaks a rule, as an *InvalidError: appId, instanceId and services are
+// Validate reports the first member that breaks a rule, as an *InvalidError: appId, instanceId, services and zone are
 // lower-case letters, digits, dots and dashes, at most [MaxNameLength], beginning with a letter or digit; host is a
 // name or address without scheme or port; port is 1 to 65535; loadPercent is 0 to 100; status is known or empty.
 func (e *Endpoint) Validate() error {
@@ -98,6 +99,11 @@ func (e *Endpoint) Validate() error {
 	}
 	if e.CurrentConnections < 0 {
 		return invalid("currentConnections", "must not be negative, got %d", e.CurrentConnections)
+	}
+	if e.Zone != "" {
+		if err := validName("zone", e.Zone); err != nil {
+			return err
+		}
 	}
 	for i, s := range e.Services {
 		if err := validName("services["+strconv.Itoa(i)+"]", s); err != nil {

@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/http"
 	"sync"
@@ -10,37 +11,44 @@ import (
 
 // A keptBody is a request's body that outlives an attempt to send it: a transport closes the body of a request that it
 // could not send, and this one is closed only when no attempt will follow. It is also closed when the context ends:
-// http.Transport waits for a Read of a body that blocks, whatever the context says. Nil for a request without a body.
+// http.Transport waits for a Read of a body that blocks, whatever the context says. Nil for a request without a body, or
+// with one that can be made again: http.Transport sends what it knows to be in memory together with the head, in one write.
 type keptBody struct {
 	source io.ReadCloser
 	last   atomic.Bool // no attempt follows
 	closed atomic.Bool // the last attempt is through with it
 	read   atomic.Bool
+	broken atomic.Bool // the caller's reader failed
 	once   sync.Once
 	unbind func() bool // from the context
 }
 
 func keepBody(req *http.Request) *keptBody {
-	if req.Body == nil || req.Body == http.NoBody {
+	if req.Body == nil || req.Body == http.NoBody || req.GetBody != nil {
 		return nil
 	}
-	k := &keptBody{source: req.Body, unbind: func() bool { return true }}
-	if req.GetBody == nil { // one that can be made again is in memory, and does not block
-		k.unbind = context.AfterFunc(req.Context(), k.closeSource)
-	}
+	k := &keptBody{source: req.Body}
+	k.unbind = context.AfterFunc(req.Context(), k.closeSource)
 	return k
 }
 
 // attach gives the body to the next attempt.
-func (k *keptBody) attach(req *http.Request) {
-	if k != nil {
+func (k *keptBody) attach(req *http.Request, first bool) (err error) {
+	switch {
+	case k != nil:
 		req.Body = &attemptBody{kept: k}
 		k.closed.Store(false)
+	case !first && req.GetBody != nil:
+		req.Body, err = req.GetBody()
 	}
+	return err
 }
 
 // touched reports whether anything was read, so that the request cannot be sent again.
 func (k *keptBody) touched() bool { return k != nil && k.read.Load() }
+
+// broke reports whether the caller's reader failed, so that the request could not be sent whole.
+func (k *keptBody) broke() bool { return k != nil && k.broken.Load() }
 
 // release says that no attempt follows. The one under way may still be reading; it closes the body when it is through.
 func (k *keptBody) release() {
@@ -67,7 +75,11 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
-	return b.kept.source.Read(p)
+	n, err := b.kept.source.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) && !b.closed.Load() {
+		b.kept.broken.Store(true)
+	}
+	return n, err
 }
 
 // Close closes the source at once if it was read, because a Read may be waiting in it. Otherwise it waits for the next

@@ -21,9 +21,14 @@ import (
 //
 // The handler runs on its own goroutine, which ends when the handler returns, also after the caller has gone.
 type localTransport struct {
-	handler http.Handler
-	log     *slog.Logger
+	handler  http.Handler
+	log      *slog.Logger
+	most     int // requests at once while others could take them; negative: any number
+	inFlight atomic.Int64
 }
+
+// busy reports whether as many requests are being handled as should be.
+func (t *localTransport) busy() bool { return t.most >= 0 && t.inFlight.Load() >= int64(t.most) }
 
 // RoundTrip implements http.RoundTripper.
 func (t *localTransport) RoundTrip(req *http.Request) (*http.Response, error) {
@@ -40,6 +45,7 @@ func (t *localTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	call.body = inner.Body
 	stop := context.AfterFunc(ctx, func() { call.abort(context.Cause(ctx)) })
 
+	t.inFlight.Add(1)
 	go t.serve(call, inner, stop)
 	select {
 	case <-call.head:
@@ -60,6 +66,7 @@ func (t *localTransport) serve(call *localCall, inner *http.Request, stop func()
 		stop()
 		call.cancel()
 		_ = inner.Body.Close()
+		t.inFlight.Add(-1)
 	}()
 	t.handler.ServeHTTP(&call.w, inner)
 }

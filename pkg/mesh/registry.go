@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -59,8 +60,8 @@ func (r *Registry) Register(ctx context.Context, e Endpoint) error {
 // Heartbeat prolongs an instance's life and takes over what it says of itself; an instance that is not known is
 // registered. LastSeen is when the heartbeat was sent; zero or a time to come is now. One that is older than what is
 // known, than the instance's deregistration, or than GoneAfter, is ignored without an error. A known instance may leave
-// out Host and Port, ExternalHost, Services (nil) and MaxConnections: they stay as they were. A change of status, address
-// or services is announced.
+// out Host and Port, ExternalHost, Services (nil), Zone and MaxConnections: they stay as they were. A change of status,
+// address, zone or services is announced.
 func (r *Registry) Heartbeat(ctx context.Context, e Endpoint) error {
 	if err := validName("appId", e.AppID); err != nil {
 		return err
@@ -210,13 +211,14 @@ func (e *Endpoint) complete(known *Endpoint) {
 	if e.Services == nil {
 		e.Services = known.Services
 	}
+	e.Zone = cmp.Or(e.Zone, known.Zone)
 	if e.MaxConnections == 0 {
 		e.MaxConnections = known.MaxConnections
 	}
 }
 
 func sameAddress(a, b *Endpoint) bool {
-	return a.Host == b.Host && a.Port == b.Port && a.ExternalHost == b.ExternalHost && slices.Equal(a.Services, b.Services)
+	return a.Host == b.Host && a.Port == b.Port && a.ExternalHost == b.ExternalHost && a.Zone == b.Zone && slices.Equal(a.Services, b.Services)
 }
 
 // putLine writes the instance's line in the index, beginning with the record as it was read before the entry was

@@ -61,11 +61,16 @@ func withStatus(all []*Endpoint, s Status) []*Endpoint {
 func running(all []*Endpoint, service string) []*Endpoint {
 	var some []*Endpoint
 	for _, e := range all {
-		if len(e.Services) == 0 || slices.Contains(e.Services, service) {
+		if runs(e, service) {
 			some = append(some, e)
 		}
 	}
 	return some
+}
+
+// runs reports whether an instance runs a service, as far as it says.
+func runs(e *Endpoint, service string) bool {
+	return len(e.Services) == 0 || slices.Contains(e.Services, service)
 }
 
 func (g *group) find(instanceID string) *Endpoint {
@@ -79,17 +84,6 @@ func (g *group) find(instanceID string) *Endpoint {
 		return nil
 	}
 	return g.all[i]
-}
-
-// endpoints returns where a request to a service of the app-id may go.
-func (g *group) endpoints(service string) []*Endpoint {
-	if g == nil {
-		return nil
-	}
-	if some := g.byService[service]; some != nil {
-		return some
-	}
-	return g.usable
 }
 
 func snapshotOf(endpoints []Endpoint, m Mappings) *snapshot {

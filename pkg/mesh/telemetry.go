@@ -72,12 +72,22 @@ func outcomeOf(resp *http.Response, err error) outcome {
 }
 
 type telemetry struct {
-	tracer   trace.Tracer
-	requests metric.Int64Counter
-	duration metric.Float64Histogram
+	tracer    trace.Tracer // nil: no spans are made, and the caller's trace is passed on
+	spanKind  trace.SpanStartOption
+	meter     metric.Meter
+	requests  metric.Int64Counter
+	duration  metric.Float64Histogram
+	ejections metric.Int64Counter
+	observing metric.Registration // nil: not begun
 
 	mu     sync.Mutex // one addition to labels at a time
-	labels atomic.Pointer[map[label]metric.MeasurementOption]
+	labels atomic.Pointer[map[label]*measurement]
+}
+
+// A measurement is the options that a label's figures are recorded with.
+type measurement struct {
+	add    []metric.AddOption
+	record []metric.RecordOption
 }
 
 // A label is what a measurement is filed under. Options for them are made once: making one allocates.
@@ -90,9 +100,6 @@ func newTelemetry(meters metric.MeterProvider, tracers trace.TracerProvider) (*t
 	if meters == nil {
 		meters = metricnoop.NewMeterProvider()
 	}
-	if tracers == nil {
-		tracers = tracenoop.NewTracerProvider()
-	}
 	meter := meters.Meter(scope)
 	requests, err := meter.Int64Counter("bannou.mesh.requests", metric.WithUnit("{request}"),
 		metric.WithDescription("Calls to other services, by target app-id and outcome."))
@@ -100,15 +107,30 @@ func newTelemetry(meters metric.MeterProvider, tracers trace.TracerProvider) (*t
 		return nil, err
 	}
 	duration, err := meter.Float64Histogram("bannou.mesh.duration", metric.WithUnit("s"),
-		metric.WithDescription("Time until the head of the response, by target app-id and outcome."))
+		metric.WithDescription("Time until the head of the response, by target app-id and outcome."),
+		// The default ones are for milliseconds.
+		metric.WithExplicitBucketBoundaries(.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10))
 	if err != nil {
 		return nil, err
 	}
-	return &telemetry{tracer: tracers.Tracer(scope), requests: requests, duration: duration}, nil
+	ejections, err := meter.Int64Counter("bannou.mesh.ejections", metric.WithUnit("{ejection}"),
+		metric.WithDescription("Instances that were left out for a while because they failed, by target app-id and reason."))
+	if err != nil {
+		return nil, err
+	}
+	t := &telemetry{meter: meter, requests: requests, duration: duration, ejections: ejections,
+		spanKind: trace.WithSpanKind(trace.SpanKindClient)}
+	if tracers != nil {
+		t.tracer = tracers.Tracer(scope)
+	}
+	return t, nil
 }
 
 func (t *telemetry) start(ctx context.Context, appID string, req *http.Request) (context.Context, trace.Span) {
-	return t.tracer.Start(ctx, req.Method+" "+appID, trace.WithSpanKind(trace.SpanKindClient))
+	if t.tracer == nil {
+		return ctx, tracenoop.Span{}
+	}
+	return t.tracer.Start(ctx, req.Method+" "+appID, t.spanKind)
 }
 
 func (t *telemetry) end(span trace.Span, resp *http.Response, err error) {
@@ -131,26 +153,27 @@ func (t *telemetry) record(ctx context.Context, appID string, o outcome, begin t
 	if o == outcomeUnknown {
 		appID = ""
 	}
-	option := t.option(label{appID, o})
-	t.requests.Add(ctx, 1, option)
-	t.duration.Record(ctx, time.Since(begin).Seconds(), option)
+	m := t.measurement(label{appID, o})
+	t.requests.Add(ctx, 1, m.add...)
+	t.duration.Record(ctx, time.Since(begin).Seconds(), m.record...)
 }
 
-func (t *telemetry) option(l label) metric.MeasurementOption {
+func (t *telemetry) measurement(l label) *measurement {
 	if labels := t.labels.Load(); labels != nil {
-		if o, ok := (*labels)[l]; ok {
-			return o
+		if m := (*labels)[l]; m != nil {
+			return m
 		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	next := map[label]metric.MeasurementOption{}
+	next := map[label]*measurement{}
 	if labels := t.labels.Load(); labels != nil {
 		next = maps.Clone(*labels)
 	}
 	o := metric.WithAttributeSet(attribute.NewSet(
 		attribute.String("target", l.target), attribute.String("outcome", string(l.outcome))))
-	next[l] = o
+	m := &measurement{add: []metric.AddOption{o}, record: []metric.RecordOption{o}}
+	next[l] = m
 	t.labels.Store(&next)
-	return o
+	return m
 }

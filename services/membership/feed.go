@@ -81,6 +81,7 @@ func wire(e mesh.Endpoint) events.MeshEndpoint {
 		AppID: e.AppID, InstanceID: e.InstanceID, Host: e.Host, Port: e.Port, ExternalHost: e.ExternalHost,
 		Status: events.EndpointStatus(e.Status), LoadPercent: e.LoadPercent, MaxConnections: e.MaxConnections,
 		CurrentConnections: e.CurrentConnections, LastSeen: e.LastSeen, RegisteredAt: e.RegisteredAt, Services: e.Services,
+		Zone: e.Zone,
 	}
 }
 
@@ -89,6 +90,7 @@ func endpoint(e events.MeshEndpoint) mesh.Endpoint {
 		AppID: e.AppID, InstanceID: e.InstanceID, Host: e.Host, Port: e.Port, ExternalHost: e.ExternalHost,
 		Status: mesh.Status(e.Status), LoadPercent: e.LoadPercent, MaxConnections: e.MaxConnections,
 		CurrentConnections: e.CurrentConnections, LastSeen: e.LastSeen, RegisteredAt: e.RegisteredAt, Services: e.Services,
+		Zone: e.Zone,
 	}
 }
 

@@ -43,6 +43,8 @@ type Config struct {
 	Addr func() net.Addr
 	// ExternalHost is how the node is reached from outside. Default: none.
 	ExternalHost string
+	// Zone is where the node runs: callers prefer instances of their own zone. Default: not said.
+	Zone string
 
 	// MaxConnections is how many requests at once count as full load. Default: 1000.
 	MaxConnections int
@@ -94,7 +96,8 @@ func NewMember(cfg Config) (*Member, error) {
 	}
 	m := &Member{cfg: cfg, status: mesh.StatusHealthy, load: newLoadMeter(), err: errors.New("not registered yet")}
 	probe := mesh.Endpoint{AppID: cfg.AppID, InstanceID: cfg.InstanceID, Host: cmp.Or(cfg.Host, "localhost"),
-		Port: cmp.Or(cfg.Port, 1), ExternalHost: cfg.ExternalHost, Services: cfg.Services, MaxConnections: cfg.MaxConnections}
+		Port: cmp.Or(cfg.Port, 1), ExternalHost: cfg.ExternalHost, Services: cfg.Services, MaxConnections: cfg.MaxConnections,
+		Zone: cfg.Zone}
 	if err := probe.Validate(); err != nil {
 		return nil, fmt.Errorf("membership: %w", err)
 	}
@@ -302,6 +305,6 @@ func (m *Member) endpoint() (mesh.Endpoint, error) {
 	return mesh.Endpoint{
 		AppID: m.cfg.AppID, InstanceID: m.cfg.InstanceID, Host: at, Port: port, ExternalHost: m.cfg.ExternalHost,
 		Status: status, LoadPercent: m.load.percent(inFlight, m.cfg.MaxConnections), MaxConnections: m.cfg.MaxConnections,
-		CurrentConnections: inFlight, Services: slices.Clone(m.cfg.Services),
+		CurrentConnections: inFlight, Services: slices.Clone(m.cfg.Services), Zone: m.cfg.Zone,
 	}, nil
 }

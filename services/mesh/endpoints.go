@@ -18,6 +18,7 @@ func (s *Service) RegisterEndpoint(ctx context.Context, r meshapi.RegisterEndpoi
 	e := mesh.Endpoint{
 		AppID: in.AppID, InstanceID: cmp.Or(in.InstanceID, uuid.NewString()), Host: in.Host, Port: in.Port,
 		ExternalHost: in.ExternalHost, Status: mesh.Status(in.Status), MaxConnections: in.MaxConnections, Services: in.Services,
+		Zone: in.Zone,
 	}
 	if in.Port == 0 && in.Host != "" && in.AppID != "" {
 		return nil, problem.Missing("port")
@@ -40,7 +41,7 @@ func (s *Service) Heartbeat(ctx context.Context, r meshapi.HeartbeatRequestObjec
 	e := mesh.Endpoint{
 		AppID: in.AppID, InstanceID: in.InstanceID, Host: in.Host, Port: in.Port, ExternalHost: in.ExternalHost,
 		Status: mesh.Status(in.Status), LoadPercent: in.LoadPercent, MaxConnections: in.MaxConnections,
-		CurrentConnections: in.CurrentConnections, Services: in.Services,
+		CurrentConnections: in.CurrentConnections, Services: in.Services, Zone: in.Zone,
 	}
 	if err := validIDs(e.AppID, e.InstanceID); err != nil {
 		return nil, err

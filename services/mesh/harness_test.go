@@ -69,10 +69,13 @@ func start(t testing.TB) *node {
 	directory := mesh.NewDirectory(registry, feed, mesh.DirectoryConfig{})
 	policy, err := egress.New(egress.Config{Networks: []string{"192.0.2.0/24"}})
 	require.NoError(t, err)
-	h, err := host.New(host.Config{Listen: "127.0.0.1:0", RequestContext: mesh.WithRequestID})
+	metrics, err := host.NewMetrics()
+	require.NoError(t, err)
+	h, err := host.New(host.Config{Listen: "127.0.0.1:0", RequestContext: mesh.WithRequestID, Metrics: metrics})
 	require.NoError(t, err)
 	client, err := mesh.NewClient(mesh.ClientConfig{Directory: directory, AppID: "bannou", InstanceID: "self",
-		Local: h.Handler(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: 5 * time.Second})
+		Local: h.Handler(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: 5 * time.Second,
+		Balancer: mesh.RoundRobin(), MeterProvider: metrics.MeterProvider()})
 	require.NoError(t, err)
 	service, err := meshsvc.New(meshsvc.Config{Registry: registry, Client: client, Policy: policy, Bus: b, SweepInterval: 10 * time.Millisecond})
 	require.NoError(t, err)
@@ -107,6 +110,7 @@ func start(t testing.TB) *node {
 		for range 2 {
 			require.NoError(t, <-ended)
 		}
+		require.NoError(t, metrics.Close(context.Background()))
 		require.NoError(t, driver.Close(context.Background()))
 		require.NoError(t, factory.Close())
 	})

@@ -101,6 +101,16 @@ type Store struct {
 type Mesh struct {
 	Backend           string        `default:"native" help:"Implementation of the mesh: native."`
 	HeartbeatInterval time.Duration `name:"heartbeat-interval" default:"30s" help:"How often this node reports that it lives."`
+	Balancer          string        `default:"p2c" enum:"p2c,least-connections,weighted,round-robin" help:"How an instance is chosen: p2c (of two drawn by chance the one that is likely to answer first), least-connections, weighted (by reported capacity and load), round-robin."`
+	Zone              string        `help:"Where this node runs, such as eu-1a. Calls stay in the zone while five of seven of the target's instances there take requests, and spill over in part when fewer do. Default: zones do not matter."`
+	SlowStart         time.Duration `name:"slow-start" default:"10s" help:"How long an instance that is new or back takes to get its whole share of calls, from a tenth on; 0 for at once."`
+	Ejection          bool          `default:"true" negatable:"" help:"Leave instances out for a while that fail more than others: connections that break, deadlines that pass, statuses 500 and above."`
+	EjectionFailures  int           `name:"ejection-failures" default:"5" help:"Failures in a row that eject an instance."`
+	EjectionPercent   int           `name:"ejection-percent" default:"50" help:"Share of failures among 20 calls or more within the window that ejects an instance."`
+	EjectionWindow    time.Duration `name:"ejection-window" default:"10s" help:"The window of that share."`
+	EjectionTime      time.Duration `name:"ejection-time" default:"10s" help:"How long an instance is ejected; twice as long each time it fails again soon after, up to 5 minutes."`
+	PanicPercent      int           `name:"panic-percent" default:"30" help:"With less than this share of a target's instances left, ejected ones are called too; 0: only when none is left."`
+	LocalMaxInFlight  int           `name:"local-max-in-flight" default:"1000" help:"Calls to this node's own services at once, over which other instances are called if there are any."`
 }
 
 // Telemetry says where traces go. Metrics are fetched from /metrics.

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/mesh"
 )
 
 // AllServices are the services that this binary holds, in the order of the documentation.
@@ -241,6 +243,10 @@ func (c *Config) checkNumbers() error {
 	}{
 		{"--messaging-prefetch-count", c.Messaging.PrefetchCount, 1, 65535},
 		{"--messaging-retry-max-attempts", c.Messaging.RetryMaxAttempts, 0, 1000},
+		{"--mesh-ejection-failures", c.Mesh.EjectionFailures, 1, 1000},
+		{"--mesh-ejection-percent", c.Mesh.EjectionPercent, 1, 100},
+		{"--mesh-panic-percent", c.Mesh.PanicPercent, 0, 100},
+		{"--mesh-local-max-in-flight", c.Mesh.LocalMaxInFlight, 1, 1_000_000},
 		{"--messaging-retry-delay-ms", c.Messaging.RetryDelayMs, 1, 86_400_000},
 		{"--messaging-outbox-max-events", c.Messaging.OutboxMaxEvents, 1, 1_000_000_000},
 		{"--messaging-outbox-max-bytes", c.Messaging.OutboxMaxBytes, 1, 1 << 40},
@@ -265,6 +271,24 @@ func (c *Config) checkNumbers() error {
 	// Degraded after 60 s without a heartbeat: a longer interval would degrade a node that is well.
 	if c.Mesh.HeartbeatInterval <= 0 || c.Mesh.HeartbeatInterval.Seconds() > 60 {
 		return fmt.Errorf("--mesh-heartbeat-interval %s: choose from 1ms to 60s", c.Mesh.HeartbeatInterval)
+	}
+	return c.checkBalancing()
+}
+
+func (c *Config) checkBalancing() error {
+	m := &c.Mesh
+	if m.Zone != "" {
+		if err := mesh.ValidateName("zone", m.Zone); err != nil {
+			return fmt.Errorf("--mesh-zone: %w", err)
+		}
+	}
+	switch {
+	case m.SlowStart < 0:
+		return fmt.Errorf("--mesh-slow-start %s: choose 0 or a positive duration, such as 10s", m.SlowStart)
+	case m.EjectionWindow <= 0:
+		return fmt.Errorf("--mesh-ejection-window %s: choose a positive duration, such as 10s", m.EjectionWindow)
+	case m.EjectionTime <= 0:
+		return fmt.Errorf("--mesh-ejection-time %s: choose a positive duration, such as 10s", m.EjectionTime)
 	}
 	return nil
 }

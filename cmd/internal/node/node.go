@@ -139,11 +139,14 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	client, err := mesh.NewClient(mesh.ClientConfig{
-		Directory: n.directory, AppID: cfg.AppID, InstanceID: member.InstanceID(), Local: n.host.Handler(),
-		LocalServices: paths(cfg.Services), Control: policy.Control, Logger: log, MeterProvider: n.metrics.MeterProvider(),
-		TracerProvider: n.tracing.tracer(),
-	})
+	calls, err := balancing(&cfg.Mesh)
+	if err != nil {
+		return err
+	}
+	calls.Directory, calls.AppID, calls.InstanceID = n.directory, cfg.AppID, member.InstanceID()
+	calls.Local, calls.LocalServices, calls.Control = n.host.Handler(), paths(cfg.Services), policy.Control
+	calls.Logger, calls.MeterProvider, calls.TracerProvider = log, n.metrics.MeterProvider(), n.tracing.tracer()
+	client, err := mesh.NewClient(calls)
 	if err != nil {
 		return err
 	}
@@ -173,6 +176,7 @@ func (n *Node) newMember(cfg *config.Config, instanceID string, registry *mesh.R
 	member := membership.Config{
 		Registry: registry, Bus: n.bus, AppID: cfg.AppID, InstanceID: instanceID, Services: cfg.Services,
 		Addr: n.host.Addr, InFlight: n.host.InFlight, Interval: cfg.Mesh.HeartbeatInterval, Logger: log,
+		Zone: cfg.Mesh.Zone,
 	}
 	if cfg.Advertise != "" {
 		name, port, err := net.SplitHostPort(cfg.Advertise)

@@ -3,6 +3,7 @@ package pairs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strconv"
+	"sync/atomic"
 	"testing"
 
 	"github.com/go-json-experiment/json"
@@ -44,6 +46,43 @@ func BenchmarkMesh(b *testing.B) {
 	compareCalls(b, "call through a proxy", []int{1, 16}, posting(plain, reverse.URL+"/svc/echo"), posting(plain, proxy.URL+"/v1.0/invoke/"+appID+"/method/svc/echo"))
 }
 
+// BenchmarkMeshPick finds an instance for a request, one of 100 whose figures are known from calls. The raw side is the
+// least that spreads requests: a counter and a list.
+func BenchmarkMeshPick(b *testing.B) {
+	var endpoints []mesh.Endpoint
+	for i := range 100 {
+		endpoints = append(endpoints, mesh.Endpoint{AppID: appID, InstanceID: fmt.Sprintf("node-%d", i), Host: "10.0.0.1", Port: 1000 + i, MaxConnections: 100})
+	}
+	directory := directoryOf(b, endpoints...)
+	var next atomic.Uint64
+	counter := func(context.Context, int) error {
+		if e := &endpoints[next.Add(1)%uint64(len(endpoints))]; e.Port == 0 {
+			return errors.New("no endpoint")
+		}
+		return nil
+	}
+	for _, name := range mesh.BalancerNames() {
+		balancer, err := mesh.BalancerNamed(name)
+		require.NoError(b, err)
+		client := newClient(b, mesh.ClientConfig{Directory: directory, Balancer: balancer, Transport: answering{}})
+		for range 100 * len(endpoints) {
+			_, err := mesh.Invoke[account, struct{}](b.Context(), client, appID, "svc/echo", newAccount(1))
+			require.NoError(b, err)
+		}
+		compareCalls(b, name+" among 100", []int{1, 64}, counter, func(context.Context, int) error {
+			_, err := client.Route(appID)
+			return err
+		})
+	}
+}
+
+// answering is a network that answers at once.
+type answering struct{}
+
+func (answering) RoundTrip(r *http.Request) (*http.Response, error) {
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: http.NoBody, Request: r}, r.Body.Close()
+}
+
 const appID = "remote"
 
 func echo(w http.ResponseWriter, r *http.Request) {
@@ -58,14 +97,20 @@ func echo(w http.ResponseWriter, r *http.Request) {
 
 // newDirectory knows one instance of one app-id.
 func newDirectory(b *testing.B, server *httptest.Server) *mesh.Directory {
-	feed := new(meshtest.Feed)
-	registry, err := mesh.NewRegistry(meshtest.NewTable(), feed, mesh.RegistryConfig{})
-	require.NoError(b, err)
 	host, port, err := net.SplitHostPort(server.Listener.Addr().String())
 	require.NoError(b, err)
 	number, err := strconv.Atoi(port)
 	require.NoError(b, err)
-	require.NoError(b, registry.Register(b.Context(), mesh.Endpoint{AppID: appID, InstanceID: "node-1", Host: host, Port: number}))
+	return directoryOf(b, mesh.Endpoint{AppID: appID, InstanceID: "node-1", Host: host, Port: number})
+}
+
+func directoryOf(b *testing.B, endpoints ...mesh.Endpoint) *mesh.Directory {
+	feed := new(meshtest.Feed)
+	registry, err := mesh.NewRegistry(meshtest.NewTable(), feed, mesh.RegistryConfig{})
+	require.NoError(b, err)
+	for _, e := range endpoints {
+		require.NoError(b, registry.Register(b.Context(), e))
+	}
 	directory := mesh.NewDirectory(registry, feed, mesh.DirectoryConfig{})
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)

@@ -92,7 +92,7 @@ type HeartbeatRequest struct {
 	CurrentConnections int    `json:"currentConnections,omitempty,omitzero"`
 	ExternalHost       string `json:"externalHost,omitempty,omitzero"`
 
-	// Host A known instance may leave out host and port, externalHost, services and maxConnections: they stay as they were.
+	// Host A known instance may leave out host and port, externalHost, services, zone and maxConnections: they stay as they were.
 	Host           string   `json:"host,omitempty,omitzero"`
 	InstanceID     string   `json:"instanceId"`
 	LoadPercent    float64  `json:"loadPercent,omitempty,omitzero"`
@@ -102,6 +102,7 @@ type HeartbeatRequest struct {
 
 	// Status healthy (default), degraded, unavailable or shuttingDown.
 	Status string `json:"status,omitempty,omitzero"`
+	Zone   string `json:"zone,omitempty,omitzero"`
 }
 
 // ListEndpointsRequest defines model for ListEndpointsRequest.
@@ -145,6 +146,9 @@ type RegisterRequest struct {
 
 	// Status healthy (default), degraded, unavailable or shuttingDown.
 	Status string `json:"status,omitempty,omitzero"`
+
+	// Zone Where it runs, such as eu-1a. Callers prefer instances of their own zone.
+	Zone string `json:"zone,omitempty,omitzero"`
 }
 
 // RegisterResponse defines model for RegisterResponse.

@@ -1,0 +1,84 @@
+package mesh
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+)
+
+// A callBody is the body of an instance's response. Its end, whichever comes first of reading all, an error and closing,
+// is the end of the attempt.
+type callBody struct {
+	io.ReadCloser
+	client  *Client
+	req     *http.Request
+	attempt attempt
+	cancel  context.CancelFunc // frees the call's deadline; nil: it has none of its own
+	ended   atomic.Bool
+}
+
+// A callConn is what a response with status 101 has for a body: a connection.
+type callConn struct {
+	*callBody
+	io.Writer
+}
+
+// watch makes the attempt end with the response.
+func (c *Client) watch(resp *http.Response, req *http.Request, a attempt) {
+	a.answered(c.balancing.clock(), resp.StatusCode)
+	if resp.Body == http.NoBody {
+		a.end(c.balancing.clock(), succeeded)
+		return
+	}
+	body := &callBody{ReadCloser: resp.Body, client: c, req: req, attempt: a}
+	if w, ok := resp.Body.(io.Writer); ok {
+		resp.Body = &callConn{body, w}
+		return
+	}
+	resp.Body = body
+}
+
+func (b *callBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	switch {
+	case err == nil:
+	case errors.Is(err, io.EOF):
+		b.end(succeeded)
+	case b.req.Context().Err() != nil, errors.Is(err, http.ErrBodyReadAfterClose):
+		b.end(unknownOutcome)
+	default:
+		b.end(failed)
+	}
+	return n, err
+}
+
+func (b *callBody) Close() error {
+	err := b.ReadCloser.Close()
+	b.end(succeeded)
+	return err
+}
+
+func (b *callBody) end(o callOutcome) {
+	if b.ended.Swap(true) {
+		return
+	}
+	b.attempt.end(b.client.balancing.clock(), o)
+	if b.cancel != nil {
+		b.cancel()
+	}
+}
+
+// blame tells what an error says of the instance that was called.
+func blame(req *http.Request, body *keptBody) callOutcome {
+	ctx := req.Context()
+	switch {
+	case body.broke():
+		return unknownOutcome
+	case ctx.Err() == nil, errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+		return failed
+	default:
+		return unknownOutcome
+	}
+}

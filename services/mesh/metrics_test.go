@@ -1,0 +1,67 @@
+package mesh_test
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// An operator sees on /metrics which target is called, how many of its instances are left, and why.
+func TestMetricsOfTargets(t *testing.T) {
+	n := start(t)
+	for name, status := range map[string]int{"good": 200, "bad": 500} {
+		server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) }))
+		t.Cleanup(server.Close)
+		_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+		require.NoError(t, err)
+		n.must("/mesh/register", `{"appId":"orders","instanceId":"`+name+`","host":"127.0.0.1","port":`+port+`,"zone":"eu-1a"}`)
+	}
+	soon(t, func() bool { return len(n.directory.Endpoints("orders")) == 2 }, "both are known")
+	require.Equal(t, "eu-1a", n.directory.Endpoints("orders")[0].Zone)
+	require.Equal(t, "eu-1a", n.must("/mesh/route", `{"appId":"orders"}`)["endpoint"].(object)["zone"])
+	const calls = 400
+	for range calls {
+		response, err := n.client.Post(n.url+"/v1.0/invoke/orders/method/x", "application/json", strings.NewReader("{}"))
+		require.NoError(t, err)
+		response.Body.Close()
+	}
+	response, err := n.client.Get(n.url + "/metrics")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	for _, line := range []string{
+		`bannou_mesh_picks_total{target="orders"} 400`,
+		`bannou_mesh_ejections_total{reason="consecutive",target="orders"} 1`,
+		`bannou_mesh_instances{state="available",target="orders"} 1`,
+		`bannou_mesh_instances{state="ejected",target="orders"} 1`,
+		`bannou_mesh_in_flight{target="orders"} 0`,
+		`bannou_mesh_panic{target="orders"} 0`,
+		`bannou_mesh_duration_seconds_bucket{outcome="ok",target="orders",le="0.005"}`,
+	} {
+		require.Contains(t, ours(string(page)), line)
+	}
+}
+
+// ours are the lines of the mesh, without the labels that every line has.
+func ours(page string) string {
+	var b strings.Builder
+	for line := range strings.Lines(page) {
+		if name, labels, found := strings.Cut(strings.TrimSpace(line), "{"); found && strings.HasPrefix(line, "bannou_mesh") {
+			labels, value, _ := strings.Cut(labels, "}")
+			var kept []string
+			for label := range strings.SplitSeq(labels, ",") {
+				if !strings.HasPrefix(label, "otel_") {
+					kept = append(kept, label)
+				}
+			}
+			b.WriteString(name + "{" + strings.Join(kept, ",") + "}" + value + "\n")
+		}
+	}
+	return b.String()
+}
