@@ -20,11 +20,21 @@ func suites() []suite {
 		indexed["find one by an index, "+callers] = 0.85
 		indexed["find 50 by an index for a sorted page of 20, "+callers] = 0.85
 	}
+	service := map[string]float64{}
+	for _, work := range []string{"get redis", "save redis", "get sqlite", "save sqlite"} {
+		for _, callers := range []string{"1 caller", "16 callers", "64 callers"} {
+			service[work+", "+callers] = 0.90
+		}
+	}
 	return []suite{
 		{title: "The bus in memory, beside Watermill's gochannel", benchmark: "BenchmarkMemoryBus",
+			bars: map[string]float64{"publish to handled, 1 caller": 1, "publish to handled, 16 callers": 1},
 			note: "gochannel alone hands a message on: no queue that bounds and keeps, no retries, no dead letters, no telemetry."},
-		{title: "The bus on RabbitMQ, beside amqp091-go", benchmark: "BenchmarkRabbitMQ"},
-		{title: "The bus on Redis Streams, beside go-redis", benchmark: "BenchmarkRedisStreams",
+		{title: "The bus on RabbitMQ, beside amqp091-go", benchmark: "BenchmarkRabbitMQ",
+			bars: map[string]float64{"publish confirmed, 64 callers": 1.1, "publish without waiting, window 1000, 1 caller": 0.95,
+				"consume with prefetch 100, 1 subscription": 1.1, "publish to handled, 16 callers": 1,
+				"publish to handled at half the peak rate, 99th percentile, 16 callers": 0.8}},
+		{title: "The bus on Redis Streams, beside go-redis", benchmark: "BenchmarkRedisStreams", bars: map[string]float64{"publish confirmed, 64 callers": 0.9},
 			note: "The raw client waits for one answer a round trip on each of its connections; the bus gathers what its callers send."},
 		{title: "State on Redis, beside go-redis", benchmark: "BenchmarkRedis",
 			note: "The raw client waits for one answer a round trip on each of its connections; the store gathers what its callers ask for.",
@@ -42,7 +52,8 @@ func suites() []suite {
 		{title: "Changes with their events, beside transactions by hand", benchmark: "BenchmarkAnnounced",
 			note: "A save and an event in the outbox, in one transaction, which the callers share. \"Beside a save alone\" has the same store without publishChanges on the raw side: what the event costs."},
 		{title: "The state service over HTTP, beside a handler written by hand", benchmark: "BenchmarkStateService",
-			note: "The handler does the same on the same stores, with net/http and encoding/json, and without strict checks, ids of requests, traces, metrics and time limits."},
+			note: "The handler does the same on the same stores, with net/http and encoding/json, and without strict checks, ids of requests, traces, metrics and time limits.",
+			bars: service},
 		{title: "Picking an instance, beside a counter and a list", benchmark: "BenchmarkMeshPick",
 			note: "What a call pays to find its instance: mapping, app-id, pool and balancer. From 64 goroutines less than 100 ns are wanted. The counter knows nothing of what it spreads."},
 		{title: "The mesh, beside net/http", benchmark: "BenchmarkMesh",
