@@ -87,6 +87,17 @@ type Store struct {
 	TableName      string   `koanf:"tableName"`
 	Indexes        []string `koanf:"indexes"`
 	PublishChanges bool     `koanf:"publishChanges"`
+
+	Migration *Migration `koanf:"migration"`
+}
+
+// Migration says that a store is being moved to another place. Which of the two is used, `bannou state migrate` decides.
+type Migration struct {
+	To struct {
+		Backend   string `koanf:"backend"`
+		KeyPrefix string `koanf:"keyPrefix"`
+		TableName string `koanf:"tableName"`
+	} `koanf:"to"`
 }
 
 // Mesh configures calls between services.
