@@ -35,6 +35,8 @@ type stateMigrateCommand struct {
 	Overwrite   bool `help:"Replace or delete keys that are in the new place already."`
 	Differences int  `default:"20" help:"How many keys that differ are listed."`
 
+	MaxPause time.Duration `name:"max-pause" default:"10s" help:"How long changes may wait, beyond two and a half seconds, while the decision moves; after that it stays where it was."`
+
 	FromPrefix string `name:"from-prefix" help:"Key prefix of the old place, if it is Redis. Default: as the file has it, or the store's name."`
 	FromTable  string `name:"from-table" help:"Table of the old place, if it is SQL. Default: as the file has it, or state_entries."`
 	ToPrefix   string `name:"to-prefix" help:"Key prefix of the new place."`
@@ -70,7 +72,7 @@ func (c *stateMigrateCommand) Run(ctx context.Context, std *stdio) error {
 	bar := newProgress(std.err)
 	news := &migrationNews{flag: c.nodeFlag, store: ends[0].cfg.Name, std: std, bar: bar}
 	m, err := migrate.Open(ctx, migrate.Options{
-		From: places[0], To: places[1], Overwrite: c.Overwrite, Differences: c.Differences,
+		From: places[0], To: places[1], Overwrite: c.Overwrite, Differences: c.Differences, MaxPause: c.MaxPause,
 		Report: func(p migrate.Progress) { news.progress(ctx, p) },
 	})
 	switch {

@@ -30,6 +30,9 @@ var (
 	// ErrPhase reports that what was asked for does not come next.
 	ErrPhase = errors.New("not in this phase")
 
+	// ErrPause reports that changes would have had to wait for too long for the decision to move.
+	ErrPause = errors.New("changes have waited for too long")
+
 	// ErrRefused reports keys that the other place does not take.
 	ErrRefused = errors.New("not every key could be copied")
 )
@@ -67,6 +70,9 @@ type Options struct {
 	// does not have them.
 	Overwrite bool
 
+	// MaxPause is how long changes may wait, beyond the lease, while the decision moves. After that it stays where it was. Default: 10 s.
+	MaxPause time.Duration
+
 	// Differences is how many keys that differ are listed. Default: 20.
 	Differences int
 
@@ -85,6 +91,9 @@ type Migration struct {
 func Open(ctx context.Context, o Options) (*Migration, error) {
 	if o.Differences == 0 {
 		o.Differences = 20
+	}
+	if o.MaxPause == 0 {
+		o.MaxPause = 10 * time.Second
 	}
 	if o.Report == nil {
 		o.Report = func(Progress) {}
@@ -245,11 +254,17 @@ func (m *Migration) running(ctx context.Context, locked error) error {
 	return fmt.Errorf("%w: process %d on %s, since %s; wait until it has ended, or end it", ErrRunning, runner.PID, runner.Host, runner.Since.Format(time.RFC3339))
 }
 
+// passing reports an error that may be gone when it is tried again.
+func passing(err error) bool {
+	return !errors.Is(err, ErrRunning) &&
+		(errors.Is(err, state.ErrUnavailable) || errors.Is(err, state.ErrOutcomeUnknown) || errors.Is(err, context.DeadlineExceeded))
+}
+
 // patiently does something until it is done, while the only hindrance is that a place is away.
 func (m *Migration) patiently(ctx context.Context, do func(context.Context) error) error {
 	for delay := 50 * time.Millisecond; ; delay = min(2*delay, 2*time.Second) {
 		err := do(ctx)
-		if err == nil || errors.Is(err, ErrRunning) || !errors.Is(err, state.ErrUnavailable) && !errors.Is(err, state.ErrOutcomeUnknown) {
+		if err == nil || !passing(err) {
 			return err
 		}
 		if ctx.Err() != nil {

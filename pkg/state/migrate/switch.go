@@ -222,7 +222,7 @@ func (m *Migration) move(ctx context.Context, s *side, before, after Phase) erro
 		err = context.Cause(ctx)
 	}
 	if err == nil {
-		err = m.drain(ctx, s)
+		err = m.drainInTime(ctx, s)
 	}
 	if err == nil {
 		err = m.hand(ctx, s, after, sealed)
@@ -273,6 +273,19 @@ func (m *Migration) seal(ctx context.Context, s *side) (string, error) {
 		return "", err
 	}
 	return s.setRecord(ctx, r, etag)
+}
+
+// drainInTime drains, and gives up when changes have waited for too long: one process that was stopped in the midst of a transaction can
+// keep others from its rows for as long as it likes.
+func (m *Migration) drainInTime(ctx context.Context, s *side) error {
+	short, cancel := context.WithTimeout(ctx, m.o.MaxPause)
+	defer cancel()
+	err := m.drain(short, s)
+	if err != nil && short.Err() != nil && ctx.Err() == nil {
+		return fmt.Errorf("%w: what was changed last could not be carried to %s within %s; the decision stays where it was, and no change is lost: do it again: %w",
+			ErrPause, m.other(s).name, m.o.MaxPause, err)
+	}
+	return err
 }
 
 // drain carries what was noted and not carried. No node writes any more.
