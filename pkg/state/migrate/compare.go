@@ -62,7 +62,7 @@ func (c *Checksum) add(r state.Record, expiresAt time.Time) {
 		h.Write(part)
 	}
 	if !expiresAt.IsZero() {
-		binary.BigEndian.PutUint64(n[:], uint64(expiresAt.Unix())) //nolint:gosec // any mapping will do
+		binary.BigEndian.PutUint64(n[:], uint64(expiresAt.Unix()))
 		h.Write(n[:])
 	}
 	sum := h.Sum(nil)
@@ -93,8 +93,13 @@ func (c *Comparison) Equal() bool {
 	return c.Different == 0 && c.Busy == 0 && c.FromKeys == c.ToKeys && c.FromChecksum == c.ToChecksum
 }
 
-// patience is how often, and after how long each time, a key that differs is looked at again: it may be being carried.
-var patience = []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond, time.Second}
+// looks is how often a key that differs is looked at: it may be being carried.
+const looks = 6
+
+// patience is how long after the look before the next one comes.
+func patience(look int) time.Duration {
+	return []time.Duration{0, 20 * time.Millisecond, 100 * time.Millisecond, 300 * time.Millisecond, time.Second}[look-1]
+}
 
 // A comparer compares two places key by key.
 type comparer struct {
@@ -108,7 +113,7 @@ func (c *comparer) keys(ctx context.Context, keys []string) (differ []string, er
 	before := map[string][2]string{} // ETags of keys that differed in the last look
 	what := map[string]string{}
 	for round, left := 0, keys; len(left) > 0; round++ {
-		if round > 0 && !wait(ctx, patience[round-1]) {
+		if round > 0 && !wait(ctx, patience(round)) {
 			return nil, context.Cause(ctx)
 		}
 		from, refusedFrom, err := get(ctx, c.from, left)
@@ -123,7 +128,7 @@ func (c *comparer) keys(ctx context.Context, keys []string) (differ []string, er
 			what[r.Key] = "cannot be read"
 		}
 		left = left[:0:0]
-		last := round == len(patience)
+		last := round == looks-1
 		for key, a := range from {
 			b, readable := to[key]
 			if !readable || what[key] == "cannot be read" {

@@ -73,7 +73,7 @@ func (g *guard) enter(ctx context.Context, changes bool) (*view, error) {
 		if held && !v.Closing && now.Add(Lease-lookEvery).Before(*v.until.Load()) {
 			return v, nil
 		}
-		if held && !(v.Closing && changes) { // it is time to look again, for one
+		if held && (!v.Closing || !changes) { // it is time to look again, for one
 			select {
 			case g.looking <- struct{}{}:
 			default:

@@ -217,15 +217,15 @@ func (m *Migration) lockedOnce(ctx context.Context, work func(context.Context) e
 		}
 		_ = hold.Release(over) // it ends by itself
 	}()
-	host, _ := os.Hostname() // only for people to read
-	err = m.patiently(held, func(ctx context.Context) error {
+	host, _ := os.Hostname()                                  // only for people to read
+	err = m.patiently(held, func(ctx context.Context) error { //nolint:contextcheck // the lock's context, which ends with the caller's
 		_, err := m.from.runners.Save(ctx, runner, Runner{Host: host, PID: os.Getpid(), Since: time.Now().UTC()})
 		return err
 	})
 	if err == nil {
-		err = work(held)
+		err = work(held) //nolint:contextcheck // as above
 	}
-	return err != nil && errors.Is(context.Cause(held), state.ErrLockLost), err
+	return err != nil && errors.Is(context.Cause(held), state.ErrLockLost), err //nolint:contextcheck // why the lock's ended
 }
 
 // acquire waits for as long as one who was killed may keep the lock.

@@ -14,9 +14,9 @@ func (e *engine) Scan(ctx context.Context, cursor string, limit int) ([]string, 
 	if _, err := e.table.prepared(ctx); err != nil {
 		return nil, "", e.failure(ctx, err)
 	}
-	rows, err := e.table.db.QueryContext(ctx,
+	rows, err := e.table.db.QueryContext(ctx, //nolint:rowserrcheck // KeysOf asks for it
 		e.table.sql("SELECT e.`key` FROM {table} e WHERE e.store = ? AND e.`key` > ? AND "+live+" ORDER BY e.`key` LIMIT ?"),
-		e.store, cursor, limit) //nolint:sqlclosecheck // KeysOf closes it
+		e.store, cursor, limit)
 	if err != nil {
 		return nil, "", e.failure(ctx, err)
 	}
