@@ -95,7 +95,7 @@ func flagsAlone(k *kong.Kong) error {
 	const none = "-" // kong's word for it
 	for _, leaf := range k.Model.Leaves(false) {
 		for _, f := range leaf.Flags {
-			if leaf.Name != "serve" && f.Name != "node" && f.Name != "output" && !(leaf.Name == "migrate" && ofServers(f.Name)) {
+			if leaf.Name != "serve" && f.Name != "node" && f.Name != "output" && (leaf.Name != "migrate" || !ofServers(f.Name)) {
 				f.Envs = []string{none}
 			}
 		}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"maps"
 	"slices"
@@ -65,7 +64,7 @@ func (c *stateMigrateCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return usageError{err}
 	}
-	places, closing, err := openPlaces(cfg, ends)
+	places, closing, err := openPlaces(cfg, ends) //nolint:contextcheck // drivers outlive the call that makes them
 	if err != nil {
 		return usageError{err}
 	}
@@ -276,7 +275,7 @@ func openPlaces(cfg *config.Config, ends [2]end) (places [2]migrate.Place, closi
 	}
 	for i, e := range ends {
 		if drivers[e.backend] == nil {
-			d, err := node.NewStateDriver(cfg, e.backend, slog.New(slog.NewTextHandler(io.Discard, nil)))
+			d, err := node.NewStateDriver(cfg, e.backend, slog.New(slog.DiscardHandler))
 			if err != nil {
 				return places, nil, errors.Join(err, closing())
 			}
