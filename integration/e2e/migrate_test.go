@@ -65,6 +65,7 @@ func TestMigrateCommand(t *testing.T) {
 		Phase       string
 		Keys, Total int64
 		Copied      bool
+		Closing     bool
 		Waiting     int64
 	}) {
 		out, err := shell(commands[1] + " -o json").Output()
@@ -93,6 +94,14 @@ func TestMigrateCommand(t *testing.T) {
 		require.NotNil(t, answer)
 	}
 	for i, command := range commands {
+		if i == 2 { // killed in the pause: reads go on, changes wait until it is done again
+			killed := shell(command)
+			require.NoError(t, killed.Start())
+			require.Eventually(t, func() bool { return status().Closing }, 30*time.Second, 10*time.Millisecond)
+			require.NoError(t, killed.Process.Kill())
+			_ = killed.Wait()
+			store.must(t, "state/get", object{"storeName": "auth", "key": "k-00000"})
+		}
 		out, err := shell(command).CombinedOutput()
 		require.NoError(t, err, "%s\n%s", command, out)
 		t.Logf("%s\n%s", command, out)

@@ -200,3 +200,49 @@ func TestMigrateOneAtATime(t *testing.T) {
 	require.NoError(t, <-done)
 	cancel()
 }
+
+// A server that is killed while its keys are copied is waited for, on either side, also beyond the time of the lock that is kept there.
+func TestMigrateServerAway(t *testing.T) {
+	for _, side := range []string{"old", "new"} {
+		t.Run(side, func(t *testing.T) {
+			t.Parallel()
+			server := servers.NewRedis(t, servers.RedisOptions{})
+			d := newRedis(t, redisstate.Config{URLs: []string{server.URL}})
+			from, to := migrate.Place{Driver: d, Store: state.StoreConfig{Name: "auth"}}, place(t, "sqlite", "auth")
+			if side == "new" {
+				from, to = to, from
+			}
+			old := openRaw(t, from.Driver, from.Store)
+			for page := range 6 {
+				items := make([]state.Item[jsontext.Value], 1000)
+				for i := range items {
+					items[i] = state.Item[jsontext.Value]{Key: fmt.Sprint(page, "-", i), Value: jsontext.Value("1")}
+				}
+				_, err := old.SaveBulk(t.Context(), items)
+				require.NoError(t, err)
+			}
+			killed, restarted := false, false
+			var away time.Time
+			m, err := migrate.Open(t.Context(), migrate.Options{From: from, To: to, Report: func(p migrate.Progress) {
+				switch {
+				case p.Step == "copy" && !killed:
+					killed, away = true, time.Now()
+					if err := server.Kill(); err != nil {
+						t.Error(err)
+					}
+				case p.Note != "" && killed && !restarted && time.Since(away) > 7*time.Second:
+					restarted = true
+					if err := server.Restart(t.Context()); err != nil {
+						t.Error(err)
+					}
+				}
+			}})
+			require.NoError(t, err)
+			found, err := m.Copy(t.Context())
+			require.NoError(t, err)
+			require.True(t, restarted)
+			require.True(t, found.Equal(), "%+v", found)
+			require.EqualValues(t, 6000, found.ToKeys)
+		})
+	}
+}
