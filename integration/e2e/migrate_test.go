@@ -110,7 +110,7 @@ func TestMigrateCommand(t *testing.T) {
 			require.Contains(t, string(out), "the same\n")
 			require.Contains(t, string(out), "--cut-over")
 			require.GreaterOrEqual(t, status().Keys, interrupted.Keys)
-			require.EqualValues(t, "mirror", status().Phase)
+			require.Equal(t, "mirror", status().Phase)
 			counter("mirror")
 		case 2:
 			require.Equal(t, "target", status().Phase)
