@@ -74,6 +74,7 @@ standalone: ## build and vet every module without the workspace
 
 deps: ## install RabbitMQ, Redis and MariaDB for the tests, or say what to install
 	@./tools/install-servers
+	@./tools/install-mysql $(BIN)/mysql-8.0 || true
 
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
 	docker compose -f compose/compose.yaml up --build --detach --wait

@@ -19,6 +19,8 @@ type suite struct {
 	title     string
 	benchmark string
 	note      string // what a reader has to know of the raw side; may be empty
+
+	bars map[string]float64 // the ratio that work is to reach, by its name on the page
 }
 
 // pairs is the compiled package of the benchmarks: no compiler runs between measurements.
@@ -76,7 +78,22 @@ func (s suite) run(ctx context.Context, p *pairs, rounds int, length time.Durati
 	if len(results) == 0 {
 		return nil, fmt.Errorf("%s: nothing was measured: is its server installed? run `make deps`", s.title)
 	}
+	for work := range s.bars {
+		if !slices.ContainsFunc(results, func(r *result) bool { return r.work() == work }) {
+			return nil, fmt.Errorf("%s: %q has a bar and was not measured", s.title, work)
+		}
+	}
 	return results, nil
+}
+
+// missed says of each work that does not reach its bar how far it comes.
+func (s suite) missed(results []*result) (missed []string) {
+	for _, r := range results {
+		if bar, ok := s.bars[r.work()]; ok && r.ratio() < bar {
+			missed = append(missed, fmt.Sprintf("%s: %s: %.2f of %.2f", s.title, r.work(), r.ratio(), bar))
+		}
+	}
+	return missed
 }
 
 // collect adds the measurements that `go test` printed.
@@ -125,14 +142,26 @@ func (s suite) write(page *strings.Builder, results []*result) {
 	if s.note != "" {
 		fmt.Fprintf(page, "%s\n\n", s.note)
 	}
-	fmt.Fprint(page, "| work | raw | bannou | ratio | allocations raw / bannou |\n| --- | ---: | ---: | ---: | ---: |\n")
+	fmt.Fprint(page, "| work | raw | bannou | ratio | bar | allocations raw / bannou |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
 	for _, r := range results {
-		raw, ours := median(r.raw, nanoseconds), median(r.bannou, nanoseconds)
 		low, high := r.spread()
-		fmt.Fprintf(page, "| %s | %s | %s | %.2f (%.2f–%.2f) | %.0f / %.0f |\n", r.work(), perOperation(raw), perOperation(ours), raw/ours, low, high,
-			median(r.raw, allocations), median(r.bannou, allocations))
+		fmt.Fprintf(page, "| %s | %s | %s | %.2f (%.2f–%.2f) | %s | %.0f / %.0f |\n", r.work(), perOperation(median(r.raw, nanoseconds)),
+			perOperation(median(r.bannou, nanoseconds)), r.ratio(), low, high, s.bar(r), median(r.raw, allocations), median(r.bannou, allocations))
 	}
 	fmt.Fprintln(page)
+}
+
+// bar is what the page says of the ratio that is to be reached.
+func (s suite) bar(r *result) string {
+	bar, ok := s.bars[r.work()]
+	switch {
+	case !ok:
+		return ""
+	case r.ratio() < bar:
+		return fmt.Sprintf("%.2f, missed", bar)
+	default:
+		return fmt.Sprintf("%.2f", bar)
+	}
 }
 
 // work is the name without the suite's, for people.
@@ -140,6 +169,9 @@ func (r *result) work() string {
 	_, part, _ := strings.Cut(r.name, "/")
 	return strings.NewReplacer("_", " ", "/", ", ").Replace(part)
 }
+
+// ratio is how many times as fast as raw ours is.
+func (r *result) ratio() float64 { return median(r.raw, nanoseconds) / median(r.bannou, nanoseconds) }
 
 // spread is the lowest and the highest ratio of one round.
 func (r *result) spread() (low, high float64) {

@@ -20,7 +20,14 @@ PASS`
 	require.Len(t, results, 2)
 	require.Len(t, results[0].raw, 3)
 	var page strings.Builder
-	suite{title: "State", note: "As it is."}.write(&page, results[:1])
+	s := suite{title: "State", note: "As it is.", bars: map[string]float64{"get many, 64 callers": 2}}
+	s.write(&page, results[:1])
+	require.Empty(t, s.missed(results[:1]))
 	require.Contains(t, page.String(), "As it is.")
-	require.Contains(t, page.String(), "| get many, 64 callers | 40.0 µs | 20.0 µs | 2.00 (2.00–2.00) | 3 / 5 |")
+	require.Contains(t, page.String(), "| get many, 64 callers | 40.0 µs | 20.0 µs | 2.00 (2.00–2.00) | 2.00 | 3 / 5 |")
+
+	s.bars["get many, 64 callers"] = 2.5
+	s.write(&page, results[:1])
+	require.Contains(t, page.String(), "| 2.00 (2.00–2.00) | 2.50, missed | 3 / 5 |")
+	require.Equal(t, []string{"State: get many, 64 callers: 2.00 of 2.50"}, s.missed(results[:1]))
 }

@@ -52,7 +52,7 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, r *run) error {
 		return errors.Join(r.system.rabbit.Kill(), r.system.rabbit.Restart(ctx))
 	}}
-	restarted := fault{name: "restarted", times: 2, harm: func(ctx context.Context, r *run) error { return r.system.rabbit.Restart(ctx) }}
+	restarted := fault{name: "restarted", times: 1, harm: func(ctx context.Context, r *run) error { return r.system.rabbit.Restart(ctx) }}
 	queue := fault{name: "queue deleted", times: 5, sole: true, harm: func(ctx context.Context, r *run) error {
 		return withChannel(r.system.rabbit.URL, func(ch *amqp.Channel) error {
 			_, err := ch.QueueDelete(r.load.Topic+".bannou.load-0", false, false, false)

@@ -78,6 +78,8 @@ var table = []rule{
 		why: "membership joins the three libraries, and no driver: the node's configuration picks those"},
 	{of: "services/incident", may: []string{"events", "pkg/bus", "services/host", "services/problem"},
 		why: "what fails is told by host and bus, without knowing which service it was"},
+	{of: "services/relay", may: []string{"pkg/bus", "pkg/state"},
+		why: "sending what waits in an outbox depends on no service, whoever put it there"},
 	{of: "services/messaging", may: service("messaging"), why: siblings},
 	{of: "services/state", may: service("state"), why: siblings},
 	{of: "services/mesh", may: service("mesh"), why: siblings},
@@ -96,7 +98,7 @@ const siblings = "a service reaches another through the mesh or the bus, or it c
 
 func service(name string) []string {
 	return []string{"events", "pkg/bus", "pkg/mesh", "pkg/state", "services/" + name + "/...",
-		"services/host", "services/problem", "services/egress", "services/jsonbody", "services/membership"}
+		"services/host", "services/problem", "services/egress", "services/jsonbody", "services/membership", "services/relay"}
 }
 
 type listed struct {

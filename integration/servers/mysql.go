@@ -54,6 +54,10 @@ func startMySQL(ctx context.Context, o MySQLOptions, password string) (*MySQLSer
 	if !found {
 		return nil, mysqlProduct().missing("mariadbd or mysqld")
 	}
+	return launchMySQL(ctx, program, o, password)
+}
+
+func launchMySQL(ctx context.Context, program string, o MySQLOptions, password string) (*MySQLServer, error) {
 	server, ports, err := launch(ctx, plan{
 		product: mysqlProduct(),
 		ports:   1,
@@ -96,7 +100,8 @@ func prepareMySQL(ctx context.Context, f *folder, program string, port int, pass
 	args := append(mysqlDefaults(f),
 		"--port="+strconv.Itoa(port), "--bind-address=127.0.0.1", "--skip-name-resolve", "--socket="+f.file("socket"), "--pid-file="+f.file("pid"),
 		"--init-file="+f.file("account.sql"), "--tmpdir="+f.path, "--skip-log-bin", "--performance-schema=OFF", "--max-connections=500",
-		"--loose-mysqlx=OFF") // MySQL's second protocol would listen on its default port
+		"--max-allowed-packet=16M", // MariaDB's default, and a quarter of MySQL's
+		"--loose-mysqlx=OFF")       // MySQL's second protocol would listen on its default port
 	return []command{{name: "mysqld", path: program, args: append(args, o.Args...), env: environment(f.path)}}, nil
 }
 

@@ -2,7 +2,9 @@ package state_test
 
 import (
 	"database/sql"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strings"
 	"sync"
 	"testing"
@@ -26,7 +28,12 @@ func openIndexed(t *testing.T, d state.Driver, indexes ...string) state.Engine {
 
 // The statements that the server is sent are served by the declared indexes, as it explains them itself, and touch few rows.
 func TestMySQLIndexesAreUsed(t *testing.T) {
-	server := servers.NewMySQL(t, servers.MySQLOptions{})
+	t.Run("MariaDB", func(t *testing.T) { indexesAreUsed(t, servers.NewMySQL(t, servers.MySQLOptions{})) })
+	t.Run("MySQL 8", func(t *testing.T) { indexesAreUsed(t, servers.NewMySQL8(t, servers.MySQLOptions{})) })
+}
+
+func indexesAreUsed(t *testing.T, server *servers.MySQLServer) {
+	t.Helper()
 	e := openIndexed(t, newMySQL(t, mysqlstate.Config{DSN: server.DSN}), "level", "a.b")
 	var changes []state.Change
 	for i := range 1000 {
@@ -62,7 +69,7 @@ func TestMySQLIndexesAreUsed(t *testing.T) {
 		var rows int
 		plan := explain(t, db, text)
 		key, rows = plan["key"], number(t, plan["rows"])
-		require.True(t, strings.HasPrefix(key, "x_"), "%v of %s", plan, text)
+		require.True(t, strings.HasPrefix(key, "ix_"), "%v of %s", plan, text)
 		require.LessOrEqual(t, rows, 25*c.found/10+5, "%v of %s", plan, text)
 		_, err = db.Exec("TRUNCATE TABLE mysql.general_log")
 		require.NoError(t, err)
@@ -153,4 +160,121 @@ func TestMySQLIndexesAreMadeOnline(t *testing.T) {
 			require.EqualValues(t, want, n)
 		}
 	}
+}
+
+// Columns of an index are made of one another, and of values of every kind. While many change, delete and expire them at
+// once, the index stays what the table says, as the server itself checks, and finds what is there.
+func TestMySQLIndexesStayWhole(t *testing.T) {
+	server := servers.NewMySQL(t, servers.MySQLOptions{})
+	e := openIndexed(t, newMySQL(t, mysqlstate.Config{DSN: server.DSN}), "v", "a.b")
+	long := strings.Repeat("ü", 300)
+	values := []string{
+		`7`, `-7.5`, `"7"`, `"x"`, `""`, `null`, `true`, `false`, `"1"`, `0`, `[7]`, `[]`, `{"c":1}`, `1e300`, `9007199254740993`,
+		`"` + long + `"`, `"5` + long + `"`, `1.` + strings.Repeat("0", 300), `"\u0037"`, `"-"`, `"a\"b"`, `"null"`, `0.1`,
+	}
+	const writers, rounds, keys = 8, 40, 60
+	var wait sync.WaitGroup
+	failures := make([]error, writers)
+	for w := range writers {
+		wait.Go(func() {
+			random := rand.New(rand.NewPCG(uint64(w), 7))
+			for range rounds {
+				var changes []state.Change
+				for _, key := range random.Perm(keys)[:8] {
+					c := state.Change{Key: fmt.Sprint(key), Expiry: state.Never, Delete: random.IntN(4) == 0}
+					if v := values[random.IntN(len(values))]; !c.Delete {
+						c.Value = []byte([]string{`{"v":` + v + `}`, `{"a":{"b":` + v + `},"v":1}`, `{"a":[{"b":` + v + `}]}`, v}[random.IntN(4)])
+					}
+					changes = append(changes, c)
+				}
+				outcomes, err := e.Apply(t.Context(), changes)
+				if err != nil {
+					failures[w] = err
+					return
+				}
+				for _, o := range outcomes {
+					failures[w] = errors.Join(failures[w], o.Err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	require.NoError(t, errors.Join(failures...))
+
+	plain, err := newMySQL(t, mysqlstate.Config{DSN: server.DSN}).Open(t.Context(), state.StoreConfig{Name: "s", Backend: "mysql", TableName: "state_entries"})
+	require.NoError(t, err)
+	found := 0
+	for _, path := range []string{"v", "a.b"} {
+		for _, v := range append(values, `1`, `-1`) {
+			if v[0] == '{' || v[0] == '[' {
+				continue
+			}
+			filter, err := state.ParseFilter(fmt.Appendf(nil, `{%q:%s}`, path, v))
+			require.NoError(t, err)
+			want, err := plain.(state.Querier).Query(t.Context(), state.Query{Filter: filter})
+			require.NoError(t, err)
+			for _, q := range []state.Query{{Filter: filter}, {Filter: filter, Sort: []state.Sort{{Field: "v"}}}} {
+				got, err := e.(state.Querier).Query(t.Context(), q)
+				require.NoError(t, err)
+				require.ElementsMatch(t, keysOf(want), keysOf(got), "%s %s", path, v)
+			}
+			found += len(want)
+		}
+	}
+	require.NotZero(t, found)
+
+	db, err := sql.Open("mysql", server.DSN)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	var table, op, kind, text string
+	require.NoError(t, db.QueryRow("CHECK TABLE state_entries EXTENDED").Scan(&table, &op, &kind, &text))
+	require.Equal(t, "OK", text, "%s: %s", table, kind)
+}
+
+func keysOf(records []state.Record) []string {
+	keys := make([]string, len(records))
+	for i, r := range records {
+		keys[i] = r.Key
+	}
+	return keys
+}
+
+// A server that has no room for more prepared statements is asked without.
+func TestMySQLQueriesUnprepared(t *testing.T) {
+	server := servers.NewMySQL(t, servers.MySQLOptions{})
+	e := openIndexed(t, newMySQL(t, mysqlstate.Config{DSN: server.DSN}), "v")
+	require.NoError(t, saveOne(t.Context(), e, "k"))
+	query := func(q state.Query) error {
+		records, err := e.(state.Querier).Query(t.Context(), q)
+		if err == nil && len(records) != 1 {
+			err = fmt.Errorf("%d records", len(records))
+		}
+		return err
+	}
+	indexed, other := state.Query{Filter: state.Where("v").Eq(1)}, state.Query{Filter: state.Where("v").Ne(2)}
+	for range 3 {
+		require.NoError(t, query(indexed))
+	}
+	db, err := sql.Open("mysql", server.DSN)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, db.Close()) }()
+	var name string
+	var there int
+	require.NoError(t, db.QueryRow("SHOW GLOBAL STATUS LIKE 'Prepared_stmt_count'").Scan(&name, &there))
+	_, err = db.Exec(fmt.Sprintf("SET GLOBAL max_prepared_stmt_count = %d", there))
+	require.NoError(t, err)
+	for range 3 {
+		require.NoError(t, query(other), "one that cannot be prepared")
+	}
+	var wait sync.WaitGroup
+	failures := make([]error, 16)
+	for i := range failures {
+		wait.Go(func() { // on other connections, where it is not prepared yet
+			for range 20 {
+				failures[i] = errors.Join(failures[i], query(indexed))
+			}
+		})
+	}
+	wait.Wait()
+	require.NoError(t, errors.Join(failures...))
 }

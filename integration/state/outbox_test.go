@@ -22,6 +22,13 @@ func TestMySQLOutbox(t *testing.T) {
 	})
 }
 
+func TestMySQLAnnounced(t *testing.T) {
+	statetest.RunAnnounced(t, func(t *testing.T) func(t *testing.T) state.Announcer {
+		dsn := servers.MySQL(t).DSN
+		return func(t *testing.T) state.Announcer { return newMySQL(t, mysqlstate.Config{DSN: dsn}) }
+	})
+}
+
 // What was acknowledged is there after the server was killed, and while it is away nothing is acknowledged.
 func TestMySQLOutboxSurvivesAKill(t *testing.T) {
 	server := servers.NewMySQL(t, servers.MySQLOptions{})

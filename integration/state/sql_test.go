@@ -21,7 +21,11 @@ import (
 
 func openMySQL(t *testing.T) state.Driver {
 	t.Helper()
-	dsn := servers.MySQL(t).DSN
+	return openDSN(t, servers.MySQL(t).DSN)
+}
+
+func openDSN(t *testing.T, dsn string) state.Driver {
+	t.Helper()
 	return onMySQL{newMySQL(t, mysqlstate.Config{DSN: dsn}), dsn}
 }
 
@@ -60,6 +64,13 @@ var rounds = flag.Int("rounds", 0, "how often random queries are compared with a
 // SQLite: the rows are the same.
 func TestMySQL(t *testing.T) {
 	statetest.Run(t, openMySQL, statetest.Features{Query: true, QueryRounds: *rounds, AnyKeys: true, ExpiryAtBegin: true, Depth: mariaDBDepth, Corrupt: corruptMySQL})
+}
+
+// The same suite, cases and comparison on Oracle's MySQL, whose JSON is another program than MariaDB's.
+func TestMySQL8(t *testing.T) {
+	server := servers.NewMySQL8(t, servers.MySQLOptions{})
+	open := func(t *testing.T) state.Driver { return openDSN(t, server.NewDatabase(t).DSN) }
+	statetest.Run(t, open, statetest.Features{Query: true, QueryRounds: max(*rounds, 2), AnyKeys: true, ExpiryAtBegin: true, FloatRange: true, Corrupt: corruptMySQL})
 }
 
 // Transactions that make the same absent keys at once: one makes them all, the others conflict.

@@ -105,7 +105,8 @@ func (i Item[T]) change(s *store) (Change, error) {
 	if err != nil {
 		return Change{}, s.keyError(i.Key, err)
 	}
-	c := Change{Key: i.Key, Value: data, Expiry: expiry}
+	_, raw := rawJSON(i.Value)
+	c := Change{Key: i.Key, Value: data, Shared: raw, Expiry: expiry}
 	c.When, c.ETag = condition(i.ETag)
 	return c, nil
 }
@@ -142,8 +143,10 @@ func (s *store) applyAll(ctx context.Context, changes []Change) ([]Result, error
 	if err := checkDistinct(changes); err != nil {
 		return nil, s.storeError(err)
 	}
+	s.announced(ctx, changes)
 	outcomes, err := s.engine.Apply(ctx, changes)
 	if err != nil {
+		s.added(err)
 		return nil, err
 	}
 	if len(outcomes) != len(changes) {

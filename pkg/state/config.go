@@ -43,7 +43,8 @@ type StoreConfig struct {
 	// store is opened, in the background, while it is in use. A query is right with them and without.
 	Indexes []string
 
-	// PublishChanges makes the factory call Options.OnChange after every change of this store.
+	// PublishChanges makes the factory tell of every change of this store: by Options.Announce where the engine can, and by
+	// Options.OnChange otherwise.
 	PublishChanges bool
 }
 
@@ -57,8 +58,13 @@ type Options struct {
 	MeterProvider metric.MeterProvider
 
 	// OnChange is called after each change of a store that has PublishChanges, by the goroutine that made the change
-	// and before its call returns. It must be safe for concurrent use.
+	// and before its call returns. It must be safe for concurrent use. A process that dies in between has told nobody.
+	// Where Announce applies, it takes the place of OnChange.
 	OnChange func(ctx context.Context, c Changed)
+
+	// Announce puts an entry into an outbox for each change of a store that has PublishChanges, in the transaction that
+	// makes the change, where the store's driver can (Announcer). Default: none.
+	Announce *Announce
 
 	// SlowOperation is the duration from which an operation is logged as slow. Default: one second. Negative: never.
 	SlowOperation time.Duration

@@ -17,6 +17,7 @@
 //   - Numbers survive to the digit. With T = jsontext.Value a store passes JSON through byte for byte.
 //   - A stored value that cannot be read is ErrCorrupt, never an absent key.
 //   - A Lock has one holder at a time, and a holder that is late cannot write what it guards.
+//   - Where a store announces its changes on MySQL or SQLite, a change and its entry in the outbox are one (Announce).
 //   - A write that was sent and not answered is ErrOutcomeUnknown. It is never repeated behind the caller's back.
 //
 // Where the engine can, values are found by what is in them (OpenQueryable), in any order, page by page:

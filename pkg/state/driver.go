@@ -93,9 +93,14 @@ type Change struct {
 	Key    string
 	Delete bool
 	Value  []byte // JSON; for saves
+	Shared bool   // the caller may write to Value once the call has returned, so that an engine that keeps it has to copy it
 	Expiry Expiry // for saves; Keep, Never or a duration: Store has replaced the zero value
 	When   Condition
 	ETag   string // for IfETag
+
+	// Announce makes the entry that an engine of an Announcer adds to its outbox in the transaction that makes the change,
+	// from the outcome of it. It may be called several times for one change, of which one counts. Nil: none is added.
+	Announce func(o Outcome) (OutboxEntry, error)
 }
 
 // An Outcome is what became of one Change.

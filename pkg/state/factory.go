@@ -34,6 +34,8 @@ type store struct {
 	opening chan struct{} // held by the goroutine that opens the engine
 	opened  chan struct{} // closed when engine is set
 	engine  Engine
+
+	announce *Announce // nil: the engine announces nothing
 }
 
 // NewFactory returns a factory of the given stores on the given drivers, which it closes when it is closed. It does not
@@ -42,6 +44,9 @@ type store struct {
 func NewFactory(stores []StoreConfig, drivers []Driver, o Options) (*Factory, error) {
 	if o.Logger == nil {
 		o.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := o.Announce.check(); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
 	}
 	if o.SlowOperation == 0 {
 		o.SlowOperation = time.Second
@@ -138,11 +143,9 @@ func (f *Factory) open(ctx context.Context, name string) (*store, error) {
 		return s, nil
 	default:
 	}
-	engine, err := s.driver.Open(ctx, s.cfg)
-	if err != nil {
+	if err := s.openEngine(ctx); err != nil {
 		return nil, fmt.Errorf("state: open store %q: %w", name, err)
 	}
-	s.engine = engine
 	close(s.opened)
 	return s, nil
 }

@@ -115,17 +115,26 @@ type OutboxDriver interface {
 // and mysql do).
 func (f *Factory) Outbox(ctx context.Context, backend string, cfg OutboxConfig) (Outbox, error) {
 	driver, ok := f.drivers[backend].(OutboxDriver)
-	switch {
-	case !ok:
+	if !ok {
 		return nil, fmt.Errorf("state: %w: an outbox on backend %q; choose sqlite or mysql", ErrUnsupported, backend)
-	case cfg.Name == "" || len(cfg.Name) > MaxKeyBytes:
-		return nil, fmt.Errorf("state: %w: the name of an outbox has 1 to %d bytes", ErrInvalid, MaxKeyBytes)
-	case cfg.MaxEntries <= 0 || cfg.MaxBytes <= 0:
-		return nil, fmt.Errorf("state: %w: the limits of outbox %q must be positive", ErrInvalid, cfg.Name)
+	}
+	if err := cfg.check(); err != nil {
+		return nil, fmt.Errorf("state: %w", err)
 	}
 	box, err := driver.OpenOutbox(ctx, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("state: open outbox %q: %w", cfg.Name, err)
 	}
 	return box, nil
+}
+
+func (c OutboxConfig) check() error {
+	switch {
+	case c.Name == "" || len(c.Name) > MaxKeyBytes:
+		return fmt.Errorf("%w: the name of an outbox has 1 to %d bytes", ErrInvalid, MaxKeyBytes)
+	case c.MaxEntries <= 0 || c.MaxBytes <= 0:
+		return fmt.Errorf("%w: the limits of outbox %q must be positive", ErrInvalid, c.Name)
+	default:
+		return nil
+	}
 }

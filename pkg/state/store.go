@@ -172,8 +172,11 @@ func (s *store) one(ctx context.Context, op operation, key string, run func() er
 
 // apply makes one change and turns its outcome into an error where it was not made as asked.
 func (s *store) apply(ctx context.Context, c Change) (Outcome, error) {
-	outcomes, err := s.engine.Apply(ctx, []Change{c})
+	changes := []Change{c}
+	s.announced(ctx, changes)
+	outcomes, err := s.engine.Apply(ctx, changes)
 	if err != nil {
+		s.added(err)
 		return Outcome{}, err
 	}
 	outcome := outcomes[0]
@@ -187,17 +190,24 @@ func (s *store) apply(ctx context.Context, c Change) (Outcome, error) {
 	return outcome, nil
 }
 
-// changed tells the factory's OnChange of a change that was made.
+// changed tells of a change that was made: the factory's OnChange, or that the outbox has its entry.
 func (s *store) changed(ctx context.Context, c Change, o Outcome) {
 	notify := s.factory.options.OnChange
-	if !o.Done || !s.cfg.PublishChanges || notify == nil {
-		return
+	switch {
+	case !o.Done || !s.cfg.PublishChanges:
+	case s.announce != nil:
+		s.added(nil)
+	case notify != nil:
+		notify(ctx, s.event(c.Key, c.Delete, o))
 	}
-	event := Changed{Store: s.cfg.Name, Key: c.Key, Operation: OperationSave, ETag: o.ETag}
-	if c.Delete {
+}
+
+func (s *store) event(key string, deleted bool, o Outcome) Changed {
+	event := Changed{Store: s.cfg.Name, Key: key, Operation: OperationSave, ETag: o.ETag}
+	if deleted {
 		event.Operation, event.ETag = OperationDelete, ""
 	}
-	notify(ctx, event)
+	return event
 }
 
 func (s *store) conflict(c Change) error {

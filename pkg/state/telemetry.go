@@ -118,6 +118,8 @@ func errorKind(err error) string {
 		return "invalid"
 	case errors.Is(err, ErrTooLarge):
 		return "too_large"
+	case errors.Is(err, ErrFull):
+		return "outbox_full"
 	case errors.Is(err, ErrUnsupported):
 		return "unsupported"
 	case errors.Is(err, context.Canceled):

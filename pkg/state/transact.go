@@ -49,13 +49,15 @@ func (o Op[T]) change(s *store) (Change, error) {
 	return c, nil
 }
 
-// transact makes changes, all or none. The first of them, so many as told, are told to the factory's OnChange.
+// transact makes changes, all or none. The first of them, so many as told, are told of.
 func (s *store) transact(ctx context.Context, changes []Change, told int) ([]Result, error) {
 	if err := checkDistinct(changes); err != nil {
 		return nil, s.storeError(err)
 	}
+	s.announced(ctx, changes[:told])
 	outcomes, err := s.engine.Transact(ctx, changes)
 	if err != nil {
+		s.added(err)
 		return nil, err
 	}
 	var conflicts []string

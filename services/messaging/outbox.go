@@ -3,56 +3,35 @@ package messaging
 import (
 	"context"
 	"errors"
-	"fmt"
-	"log/slog"
-	"maps"
-	"sync"
 	"time"
 
-	"github.com/google/uuid"
-	"go.opentelemetry.io/otel/propagation"
-
 	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/relay"
 )
 
-// An outbox publishes events while the broker is there, and keeps them in a table while it is not. While a key has events
-// in the table, later ones with that key go there too.
+// An outbox publishes events while the broker is there, and keeps them in a table while it is not, for a relay to send.
+// While a key has events in the table, later ones with that key go there too.
 //
 // As long as nothing waits, publishing asks one atomic flag more than without it.
 type outbox struct {
-	box    state.Outbox
-	bus    *bus.Bus
-	after  time.Duration // how long a publish may take before the event is kept
-	owner  string        // of this process's claims
-	logger *slog.Logger
-
-	broker  brokerState
-	keys    waitingKeys
-	metrics *outboxMetrics
-	wake    chan struct{}                                         // asks the relay to look now
-	read    time.Time                                             // when the relay read the whole table last
-	sent    func(ctx context.Context, topic, id string, size int) // called for each event that was sent
-	back    func()                                                // called when the broker is back
-
-	mu      sync.Mutex
-	stats   state.OutboxStats // as the relay has seen them last, and what was added since
-	trouble error             // why the table could not be used last time
+	bus   *bus.Bus
+	after time.Duration // how long a publish may take before the event is kept
+	relay *relay.Relay
+	keys  *relay.Keys // which wait
 }
 
 // storing bounds what is done with the table for one event.
 const storing = 5 * time.Second
 
-func newOutbox(cfg *Config) (*outbox, error) {
-	id, err := uuid.NewV7()
+func newOutbox(cfg *Config, s *Service) (*outbox, error) {
+	r, err := relay.New(relay.Config{
+		Outbox: cfg.Outbox, Bus: cfg.Bus, Service: "messaging", MeterProvider: cfg.MeterProvider, Logger: cfg.Logger,
+		FollowKeys: true, Patience: cfg.OutboxAfter, Sent: s.announcePublished, Back: s.reconcileNow,
+	})
 	if err != nil {
-		return nil, fmt.Errorf("messaging: cannot make an id: %w", err)
+		return nil, err
 	}
-	o := &outbox{
-		box: cfg.Outbox, bus: cfg.Bus, after: cfg.OutboxAfter, owner: id.String(), logger: cfg.Logger, wake: make(chan struct{}, 1),
-	}
-	o.metrics, err = newOutboxMetrics(cfg.MeterProvider, o)
-	return o, err
+	return &outbox{bus: cfg.Bus, after: cfg.OutboxAfter, relay: r, keys: r.Keys()}, nil
 }
 
 // publish sends an event, or keeps it; then it is queued. It returns within the time to keep it after the time to send it.
@@ -65,10 +44,10 @@ func (o *outbox) publish(ctx context.Context, p bus.Prepared) (queued bool, err 
 		if err == nil || !isAway(err) || ctx.Err() != nil {
 			return false, err
 		}
-		o.isGone(err)
-		o.keys.adding(key)
+		o.relay.Lost(err)
+		o.keys.Adding(key)
 	}
-	defer o.keys.added(key)
+	defer o.keys.Added(key)
 	storeCtx, cancel := context.WithTimeout(context.WithoutCancel(ctx), storing) // the caller may be gone: the answer is the same
 	defer cancel()
 	if storeErr := o.enqueue(storeCtx, p); storeErr != nil {
@@ -86,15 +65,15 @@ func isAway(err error) bool {
 // added to. A key whose last events are just being sent is waited for: one that is published to without a pause would
 // otherwise never leave the table.
 func (o *outbox) direct(ctx context.Context, key string) bool {
-	if o.broker.isAway() {
-		o.keys.adding(key)
+	if o.relay.Away() {
+		o.keys.Adding(key)
 		return false
 	}
-	if o.keys.none() || key == "" {
+	if o.keys.None() || key == "" {
 		return true
 	}
 	for deadline := time.Now().Add(o.after); ; {
-		gone := o.keys.addingUnlessGone(key, o.figures().Depth <= fewEntries && time.Now().Before(deadline))
+		gone := o.keys.AddingUnlessGone(key, o.relay.Figures().Depth <= fewEntries && time.Now().Before(deadline))
 		if gone == nil {
 			return false
 		}
@@ -106,13 +85,13 @@ func (o *outbox) direct(ctx context.Context, key string) bool {
 		}
 		timer.Stop()
 		switch {
-		case o.broker.isAway():
-			o.keys.adding(key)
+		case o.relay.Away():
+			o.keys.Adding(key)
 			return false
-		case !o.keys.waits(key):
+		case !o.keys.Waits(key):
 			return true
 		case ctx.Err() != nil:
-			o.keys.adding(key)
+			o.keys.Adding(key)
 			return false
 		}
 	}
@@ -123,60 +102,9 @@ const fewEntries = 1000
 
 // enqueue keeps an event in the table.
 func (o *outbox) enqueue(ctx context.Context, p bus.Prepared) error {
-	p.Options.Headers = maps.Clone(p.Options.Headers)
-	if p.Options.Headers == nil {
-		p.Options.Headers = map[string]string{}
-	}
-	propagation.TraceContext{}.Inject(ctx, propagation.MapCarrier(p.Options.Headers))
-	entry, err := newEntry(p)
+	entry, err := relay.NewEntry(ctx, p)
 	if err != nil {
 		return err
 	}
-	err = o.box.Enqueue(ctx, entry)
-	o.tried(err)
-	if err != nil {
-		return err
-	}
-	o.mu.Lock()
-	o.stats.Depth++
-	o.stats.Bytes += entry.Size()
-	if o.stats.Oldest.IsZero() {
-		o.stats.Oldest = time.Now()
-	}
-	o.mu.Unlock()
-	o.metrics.enqueued.Add(ctx, 1)
-	o.look()
-	return nil
-}
-
-// look has the relay look at the table now.
-func (o *outbox) look() {
-	select {
-	case o.wake <- struct{}{}:
-	default:
-	}
-}
-
-// tried remembers whether the table could be used.
-func (o *outbox) tried(err error) {
-	if errors.Is(err, context.Canceled) {
-		return
-	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.trouble = err
-}
-
-// figures are the last known ones.
-func (o *outbox) figures() state.OutboxStats {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.stats
-}
-
-// spools says why events cannot be kept, as far as that is known without asking; nil: they can.
-func (o *outbox) spools() error {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.trouble
+	return o.relay.Enqueue(ctx, entry)
 }

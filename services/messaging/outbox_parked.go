@@ -2,7 +2,6 @@ package messaging
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"strconv"
 	"strings"
@@ -10,6 +9,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
 	"github.com/bannou-mesh/bannou/services/problem"
+	"github.com/bannou-mesh/bannou/services/relay"
 )
 
 const (
@@ -41,11 +41,11 @@ func (s *Service) ListOutbox(ctx context.Context, r messagingapi.ListOutboxReque
 	}
 	ctx, cancel := context.WithTimeout(ctx, storing)
 	defer cancel()
-	entries, err := s.outbox.box.Parked(ctx, after, limit)
+	entries, err := s.cfg.Outbox.Parked(ctx, after, limit)
 	if err != nil {
 		return nil, outboxProblem(err)
 	}
-	stats, err := s.outbox.recount(ctx)
+	stats, err := s.outbox.relay.Recount(ctx)
 	if err != nil {
 		return nil, outboxProblem(err)
 	}
@@ -60,11 +60,9 @@ func (s *Service) ListOutbox(ctx context.Context, r messagingapi.ListOutboxReque
 }
 
 func parkedEvent(e *state.ParkedEntry) messagingapi.ParkedEvent {
-	var p properties
-	_ = json.Unmarshal(e.Properties, &p) // where they cannot be read, the reason says so
 	start := e.Body[:min(len(e.Body), maxParkedStart)]
 	return messagingapi.ParkedEvent{
-		ID: strconv.FormatInt(e.ID, 10), Topic: e.Topic, PartitionKey: e.Key, MessageID: p.MessageID, Reason: e.Reason,
+		ID: strconv.FormatInt(e.ID, 10), Topic: e.Topic, PartitionKey: e.Key, MessageID: relay.MessageID(&e.OutboxEntry), Reason: e.Reason,
 		Size: len(e.Body), Body: strings.ToValidUTF8(string(start), "\ufffd"), PublishedAt: e.CreatedAt, ParkedAt: e.ParkedAt,
 	}
 }
@@ -75,7 +73,7 @@ func (s *Service) RetryOutbox(ctx context.Context, r messagingapi.RetryOutboxReq
 	if err != nil {
 		return nil, err
 	}
-	s.outbox.look()
+	s.outbox.relay.Look()
 	return messagingapi.RetryOutbox200JSONResponse{Count: n}, nil
 }
 
@@ -112,12 +110,12 @@ func (s *Service) settleOutbox(ctx context.Context, asked *messagingapi.SettleOu
 	}
 	ctx, cancel := context.WithTimeout(ctx, storing)
 	defer cancel()
-	n, err := settle(s.outbox.box, ctx, ids...)
+	n, err := settle(s.cfg.Outbox, ctx, ids...)
 	if err != nil {
 		return 0, outboxProblem(err)
 	}
 	s.cfg.Logger.InfoContext(ctx, "events of the outbox that were set aside were "+what, "count", n)
-	if _, err := s.outbox.recount(ctx); err != nil {
+	if _, err := s.outbox.relay.Recount(ctx); err != nil {
 		s.cfg.Logger.DebugContext(ctx, "the outbox could not be counted; the relay does it soon", "error", err)
 	}
 	return n, nil

@@ -117,10 +117,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	if cfg.Outbox != nil {
 		var err error
-		if s.outbox, err = newOutbox(&cfg); err != nil {
+		if s.outbox, err = newOutbox(&cfg, s); err != nil {
 			return nil, err
 		}
-		s.outbox.sent, s.outbox.back = s.announcePublished, s.reconcileNow
 	}
 	s.life, s.end = context.WithCancel(context.Background())
 	return s, nil

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -27,6 +28,7 @@ type node struct {
 	t      testing.TB
 	url    string
 	client *http.Client
+	stop   func() // before the test ends
 }
 
 // object is a JSON object.
@@ -49,12 +51,14 @@ func start(t testing.TB, onChange func(context.Context, state.Changed)) *node {
 	return serve(t, service, factory.Close)
 }
 
-// serve runs a host with one service until the test ends.
-func serve(t testing.TB, service host.Service, after func() error) *node {
+// serve runs a host with a service, and others before it, until the test ends.
+func serve(t testing.TB, service host.Service, after func() error, others ...host.Service) *node {
 	t.Helper()
 	h, err := host.New(host.Config{Listen: "127.0.0.1:0"})
 	require.NoError(t, err)
-	require.NoError(t, h.Add(service))
+	for _, s := range append(others, service) {
+		require.NoError(t, h.Add(s))
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
@@ -64,12 +68,13 @@ func serve(t testing.TB, service host.Service, after func() error) *node {
 		t.Fatal(err)
 	}
 	n := &node{t: t, url: "http://" + h.Addr().String(), client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
-	t.Cleanup(func() {
+	n.stop = sync.OnceFunc(func() {
 		n.client.CloseIdleConnections()
 		cancel()
 		require.NoError(t, <-done)
 		require.NoError(t, after())
 	})
+	t.Cleanup(n.stop)
 	return n
 }
 

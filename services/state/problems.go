@@ -27,6 +27,11 @@ func stateProblem(err error) error {
 	case errors.Is(err, state.ErrOutcomeUnknown):
 		return problem.New(problem.OutcomeUnknown, "the store did not answer in time: the write may or may not have been "+
 			"made; read the key before you write it again").Because(err)
+	case errors.Is(err, state.ErrFull):
+		return problem.New(problem.Unavailable, "the store announces its changes, and the outbox in which their events wait for the "+
+			"broker is full: nothing was changed; try again").Because(err)
+	case errors.Is(err, state.ErrNoSpace):
+		return problem.New(problem.Unavailable, "the disk of the store is full: nothing was changed; make room on it, then try again").Because(err)
 	case errors.Is(err, state.ErrUnavailable):
 		return problem.New(problem.Unavailable, "the backend of the store is away and nothing was changed; try again").Because(err)
 	case errors.Is(err, state.ErrInvalid):

@@ -5,12 +5,9 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"log/slog"
 	"net/http"
 	"time"
 
-	"github.com/bannou-mesh/bannou/events"
-	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/jsonbody"
@@ -90,28 +87,4 @@ func (s *Service) bounded(next stateapi.StrictHandlerFunc, _ string) stateapi.St
 		}
 		return response, nil
 	}
-}
-
-// PublishChanges returns a function for state.Options.OnChange that publishes a StateChangedEvent for each change of a
-// store that has PublishChanges. source is named in the event. A bus that is away does not undo the change: it is logged.
-func PublishChanges(b *bus.Bus, source string, log *slog.Logger) func(ctx context.Context, c state.Changed) {
-	if log == nil {
-		log = slog.New(slog.DiscardHandler)
-	}
-	return func(ctx context.Context, c state.Changed) {
-		e := &events.StateChangedEvent{StoreName: c.Store, Key: c.Key,
-			Operation: events.StateChangedOperation(c.Operation), ETag: c.ETag, SourceService: source}
-		// The change is made: a caller that is gone does not keep it from being told.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		if _, err := b.PublishWith(ctx, events.TopicStateChanged, e, bus.PublishOptions{PartitionKey: partition(c)}); err != nil {
-			log.WarnContext(ctx, "a change of state was not announced", "store", c.Store, "error", err)
-		}
-	}
-}
-
-// partition keeps the changes of one key in order, within what a property may be long.
-func partition(c state.Changed) string {
-	key := c.Store + ":" + c.Key
-	return key[:min(len(key), 255)]
 }

@@ -54,10 +54,10 @@ type Messaging struct {
 	RedisMasterName        string        `name:"redis-master-name" help:"The name by which the Sentinels know the Redis."`
 	RedisWaitReplicas      int           `name:"redis-wait-replicas" default:"0" help:"How many replicas must have an event before its publisher is told that it is there. With 0 a failover may lose what was confirmed."`
 	AnnouncePublished      bool          `name:"announce-published" help:"Publish a messaging.message.published event for each event published over HTTP."`
-	Outbox                 bool          `default:"true" negatable:"" help:"Keep events that are published over HTTP on disk while the broker is away. Without a meaning where the broker is memory."`
+	Outbox                 bool          `default:"true" negatable:"" help:"Keep events on disk while the broker is away: those that are published over HTTP, and those of stores with publishChanges on SQL, each in an outbox of their own. Without a meaning where the broker is memory."`
 	OutboxAfter            time.Duration `name:"outbox-after" default:"2s" help:"How long a publish may take before the event is kept instead."`
-	OutboxMaxEvents        int           `name:"outbox-max-events" default:"100000" help:"Events that may wait; over it, publishing is answered with 503."`
-	OutboxMaxBytes         int           `name:"outbox-max-bytes" default:"268435456" help:"Bytes of them; over it, publishing is answered with 503."`
+	OutboxMaxEvents        int           `name:"outbox-max-events" default:"100000" help:"Events that may wait in each outbox; over it, publishing, or changing such a store, is answered with 503."`
+	OutboxMaxBytes         int           `name:"outbox-max-bytes" default:"268435456" help:"Bytes of them; over it, the answer is the same."`
 	RabbitMQManagementURL  string        `name:"rabbitmq-management-url" help:"RabbitMQ's management API as http://user:password@host:15672, to list the queues of other programs too."`
 	RabbitMQQueueType      string        `name:"rabbitmq-queue-type" default:"classic" enum:"classic,quorum" help:"Kind of RabbitMQ's durable queues: classic, or quorum, which a cluster keeps on several nodes. A queue that exists keeps its kind: delete the queues before a change."`
 	Exchange               string        `default:"bannou" help:"Topic exchange that events are published to."`
@@ -71,8 +71,13 @@ type Messaging struct {
 
 // State configures the stores.
 type State struct {
-	Backend         string           `default:"native" help:"Implementation of state: native."`
-	RedisURL        string           `name:"redis-url" help:"Redis as redis://user:password@host:port/db. Without it, its stores are in memory."`
+	Backend  string `default:"native" help:"Implementation of state: native."`
+	RedisURL string `name:"redis-url" help:"Redis as redis://user:password@host:port/db. Without it, its stores are in memory."`
+
+	RedisClusterURLs  []string `name:"redis-cluster-urls" help:"Nodes of a Redis Cluster as redis://user:password@host:port, instead of redis-url; those that answer tell of the others. User and password are the same for all."`
+	RedisSentinelURLs []string `name:"redis-sentinel-urls" help:"Sentinels as redis://user:password@host:port/db, instead of redis-url; user, password and db are those of the Redis that they watch."`
+	RedisMasterName   string   `name:"redis-master-name" help:"The name by which the Sentinels know the Redis."`
+
 	MySQLDSN        string           `name:"mysql-dsn" help:"MySQL or MariaDB as user:password@tcp(host:port)/database. Without it, its stores are in SQLite."`
 	MySQLReplicaDSN string           `name:"mysql-replica-dsn" help:"A server that follows it, for reads that may be late. Without it, they go to the first one."`
 	MySQLMaxConns   int              `name:"mysql-max-conns" default:"32" help:"Connections that are opened at most to each of them."`

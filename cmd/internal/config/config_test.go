@@ -144,6 +144,24 @@ func TestMessagingTakesTheStoresRedis(t *testing.T) {
 	require.Equal(t, "redis://localhost:6379/2", f.Messaging.RedisURL)
 }
 
+// The Redis of the stores may be a cluster, or one that Sentinels watch. The bus takes the latter too, and no cluster.
+func TestStoresTakeAClusterOrSentinels(t *testing.T) {
+	f, err := parse(t, "--state-redis-cluster-urls", "redis://:pw@a:7000,redis://:pw@b:7001")
+	require.NoError(t, err)
+	require.Equal(t, []string{"redis://:pw@a:7000", "redis://:pw@b:7001"}, f.State.RedisClusterURLs)
+	require.Equal(t, "redis", f.AllStores()["auth"].Backend)
+
+	f, err = parse(t, "--config", file(t, "state:\n  redisSentinelUrls: [redis://a:26379, redis://b:26379]\n  redisMasterName: stores\n"), "--messaging-backend", "redis")
+	require.NoError(t, err)
+	require.Equal(t, "redis", f.AllStores()["auth"].Backend)
+	require.Equal(t, f.State.RedisSentinelURLs, f.Messaging.RedisSentinelURLs)
+	require.Equal(t, "stores", f.Messaging.RedisMasterName)
+	f, err = parse(t, "--state-redis-cluster-urls", "redis://a:7000", "--messaging-backend", "redis", "--messaging-redis-url", "redis://c")
+	require.NoError(t, err)
+	require.Equal(t, "redis://c", f.Messaging.RedisURL)
+	require.Empty(t, f.Messaging.RedisSentinelURLs)
+}
+
 func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -175,6 +193,13 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		{name: "duration", args: []string{"--drain-timeout", "fast"}, want: "--drain-timeout"},
 		{name: "heartbeat", args: []string{"--mesh-heartbeat-interval", "2m"}, want: "choose from 1ms to 60s"},
 		{name: "redis scheme", args: []string{"--state-redis-url", "http://:secret@h"}, want: "the URL begins with redis://"},
+		{name: "redis twice", args: []string{"--state-redis-url", "redis://:secret@h", "--state-redis-cluster-urls", "redis://:secret@h"}, want: "three ways to name the Redis of the stores: give one of them"},
+		{name: "sentinels without a name", args: []string{"--state-redis-sentinel-urls", "redis://h"}, want: "set --state-redis-master-name"},
+		{name: "a name without sentinels", args: []string{"--state-redis-url", "redis://h", "--state-redis-master-name", "m"}, want: "set --state-redis-sentinel-urls, or leave it out"},
+		{name: "cluster scheme", args: []string{"--state-redis-cluster-urls", "unix:///secret.sock"}, want: "--state-redis-cluster-urls: the URL begins with redis:// or rediss://"},
+		{name: "cluster database", args: []string{"--state-redis-cluster-urls", "redis://h:1/3"}, want: "a Redis Cluster has no databases but the first"},
+		{name: "cluster passwords", args: []string{"--state-redis-cluster-urls", "redis://:secret@h:1,redis://:secret2@h:2"}, want: "address 2 differs from the first"},
+		{name: "bus on a cluster", args: []string{"--state-redis-cluster-urls", "redis://h:1", "--messaging-backend", "redis"}, want: "cannot be a Redis Cluster"},
 		{name: "no such file", args: []string{"--config", "nowhere.yaml"}, want: "cannot read the configuration file"},
 		{name: "not yaml", file: "a: [", want: "is not a YAML file of settings"},
 		{name: "unknown member", file: "messaging:\n  retryDelay: 5\n", want: "no setting is called messaging.retryDelay"},

@@ -24,6 +24,7 @@ func (c *Config) Resolve() error {
 		c.checkNames(),
 		c.checkAddresses(),
 		c.checkNumbers(),
+		c.State.checkRedis(),
 		c.checkStores(),
 	)
 }
@@ -102,10 +103,14 @@ func (c *Config) messagingBackend() error {
 			}
 			return nil
 		}
-		if c.Messaging.RedisURL == "" {
+		if c.Messaging.RedisURL == "" { // the Redis of the stores, in whichever way it is named
 			c.Messaging.RedisURL = c.State.RedisURL
+			c.Messaging.RedisSentinelURLs, c.Messaging.RedisMasterName = c.State.RedisSentinelURLs, c.State.RedisMasterName
 		}
-		if c.Messaging.RedisURL == "" {
+		if c.Messaging.RedisURL == "" && len(c.State.RedisClusterURLs) > 0 {
+			return errors.New("messaging backend redis cannot be a Redis Cluster, which is where the stores are: set --messaging-redis-url to a single Redis, or choose rabbitmq")
+		}
+		if c.Messaging.RedisURL == "" && len(c.Messaging.RedisSentinelURLs) == 0 {
 			return errors.New("messaging backend redis needs an address: set --messaging-redis-url redis://user:password@host:6379/0, or --state-redis-url for both")
 		}
 		return nil
@@ -175,6 +180,8 @@ func (c *Config) checkURLs() error {
 		{"messaging-redis-url", given(c.Messaging.RedisURL), []string{"redis", "rediss", "unix"}},
 		{"messaging-redis-sentinel-urls", c.Messaging.RedisSentinelURLs, []string{"redis", "rediss"}},
 		{"state-redis-url", given(c.State.RedisURL), []string{"redis", "rediss", "unix"}},
+		{"state-redis-cluster-urls", c.State.RedisClusterURLs, []string{"redis", "rediss"}},
+		{"state-redis-sentinel-urls", c.State.RedisSentinelURLs, []string{"redis", "rediss"}},
 		{"telemetry-otlp-endpoint", given(c.Telemetry.OTLPEndpoint), []string{"http", "https"}},
 	} {
 		for _, u := range setting.urls {

@@ -26,6 +26,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/incident"
 	"github.com/bannou-mesh/bannou/services/membership"
 	"github.com/bannou-mesh/bannou/services/messaging"
+	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
 // databaseFile is the embedded storage, in the data folder.
@@ -98,7 +99,7 @@ func newRedisBroker(m config.Messaging, metrics *host.Metrics, log *slog.Logger)
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
 // newFactory opens the stores that the chosen services need. Programs' stores only exist where the state service runs.
-func newFactory(cfg *config.Config, metrics *host.Metrics, changed func(context.Context, state.Changed), log *slog.Logger) (*state.Factory, error) {
+func newFactory(cfg *config.Config, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, error) {
 	stores := internalStores(cfg)
 	if slices.Contains(cfg.Services, "state") {
 		stores = append(stores, programStores(cfg)...)
@@ -114,11 +115,28 @@ func newFactory(cfg *config.Config, metrics *host.Metrics, changed func(context.
 	if drivers, err = withMigrations(cfg, stores, drivers, metrics.MeterProvider(), log); err != nil {
 		return nil, err
 	}
-	factory, err := state.NewFactory(stores, drivers, state.Options{Logger: log, MeterProvider: metrics.MeterProvider(), OnChange: changed})
+	options := announcements.Options(state.Options{Logger: log, MeterProvider: metrics.MeterProvider()})
+	factory, err := state.NewFactory(stores, drivers, options)
 	if err != nil {
 		return nil, errors.Join(err, closeAll(drivers))
 	}
+	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+	defer cancel()
+	if err := announcements.Open(ctx, factory); err != nil {
+		return nil, errors.Join(err, factory.Close())
+	}
 	return factory, nil
+}
+
+// newAnnouncements makes what tells of changes of stores. A broker that is this process's memory is never away, and those
+// who hear of it end with it: it needs no outbox.
+func newAnnouncements(cfg *config.Config, n *Node, log *slog.Logger) *statesvc.Announcements {
+	a := statesvc.AnnouncementsConfig{Bus: n.bus, Source: cfg.AppID, MeterProvider: n.metrics.MeterProvider(), Logger: log}
+	if m := cfg.Messaging; m.Outbox && m.Backend != "memory" {
+		// Apart from the messaging service's, by a name that no app-id can be.
+		a.Outbox = state.OutboxConfig{Name: cfg.AppID + " state", MaxEntries: int64(m.OutboxMaxEvents), MaxBytes: int64(m.OutboxMaxBytes)}
+	}
+	return statesvc.NewAnnouncements(a)
 }
 
 // internalStores are those that the node keeps for itself.
@@ -174,13 +192,25 @@ func newStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state
 		return sqlitestate.New(sqlitestate.Config{Path: filepath.Join(cfg.DataDir, databaseFile), Logger: log})
 	case "redis":
 		redis.SetLogger(redisLog{log}) // the client has one log for the process, standard error by default
-		return redisstate.New(redisstate.Config{URLs: []string{cfg.State.RedisURL}})
+		return redisstate.New(redisConfig(cfg.State))
 	case "mysql":
 		return mysqlstate.New(mysqlstate.Config{
 			DSN: cfg.State.MySQLDSN, ReplicaDSN: cfg.State.MySQLReplicaDSN, MaxConns: cfg.State.MySQLMaxConns, Logger: log,
 		})
 	default:
 		return nil, fmt.Errorf("no driver is called %q", backend)
+	}
+}
+
+// redisConfig is the Redis of the stores, in the way in which it is named.
+func redisConfig(s config.State) redisstate.Config {
+	switch {
+	case len(s.RedisClusterURLs) > 0:
+		return redisstate.Config{URLs: s.RedisClusterURLs, Cluster: true}
+	case len(s.RedisSentinelURLs) > 0:
+		return redisstate.Config{URLs: s.RedisSentinelURLs, MasterName: s.RedisMasterName}
+	default:
+		return redisstate.Config{URLs: []string{s.RedisURL}}
 	}
 }
 

@@ -46,6 +46,8 @@ type Node struct {
 	tracing   tracing
 	messaging *messaging.Service // nil: not among the services
 	folder    *os.File           // the claim on the data folder, nil without one
+
+	announcements *statesvc.Announcements
 }
 
 // New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
@@ -81,7 +83,8 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.bus, err = newBus(cfg, n, log); err != nil {
 		return n, err
 	}
-	if n.factory, err = newFactory(cfg, n.metrics, statesvc.PublishChanges(n.bus, cfg.AppID, log), log); err != nil {
+	n.announcements = newAnnouncements(cfg, n, log)
+	if n.factory, err = newFactory(cfg, n.metrics, n.announcements, log); err != nil {
 		return n, err
 	}
 	if n.folder, err = claimFolder(cfg, n.factory.Stores()); err != nil {
@@ -92,9 +95,9 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	return n, n.addServices(cfg, instanceID, log)
 }
 
-// busReady shows that the broker is away, which does not make the node unready while the messaging service can keep what
-// is published: an orchestrator that took the node's callers away, or restarted it, would turn the broker's outage into
-// one of the services that publish.
+// busReady shows that the broker is away, which does not make the node unready while it can keep what is published: an
+// orchestrator that took the node's callers away, or restarted it, would turn the broker's outage into one of the services
+// that publish.
 func (n *Node) busReady(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok { // answer before the host gives up
 		var cancel context.CancelFunc
@@ -102,10 +105,18 @@ func (n *Node) busReady(ctx context.Context) error {
 		defer cancel()
 	}
 	err := n.bus.Ready(ctx)
-	if err != nil && n.messaging != nil && n.messaging.Spools() == nil {
+	if err != nil && n.keepsEvents() {
 		return host.Degraded(err)
 	}
 	return err
+}
+
+// keepsEvents reports whether what this node's callers have it publish is kept while the broker is away.
+func (n *Node) keepsEvents() bool {
+	if n.messaging != nil {
+		return n.messaging.Spools() == nil
+	}
+	return n.announcements.Outboxes()
 }
 
 // addServices makes the mesh's parts and puts the chosen services on the host.
@@ -135,6 +146,11 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	})
 	if err != nil {
 		return err
+	}
+	if n.announcements.Outboxes() { // before the services, so that it stops after them
+		if err := n.host.Add(n.announcements); err != nil {
+			return err
+		}
 	}
 	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
 		meter: n.metrics.MeterProvider()}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -32,16 +31,9 @@ func BenchmarkMySQL(b *testing.B) {
 	saveAccounts(b, store.Store)
 	raw := prepareMySQL(b, server.DSN)
 
-	compareCalls(b, "get", []int{1, 64}, raw.get, getter(store.Store))
-	compareCalls(b, "save", []int{1, 64}, raw.save, saver(store.Store))
-	compareCalls(b, "query 1000 for a sorted page of 20", []int{1, 64}, raw.find, finder(store, pageQuery(b)))
-}
-
-// pageQuery asks for the highest numbers of a level.
-func pageQuery(b *testing.B) state.Query {
-	filter, err := state.ParseFilter([]byte(`{"level":7}`))
-	require.NoError(b, err)
-	return state.Query{Filter: filter, Sort: []state.Sort{{Field: "number", Descending: true}}, Limit: pageSize}
+	compareCalls(b, "get", stateCallers, raw.get, getter(store.Store))
+	compareCalls(b, "save", stateCallers, raw.save, saver(store.Store))
+	compareCalls(b, "query 1000 for a sorted page of 20", stateCallers, raw.find, finder(store, pageQuery(b)))
 }
 
 // BenchmarkMySQLIndexed has the members that queries look for in an index, on both sides: ours as the store declares them,
@@ -70,20 +62,10 @@ func BenchmarkMySQLIndexed(b *testing.B) {
 	raw := rawMySQL{query: prepare(b, db, selectLive+" ORDER BY number DESC LIMIT ?")}
 	one := rawMySQL{query: prepare(b, db, strings.ReplaceAll(selectLive, "level", "number")+" LIMIT ?")}
 
-	compareCalls(b, "find one by an index", []int{1, 64}, func(ctx context.Context, caller int) error {
-		found, err := one.matching(ctx, caller, 1)
-		if err != nil || len(found) != 1 {
-			return fmt.Errorf("%d accounts found: %w", len(found), err)
-		}
-		return found[0].check(caller)
-	}, func(ctx context.Context, caller int) error {
-		found, err := store.Query(ctx, state.Query{Filter: state.Where("number").Eq(caller), Limit: 1})
-		if err != nil || len(found) != 1 {
-			return fmt.Errorf("%d accounts found: %w", len(found), err)
-		}
-		return found[0].Value.check(caller)
-	})
-	compareCalls(b, "find 50 by an index for a sorted page of 20", []int{1, 64}, raw.find, finder(store, pageQuery(b)))
+	compareCalls(b, "find one by an index", stateCallers, func(ctx context.Context, caller int) error {
+		return checkOne(one.matching(ctx, caller, 1))(caller)
+	}, oneFinder(store))
+	compareCalls(b, "find 50 by an index for a sorted page of 20", stateCallers, raw.find, finder(store, pageQuery(b)))
 }
 
 type rawMySQL struct{ read, write, query *sql.Stmt }

@@ -15,6 +15,9 @@ import (
 // patience is how long anything may take before it counts as lost.
 const patience = 30 * time.Second
 
+// stateCallers are how many call a store at once.
+var stateCallers = []int{1, 16, 64}
+
 // text makes each value about 1 KiB.
 var text = strings.Repeat("x", 1000)
 

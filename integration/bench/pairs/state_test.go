@@ -123,6 +123,35 @@ func finder(s *state.QueryableStore[account], query state.Query) call {
 	}
 }
 
+// pageQuery asks for the highest numbers of a level.
+func pageQuery(b *testing.B) state.Query {
+	filter, err := state.ParseFilter([]byte(`{"level":7}`))
+	require.NoError(b, err)
+	return state.Query{Filter: filter, Sort: []state.Sort{{Field: "number", Descending: true}}, Limit: pageSize}
+}
+
+// oneFinder asks for the one account that has the caller's number.
+func oneFinder(s *state.QueryableStore[account]) call {
+	return func(ctx context.Context, caller int) error {
+		entries, err := s.Query(ctx, state.Query{Filter: state.Where("number").Eq(caller), Limit: 1})
+		found := make([]account, len(entries))
+		for i, entry := range entries {
+			found[i] = entry.Value
+		}
+		return checkOne(found, err)(caller)
+	}
+}
+
+// checkOne checks the answer of a query for one number.
+func checkOne(found []account, err error) func(number int) error {
+	return func(number int) error {
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("%d accounts found: %w", len(found), err)
+		}
+		return found[0].check(number)
+	}
+}
+
 // checkPage checks the answer of a query: the highest numbers of the level.
 func checkPage(found []account) error {
 	if len(found) != pageSize {

@@ -30,7 +30,8 @@ type Config struct {
 // says; while none was begun, that is d. Both places must be there when a node serves the store for the first time; after that, only
 // the one that decides.
 //
-// The driver keeps outboxes if d does. It closes d.
+// The driver keeps outboxes and announces changes if d does, but for the stores that are migrated: their changes are told after they were
+// made. It closes d.
 func Wrap(d state.Driver, cfg Config) (state.Driver, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
@@ -51,6 +52,9 @@ func Wrap(d state.Driver, cfg Config) (state.Driver, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	w := &driver{Driver: d, cfg: cfg, carried: carried, failures: failures, ctx: ctx, stop: stop}
+	if announcer, ok := d.(state.Announcer); ok {
+		return announcingDriver{outboxDriver{w, announcer}, announcer}, nil
+	}
 	if outboxes, ok := d.(state.OutboxDriver); ok {
 		return outboxDriver{w, outboxes}, nil
 	}
@@ -78,6 +82,20 @@ type outboxDriver struct {
 // OpenOutbox implements state.OutboxDriver.
 func (d outboxDriver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.Outbox, error) {
 	return d.outboxes.OpenOutbox(ctx, cfg)
+}
+
+// An announcingDriver is one whose stores announce their changes, those that are not migrated.
+type announcingDriver struct {
+	outboxDriver
+	announcer state.Announcer
+}
+
+// OpenAnnouncing implements state.Announcer. The place that decides changes, and not every one has an outbox.
+func (d announcingDriver) OpenAnnouncing(ctx context.Context, cfg state.StoreConfig, box state.OutboxConfig) (state.Engine, error) {
+	if _, migrated := d.cfg.To(cfg); migrated {
+		return nil, fmt.Errorf("%w: changes of a store that is migrated do not go to an outbox", state.ErrUnsupported)
+	}
+	return d.announcer.OpenAnnouncing(ctx, cfg, box)
 }
 
 // Open implements state.Driver.

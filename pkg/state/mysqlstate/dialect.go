@@ -26,9 +26,9 @@ func (dialect) IsArray(doc expr) expr {
 	return sqlstate.SQL("COALESCE(JSON_TYPE(@), '') = 'ARRAY'", doc)
 }
 
+// Elements makes an array of what is none by a function that copies: MySQL would round a number that it writes as text and reads again.
 func (d dialect) Elements(doc expr, alias string) expr {
-	return sqlstate.SQL("JSON_TABLE(CASE WHEN @ THEN CAST(@ AS CHAR) ELSE CONCAT('[', COALESCE(CAST(@ AS CHAR), 'null'), ']') END,"+
-		" '$[*]' COLUMNS (n FOR ORDINALITY, j JSON PATH '$')) AS "+alias, d.IsArray(doc), doc, doc)
+	return sqlstate.SQL("JSON_TABLE(COALESCE(JSON_MERGE_PRESERVE('[]', @), JSON_ARRAY(NULL)), '$[*]' COLUMNS (n FOR ORDINALITY, j JSON PATH '$')) AS "+alias, doc)
 }
 
 func (dialect) IsObject(alias string) expr {

@@ -104,6 +104,15 @@ func (d *Driver) Backend() string { return "mysql" }
 
 // Open names a store; its table is made by the first operation that reaches the server.
 func (d *Driver) Open(_ context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	return d.open(cfg, nil)
+}
+
+// OpenAnnouncing names a store whose changes are announced in an outbox.
+func (d *Driver) OpenAnnouncing(_ context.Context, cfg state.StoreConfig, box state.OutboxConfig) (state.Engine, error) {
+	return d.open(cfg, newAnnouncement(d, box))
+}
+
+func (d *Driver) open(cfg state.StoreConfig, a *announcement) (state.Engine, error) {
 	if err := sqlstate.CheckTable(cfg.TableName); err != nil {
 		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
 	}
@@ -121,7 +130,7 @@ func (d *Driver) Open(_ context.Context, cfg state.StoreConfig) (state.Engine, e
 		}
 		d.tables[cfg.TableName] = t
 	}
-	e := &engine{table: t, store: cfg.Name, replica: d.replica}
+	e := &engine{table: t, store: cfg.Name, replica: d.replica, announcement: a}
 	e.gathering = newGathering(e, d.workers)
 	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
 	if err != nil {

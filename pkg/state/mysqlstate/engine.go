@@ -19,6 +19,8 @@ type engine struct {
 	gathering *sqlstate.Gathering[write] // of single changes
 	replica   *replica                   // nil: none
 
+	announcement *announcement // nil: none
+
 	indexes atomic.Pointer[[]sqlstate.Index] // those that are there
 }
 

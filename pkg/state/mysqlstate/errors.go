@@ -38,6 +38,7 @@ const (
 
 	tooManyConnections = 1040
 	tooManyOfUser      = 1203
+	tooManyPrepared    = 1461
 )
 
 // number is the server's number of an error, 0 when it is none of the server's.
@@ -68,7 +69,7 @@ func failure(ctx context.Context, err error, d doing) error {
 	case packetTooLarge:
 		return fmt.Errorf("%w: raise the server's max_allowed_packet to 16 MiB or more: %w", state.ErrTooLarge, err)
 	case checkFailedMySQL, checkFailedMaria, invalidJSONText:
-		return fmt.Errorf("%w: the server cannot read the value as JSON, for instance because it is nested too deep (MariaDB: 32, MySQL: 100): %w", state.ErrInvalid, err)
+		return fmt.Errorf("%w: the server cannot read the value as JSON, for instance because it is nested too deep (MariaDB: 32, MySQL: 100) or has a number beyond the range of a float (MySQL): %w", state.ErrInvalid, err)
 	case diskFull, tableFull:
 		return fmt.Errorf("%w: %w: mysql: %w", state.ErrUnavailable, state.ErrNoSpace, err)
 	case connectionKilled, serverShutsDown, queryInterrupted:

@@ -15,14 +15,29 @@ import (
 
 var _ sqlstate.IndexDialect = dialect{}
 
-// An index is three generated columns and a key over them: the kind of what is at the path, the number (of a boolean 0 or
-// 1), and the first keptBytes of a string. The columns are virtual: adding them changes no row, and the key is built while
+// An index is generated columns and a key over three of them: the kind of what is at the path, the number (of a boolean 0
+// or 1), and the first keptBytes of a string. The columns are virtual: adding them changes no row, and the key is built while
 // the table is read and written. Stores that share a table share the indexes of the same path.
 
 // keptBytes is how much of a string an index keeps.
 const keptBytes = 255
 
-func indexName(ix sqlstate.Index) string { return "x_" + ix.Hash }
+// The kinds for which an index knows nothing stand before those of scalars, which are their state.Rank: who reads an index
+// from its beginning meets them first.
+const (
+	kindPassed = -2 // there is an array on the way
+	kindArray  = -1
+)
+
+// composites are those kinds.
+func composites(ix sqlstate.Index) []int {
+	if len(ix.Path) == 1 {
+		return []int{kindArray} // a value itself is no array to go into
+	}
+	return []int{kindPassed, kindArray}
+}
+
+func indexName(ix sqlstate.Index) string { return "ix_" + ix.Hash }
 
 func columnName(ix sqlstate.Index, part string) string { return indexName(ix) + "_" + part }
 
@@ -36,68 +51,90 @@ func (dialect) Kept(ix sqlstate.Index, kind state.Rank) expr {
 	return column(ix, "n")
 }
 
-// KeptNumber is a float. Beyond 2^53 several integers are the same one.
+// KeptNumber is a float. Beyond 2^53 several integers are the same one. A short literal without an exponent is
+// read alike by everybody; another one is read by the server, as the stored ones are, and MySQL may be off in the last place.
 func (dialect) KeptNumber(literal string) (expr, bool) {
 	f, err := strconv.ParseFloat(literal, 64)
-	return sqlstate.SQL("(JSON_EXTRACT(@, '$') + 0e0)", sqlstate.Bind(literal)), err == nil && math.Abs(f) < exactBelow
+	exact := err == nil && math.Abs(f) < exactBelow
+	if exact && len(literal) <= fewDigits && !strings.ContainsAny(literal, "eE") {
+		return sqlstate.Bind(f), true
+	}
+	return sqlstate.SQL("(JSON_EXTRACT(@, '$') + 0e0)", sqlstate.Bind(literal)), exact
 }
+
+const fewDigits = 15
 
 // KeptString is exact as long as there is room for more: what is kept whole of the operand differs from it otherwise.
 func (dialect) KeptString(value string) (expr, bool) {
 	return sqlstate.Bind([]byte(value[:min(len(value), keptBytes)])), len(value) < keptBytes
 }
 
+// A generated column is one of an index: what its name ends in, and how it is worked out.
+type generated struct{ part, definition string }
+
 // definitions are the columns of an index. The path cannot be bound here.
-func definitions(ix sqlstate.Index, mariaDB bool) [3]string {
-	of := plainColumns
+func definitions(ix sqlstate.Index, mariaDB bool) []generated {
 	if mariaDB {
-		of = quickColumns
+		return quickColumns(ix)
 	}
-	kind, number, text := of(literal(ix.JSONPath()))
-	var passed strings.Builder
+	at := "JSON_EXTRACT(value, " + literal(ix.JSONPath()) + ")"
+	return keyColumns(passed(ix, kindAt(at)),
+		"CASE JSON_TYPE("+at+") WHEN 'INTEGER' THEN "+at+" + 0e0 WHEN 'UNSIGNED INTEGER' THEN "+at+" + 0e0 WHEN 'DOUBLE' THEN "+at+
+			" + 0e0 WHEN 'DECIMAL' THEN "+at+" + 0e0 WHEN 'BOOLEAN' THEN CAST("+at+" AS BINARY) = 'true' END",
+		"CASE JSON_TYPE("+at+") WHEN 'STRING' THEN "+keptOf("JSON_UNQUOTE("+at+")")+" END")
+}
+
+// keyColumns are those that the key is over.
+func keyColumns(kind, number, text string) []generated {
+	return []generated{{"k", "TINYINT GENERATED ALWAYS AS (" + kind + ")"}, {"n", "DOUBLE GENERATED ALWAYS AS (" + number + ")"},
+		{"s", "VARBINARY(" + strconv.Itoa(keptBytes) + ") GENERATED ALWAYS AS (" + text + ")"}}
+}
+
+// kindAt is the kind of what is at a path.
+func kindAt(at string) string {
+	return "CASE JSON_TYPE(" + at + ") WHEN 'INTEGER' THEN 1 WHEN 'UNSIGNED INTEGER' THEN 1 WHEN 'DOUBLE' THEN 1 WHEN 'DECIMAL' THEN 1 WHEN 'STRING' THEN 2" +
+		" WHEN 'OBJECT' THEN 3 WHEN 'ARRAY' THEN " + strconv.Itoa(kindArray) + " WHEN 'BOOLEAN' THEN 5 ELSE 0 END"
+}
+
+func keptOf(text string) string {
+	return "LEFT(CAST(" + text + " AS BINARY), " + strconv.Itoa(keptBytes) + ")"
+}
+
+// passed is the kind where there may be arrays on the way.
+func passed(ix sqlstate.Index, kind string) string {
+	var b strings.Builder
 	for _, path := range ix.Passed() {
-		passed.WriteString(" WHEN JSON_TYPE(JSON_EXTRACT(value, " + literal(path) + ")) = 'ARRAY' THEN " + strconv.Itoa(sqlstate.KindPassed))
+		b.WriteString(" WHEN JSON_TYPE(JSON_EXTRACT(value, " + literal(path) + ")) = 'ARRAY' THEN " + strconv.Itoa(kindPassed))
 	}
-	if passed.Len() > 0 {
-		kind = "CASE" + passed.String() + " ELSE " + kind + " END"
+	if b.Len() == 0 {
+		return kind
 	}
-	return [3]string{
-		columnName(ix, "k") + " TINYINT GENERATED ALWAYS AS (" + kind + ") VIRTUAL",
-		columnName(ix, "n") + " DOUBLE GENERATED ALWAYS AS (" + number + ") VIRTUAL",
-		columnName(ix, "s") + " VARBINARY(" + strconv.Itoa(keptBytes) + ") GENERATED ALWAYS AS (" + text + ") VIRTUAL",
-	}
+	return "CASE" + b.String() + " ELSE " + kind + " END"
 }
 
 // literal spells a path for the servers, where a backslash in a string escapes.
 func literal(path string) string { return sqlstate.Literal(strings.ReplaceAll(path, `\`, `\\`)) }
 
-// plainColumns are what an index keeps of what is at a path, by the functions that MySQL and MariaDB have in common.
-func plainColumns(path string) (kind, number, text string) {
+// quickColumns are those of MariaDB, which works virtual columns out again for each row that it reads, not only for those that
+// are written. Its JSON_EXTRACT reads a value to the end, whereas JSON_VALUE and JSON_CONTAINS stop at the path. So what
+// JSON_VALUE finds is a column of its own, and the others are made of it. It is NULL for what is no scalar, for null and for "",
+// and 1 or 0 for booleans. It does not tell a number from a string: as JSON, a number is what the value has at the path,
+// and the text of a string is not.
+func quickColumns(ix sqlstate.Index) []generated {
+	path, v, k := literal(ix.JSONPath()), columnName(ix, "v"), columnName(ix, "k")
 	at := "JSON_EXTRACT(value, " + path + ")"
-	kind = rankOf(expr{Text: "JSON_TYPE(" + at + ")"}).Text
-	number = "CASE JSON_TYPE(" + at + ") WHEN 'INTEGER' THEN " + at + " + 0e0 WHEN 'UNSIGNED INTEGER' THEN " + at + " + 0e0 WHEN 'DOUBLE' THEN " + at +
-		" + 0e0 WHEN 'DECIMAL' THEN " + at + " + 0e0 WHEN 'BOOLEAN' THEN CAST(" + at + " AS BINARY) = 'true' END"
-	text = "CASE JSON_TYPE(" + at + ") WHEN 'STRING' THEN LEFT(CAST(JSON_UNQUOTE(" + at + ") AS BINARY), " + strconv.Itoa(keptBytes) + ") END"
-	return kind, number, text
-}
-
-// quickColumns are the same for MariaDB, which works them out again for each row that it reads, not only for those that are
-// written. Its JSON_EXTRACT reads a value to the end, whereas JSON_VALUE and JSON_CONTAINS stop at the path. JSON_VALUE
-// does not tell a number from a string: as JSON, a number is what the value has at the path, and the text of a string is
-// not. It is NULL for what is no scalar, for null and for "", and 1 or 0 for booleans; then the slow way is gone.
-func quickColumns(path string) (kind, number, text string) {
-	slowKind, slowNumber, slowText := plainColumns(path)
-	at := "JSON_VALUE(value, " + path + ")"
-	isNumber := "JSON_VALID(" + at + ") AND JSON_CONTAINS(value, " + at + ", " + path + ")"
-	unclear := at + " IN ('0', '1')"
-	kind = "CASE WHEN " + at + " IS NULL THEN " + slowKind + " WHEN " + isNumber + " THEN 1 WHEN " + unclear + " THEN " + slowKind + " ELSE 2 END"
+	kind := "CASE WHEN " + v + " IS NULL THEN CASE WHEN JSON_EXISTS(value, " + path + ") THEN " + kindAt(at) + " ELSE " + passed(ix, "0") + " END" +
+		" WHEN " + v + " >= ':' THEN 2" + // no number begins so
+		" WHEN LENGTH(" + v + ") >= " + strconv.Itoa(keptBytes) + " THEN " + kindAt(at) +
+		" WHEN JSON_VALID(" + v + ") AND JSON_CONTAINS(value, " + v + ", " + path + ") THEN 1" +
+		" WHEN " + v + " IN ('0', '1') THEN " + kindAt(at) + " ELSE 2 END"
 	// A string that is beyond the range of a float is refused in a column; JSON that is, is not.
-	plain := at + " NOT LIKE '%e%' AND " + at + " NOT LIKE '%E%' AND LENGTH(" + at + ") < 300"
-	number = "CASE WHEN " + at + " IS NULL THEN NULL WHEN " + isNumber + " THEN CASE WHEN " + plain + " THEN " + at + " + 0e0 ELSE JSON_EXTRACT(value, " + path +
-		") + 0e0 END WHEN " + unclear + " THEN " + slowNumber + " END"
-	text = "CASE WHEN " + at + " IS NULL OR " + unclear + " THEN " + slowText + " WHEN " + isNumber + " THEN NULL ELSE LEFT(CAST(" + at + " AS BINARY), " +
-		strconv.Itoa(keptBytes) + ") END"
-	return kind, number, text
+	number := "CASE " + k + " WHEN 1 THEN CASE WHEN LENGTH(" + v + ") < 20 AND " + v + " NOT LIKE '%e%' AND " + v + " NOT LIKE '%E%' THEN " + v + " + 0e0" +
+		" ELSE " + at + " + 0e0 END WHEN 5 THEN CAST(" + at + " AS BINARY) = 'true' END"
+	text := "CASE " + k + " WHEN 2 THEN CASE WHEN " + v + " IS NULL THEN " + keptOf("JSON_UNQUOTE("+at+")") + " ELSE " + keptOf(v) + " END END"
+	found := generated{"v", "VARCHAR(" + strconv.Itoa(keptBytes) + ") CHARACTER SET utf8mb4 COLLATE utf8mb4_bin GENERATED ALWAYS AS" +
+		" (LEFT(JSON_VALUE(value, " + path + "), " + strconv.Itoa(keptBytes) + "))"}
+	return append([]generated{found}, keyColumns(kind, number, text)...)
 }
 
 // Indexed implements state.Indexer.
@@ -139,13 +176,14 @@ func (t *table) createIndex(ctx context.Context, ix sqlstate.Index) (err error) 
 		return err
 	}
 	var missing []string
-	for i, definition := range definitions(ix, strings.Contains(version, "MariaDB")) {
-		there, err := exists(ctx, conn, "COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND COLUMN_NAME = ?", t.name, columnName(ix, "kns"[i:i+1]))
+	for _, c := range definitions(ix, strings.Contains(version, "MariaDB")) {
+		name := columnName(ix, c.part)
+		there, err := exists(ctx, conn, "COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND COLUMN_NAME = ?", t.name, name)
 		if err != nil {
 			return err
 		}
 		if !there {
-			missing = append(missing, "ADD COLUMN "+definition)
+			missing = append(missing, "ADD COLUMN "+name+" "+c.definition+" VIRTUAL")
 		}
 	}
 	if len(missing) > 0 {

@@ -9,7 +9,10 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
-var _ state.OutboxDriver = (*Driver)(nil)
+var _ state.Announcer = (*Driver)(nil)
+
+// nowMicros is the microseconds since 1970, by the server's clock.
+const nowMicros = "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)"
 
 // OpenOutbox names an outbox; its tables are made by the first operation that reaches the server.
 func (d *Driver) OpenOutbox(_ context.Context, cfg state.OutboxConfig) (state.Outbox, error) {
@@ -22,7 +25,7 @@ func (d *Driver) OpenOutbox(_ context.Context, cfg state.OutboxConfig) (state.Ou
 	return sqlstate.NewOutbox(sqlstate.OutboxEngine{
 		Transact: t.transact,
 		Read:     t.read,
-		Now:      "CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED)",
+		Now:      nowMicros,
 		Workers:  d.workers,
 	}, cfg), nil
 }

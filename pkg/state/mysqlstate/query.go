@@ -36,7 +36,7 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 
 // read runs a selection. doubtful is that of one of the records.
 func (e *engine) read(ctx context.Context, query expr) (records []state.Record, doubtful bool, err error) {
-	rows, err := e.table.db.QueryContext(ctx, selectWithin(ctx)+query.Text, query.Args...)
+	rows, err := e.table.queries.Query(ctx, selectWithin(ctx)+query.Text, query.Args...)
 	if err != nil {
 		return nil, false, e.failure(ctx, err)
 	}
@@ -71,8 +71,12 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 		return 0, e.failure(ctx, err)
 	}
 	query := sqlstate.SQL("COUNT(*) FROM @", from)
-	var n int64
-	if err := e.table.db.QueryRowContext(ctx, selectWithin(ctx)+query.Text, query.Args...).Scan(&n); err != nil {
+	rows, err := e.table.queries.Query(ctx, selectWithin(ctx)+query.Text, query.Args...) //nolint:rowserrcheck // Number asks for it
+	if err != nil {
+		return 0, e.failure(ctx, err)
+	}
+	n, err := sqlstate.Number(rows)
+	if err != nil {
 		return 0, e.failure(ctx, err)
 	}
 	return n, nil
@@ -118,8 +122,10 @@ func (e *engine) quickly(q state.Query) (query expr, ok bool, err error) {
 	if !planned {
 		from, err = e.from(q.Filter)
 	} else {
-		composite := sqlstate.SQL("@ IN ("+strconv.Itoa(int(state.RankArray))+", "+strconv.Itoa(sqlstate.KindPassed)+")", column(p.Index, "k"))
-		doubts = append(doubts, composite)
+		doubts = append(doubts, sqlstate.SQL("@ < 0", column(p.Index, "k")))
+		if p.Equal && len(q.Sort) == 0 { // the index has them in the order of their keys, those of composite kinds before the others
+			order = sqlstate.SQL("@, @, @, e.`key`", column(p.Index, "k"), column(p.Index, "n"), column(p.Index, "s"))
+		}
 		from, err = e.fromRows(e.found(p, sqlstate.SQL("TRUE")), p.Rest)
 	}
 	if err != nil {
@@ -145,14 +151,24 @@ func selectFrom(doubt, from, order expr, q state.Query) (expr, error) {
 }
 
 // selectWithin begins a SELECT that the server gives up soon after the context's deadline. Without it the server goes on
-// with a query that nobody waits for any more. MySQL reads the hint, and MariaDB the comment that is for it alone.
+// with a query that nobody waits for any more. MySQL reads the hint, and MariaDB the comment that is for it alone. There are
+// few such beginnings, so that statements can be kept prepared.
 func selectWithin(ctx context.Context) string {
 	deadline, ok := ctx.Deadline()
 	if !ok {
 		return "SELECT "
 	}
-	left := min(max(time.Until(deadline), 0)+100*time.Millisecond, 24*time.Hour) // a little more, so that the context ends first
-	return fmt.Sprintf("/*M! SET STATEMENT max_statement_time=%.3f FOR */ SELECT /*+ MAX_EXECUTION_TIME(%d) */ ", left.Seconds(), left.Milliseconds())
+	ms := inSteps(min(max(time.Until(deadline), 0)+100*time.Millisecond, 24*time.Hour).Milliseconds()) // a little more, so that the context ends first
+	return fmt.Sprintf("/*M! SET STATEMENT max_statement_time=%.3f FOR */ SELECT /*+ MAX_EXECUTION_TIME(%d) */ ", float64(ms)/1000, ms)
+}
+
+// inSteps rounds up by a quarter at most.
+func inSteps(n int64) int64 {
+	step := int64(1)
+	for n >= 8*step {
+		step *= 2
+	}
+	return (n + step - 1) / step * step
 }
 
 // from is the table and the condition on its rows.
@@ -192,7 +208,7 @@ func (e *engine) found(p *sqlstate.Plan, served expr) expr {
 		}
 		either = append(either, sqlstate.SQL("(@)", in))
 	}
-	for _, k := range sqlstate.Composites(p.Index) {
+	for _, k := range composites(p.Index) {
 		either = append(either, sqlstate.SQL("(@ = "+strconv.Itoa(k)+" AND (@))", kind, served))
 	}
 	return sqlstate.SQL(e.table.sql("{table} e FORCE INDEX ("+indexName(p.Index)+") WHERE e.store = @ AND (@)"), sqlstate.Bind(e.store),
@@ -217,10 +233,11 @@ func (e *engine) orderAt(path []string) []expr {
 
 // rankIn is the state.Rank of a kind: what an array is in the way of is missing.
 func rankIn(ix sqlstate.Index, kind expr) expr {
-	if len(ix.Path) == 1 {
-		return kind
+	array := "CASE @ WHEN " + strconv.Itoa(kindArray) + " THEN " + strconv.Itoa(int(state.RankArray))
+	if len(ix.Path) > 1 {
+		array += " WHEN " + strconv.Itoa(kindPassed) + " THEN 0"
 	}
-	return sqlstate.SQL("CASE @ WHEN "+strconv.Itoa(sqlstate.KindPassed)+" THEN 0 ELSE @ END", kind, kind)
+	return sqlstate.SQL(array+" ELSE @ END", kind, kind)
 }
 
 // indexOf is the index of a path, if there is one.

@@ -26,7 +26,9 @@ func newGathering(e *engine, workers *sqlstate.Workers) *sqlstate.Gathering[writ
 // share makes one change: alone with one statement, or, when others are under way, in one transaction with those that
 // wait like it. A condition that does not hold is its own; the others are made.
 func (e *engine) share(ctx context.Context, c state.Change) (state.Outcome, error) {
-	c.Value = slices.Clone(c.Value) // the caller may be gone when it is written
+	if c.Shared {
+		c.Value = slices.Clone(c.Value) // the caller may be gone when it is written
+	}
 	made, err := e.gathering.Do(ctx, write{change: c}, int64(len(c.Value)))
 	if err != nil {
 		// What was sent has said so; otherwise it was not its turn.
@@ -36,6 +38,12 @@ func (e *engine) share(ctx context.Context, c state.Change) (state.Outcome, erro
 }
 
 func (e *engine) writeAlone(ctx context.Context, call *sqlstate.Call[write]) error {
+	if c := &call.Ask.change; e.announcement != nil && c.Announce != nil {
+		if c.When == state.Always {
+			return e.announceAlone(ctx, &call.Ask)
+		}
+		return e.writeTogether(ctx, []*sqlstate.Call[write]{call})
+	}
 	err := e.retry(ctx, func(s *statements) (err error) {
 		call.Ask.outcome, err = e.change(ctx, s, &call.Ask.change)
 		return err

@@ -21,6 +21,8 @@ type table struct {
 	turn chan struct{} // held by the one that makes the table
 	made atomic.Pointer[statements]
 
+	queries *sqlstate.Prepared
+
 	follows bool   // it is the replica's: the primary makes it
 	copy    *table // the replica's; nil: none
 
@@ -42,6 +44,9 @@ const (
 	live = "(e.expires_at IS NULL OR e.expires_at > UTC_TIMESTAMP(6))"
 	// sweepBatch is how many rows one sweep statement deletes: few, so that it holds locks briefly.
 	sweepBatch = 500
+	// maxQueries is how many different queries are kept prepared, on each connection that has served them. A server has room
+	// for 16 382 by default.
+	maxQueries = 32
 )
 
 // The parameters of a row: store, key, value, ETag, microseconds to live or NULL.
@@ -50,7 +55,8 @@ const newRow = "(?, ?, ?, ?, 1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), UTC_TIMESTAM
 const insertInto = "INSERT INTO {table} (store, `key`, value, etag, version, created_at, updated_at, expires_at) VALUES "
 
 func newTable(db *sql.DB, name string, turn chan struct{}) *table {
-	return &table{name: name, db: db, turn: turn}
+	full := func(err error) bool { return number(err) == tooManyPrepared }
+	return &table{name: name, db: db, turn: turn, queries: sqlstate.NewPrepared(db, maxQueries, full)}
 }
 
 // sql puts the table's name, which has been checked, into a statement.
@@ -200,6 +206,7 @@ func (s *statements) close() error {
 
 func (t *table) close() error {
 	t.closed.Store(true)
+	t.queries.Close()
 	var errs []error
 	if s := t.made.Load(); s != nil {
 		errs = append(errs, s.close())

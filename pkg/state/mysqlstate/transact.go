@@ -24,10 +24,13 @@ func (e *engine) transact(ctx context.Context, changes []state.Change, together 
 		return nil, nil
 	}
 	var outcomes []state.Outcome
-	err := e.retry(ctx, func(s *statements) (err error) {
-		outcomes, err = e.tryTransact(ctx, s, changes, together)
-		return err
-	})
+	err := e.announcement.prepare(ctx)
+	if err == nil {
+		err = e.retry(ctx, func(s *statements) (err error) {
+			outcomes, err = e.tryTransact(ctx, s, changes, together)
+			return err
+		})
+	}
 	if err != nil {
 		// Until the commit, which speaks for itself, nothing has been changed.
 		return nil, e.failure(ctx, err)
@@ -63,7 +66,11 @@ func (e *engine) tryTransact(ctx context.Context, s *statements, changes []state
 	for _, key := range slices.Sorted(maps.Keys(rows)) {
 		b.add(key, rows[key])
 	}
-	if err := b.write(ctx); err != nil {
+	err = b.write(ctx)
+	if err == nil {
+		err = e.announcement.add(ctx, tx, changes, outcomes)
+	}
+	if err != nil {
 		if number(err) == duplicateKey {
 			return nil, errRaced // a row that was absent is there now
 		}

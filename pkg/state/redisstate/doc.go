@@ -10,9 +10,9 @@
 // it a read is one command. For another version it says nothing: somebody else has written since, and Redis is asked. An
 // EXPIRE or PERSIST of somebody who writes nothing takes effect, but shows only after the next save.
 //
-// Every change of a key is one Lua script that touches that key, and nothing else changes it. Bulk calls are pipelines of
-// such scripts. Transact is one script over several keys, which must share a hash tag ("{order-7}:lines"), also on a
-// single server, so that a program works on a cluster as well.
+// Every change of a key is made by one run of a Lua script, and nothing else changes it. On a server that is no cluster, one
+// run may make the changes of several callers, or of a bulk call, each by itself. Transact is one run over several keys, which
+// must share a hash tag ("{order-7}:lines"), also on a single server, so that a program works on a cluster as well.
 //
 // Concurrent calls for one key each share round trips: a caller who is alone goes at once; while two round trips of reads, or
 // two of writes, are under way to a server, further ones wait for one of them and then go together, up to 128. Each keeps its

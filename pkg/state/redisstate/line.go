@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -111,6 +112,7 @@ type lines struct {
 	cluster *redis.ClusterClient // the client, if it is one of a cluster
 	timeout time.Duration
 	senders sync.WaitGroup
+	apart   atomic.Bool // what answers is several servers in the guise of one: a command must not have keys of several
 
 	mu     sync.RWMutex
 	closed bool
@@ -204,8 +206,29 @@ func (l *lines) together(batch []*want) {
 	}
 }
 
-// exec executes commands in one round trip. Each has its own answer or error then.
+// exec executes commands in one round trip. Each has its own answer or error then. What may go together as one command does.
 func (l *lines) exec(ctx context.Context, cmds ...redis.Cmder) {
+	if l.cluster != nil || l.apart.Load() {
+		l.pipeline(ctx, cmds)
+		return
+	}
+	cmds, runs := join(ctx, cmds)
+	l.pipeline(ctx, cmds)
+	var again []redis.Cmder
+	for _, r := range runs {
+		if err := r.deliver(); err != nil {
+			if redis.HasErrorPrefix(err, "CROSSSLOT") {
+				l.apart.Store(true)
+			}
+			again = append(again, r.alone()...)
+		}
+	}
+	if again != nil {
+		l.pipeline(ctx, again)
+	}
+}
+
+func (l *lines) pipeline(ctx context.Context, cmds []redis.Cmder) {
 	pipe := l.client.Pipeline()
 	if err := pipe.BatchProcess(ctx, cmds...); err != nil {
 		for _, cmd := range cmds {

@@ -39,6 +39,8 @@ type Driver struct {
 	tables map[string]*table
 	closed bool
 
+	announcements map[state.OutboxConfig]*sqlstate.Announcement
+
 	gathering *sqlstate.Gathering[write] // of single changes of all stores
 	workers   *sqlstate.Workers          // serve callers who share transactions
 	stop      context.CancelFunc
@@ -66,7 +68,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d := &Driver{cfg: cfg, writer: writer, reader: reader, tables: map[string]*table{},
+	d := &Driver{cfg: cfg, writer: writer, reader: reader, tables: map[string]*table{}, announcements: map[state.OutboxConfig]*sqlstate.Announcement{},
 		workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
 	d.gathering = &sqlstate.Gathering[write]{Alone: d.writeAlone, Together: d.writeTogether, Lanes: 1, Workers: d.workers}
 	d.background = func(work func(ctx context.Context)) { d.working.Go(func() { work(ctx) }) }
@@ -82,6 +84,15 @@ func (d *Driver) Path() string { return d.cfg.Path }
 
 // Open creates the store's table when it is absent. Stores that share a table share its statements.
 func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	return d.open(ctx, cfg, nil)
+}
+
+// OpenAnnouncing is Open for a store whose changes are announced in an outbox, whose tables it creates too.
+func (d *Driver) OpenAnnouncing(ctx context.Context, cfg state.StoreConfig, box state.OutboxConfig) (state.Engine, error) {
+	return d.open(ctx, cfg, &box)
+}
+
+func (d *Driver) open(ctx context.Context, cfg state.StoreConfig, box *state.OutboxConfig) (state.Engine, error) {
 	name := cfg.TableName
 	if err := sqlstate.CheckTable(name); err != nil {
 		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
@@ -103,6 +114,12 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 		d.tables[name] = t
 	}
 	e := &engine{driver: d, table: t, store: cfg.Name}
+	if box != nil {
+		var err error
+		if e.announcement, err = d.announcement(ctx, *box); err != nil {
+			return nil, failure(ctx, err)
+		}
+	}
 	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
 	if err != nil {
 		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
@@ -134,7 +151,7 @@ func (d *Driver) Close() error {
 		return nil
 	}
 	d.closed = true
-	tables := d.tables
+	tables, announcements := d.tables, d.announcements
 	d.mu.Unlock()
 
 	d.stop()
@@ -144,6 +161,9 @@ func (d *Driver) Close() error {
 	var errs []error
 	for _, t := range tables {
 		errs = append(errs, t.close())
+	}
+	for _, a := range announcements {
+		errs = append(errs, a.Close())
 	}
 	return errors.Join(append(errs, d.reader.Close(), d.writer.Close())...)
 }

@@ -20,6 +20,8 @@ type engine struct {
 	table  *table
 	store  string
 
+	announcement *sqlstate.Announcement // nil: none
+
 	indexes atomic.Pointer[[]sqlstate.Index] // those that are there
 }
 

@@ -31,6 +31,7 @@ func TestIndexesAreUsed(t *testing.T) {
 		q          state.Query
 		plan, none string
 	}{
+		{state.Query{Filter: state.Where("level").Eq(7), Limit: 1}, "(<expr>=? AND <expr>=?)", "(store=?)"},
 		{state.Query{Filter: state.Where("level").Eq(7)}, "USING INDEX " + level + " (<expr>=? AND <expr>=?)", "SCAN e"},
 		{state.Query{Filter: state.Where("level").Eq("x").And(state.Where("c").Gt(1))}, "USING INDEX " + level + " (<expr>=? AND <expr>=?)", "SCAN e"},
 		{state.Query{Filter: state.Where("level").Gte(7).And(state.Where("level").Lt(9))}, "USING INDEX " + level + " (<expr>=? AND <expr>>? AND <expr><?)", "SCAN e"},
@@ -46,6 +47,9 @@ func TestIndexesAreUsed(t *testing.T) {
 		readable := strings.ReplaceAll(explain(t, d, query), "COVERING INDEX", "INDEX")
 		require.Contains(t, readable, c.plan, query.Text)
 		require.NotContains(t, readable, c.none, query.Text)
+		if c.q.Filter.Root() != nil {
+			require.Contains(t, readable, "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)", query.Text)
+		}
 	}
 }
 

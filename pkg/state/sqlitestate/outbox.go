@@ -10,7 +10,10 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
-var _ state.OutboxDriver = (*Driver)(nil)
+var _ state.Announcer = (*Driver)(nil)
+
+// nowMicros is the microseconds since 1970.
+const nowMicros = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)"
 
 // OpenOutbox creates the tables when they are absent.
 func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.Outbox, error) {
@@ -31,9 +34,26 @@ func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.
 			return nil
 		},
 		Room:    d.roomFor,
-		Now:     "CAST(unixepoch('subsec') * 1000000 AS INTEGER)",
+		Now:     nowMicros,
 		Workers: d.workers,
 	}, cfg), nil
+}
+
+// announcement is how changes are announced in an outbox: the same for all stores that do. It makes the tables when they are
+// absent. D.mu is held.
+func (d *Driver) announcement(ctx context.Context, box state.OutboxConfig) (*sqlstate.Announcement, error) {
+	if a := d.announcements[box]; a != nil {
+		return a, nil
+	}
+	if err := migrate(ctx, d.writer, sqlstate.OutboxTable, outboxMigrations()); err != nil {
+		return nil, err
+	}
+	a := &sqlstate.Announcement{Outbox: box, Room: d.roomFor, Now: nowMicros}
+	if err := a.Prepare(ctx, d.writer); err != nil {
+		return nil, err
+	}
+	d.announcements[box] = a
+	return a, nil
 }
 
 // outboxReserve is the room that outboxes leave on the disk, in bytes. To send what waits is to claim and to delete it, which

@@ -14,3 +14,10 @@ func TestOutbox(t *testing.T) {
 		return func(t *testing.T) state.OutboxDriver { return openAt(t, path) }
 	})
 }
+
+func TestAnnounced(t *testing.T) {
+	statetest.RunAnnounced(t, func(t *testing.T) func(t *testing.T) state.Announcer {
+		path := filepath.Join(t.TempDir(), "state.db")
+		return func(t *testing.T) state.Announcer { return openAt(t, path) }
+	})
+}

@@ -16,7 +16,7 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 	if err != nil {
 		return nil, err
 	}
-	rows, err := e.table.reader.QueryContext(ctx, query.Text, query.Args...)
+	rows, err := e.table.queries.Query(ctx, query.Text, query.Args...)
 	if err != nil {
 		return nil, e.failure(ctx, err)
 	}
@@ -29,16 +29,20 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 
 // Count evaluates the filter in SQLite.
 func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
-	where, err := e.where(f)
+	from, err := e.from(f)
 	if err != nil {
 		return 0, err
 	}
-	query, err := bounded(sqlstate.SQL("SELECT count(*) FROM "+e.table.name+" e WHERE @", where))
+	query, err := bounded(sqlstate.SQL("SELECT count(*) FROM @", from))
 	if err != nil {
 		return 0, err
 	}
-	var n int64
-	if err := e.table.reader.QueryRowContext(ctx, query.Text, query.Args...).Scan(&n); err != nil {
+	rows, err := e.table.queries.Query(ctx, query.Text, query.Args...) //nolint:rowserrcheck // Number asks for it
+	if err != nil {
+		return 0, e.failure(ctx, err)
+	}
+	n, err := sqlstate.Number(rows)
+	if err != nil {
 		return 0, e.failure(ctx, err)
 	}
 	return n, nil
@@ -57,7 +61,12 @@ func (e *engine) selection(q state.Query) (expr, error) {
 	if err != nil {
 		return expr{}, err
 	}
-	where, err := e.where(q.Filter)
+	var from expr
+	if inOrder {
+		from, err = e.fromRows(sqlstate.SQL(e.table.name+" e INDEXED BY "+e.indexName(ix)+" WHERE e.store = "+sqlstate.Literal(e.store)), q.Filter)
+	} else {
+		from, err = e.from(q.Filter)
+	}
 	if err != nil {
 		return expr{}, err
 	}
@@ -66,22 +75,17 @@ func (e *engine) selection(q state.Query) (expr, error) {
 		if err != nil {
 			return expr{}, err
 		}
-		where = sqlstate.SQL("@ AND @", where, after)
-	}
-	from := e.table.name + " e"
-	if inOrder {
-		from += " INDEXED BY " + e.indexName(ix)
-		where = sqlstate.SQL("e.store = "+sqlstate.Literal(e.store)+" AND @", where)
-		if q.After != nil {
-			where = sqlstate.SQL("@ AND @", within(ix, q), where)
+		if inOrder {
+			after = sqlstate.SQL("@ AND @", within(ix, q), after)
 		}
+		from = sqlstate.SQL("@ AND @", from, after)
 	}
 	limit := int64(-1) // all
 	if q.Limit > 0 {
 		limit = int64(q.Limit)
 	}
-	return bounded(sqlstate.SQL("SELECT "+columns+" FROM "+from+" WHERE @ ORDER BY @ LIMIT @ OFFSET @",
-		where, order, sqlstate.Bind(limit), sqlstate.Bind(q.Offset)))
+	return bounded(sqlstate.SQL("SELECT "+columns+" FROM @ ORDER BY @ LIMIT @ OFFSET @",
+		from, order, sqlstate.Bind(limit), sqlstate.Bind(q.Offset)))
 }
 
 // maxBinds keeps a statement within the 32 766 values that SQLite binds.
@@ -94,23 +98,27 @@ func bounded(query expr) (expr, error) {
 	return query, nil
 }
 
-func (e *engine) where(f state.Filter) (expr, error) {
-	source := sqlstate.SQL("e.store = @", sqlstate.Bind(e.store))
-	if p, ok := sqlstate.Choose(dialect{}, e.indexed(), f); ok {
-		var err error
-		if source, err = e.found(p); err != nil {
-			return expr{}, err
-		}
-		if p.Exact {
-			f = p.Rest
-		}
+// from is the table and the condition on its rows. Those that an index leads to are looked up by their number: SQLite would
+// at times rather go through the store in the order of its keys, and ask of each row whether it is among them.
+func (e *engine) from(f state.Filter) (expr, error) {
+	p, ok := sqlstate.Choose(dialect{}, e.indexed(), f)
+	if !ok {
+		return e.fromRows(sqlstate.SQL(e.table.name+" e WHERE e.store = @", sqlstate.Bind(e.store)), f)
 	}
-	matches, err := sqlstate.Where(dialect{}, document(), f)
+	source, err := e.found(p)
 	if err != nil {
 		return expr{}, err
 	}
-	return sqlstate.SQL("@ AND (e.expires_at IS NULL OR e.expires_at > @) AND (@)",
-		source, sqlstate.Bind(time.Now().UnixMicro()), matches), nil
+	if p.Exact {
+		f = p.Rest
+	}
+	return e.fromRows(sqlstate.SQL(e.table.name+" e NOT INDEXED WHERE @", source), f)
+}
+
+// fromRows is the rows of a source that live and match.
+func (e *engine) fromRows(source expr, f state.Filter) (expr, error) {
+	matches, err := sqlstate.Where(dialect{}, document(), f)
+	return sqlstate.SQL("@ AND (e.expires_at IS NULL OR e.expires_at > @) AND (@)", source, sqlstate.Bind(time.Now().UnixMicro()), matches), err
 }
 
 // found is the condition that a row is among those that an index leads to. Each part of the index is asked for by itself,

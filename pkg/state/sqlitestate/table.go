@@ -6,6 +6,8 @@ import (
 	"errors"
 	"strings"
 	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
 // A table holds the statements of one table, prepared once.
@@ -22,6 +24,8 @@ type table struct {
 	remove, removeETag         *sql.Stmt
 	present                    *sql.Stmt // as exists, for the writer's transaction
 	expired                    *sql.Stmt
+
+	queries *sqlstate.Prepared
 }
 
 const (
@@ -30,6 +34,8 @@ const (
 	live = "(e.expires_at IS NULL OR e.expires_at > ?)"
 	// sweepBatch is how many expired rows one sweep statement removes: few, as changes wait meanwhile.
 	sweepBatch = 200
+	// maxQueries is how many different queries are kept prepared, on each connection that has served them.
+	maxQueries = 32
 )
 
 // Parameters of the saves: 1 store, 2 key, 3 value, 4 ETag, 5 now, 6 expiry or NULL, 7 whether to keep the expiry, 8 the
@@ -44,7 +50,7 @@ const (
 )
 
 func prepareTable(ctx context.Context, writer, reader *sql.DB, name string) (*table, error) {
-	t := &table{name: name, writer: writer, reader: reader}
+	t := &table{name: name, writer: writer, reader: reader, queries: sqlstate.NewPrepared(reader, maxQueries, nil)}
 	for _, s := range []struct {
 		db   *sql.DB
 		stmt **sql.Stmt
@@ -77,6 +83,7 @@ func prepareTable(ctx context.Context, writer, reader *sql.DB, name string) (*ta
 func (t *table) sql(text string) string { return strings.ReplaceAll(text, "{table}", t.name) }
 
 func (t *table) close() error {
+	t.queries.Close()
 	var errs []error
 	for _, s := range []*sql.Stmt{t.get, t.getMany, t.exists, t.existsMany, t.count, t.save, t.saveAbsent, t.saveETag,
 		t.remove, t.removeETag, t.present, t.expired} {

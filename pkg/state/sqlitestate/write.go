@@ -29,6 +29,9 @@ func (e *engine) writeAll(ctx context.Context, changes []state.Change, together 
 		if together && conflict {
 			return errUndone
 		}
+		if e.announcement != nil {
+			return e.announcement.Add(ctx, tx, changes, outcomes)
+		}
 		return nil
 	})
 	if errors.Is(err, errUndone) {

@@ -147,12 +147,18 @@ func valuesSurvive(t *testing.T, s *suite) {
 	store := s.raw(t)
 	for _, value := range []string{
 		"null", "true", "false", `""`, "{}", "[]", "0", "-0", "0.0", "1.0", "1.10", "1E5", "1e-7", "9007199254740993", "-9223372036854775808",
-		"18446744073709551615", "123456789012345678901234567890", "3.14159265358979323846", "1e400", "-1e-400", "0.1000000000000000055511151231257827",
+		"18446744073709551615", "123456789012345678901234567890", "3.14159265358979323846", "-1e-400", "0.1000000000000000055511151231257827",
 		`[1.10,9007199254740993]`, `{"n":9007199254740993,"d":1.10}`, `{"b":1,"a":2,"":3}`, `{"a":null}`, `[null]`,
 		`"🙂 日本語 é e` + "\u0301" + `"`, `"\u0000"`, `"\ud83d\ude42"`, `"\"\\\/\b\f\n\r\t"`, `"'; DROP TABLE state_entries; --"`, "\"\u2028\u007f\"",
 	} {
 		mustSave(t, store, "k", jsontext.Value(value))
 		requireValue(t, store, "k", value)
+	}
+	if _, err := store.Save(t.Context(), "k", jsontext.Value("1e400")); s.features.FloatRange {
+		require.ErrorIs(t, err, state.ErrInvalid)
+	} else {
+		require.NoError(t, err)
+		requireValue(t, store, "k", "1e400")
 	}
 	depth := s.features.Depth
 	if depth == 0 {

@@ -27,6 +27,10 @@ type Features struct {
 	// least.
 	Depth int
 
+	// FloatRange is set when numbers beyond the range of a 64-bit float are refused with ErrInvalid. Without it they come back as they
+	// were written.
+	FloatRange bool
+
 	// ExpiryAtBegin is set when a change decides by the time at which its transaction began whether a key has expired. Then a change that
 	// is under way when a key expires may still find it, though others have seen that it is gone.
 	ExpiryAtBegin bool

@@ -16,6 +16,14 @@ func SQL(pattern string, parts ...Expr) Expr {
 	}
 	var e Expr
 	var b strings.Builder
+	length, args := len(pattern), 0
+	for _, part := range parts {
+		length, args = length+len(part.Text), args+len(part.Args)
+	}
+	b.Grow(length)
+	if args > 0 {
+		e.Args = make([]any, 0, args)
+	}
 	for _, part := range parts {
 		before, after, _ := strings.Cut(pattern, "@")
 		b.WriteString(before)

@@ -176,7 +176,7 @@ func (w *walk) exists() Expr {
 	if len(w.from) == 0 {
 		return found
 	}
-	return SQL("EXISTS (SELECT 1 FROM @ WHERE @)", Join(w.from, ", "), Join(append(w.where, found), " AND "))
+	return exists(w.from, append(w.where, found))
 }
 
 const lastRow = "x0"
@@ -186,8 +186,13 @@ func (w *walk) row() Leaf { return w.d.Row(lastRow) }
 
 // any is the condition that there is a row for which the condition holds.
 func (w *walk) any(condition Expr) Expr {
-	from := append(w.from, w.d.Elements(w.end, lastRow))
-	return SQL("EXISTS (SELECT 1 FROM @ WHERE @)", Join(from, ", "), Join(append(w.where, SQL("(@)", condition)), " AND "))
+	return exists(append(w.from, w.d.Elements(w.end, lastRow)), append(w.where, SQL("(@)", condition)))
+}
+
+// exists is the condition that the tables have such a row. MySQL 8 would make a join of it and read the elements of a value before the value
+// itself, which fails with the message that the document is empty; it heeds the hint, and others take it for a comment.
+func exists(from, where []Expr) Expr {
+	return SQL("EXISTS (SELECT /*+ NO_SEMIJOIN() */ 1 FROM @ WHERE @)", Join(from, ", "), Join(where, " AND "))
 }
 
 // compare is the condition that a leaf satisfies a comparison.

@@ -90,6 +90,8 @@ type Plan struct {
 	Ranges []Range
 	// Exact is true when every scalar in Ranges satisfies Served.
 	Exact bool
+	// Equal is true when those scalars are all the same.
+	Equal bool
 	// Served is what the index was chosen for; it has to be asked of values of the composite kinds, and when Ranges are not
 	// exact, of all.
 	Served state.Filter
@@ -131,6 +133,7 @@ func Choose(d IndexDialect, indexes []Index, f state.Filter) (*Plan, bool) {
 		served = append(served, rest[i])
 		rest = slices.Delete(rest, i, i+1)
 	}
+	p.Equal = p.Exact && all[best].Op == state.OpEq
 	p.Served, p.Rest = state.FilterOf(served), state.FilterOf(rest)
 	return p, true
 }

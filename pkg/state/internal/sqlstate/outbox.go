@@ -134,8 +134,7 @@ func (o *outbox) add(ctx context.Context, calls []*Call[addition]) error {
 			call.Err = nil // it may be tried again from its beginning
 			a := &call.Ask
 			if t.entries+int64(len(added)+len(a.entries)) > o.cfg.MaxEntries || t.bytes+size+a.size > o.cfg.MaxBytes {
-				call.Err = fmt.Errorf("%w: %d events with %d bytes wait, at most %d with %d may", state.ErrFull,
-					t.entries+int64(len(added)), t.bytes+size, o.cfg.MaxEntries, o.cfg.MaxBytes)
+				call.Err = full(o.cfg, t.entries+int64(len(added)), t.bytes+size)
 				continue
 			}
 			for i := range a.entries {
@@ -152,11 +151,17 @@ func (o *outbox) add(ctx context.Context, calls []*Call[addition]) error {
 	})
 }
 
+func full(cfg state.OutboxConfig, entries, bytes int64) error {
+	return fmt.Errorf("%w: %d events with %d bytes wait, at most %d with %d may", state.ErrFull, entries, bytes, cfg.MaxEntries, cfg.MaxBytes)
+}
+
 // insertRows and insertBytes bound one statement.
 const (
 	insertRows  = 64
 	insertBytes = 1 << 20
 )
+
+const insertOutbox = "INSERT INTO outbox (name, id, partition_key, topic, properties, body, size, created_at, attempts) VALUES "
 
 // insert adds the rows, many with one statement.
 func (o *outbox) insert(ctx context.Context, tx *sql.Tx, t *turn, entries []*state.OutboxEntry) error {
@@ -173,8 +178,8 @@ func (o *outbox) insert(ctx context.Context, tx *sql.Tx, t *turn, entries []*sta
 			args = append(args, o.cfg.Name, id, e.Key, e.Topic, string(e.Properties), notNil(e.Body), e.Size(), t.now)
 		}
 		entries = entries[rows:]
-		const insert, row = "INSERT INTO outbox (name, id, partition_key, topic, properties, body, size, created_at, attempts) VALUES ", "(?, ?, ?, ?, ?, ?, ?, ?, 0)"
-		text := insert + row + strings.Repeat(", "+row, rows-1) //nolint:gosec // question marks
+		const row = "(?, ?, ?, ?, ?, ?, ?, ?, 0)"
+		text := insertOutbox + row + strings.Repeat(", "+row, rows-1) //nolint:gosec // question marks
 		if _, err := tx.ExecContext(ctx, text, args...); err != nil {
 			return err
 		}

@@ -55,3 +55,15 @@ func KeysOf(rows *sql.Rows, limit int) (keys []string, next string, err error) {
 	}
 	return keys, next, rows.Err()
 }
+
+// Number reads the one number of the one row, and closes the rows.
+func Number(rows *sql.Rows) (n int64, err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	if !rows.Next() {
+		return 0, errors.Join(rows.Err(), sql.ErrNoRows)
+	}
+	if err := rows.Scan(&n); err != nil {
+		return 0, err
+	}
+	return n, rows.Err()
+}

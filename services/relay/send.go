@@ -1,4 +1,4 @@
-package messaging
+package relay
 
 import (
 	"context"
@@ -28,7 +28,7 @@ type outcome struct {
 // the next round, and so are those of its key that were begun after it, confirmed or not, behind it: whoever follows a key
 // may see events of it twice, and sees its last ones in order.
 type sending struct {
-	o        *outbox
+	r        *Relay
 	ctx      context.Context //nolint:containedctx // of the whole batch
 	progress *time.Timer     // stops the sending when nothing was confirmed for sendTimeout
 
@@ -47,8 +47,8 @@ type flight struct {
 }
 
 // send sends a batch.
-func (o *outbox) send(ctx context.Context, batch []state.OutboxEntry) []outcome {
-	s := &sending{o: o, batch: batch, outcomes: make([]outcome, len(batch)), behind: map[string]bool{}}
+func (r *Relay) send(ctx context.Context, batch []state.OutboxEntry) []outcome {
+	s := &sending{r: r, batch: batch, outcomes: make([]outcome, len(batch)), behind: map[string]bool{}}
 	var stop context.CancelCauseFunc
 	s.ctx, stop = context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -85,12 +85,12 @@ func (s *sending) begin(i int) {
 	if options.Expiration > 0 {
 		left := options.Expiration - time.Since(e.CreatedAt)
 		if left < time.Millisecond {
-			s.ended(i, s.o.giveUp(s.traced(options), e, options, bus.DiscardExpired, errors.New("it expired before the broker was back")))
+			s.ended(i, s.r.giveUp(s.traced(options), e, options, bus.DiscardExpired, errors.New("it expired before the broker was back")))
 			return
 		}
 		options.Expiration = left
 	}
-	publication, err := s.o.bus.PublishRawAsync(s.traced(options), e.Topic, e.Body, options)
+	publication, err := s.r.cfg.Bus.PublishRawAsync(s.traced(options), e.Topic, e.Body, options)
 	switch {
 	case err == nil:
 		s.window = append(s.window, flight{at: i, options: options, publication: publication})
@@ -112,12 +112,12 @@ func (s *sending) land() {
 		s.outcomes[f.at] = outcome{} // it comes again, behind the one of its key that has to
 	case err == nil:
 		s.progress.Reset(sendTimeout)
-		s.o.sent(s.traced(f.options), e.Topic, f.publication.ID(), len(e.Body))
+		s.r.cfg.Sent(s.traced(f.options), e.Topic, f.publication.ID(), len(e.Body))
 		s.outcomes[f.at].done = true
 	case errors.Is(err, bus.ErrInvalid):
 		s.outcomes[f.at].poison = err.Error()
 	case errors.Is(err, bus.ErrUnroutable):
-		s.ended(f.at, s.o.giveUp(s.traced(f.options), e, f.options, bus.DiscardPermanent, err))
+		s.ended(f.at, s.r.giveUp(s.traced(f.options), e, f.options, bus.DiscardPermanent, err))
 	default:
 		s.ended(f.at, outcome{err: err})
 	}
@@ -136,12 +136,12 @@ func (s *sending) ended(i int, out outcome) {
 }
 
 // giveUp sends an event to the dead letters.
-func (o *outbox) giveUp(ctx context.Context, e *state.OutboxEntry, options bus.PublishOptions, reason string, cause error) outcome {
-	err := o.bus.PublishDeadLetter(ctx, e.Topic, e.Body, options, reason, cause)
+func (r *Relay) giveUp(ctx context.Context, e *state.OutboxEntry, options bus.PublishOptions, reason string, cause error) outcome {
+	err := r.cfg.Bus.PublishDeadLetter(ctx, e.Topic, e.Body, options, reason, cause)
 	switch {
 	case err == nil:
-		o.metrics.failed.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", reason)))
-		o.logger.WarnContext(ctx, "an event of the outbox went to the dead letters", "topic", e.Topic, "message", options.MessageID, "reason", cause)
+		r.metrics.failed.Add(ctx, 1, r.metrics.of, metric.WithAttributes(attribute.String("reason", reason)))
+		r.cfg.Logger.WarnContext(ctx, "an event of the outbox went to the dead letters", "topic", e.Topic, "message", options.MessageID, "reason", cause)
 		return outcome{done: true}
 	case errors.Is(err, bus.ErrInvalid):
 		return outcome{poison: cause.Error() + "; and as a dead letter: " + err.Error()}

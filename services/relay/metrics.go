@@ -1,4 +1,4 @@
-package messaging
+package relay
 
 import (
 	"context"
@@ -10,56 +10,62 @@ import (
 	"go.opentelemetry.io/otel/metric/noop"
 )
 
-// outboxMetrics count what goes through the outbox.
-type outboxMetrics struct {
+// relayMetrics count what goes through an outbox.
+type relayMetrics struct {
 	enqueued, sent, failed metric.Int64Counter
+
+	of metric.MeasurementOption // which outbox
 }
 
-func newOutboxMetrics(provider metric.MeterProvider, o *outbox) (*outboxMetrics, error) {
+func newMetrics(cfg *Config, r *Relay) (*relayMetrics, error) {
+	provider := cfg.MeterProvider
 	if provider == nil {
 		provider = noop.NewMeterProvider()
 	}
-	meter := provider.Meter("github.com/bannou-mesh/bannou/services/messaging")
+	meter := provider.Meter("github.com/bannou-mesh/bannou/services/" + cfg.Service)
+	prefix := "bannou." + cfg.Service + ".outbox."
+	of := metric.WithAttributes(cfg.Attributes...)
 	var failures []error
 	counter := func(name, text string) metric.Int64Counter {
-		c, err := meter.Int64Counter("bannou.messaging.outbox."+name, metric.WithUnit("{event}"), metric.WithDescription(text))
+		c, err := meter.Int64Counter(prefix+name, metric.WithUnit("{event}"), metric.WithDescription(text))
 		failures = append(failures, err)
 		return c
 	}
-	m := &outboxMetrics{
-		enqueued: counter("enqueued", "events kept in the outbox because the broker was away or others of their key waited"),
+	m := &relayMetrics{
+		of:       of,
+		enqueued: counter("enqueued", "events that were put into the outbox"),
 		sent:     counter("sent", "events of the outbox that the broker has confirmed"),
 		failed:   counter("failed", "events of the outbox that could not be sent, by reason"),
 	}
-	_, err := meter.Int64ObservableGauge("bannou.messaging.outbox.depth", metric.WithUnit("{event}"),
+	_, err := meter.Int64ObservableGauge(prefix+"depth", metric.WithUnit("{event}"),
 		metric.WithDescription("events that wait in the outbox"),
 		metric.WithInt64Callback(func(_ context.Context, to metric.Int64Observer) error {
-			to.Observe(o.figures().Depth)
+			to.Observe(r.Figures().Depth, of)
 			return nil
 		}))
 	failures = append(failures, err)
-	_, err = meter.Int64ObservableGauge("bannou.messaging.outbox.parked", metric.WithUnit("{event}"),
+	_, err = meter.Int64ObservableGauge(prefix+"parked", metric.WithUnit("{event}"),
 		metric.WithDescription("events of the outbox that no broker takes and that were set aside"),
 		metric.WithInt64Callback(func(_ context.Context, to metric.Int64Observer) error {
-			to.Observe(o.figures().Parked)
+			to.Observe(r.Figures().Parked, of)
 			return nil
 		}))
 	failures = append(failures, err)
-	_, err = meter.Float64ObservableGauge("bannou.messaging.outbox.age", metric.WithUnit("s"),
+	_, err = meter.Float64ObservableGauge(prefix+"age", metric.WithUnit("s"),
 		metric.WithDescription("how long the oldest event in the outbox has waited"),
 		metric.WithFloat64Callback(func(_ context.Context, to metric.Float64Observer) error {
-			to.Observe(o.age().Seconds())
+			to.Observe(r.Age().Seconds(), of)
 			return nil
 		}))
 	if err := errors.Join(append(failures, err)...); err != nil {
-		return nil, fmt.Errorf("messaging: metrics: %w", err)
+		return nil, fmt.Errorf("relay: metrics: %w", err)
 	}
 	return m, nil
 }
 
-// age is how long the oldest event has waited.
-func (o *outbox) age() time.Duration {
-	oldest := o.figures().Oldest
+// Age is how long the oldest event has waited, as Figures know it.
+func (r *Relay) Age() time.Duration {
+	oldest := r.Figures().Oldest
 	if oldest.IsZero() {
 		return 0
 	}

@@ -1,21 +1,13 @@
-package messaging
+package relay
 
 import (
 	"sync"
 	"sync/atomic"
 )
 
-// brokerState is whether the broker is known to be away.
-type brokerState struct{ away atomic.Bool }
-
-func (b *brokerState) isAway() bool { return b.away.Load() }
-
-// setAway reports whether that is news.
-func (b *brokerState) setAway(away bool) bool { return b.away.Swap(away) != away }
-
-// waitingKeys are the partition keys of which events wait in the table, as far as this process knows: of its own events
+// Keys are the partition keys of which events wait in the table, as far as this process knows: of its own events
 // always, of those of other processes from the last reading on. Until the table has been read, every key waits.
-type waitingKeys struct {
+type Keys struct {
 	known atomic.Bool // the table has been read
 	some  atomic.Bool // a key waits
 	mu    sync.Mutex
@@ -28,18 +20,18 @@ type waitingKey struct {
 	gone    chan struct{} // closed when nothing of the key waits any more
 }
 
-// none reports whether no key waits.
-func (k *waitingKeys) none() bool { return k.known.Load() && !k.some.Load() }
+// None reports whether no key waits.
+func (k *Keys) None() bool { return k.known.Load() && !k.some.Load() }
 
-// waits reports whether a key does.
-func (k *waitingKeys) waits(key string) bool {
+// Waits reports whether a key does.
+func (k *Keys) Waits(key string) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return !k.known.Load() || k.keys[key] != nil
 }
 
-// adding marks a key before an event of it is added; added ends that.
-func (k *waitingKeys) adding(key string) {
+// Adding marks a key before an event of it is added; Added ends that.
+func (k *Keys) Adding(key string) {
 	if key == "" {
 		return
 	}
@@ -50,9 +42,9 @@ func (k *waitingKeys) adding(key string) {
 	w.version++
 }
 
-// addingUnlessGone is adding, unless the caller has the patience to wait, or has no reason to: then nothing is marked,
+// AddingUnlessGone is Adding, unless the caller has the patience to wait, or has no reason to: then nothing is marked,
 // and the channel is closed when the key does not wait any more.
-func (k *waitingKeys) addingUnlessGone(key string, patient bool) (gone <-chan struct{}) {
+func (k *Keys) AddingUnlessGone(key string, patient bool) (gone <-chan struct{}) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	w := k.keys[key]
@@ -70,7 +62,8 @@ func (k *waitingKeys) addingUnlessGone(key string, patient bool) (gone <-chan st
 	return nil
 }
 
-func (k *waitingKeys) added(key string) {
+// Added ends what Adding began.
+func (k *Keys) Added(key string) {
 	if key == "" {
 		return
 	}
@@ -80,7 +73,7 @@ func (k *waitingKeys) added(key string) {
 }
 
 // at returns the entry of a key, made when it is absent. k.mu is held.
-func (k *waitingKeys) at(key string) *waitingKey {
+func (k *Keys) at(key string) *waitingKey {
 	w := k.keys[key]
 	if w == nil {
 		if k.keys == nil {
@@ -94,7 +87,7 @@ func (k *waitingKeys) at(key string) *waitingKey {
 }
 
 // versions returns the keys to which nobody is adding now, among those given, or of all; for settle.
-func (k *waitingKeys) versions(among []string) map[string]uint64 {
+func (k *Keys) versions(among []string) map[string]uint64 {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	seen := map[string]uint64{}
@@ -116,7 +109,7 @@ func (k *waitingKeys) versions(among []string) map[string]uint64 {
 
 // settle takes over which keys were found in the table after seen was taken. A key that was not found waits no more,
 // unless somebody began to add to it meanwhile.
-func (k *waitingKeys) settle(seen map[string]uint64, found []string, all bool) {
+func (k *Keys) settle(seen map[string]uint64, found []string, all bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	for _, key := range found {

@@ -1,9 +1,13 @@
-package messaging
+package relay
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
+
+	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -25,13 +29,18 @@ type properties struct {
 	Headers       map[string]string `json:"headers,omitempty"`
 }
 
-// newEntry is an event as a row.
-func newEntry(p bus.Prepared) (state.OutboxEntry, error) {
+// NewEntry is an event as a row, with the trace of the context. The message id of its options is that of the event.
+func NewEntry(ctx context.Context, p bus.Prepared) (state.OutboxEntry, error) {
 	o := p.Options
+	headers := maps.Clone(o.Headers)
+	if headers == nil {
+		headers = map[string]string{}
+	}
+	propagation.TraceContext{}.Inject(ctx, propagation.MapCarrier(headers))
 	encoded, err := json.Marshal(properties{
 		MessageID: o.MessageID, Type: o.Type, ContentType: o.ContentType, Exchange: o.Exchange, RoutingKey: o.RoutingKey,
 		CorrelationID: o.CorrelationID, Priority: o.Priority, Expiration: o.Expiration, Transient: o.Transient,
-		Mandatory: o.Mandatory, Headers: o.Headers,
+		Mandatory: o.Mandatory, Headers: headers,
 	})
 	if err != nil {
 		return state.OutboxEntry{}, fmt.Errorf("the options of event %s cannot be kept: %w", o.MessageID, err)
@@ -50,4 +59,10 @@ func readOptions(e *state.OutboxEntry) (bus.PublishOptions, error) {
 		CorrelationID: p.CorrelationID, PartitionKey: e.Key, Priority: p.Priority, Expiration: p.Expiration,
 		Transient: p.Transient, Mandatory: p.Mandatory, Headers: p.Headers,
 	}, nil
+}
+
+// MessageID is the id of the event that a row keeps, empty where that cannot be read.
+func MessageID(e *state.OutboxEntry) string {
+	options, _ := readOptions(e)
+	return options.MessageID
 }
