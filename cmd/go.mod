@@ -4,6 +4,7 @@ go 1.26.0
 
 require (
 	github.com/alecthomas/kong v1.17.0
+	github.com/bannou-mesh/bannou/events v0.0.0
 	github.com/bannou-mesh/bannou/pkg/bus v0.0.0
 	github.com/bannou-mesh/bannou/pkg/mesh v0.0.0
 	github.com/bannou-mesh/bannou/pkg/state v0.0.0
@@ -28,7 +29,6 @@ require (
 	github.com/ThreeDotsLabs/watermill v1.5.1 // indirect
 	github.com/ThreeDotsLabs/watermill-redisstream v1.4.5 // indirect
 	github.com/apapsch/go-jsonmerge/v2 v2.0.0 // indirect
-	github.com/bannou-mesh/bannou/events v0.0.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v5 v5.0.3 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect

@@ -58,6 +58,9 @@ var table = []rule{
 	{of: "pkg/state/statetest", may: []string{"pkg/state"},
 		why: "one suite for all drivers cannot know one of them"},
 
+	{of: "pkg/state/migrate", may: []string{"pkg/state"},
+		why: "a store moves between any two engines, so what moves it knows none"},
+
 	{of: "pkg/mesh", may: []string{"pkg/mesh/internal/..."},
 		why: "the mesh asks for state and a bus through small interfaces of its own"},
 	{of: "pkg/mesh/internal", may: []string{"pkg/mesh/internal/..."},
@@ -84,7 +87,7 @@ var table = []rule{
 	{of: "cmd", may: []string{"cmd/...", "events", "services/...",
 		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
 		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
-		"pkg/mesh"},
+		"pkg/state/migrate", "pkg/mesh"},
 		why: "the command wires everything, and is the only place that names concrete drivers"},
 
 	{of: "integration", may: []string{"..."},

@@ -45,7 +45,7 @@ type Announcer interface {
 	// OpenAnnouncing is Open. The engine's changes that have Announce are made together with the entry that it makes of
 	// their outcome, in that outbox of the driver, or not at all; what is not made adds none. Over a limit of the outbox the
 	// call fails with ErrFull and nothing was changed; a transaction that several callers share fails for none of them
-	// because of the others.
+	// because of the others. ErrUnsupported: not this store's; it is opened by Open, and its changes are told to OnChange.
 	OpenAnnouncing(ctx context.Context, cfg StoreConfig, box OutboxConfig) (Engine, error)
 }
 
@@ -58,6 +58,10 @@ func (s *store) openEngine(ctx context.Context) (err error) {
 		return err
 	}
 	s.engine, err = driver.OpenAnnouncing(ctx, s.cfg, announce.Outbox)
+	if errors.Is(err, ErrUnsupported) {
+		s.engine, err = s.driver.Open(ctx, s.cfg)
+		return err
+	}
 	s.announce = announce
 	return err
 }

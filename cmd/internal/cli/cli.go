@@ -89,17 +89,23 @@ func Main(args []string, version string, in io.Reader, out, errw io.Writer) int 
 
 // flagsAlone takes variables away from the flags of single calls: an ETag or a count that happens to be in the environment
 // must not change what a command does, and echo does not listen where the node does. What is left are the settings of
-// serve, and the node, the caller's token and the form of output of all other commands.
+// serve, those of them that say where stores are for the command that goes there itself, and the node, the caller's token and the
+// form of output of all other commands.
 func flagsAlone(k *kong.Kong) error {
 	const none = "-" // kong's word for it
 	for _, leaf := range k.Model.Leaves(false) {
 		for _, f := range leaf.Flags {
-			if leaf.Name != "serve" && f.Name != "node" && f.Name != "output" && f.Name != "token-file" {
+			if leaf.Name != "serve" && f.Name != "node" && f.Name != "output" && f.Name != "token-file" && (leaf.Name != "migrate" || !ofServers(f.Name)) {
 				f.Envs = []string{none}
 			}
 		}
 	}
 	return nil
+}
+
+// ofServers reports a setting that says where stores are kept.
+func ofServers(flag string) bool {
+	return strings.HasPrefix(flag, "state-") || flag == "data-dir" || flag == "config"
 }
 
 // report prints an error as one line and turns it into an exit code, which is all that is left where it cannot print.

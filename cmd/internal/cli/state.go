@@ -16,6 +16,8 @@ type stateCommand struct {
 	Save   stateSaveCommand   `cmd:"" help:"Write a value."`
 	Delete stateDeleteCommand `cmd:"" help:"Remove a value."`
 	Query  stateQueryCommand  `cmd:"" help:"Find values with a filter in MongoDB's notation."`
+
+	Migrate stateMigrateCommand `cmd:"" help:"Move a store to another backend while it is in use."`
 }
 
 type stateGetCommand struct {

@@ -95,6 +95,17 @@ type Store struct {
 	Indexes        []string `koanf:"indexes"`
 	PublishChanges bool     `koanf:"publishChanges"`
 	Access         *Access  `koanf:"access"` // nil: everyone may do everything
+
+	Migration *Migration `koanf:"migration"`
+}
+
+// Migration says that a store is being moved to another place. Which of the two is used, `bannou state migrate` decides.
+type Migration struct {
+	To struct {
+		Backend   string `koanf:"backend"`
+		KeyPrefix string `koanf:"keyPrefix"`
+		TableName string `koanf:"tableName"`
+	} `koanf:"to"`
 }
 
 // Mesh configures calls between services.

@@ -39,6 +39,12 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 			return fmt.Errorf("%s: no setting is called %s; `bannou serve --help` lists them", name, k)
 		}
 	}
+	fill(ctx, name, values)
+	return nil
+}
+
+// fill gives the flags that neither the command line nor a variable sets the file's values.
+func fill(ctx *kong.Context, name string, values *koanf.Koanf) {
 	ctx.AddResolver(kong.ResolverFunc(func(_ *kong.Context, _ *kong.Path, flag *kong.Flag) (any, error) {
 		k := key(flag.Name)
 		if inEnvironment(flag) || !values.Exists(k) {
@@ -49,7 +55,6 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 		}
 		return values.Get(k), nil
 	}))
-	return nil
 }
 
 // Stores reads the stores of the YAML file; none when no file is named.

@@ -124,6 +124,9 @@ func (c *Config) checkStores() error {
 		case s.DefaultTTL < 0:
 			return fmt.Errorf("%s.%s.defaultTtl is %d: it is a number of seconds, 0 for none", storesKey, name, s.DefaultTTL)
 		}
+		if err := c.checkMigration(name, s); err != nil {
+			return err
+		}
 	}
 	return nil
 }

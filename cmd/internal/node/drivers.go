@@ -104,8 +104,15 @@ func newFactory(cfg *config.Config, metrics *host.Metrics, announcements *states
 	if slices.Contains(cfg.Services, "state") {
 		stores = append(stores, programStores(cfg)...)
 	}
-	drivers, err := newStateDrivers(cfg, stores, log)
+	used := slices.Clone(stores)
+	if slices.Contains(cfg.Services, "state") {
+		used = slices.AppendSeq(used, maps.Values(targets(cfg)))
+	}
+	drivers, err := newStateDrivers(cfg, used, log)
 	if err != nil {
+		return nil, err
+	}
+	if drivers, err = withMigrations(cfg, stores, drivers, metrics.MeterProvider(), log); err != nil {
 		return nil, err
 	}
 	options := announcements.Options(state.Options{Logger: log, MeterProvider: metrics.MeterProvider()})

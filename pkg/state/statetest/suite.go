@@ -67,6 +67,9 @@ func cases() []testCase {
 		{"callers own their bytes", callersOwnTheirBytes},
 		{"stores are apart", storesAreApart},
 		{"count of keys", countOfKeys},
+		{"walk meets all keys", walkMeetsAll},
+		{"walk while others write", walkWhileOthersWrite},
+		{"walk goes on", walkGoesOn},
 
 		{"save on condition", saveOnCondition},
 		{"delete on condition", deleteOnCondition},

@@ -39,6 +39,23 @@ func PresentInOrder(keys []string, rows *sql.Rows) (_ []bool, err error) {
 	return present, rows.Err()
 }
 
+// KeysOf reads keys in their order, to the end, and the cursor that a walk goes on from: the last one, where there may be more
+// than the limit.
+func KeysOf(rows *sql.Rows, limit int) (keys []string, next string, err error) {
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var key string
+		if err := rows.Scan(&key); err != nil {
+			return nil, "", err
+		}
+		keys = append(keys, key)
+	}
+	if len(keys) == limit {
+		next = keys[len(keys)-1]
+	}
+	return keys, next, rows.Err()
+}
+
 // Number reads the one number of the one row, and closes the rows.
 func Number(rows *sql.Rows) (n int64, err error) {
 	defer func() { err = errors.Join(err, rows.Close()) }()

@@ -1,0 +1,173 @@
+package migrate
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+)
+
+const (
+	// followMost is how many changes may wait in a node to be carried. Over it, it is noted that a comparison is needed.
+	followMost = 10_000
+	// followBatch is how many are carried together.
+	followBatch = 100
+	// followers is how many batches are carried at once.
+	followers = 2
+	// followTimeout bounds one try.
+	followTimeout = 5 * time.Second
+	// followQuiet is how often it is logged that changes cannot be carried.
+	followQuiet = time.Minute
+)
+
+// A wish is a change that was made, to be carried to the other side, and the note of it.
+type wish struct {
+	view *view
+	intent
+}
+
+// A follower carries a node's changes of one store to the other side, after they were made. Its goroutines come when there is something
+// to carry and go when there is not.
+type follower struct {
+	store string
+	log   *slog.Logger
+	count func(carried, failed int)
+
+	ctx  context.Context //nolint:containedctx // ends when the driver is closed
+	done sync.WaitGroup
+
+	mu      sync.Mutex
+	waiting []wish
+	busy    int
+	closed  bool
+	silent  time.Time // until when a failure is not logged
+}
+
+// add takes a change that was made. False: too many wait.
+func (f *follower) add(w wish) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.closed || len(f.waiting) >= followMost {
+		return f.closed
+	}
+	f.waiting = append(f.waiting, w)
+	if f.busy < followers {
+		f.busy++
+		f.done.Go(f.serve)
+	}
+	return true
+}
+
+// serve carries until nothing waits.
+func (f *follower) serve() {
+	for batch := f.take(); batch != nil; batch = f.take() {
+		f.carry(batch)
+	}
+}
+
+// take returns the next changes of one view.
+func (f *follower) take() []wish {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	n := 0
+	for n < len(f.waiting) && n < followBatch && f.waiting[n].view == f.waiting[0].view {
+		n++
+	}
+	if n == 0 {
+		f.busy--
+		return nil
+	}
+	batch := f.waiting[:n:n]
+	if f.waiting = f.waiting[n:]; len(f.waiting) == 0 {
+		f.waiting = nil
+	}
+	return batch
+}
+
+// carry tries until the changes were carried, or are another's to carry: when the view ends, whoever ended it reads the notes.
+func (f *follower) carry(batch []wish) {
+	v := batch[0].view
+	intents := make([]intent, len(batch))
+	names := make([]string, 0, len(batch))
+	for i, w := range batch {
+		intents[i] = w.intent
+		if w.name != "" {
+			names = append(names, w.name)
+		}
+	}
+	keys := keysOf(intents)
+	c := carrier{from: v.decides().engine, to: v.other().engine, always: true, entitled: v.entitled}
+	for delay := 20 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+		if f.ctx.Err() != nil || v.entitled() != nil {
+			return
+		}
+		ctx, cancel := context.WithDeadline(f.ctx, earlier(time.Now().Add(followTimeout), *v.until.Load()))
+		refused, err := c.carry(ctx, keys)
+		if err == nil && len(refused) == 0 {
+			err = v.decides().withdraw(ctx, names)
+		}
+		cancel()
+		switch {
+		case err == nil && len(refused) == 0:
+			f.count(len(keys), 0)
+			return
+		case err == nil: // the notes stay: the decision does not move before they are settled
+			f.count(len(keys)-len(refused), len(refused))
+			f.failed(refused[0])
+			return
+		case errors.Is(err, errLate):
+			return
+		}
+		f.count(0, len(keys))
+		f.failed(err)
+		if !wait(f.ctx, delay) {
+			return
+		}
+	}
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// failed logs once in a while.
+func (f *follower) failed(err error) {
+	f.mu.Lock()
+	now := time.Now()
+	silent := now.Before(f.silent)
+	if !silent {
+		f.silent = now.Add(followQuiet)
+	}
+	n := len(f.waiting)
+	f.mu.Unlock()
+	if !silent && f.ctx.Err() == nil {
+		f.log.Warn("changes of a store that is being migrated could not be carried to the other place; it will be tried again", "store", f.store,
+			"waiting", n, "error", err)
+	}
+}
+
+// soil notes that changes of a view were not carried and will not be, and that a comparison is needed.
+func (v *view) soil(ctx context.Context) error {
+	if v.dirty.Load() {
+		return nil
+	}
+	_, err := v.decides().dirt.SaveWith(ctx, v.decides().key("dirty"), dirt{v.Epoch}, state.SaveOptions{Expiry: state.Never})
+	if err == nil {
+		v.dirty.Store(true)
+	}
+	return err
+}
+
+// close waits until nothing is carried any more. Its context has ended.
+func (f *follower) close() {
+	f.mu.Lock()
+	f.closed = true
+	f.mu.Unlock()
+	f.done.Wait()
+}
