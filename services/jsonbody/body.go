@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/go-json-experiment/json"
+	jsonv1 "github.com/go-json-experiment/json/v1"
 
 	"github.com/bannou-mesh/bannou/services/problem"
 )
@@ -54,7 +55,8 @@ func (l Limits) shallow(body []byte) bool {
 func Write(w http.ResponseWriter, v any) {
 	body := takeBuffer()
 	defer giveBuffer(body)
-	if err := json.MarshalWrite(body, v); err != nil {
+	// With omitempty, raw JSON that is {}, [], "" or null is there all the same: it is a value that somebody saved.
+	if err := json.MarshalWrite(body, v, jsonv1.OmitEmptyWithLegacySemantics(true)); err != nil {
 		problem.Write(w, err)
 		return
 	}

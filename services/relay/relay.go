@@ -212,6 +212,11 @@ func (r *Relay) Run(ctx context.Context) {
 // round claims a batch, sends it, and writes down what became of it. moved: something was sent, and there may be more.
 func (r *Relay) round(ctx context.Context) (moved bool, err error) {
 	stale := r.stale.Swap(false)
+	defer func() {
+		if err != nil && stale { // what has come is still to be looked for
+			r.stale.Store(true)
+		}
+	}()
 	if time.Since(r.read) >= busyTick {
 		if err := r.Refresh(ctx); err != nil {
 			return false, err

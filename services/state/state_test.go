@@ -92,6 +92,16 @@ func TestBulk(t *testing.T) {
 	require.Empty(t, n.must("/state/bulk-get", `{"storeName":"accounts","keys":[]}`)["items"])
 }
 
+// A value that is empty is there all the same.
+func TestBulkGetOfEmptyValues(t *testing.T) {
+	n := start(t, nil)
+	for _, value := range []string{"null", "{}", "[]", `""`, "0", "false"} {
+		n.must("/state/save", `{"storeName":"accounts","key":"k","value":`+value+`}`)
+		_, raw, _ := n.post("/state/bulk-get", `{"storeName":"accounts","keys":["k"]}`)
+		require.Contains(t, raw, `"value":`+value)
+	}
+}
+
 func TestTransactIsAllOrNothing(t *testing.T) {
 	n := start(t, nil)
 	one := n.must("/state/save", `{"storeName":"accounts","key":"one","value":1}`)
