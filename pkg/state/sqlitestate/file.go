@@ -46,13 +46,25 @@ func openFile(path string, readers int) (writer, reader *sql.DB, err error) {
 	}
 	reader.SetMaxOpenConns(readers)
 	reader.SetMaxIdleConns(readers)
-	// The readers find WAL mode in the file, so the writer sets it first. Reading the schema finds out whether the
-	// file is a database at all.
-	var n int
-	if err := writer.QueryRowContext(context.Background(), "SELECT count(*) FROM sqlite_schema").Scan(&n); err != nil {
+	if err := begin(writer); err != nil {
 		return nil, nil, errors.Join(unusable(path, err), writer.Close(), reader.Close())
 	}
 	return writer, reader, nil
+}
+
+// begin makes the writer's connection. The readers find WAL mode in the file, so the writer sets it first. Of several
+// processes that set it at once, all but one are told that the file is locked, and at once: no busy_timeout counts there.
+// Reading the schema finds out whether the file is a database at all.
+func begin(writer *sql.DB) error {
+	const tries, pause = 100, 50 * time.Millisecond
+	for try := 1; ; try++ {
+		var n int
+		err := writer.QueryRowContext(context.Background(), "SELECT count(*) FROM sqlite_schema").Scan(&n)
+		if err == nil || resultCode(err) != sqlite3.SQLITE_BUSY || try == tries {
+			return err
+		}
+		time.Sleep(pause)
+	}
 }
 
 // openPool does not touch the file yet.
