@@ -63,7 +63,7 @@ func begin(writer *sql.DB) error {
 		if err == nil || resultCode(err) != sqlite3.SQLITE_BUSY || try == tries {
 			return err
 		}
-		time.Sleep(pause)
+		<-time.After(pause)
 	}
 }
 
