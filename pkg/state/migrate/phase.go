@@ -84,8 +84,25 @@ func (s *side) setRecord(ctx context.Context, r record, etag string) (string, er
 	return written, nil
 }
 
-// newest is the record that counts.
-func newest(ctx context.Context, from, to *side) (record, error) {
+// across is the side in a migration of the store that goes the other way. Where both places give the store one name, the notes of both
+// directions are together.
+func (s *side) across() *side {
+	other := *s
+	if other.role = "from"; s.role == "from" {
+		other.role = "to"
+	}
+	return &other
+}
+
+// retire takes away what an earlier migration has left on the side, after another began that counts on from its epoch.
+func (s *side) retire(ctx context.Context) error {
+	_, err := s.records.Delete(ctx, s.key("record"))
+	_, markErr := s.marks.Delete(ctx, s.key("checkpoint"))
+	return errors.Join(err, markErr)
+}
+
+// later is the later one of a direction's records.
+func later(ctx context.Context, from, to *side) (record, error) {
 	a, _, err := from.record(ctx)
 	if err != nil {
 		return record{}, err
@@ -97,7 +114,44 @@ func newest(ctx context.Context, from, to *side) (record, error) {
 	if b.Epoch > a.Epoch {
 		a = b
 	}
-	return a, a.check(from, to)
+	return a, nil
+}
+
+// newest is the record that counts, and the epoch that the side which decides by it has in its own record. Epochs go on over both
+// directions: a store that came back where it was is what its last migration made of it.
+func newest(ctx context.Context, from, to *side) (r record, own int64, err error) {
+	a, _, err := from.record(ctx)
+	if err != nil {
+		return record{}, 0, err
+	}
+	b, _, err := to.record(ctx)
+	if err != nil {
+		return record{}, 0, err
+	}
+	if r = a; b.Epoch > a.Epoch {
+		r = b
+	}
+	if err := r.check(from, to); err != nil {
+		return r, 0, err
+	}
+	back, err := later(ctx, to.across(), from.across())
+	if err != nil {
+		return record{}, 0, err
+	}
+	if back.Epoch > r.Epoch && back.check(to, from) == nil {
+		switch {
+		case back.Phase == Done:
+			r = record{Epoch: back.Epoch, Phase: Source, From: from.where, To: to.where}
+		case back.Phase != Source:
+			return r, 0, fmt.Errorf("%w: the store is being migrated from %s to %s, and not from %s to %s", ErrOtherMigration, back.From, back.To, from.where, to.where)
+		default: // it was begun and given up
+			r.Epoch = back.Epoch
+		}
+	}
+	if own = b.Epoch; r.Phase.old() {
+		own = a.Epoch
+	}
+	return r, own, nil
 }
 
 // check refuses the record of another migration.
