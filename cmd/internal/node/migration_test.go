@@ -26,13 +26,13 @@ func TestTargetsStandApart(t *testing.T) {
 		{"within that of another store", goes(redis, "guarded:open", ""), `"guarded"`},
 		{"around that of another store", goes(redis, "a", ""), `"deep"`},
 		{"the place another store goes to", goes(redis, "goes", ""), `"moving"`},
-		{"a store of the node's own", goes(redis, internalStores(&config.Config{State: config.State{RedisURL: "redis://h"}})[0].Name, ""), "could meet"},
+		{"a store of the node's own", goes(redis, "service", ""), "could meet"},
 		{"a longer name", goes(redis, "guarded2", ""), ""},
 		{"another table", goes(mysql, "", "other"), ""},
 		{"where it is", goes(mysql, "", "state_entries"), "where it is"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			cfg := &config.Config{State: config.State{RedisURL: "redis://h", MySQLDSN: "dsn", Stores: map[string]config.Store{
+			cfg := &config.Config{Services: []string{"state"}, State: config.State{RedisURL: "redis://h", MySQLDSN: "dsn", Stores: map[string]config.Store{
 				"open":    {Backend: mysql, Migration: c.to},
 				"guarded": {Backend: redis},
 				"deep":    {Backend: redis, KeyPrefix: "a:b"},
@@ -43,6 +43,8 @@ func TestTargetsStandApart(t *testing.T) {
 				require.NoError(t, err)
 				return
 			}
+			require.ErrorContains(t, err, c.meets)
+			_, err = newFactory(cfg, nil, nil, nil) // which is how a node starts
 			require.ErrorContains(t, err, c.meets)
 			require.ErrorContains(t, err, `"open"`)
 		})
