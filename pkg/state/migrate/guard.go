@@ -148,7 +148,7 @@ func (g *guard) look(ctx context.Context) error {
 			return nil
 		}
 	}
-	r, own, err := newest(ctx, g.from, g.to)
+	r, _, own, err := newest(ctx, g.from, g.to)
 	if err != nil {
 		return unread(err)
 	}

@@ -122,7 +122,7 @@ type Status struct {
 
 // Status reads how far the migration is.
 func (m *Migration) Status(ctx context.Context) (Status, error) {
-	r, _, err := newest(ctx, m.from, m.to)
+	r, _, _, err := newest(ctx, m.from, m.to)
 	if err != nil {
 		return Status{}, err
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/memorystate"
+	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
 )
 
 // openMemory opens a migration between two drivers in memory, or such that are made of them.
@@ -357,4 +358,45 @@ func TestLateMoverLeavesNothing(t *testing.T) {
 func newestRecord(ctx context.Context, m *Migration) (record, error) {
 	r, _, err := m.current(ctx)
 	return r, err
+}
+
+// The same between two tables of one database, where the notes of both places and both directions are together.
+func TestThereAndBackInOneDatabase(t *testing.T) {
+	t.Parallel()
+	d, err := sqlitestate.New(sqlitestate.Config{Path: t.TempDir() + "/state.db"})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	a, b := Place{Driver: d, Store: state.StoreConfig{Name: "s"}}, Place{Driver: d, Store: state.StoreConfig{Name: "s", TableName: "other"}}
+	open := func(from, to Place) *Migration {
+		t.Helper()
+		m, err := Open(t.Context(), Options{From: from, To: to, Overwrite: true})
+		require.NoError(t, err)
+		return m
+	}
+	for i, m := range []*Migration{open(a, b), open(b, a), open(a, b)} {
+		written := fmt.Sprint(i)
+		put(t, m.from.engine, "k", written)
+		_, err := m.Copy(t.Context())
+		require.NoError(t, err)
+		require.NoError(t, m.CutOver(t.Context()))
+		require.NoError(t, m.Finish(t.Context()))
+		require.Equal(t, written, value(t, m.to.engine, "k"))
+		require.Equal(t, Done, phaseOf(t, m))
+		next := open(m.o.To, m.o.From)
+		require.Equal(t, Source, phaseOf(t, next))
+	}
+}
+
+// A move that could not begin has nothing to undo.
+func TestOtherPlaceIsAwayBeforeThePause(t *testing.T) {
+	t.Parallel()
+	from, to := drivers(t)
+	away := &awayDriver{Driver: to}
+	m := openMemory(t, from, away, Options{MaxPause: 100 * time.Millisecond})
+	_, err := m.Copy(t.Context())
+	require.NoError(t, err)
+	away.away.Store(true)
+	_, closed, err := m.close(t.Context(), m.from, Mirror)
+	require.ErrorIs(t, err, ErrPause)
+	require.Equal(t, err, m.abandon(t.Context(), m.from, Mirror, closed, err))
 }

@@ -59,12 +59,12 @@ func (m *Migration) mirror(ctx context.Context) error {
 			return err
 		}
 	}
-	return errors.Join(m.from.across().retire(ctx), m.to.across().retire(ctx))
+	return retire(ctx, m.from, m.to)
 }
 
 // mayWrite refuses a new place that has keys, unless a migration has brought them there.
 func (m *Migration) mayWrite(ctx context.Context, r record) error {
-	own, err := later(ctx, m.from, m.to)
+	_, own, _, err := newest(ctx, m.from, m.to)
 	if err != nil || m.o.Overwrite || own.Epoch > 0 && own.Epoch == r.Epoch {
 		return err
 	}
@@ -85,7 +85,7 @@ func (m *Migration) mayWrite(ctx context.Context, r record) error {
 
 // current is the record that counts and the ETag of the record on the side that decides.
 func (m *Migration) current(ctx context.Context) (record, string, error) {
-	r, _, err := newest(ctx, m.from, m.to)
+	r, _, _, err := newest(ctx, m.from, m.to)
 	if err != nil {
 		return r, "", err
 	}
@@ -255,14 +255,14 @@ func (m *Migration) move(ctx context.Context, s *side, before, after Phase) erro
 		return nil
 	}
 	if tried {
-		closed = ""
+		closed = record{}
 	}
 	return m.abandon(ctx, s, before, closed, err)
 }
 
-// close seals the other side and has changes wait. It returns the ETags of both records. The record is written anew if it closes already:
-// whoever has written it must not open it any more.
-func (m *Migration) close(ctx context.Context, s *side, p Phase) (sealed, closed string, err error) {
+// close seals the other side and has changes wait. It returns the ETag of the other side's record, and the one that it has tried to write, after
+// the seal. That is written anew if it closes already: whoever has written it must not open it any more.
+func (m *Migration) close(ctx context.Context, s *side, p Phase) (sealed string, closed record, err error) {
 	err = m.inTime(ctx, s, func(ctx context.Context) error {
 		return m.patiently(ctx, func(ctx context.Context) (err error) {
 			if sealed, err = m.seal(ctx, m.other(s)); err != nil {
@@ -270,7 +270,8 @@ func (m *Migration) close(ctx context.Context, s *side, p Phase) (sealed, closed
 			}
 			r, etag, err := m.current(ctx)
 			if err == nil {
-				closed, err = s.setRecord(ctx, m.next(r, p, true), etag)
+				closed = m.next(r, p, true)
+				_, err = s.setRecord(ctx, closed, etag)
 			}
 			return err
 		})
@@ -382,7 +383,7 @@ func (m *Migration) hand(ctx context.Context, s *side, p Phase, sealed string, t
 	other := m.other(s)
 	var handed record
 	err := m.patiently(ctx, func(ctx context.Context) error {
-		r, _, err := newest(ctx, m.from, m.to)
+		r, _, _, err := newest(ctx, m.from, m.to)
 		if err != nil {
 			return err
 		}
@@ -410,25 +411,28 @@ func (m *Migration) hand(ctx context.Context, s *side, p Phase, sealed string, t
 	return nil
 }
 
-// abandon lets the side decide again that did before, after a move that failed; also when ctx has ended, for a while. With the ETag of the
+// abandon lets the side decide again that did before, after a move that failed; also when ctx has ended, for a while. With the
 // record that closed, nothing was handed over, and the other side is not asked.
-func (m *Migration) abandon(ctx context.Context, s *side, p Phase, closed string, cause error) error {
+func (m *Migration) abandon(ctx context.Context, s *side, p Phase, closed record, cause error) error {
 	if errors.Is(context.Cause(ctx), state.ErrLockLost) {
 		return cause // it is another's to do, or this one's with the lock
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
-	var err error
-	if closed == "" {
-		err = m.reopen(ctx, s, p)
-	} else {
-		err = m.patiently(ctx, func(ctx context.Context) error {
-			r, etag, err := s.record(ctx)
-			if err == nil && etag == closed {
-				_, err = s.setRecord(ctx, m.next(r, p, false), etag)
-			}
+	waits := true
+	err := m.patiently(ctx, func(ctx context.Context) error {
+		r, etag, err := s.record(ctx)
+		if err != nil {
 			return err
-		})
+		}
+		if waits = r.Closing; waits && r == closed {
+			waits = false
+			_, err = s.setRecord(ctx, m.next(r, p, false), etag)
+		}
+		return err
+	})
+	if err == nil && waits {
+		err = m.reopen(ctx, s, p)
 	}
 	if err != nil {
 		return fmt.Errorf("%w; and writes wait until this is done again, as the pause could not be ended: %w", cause, err)
