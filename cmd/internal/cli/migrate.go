@@ -64,6 +64,9 @@ func (c *stateMigrateCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return usageError{err}
 	}
+	if err := checkEnds(cfg, ends); err != nil {
+		return usageError{err}
+	}
 	places, closing, err := openPlaces(cfg, ends) //nolint:contextcheck // drivers outlive the call that makes them
 	if err != nil {
 		return usageError{err}
@@ -261,6 +264,16 @@ func (c *stateMigrateCommand) ends(cfg *config.Config) ([2]end, error) {
 		ends[i] = e
 	}
 	return ends, nil
+}
+
+// checkEnds refuses places that share keys with others. That both are one is told apart.
+func checkEnds(cfg *config.Config, ends [2]end) error {
+	from, to := ends[0].cfg, ends[1].cfg
+	from.Backend, to.Backend = ends[0].backend, ends[1].backend
+	if from.Backend == to.Backend && from.Name == to.Name && from.KeyPrefix == to.KeyPrefix && from.TableName == to.TableName {
+		return nil
+	}
+	return node.CheckTarget(cfg, from, to)
 }
 
 // openPlaces makes a driver for each backend, and what closes them.

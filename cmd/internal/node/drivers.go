@@ -104,6 +104,9 @@ func newFactory(cfg *config.Config, metrics *host.Metrics, announcements *states
 	if slices.Contains(cfg.Services, "state") {
 		stores = append(stores, programStores(cfg)...)
 	}
+	if err := checkTargets(cfg, stores); err != nil {
+		return nil, err
+	}
 	used := slices.Clone(stores)
 	if slices.Contains(cfg.Services, "state") {
 		used = slices.AppendSeq(used, maps.Values(targets(cfg)))

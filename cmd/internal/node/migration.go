@@ -1,8 +1,13 @@
 package node
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -25,6 +30,55 @@ func targets(cfg *config.Config) map[string]state.StoreConfig {
 		}
 	}
 	return to
+}
+
+// CheckTarget refuses to migrate a store to a place whose keys could meet those of where it is, or of another store: what the new place has
+// and the old one has not is deleted. The store that the place is named for is not another.
+func CheckTarget(cfg *config.Config, from, to state.StoreConfig) error {
+	if meet(from, to) {
+		return fmt.Errorf("the store %q cannot be migrated to %s: its keys could meet those of where it is, %s; choose another key prefix or table",
+			from.Name, where(to), where(from))
+	}
+	others := append(internalStores(cfg), programStores(cfg)...)
+	for _, other := range slices.AppendSeq(others, maps.Values(targets(cfg))) {
+		if other.Name != from.Name && other.Name != to.Name && meet(other, to) {
+			return fmt.Errorf("the store %q cannot be migrated to %s: its keys could meet those of the store %q, %s; choose another key prefix or table",
+				from.Name, where(to), other.Name, where(other))
+		}
+	}
+	return nil
+}
+
+// checkTargets does so for all stores of the configuration.
+func checkTargets(cfg *config.Config, stores []state.StoreConfig) error {
+	to := targets(cfg)
+	for _, s := range stores {
+		if target, ok := to[s.Name]; ok {
+			if err := CheckTarget(cfg, s, target); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// meet reports whether keys of two stores could be the same, as a factory does for the stores that it has.
+func meet(a, b state.StoreConfig) bool {
+	if a.Backend != b.Backend {
+		return false
+	}
+	if a.Backend != "redis" {
+		return a.Name == b.Name && cmp.Or(a.TableName, "state_entries") == cmp.Or(b.TableName, "state_entries")
+	}
+	p, q := cmp.Or(a.KeyPrefix, a.Name)+":", cmp.Or(b.KeyPrefix, b.Name)+":"
+	return strings.HasPrefix(p, q) || strings.HasPrefix(q, p)
+}
+
+func where(s state.StoreConfig) string {
+	if s.Backend == "redis" {
+		return fmt.Sprintf("%s under the key prefix %q", s.Backend, cmp.Or(s.KeyPrefix, s.Name))
+	}
+	return fmt.Sprintf("%s in the table %q", s.Backend, cmp.Or(s.TableName, "state_entries"))
 }
 
 // withMigrations makes drivers serve the stores that are migrated in both places. The drivers that it is given are closed when it fails.

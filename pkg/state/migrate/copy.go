@@ -26,7 +26,8 @@ func (m *Migration) Copy(ctx context.Context) (Comparison, error) {
 }
 
 func (m *Migration) copy(ctx context.Context) (Comparison, error) {
-	if err := m.beginMirror(ctx); err != nil {
+	note, err := m.beginMirror(ctx)
+	if err != nil {
 		return Comparison{}, err
 	}
 	mark, err := m.checkpoint(ctx)
@@ -44,7 +45,7 @@ func (m *Migration) copy(ctx context.Context) (Comparison, error) {
 			return Comparison{}, err
 		}
 	}
-	c := carrier{from: m.from.engine, to: m.to.engine}
+	c := m.carrier(ctx, m.from, m.to)
 	var refused []KeyError
 	size := batchKeys
 	for mark.Keys, mark.Compare = max(mark.Keys, 0), false; !mark.Copied; {
@@ -80,10 +81,20 @@ func (m *Migration) copy(ctx context.Context) (Comparison, error) {
 		return found, refusedError(m.to, refused)
 	}
 	if found.Different == 0 { // what is busy is carried by those who write it
+		if note != "" {
+			if _, err := m.settled(ctx, m.from, note); err != nil { // or the next step compares
+				return found, err
+			}
+		}
 		mark.Compare = true
 		return found, m.patiently(ctx, func(ctx context.Context) error { return m.setCheckpoint(ctx, mark) })
 	}
 	return found, nil
+}
+
+// carrier is one that carries while the lock is held: what it creates after that goes by itself.
+func (m *Migration) carrier(ctx context.Context, from, to *side) carrier {
+	return carrier{from: from.engine, to: to.engine, entitled: func() error { return context.Cause(ctx) }}
 }
 
 // refusedError names the first keys of all.
@@ -249,7 +260,7 @@ func (m *Migration) agree(ctx context.Context, from, to *side) (found Comparison
 			return found, err
 		}
 		size := batchKeys
-		if _, err := m.carryAll(ctx, carrier{from: from.engine, to: to.engine}, differ, &size); err != nil {
+		if _, err := m.carryAll(ctx, m.carrier(ctx, from, to), differ, &size); err != nil {
 			return found, err
 		}
 	}

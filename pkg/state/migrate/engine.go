@@ -51,8 +51,16 @@ func read[T any](ctx context.Context, e *engine, ask func(decides state.Scanner)
 			return none, e.error(err)
 		}
 		answer, err := ask(v.decides().engine)
-		if err != nil || v.held(time.Now()) {
+		if err != nil {
 			return answer, err
+		}
+		counts, err := e.guard.confirm(ctx, v, time.Now())
+		if err != nil {
+			var none T
+			return none, e.error(err)
+		}
+		if counts {
+			return answer, nil
 		}
 	}
 }

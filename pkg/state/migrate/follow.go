@@ -13,7 +13,7 @@ import (
 const (
 	// followMost is how many changes may wait in a node to be carried. Over it, it is noted that a comparison is needed.
 	followMost = 10_000
-	// followBatch is how many are carried together.
+	// followBatch is how many are carried together, and how many of their keys at a time.
 	followBatch = 100
 	// followers is how many batches are carried at once.
 	followers = 2
@@ -72,8 +72,11 @@ func (f *follower) serve() {
 func (f *follower) take() []wish {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	n := 0
+	n, keys := 0, 0
 	for n < len(f.waiting) && n < followBatch && f.waiting[n].view == f.waiting[0].view {
+		if keys += len(f.waiting[n].keys); n > 0 && keys > batchKeys {
+			break
+		}
 		n++
 	}
 	if n == 0 {
@@ -87,7 +90,8 @@ func (f *follower) take() []wish {
 	return batch
 }
 
-// carry tries until the changes were carried, or are another's to carry: when the view ends, whoever ended it reads the notes.
+// carry tries until the changes were carried, or are another's to carry: when the view ends, whoever ended it reads the notes. The keys go
+// in pieces, smaller ones after one that was large or took too long.
 func (f *follower) carry(batch []wish) {
 	v := batch[0].view
 	intents := make([]intent, len(batch))
@@ -99,33 +103,53 @@ func (f *follower) carry(batch []wish) {
 		}
 	}
 	keys := keysOf(intents)
-	c := carrier{from: v.decides().engine, to: v.other().engine, always: true, entitled: v.entitled}
-	for delay := 20 * time.Millisecond; ; delay = min(2*delay, time.Second) {
+	var refused []KeyError
+	most := followBatch // keys of a piece
+	size := most
+	for delay := 20 * time.Millisecond; ; {
 		if f.ctx.Err() != nil || v.entitled() != nil {
 			return
 		}
 		ctx, cancel := context.WithDeadline(f.ctx, earlier(time.Now().Add(followTimeout), *v.until.Load()))
-		refused, err := c.carry(ctx, keys)
-		if err == nil && len(refused) == 0 {
-			err = v.decides().withdraw(ctx, names)
+		n := min(size, len(keys))
+		measured := &measure{Engine: v.decides().engine}
+		c := carrier{from: measured, to: v.other().engine, always: true, entitled: v.entitled}
+		bad, err := c.carry(ctx, keys[:n])
+		if err == nil {
+			refused, keys = append(refused, bad...), keys[n:]
+			f.count(n-len(bad), len(bad))
+			if len(keys) == 0 && len(refused) == 0 {
+				err = v.decides().withdraw(ctx, names)
+			}
 		}
+		late := ctx.Err() != nil
 		cancel()
 		switch {
+		case err == nil && len(keys) > 0:
+			if measured.bytes > batchBytes {
+				size = max(size/2, 1)
+			} else if measured.bytes < batchBytes/4 {
+				size = min(2*size, most)
+			}
+			delay = 20 * time.Millisecond
+			continue
 		case err == nil && len(refused) == 0:
-			f.count(len(keys), 0)
 			return
 		case err == nil: // the notes stay: the decision does not move before they are settled
-			f.count(len(keys)-len(refused), len(refused))
 			f.failed(refused[0])
 			return
 		case errors.Is(err, errLate):
 			return
+		case late:
+			size = max(n/2, 1)
+			most = size
 		}
-		f.count(0, len(keys))
+		f.count(0, n)
 		f.failed(err)
 		if !wait(f.ctx, delay) {
 			return
 		}
+		delay = min(2*delay, time.Second)
 	}
 }
 

@@ -20,6 +20,7 @@ const (
 type view struct {
 	record
 	from, to *side
+	own      int64 // epoch in the record of the side that decides
 	until    atomic.Pointer[time.Time]
 	dirty    atomic.Bool // it is written down that changes were not carried: none needs to be noted any more
 }
@@ -70,7 +71,7 @@ func (g *guard) enter(ctx context.Context, changes bool) (*view, error) {
 		now := time.Now()
 		v := g.view.Load()
 		held := v != nil && v.held(now)
-		if held && !v.Closing && now.Add(Lease-lookEvery).Before(*v.until.Load()) {
+		if held && (!v.Closing || !changes) && now.Add(Lease-lookEvery).Before(*v.until.Load()) {
 			return v, nil
 		}
 		if held && (!v.Closing || !changes) { // it is time to look again, for one
@@ -109,6 +110,29 @@ func (g *guard) enter(ctx context.Context, changes bool) (*view, error) {
 	}
 }
 
+// confirm reports whether the view counted still at a moment. While the decision is about to move, the lease does not tell: it is looked
+// once more, by one for all that wait.
+func (g *guard) confirm(ctx context.Context, v *view, at time.Time) (bool, error) {
+	if !v.held(at) {
+		return false, nil
+	}
+	if !v.Closing {
+		return true, nil
+	}
+	select {
+	case g.looking <- struct{}{}:
+	case <-ctx.Done():
+		return false, fmt.Errorf("%w: %w", state.ErrUnavailable, context.Cause(ctx))
+	}
+	defer func() { <-g.looking }()
+	if g.view.Load() == v && !v.until.Load().Add(-Lease).After(at) {
+		if err := g.look(ctx); err != nil {
+			return false, err
+		}
+	}
+	return g.view.Load() == v, nil
+}
+
 // look reads the phase.
 func (g *guard) look(ctx context.Context) error {
 	begun := time.Now()
@@ -119,20 +143,20 @@ func (g *guard) look(ctx context.Context) error {
 		if err != nil {
 			return unread(err)
 		}
-		if r.Epoch == v.Epoch {
+		if r.Epoch == v.own {
 			v.until.Store(&until)
 			return nil
 		}
 	}
-	r, err := newest(ctx, g.from, g.to)
+	r, _, own, err := newest(ctx, g.from, g.to)
 	if err != nil {
 		return unread(err)
 	}
-	if v != nil && r.Epoch == v.Epoch {
+	if v != nil && r.Epoch == v.Epoch && own == v.own {
 		v.until.Store(&until)
 		return nil
 	}
-	v = &view{record: r, from: g.from, to: g.to}
+	v = &view{record: r, from: g.from, to: g.to, own: own}
 	v.until.Store(&until)
 	g.view.Store(v)
 	return nil

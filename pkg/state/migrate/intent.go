@@ -10,6 +10,9 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
+// walkKeys is how many notes are looked for at a time. Redis looks at that many keys of its database to find them, while writes may wait.
+const walkKeys = 10_000
+
 // An intent is a note of keys that somebody is about to change, on the side that decides. It is there before the change and until the
 // keys were carried to the other side.
 type intent struct {
@@ -51,7 +54,7 @@ func (s *side) withdraw(ctx context.Context, names []string) error {
 func (s *side) intents(ctx context.Context, page func([]intent) error) error {
 	prefix := s.key("intent.")
 	for cursor := ""; ; {
-		keys, next, err := s.walk.Scan(ctx, cursor, batchKeys)
+		keys, next, err := s.walk.Scan(ctx, cursor, walkKeys)
 		if errors.Is(err, state.ErrCursor) {
 			cursor = ""
 			continue

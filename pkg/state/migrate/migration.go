@@ -33,6 +33,9 @@ var (
 	// ErrPause reports that changes would have had to wait for too long for the decision to move.
 	ErrPause = errors.New("changes have waited for too long")
 
+	// ErrDirty reports that more was changed than could be noted, so that both places have to be compared.
+	ErrDirty = errors.New("a comparison is needed")
+
 	// ErrRefused reports keys that the other place does not take.
 	ErrRefused = errors.New("not every key could be copied")
 )
@@ -119,7 +122,7 @@ type Status struct {
 
 // Status reads how far the migration is.
 func (m *Migration) Status(ctx context.Context) (Status, error) {
-	r, err := newest(ctx, m.from, m.to)
+	r, _, _, err := newest(ctx, m.from, m.to)
 	if err != nil {
 		return Status{}, err
 	}

@@ -84,20 +84,92 @@ func (s *side) setRecord(ctx context.Context, r record, etag string) (string, er
 	return written, nil
 }
 
-// newest is the record that counts.
-func newest(ctx context.Context, from, to *side) (record, error) {
-	a, _, err := from.record(ctx)
-	if err != nil {
-		return record{}, err
+// across is the side in a migration of the store that goes the other way. Where both places keep their notes together, its record is the
+// other side's.
+func (s *side) across() *side {
+	other := *s
+	if other.role = "from"; s.role == "from" {
+		other.role = "to"
 	}
-	b, _, err := to.record(ctx)
-	if err != nil {
-		return record{}, err
+	return &other
+}
+
+// back reports whether a record, of a side or of one across, is of the migration that goes the other way.
+func (r record) back(from, to *side, across bool) bool {
+	if r.Epoch == 0 || r.From != to.where || r.To != from.where {
+		return false
 	}
+	return across || from.where != to.where
+}
+
+// retire takes away what an earlier migration the other way has left, after this one began, which counts on from its epoch.
+func retire(ctx context.Context, from, to *side) error {
+	for _, s := range []*side{from, to} {
+		for across, s := range []*side{s, s.across()} {
+			r, etag, err := s.record(ctx)
+			if err == nil && r.back(from, to, across == 1) {
+				err = s.records.TryDelete(ctx, s.key("record"), etag)
+			}
+			if err != nil && !errors.Is(err, state.ErrNotFound) {
+				return err
+			}
+		}
+	}
+	other := to.across()
+	mark, err := other.marks.Get(ctx, other.key("checkpoint"))
+	if err == nil && mark.To == from.where {
+		_, err = other.marks.Delete(ctx, other.key("checkpoint"))
+	}
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// newest is the record that counts, and the epoch that the side which decides by it has in its own record. Epochs go on over both
+// directions: a store that came back where it was is what its last migration made of it. own is the last record of this direction.
+func newest(ctx context.Context, from, to *side) (r, own record, epoch int64, err error) {
+	var at [4]record
+	own.Phase = Source
+	var back, other record
+	for i, s := range []*side{from, to, to.across(), from.across()} {
+		if at[i], _, err = s.record(ctx); err != nil {
+			return r, own, 0, err
+		}
+		switch {
+		case at[i].back(from, to, i > 1):
+			back = later(back, at[i])
+		case i > 1:
+		case at[i].check(from, to) != nil:
+			other = later(other, at[i])
+		default:
+			own = later(own, at[i])
+		}
+	}
+	if other.Epoch > own.Epoch {
+		return other, own, 0, other.check(from, to)
+	}
+	if r = own; back.Epoch > own.Epoch {
+		switch back.Phase {
+		case Done:
+			r = record{Epoch: back.Epoch, Phase: Source, From: from.where, To: to.where}
+		case Source: // it was begun and given up
+			r.Epoch = back.Epoch
+		default:
+			return r, own, 0, fmt.Errorf("%w: the store is being migrated from %s to %s, and not from %s to %s", ErrOtherMigration, back.From, back.To, from.where, to.where)
+		}
+	}
+	if epoch = at[1].Epoch; r.Phase.old() {
+		epoch = at[0].Epoch
+	}
+	return r, own, epoch, nil
+}
+
+func later(a, b record) record {
 	if b.Epoch > a.Epoch {
-		a = b
+		return b
 	}
-	return a, a.check(from, to)
+	return a
 }
 
 // check refuses the record of another migration.
