@@ -82,7 +82,7 @@ func (m *Migration) copy(ctx context.Context) (Comparison, error) {
 	}
 	if found.Different == 0 { // what is busy is carried by those who write it
 		if note != "" {
-			if _, err := m.settled(ctx, m.from, note); err != nil { // or the next step compares
+			if err := m.settled(ctx, m.from, note); err != nil { // or the next step compares
 				return found, err
 			}
 		}

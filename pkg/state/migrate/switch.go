@@ -118,18 +118,16 @@ func (m *Migration) cleanse(ctx context.Context, s *side, p Phase) error {
 	return nil
 }
 
-// settled takes the note away that a comparison was needed, after it was made. The note's ETag is from before the epoch that was compared
-// in: false is returned if a node has lost track of changes since, and another comparison is needed.
-func (m *Migration) settled(ctx context.Context, s *side, note string) (bool, error) {
-	settled := true
-	err := m.patiently(ctx, func(ctx context.Context) error {
+// settled takes the note away that a comparison was needed, after it was made. A note that a node has renewed since, as it has lost track
+// of changes again, stays: another comparison is needed.
+func (m *Migration) settled(ctx context.Context, s *side, note string) error {
+	return m.patiently(ctx, func(ctx context.Context) error {
 		err := s.dirt.TryDelete(ctx, s.key("dirty"), note)
-		if settled = !errors.Is(err, state.ErrConflict); !settled || errors.Is(err, state.ErrNotFound) {
+		if errors.Is(err, state.ErrConflict) || errors.Is(err, state.ErrNotFound) {
 			return nil
 		}
 		return err
 	})
-	return settled, err
 }
 
 // CutOver moves the decision to the new place. Writes wait, from the moment that nodes learn of it, for the lease and for as long as it
@@ -321,7 +319,7 @@ func (m *Migration) settle(ctx context.Context, s *side, p Phase) error {
 			return fmt.Errorf("%w: %d keys of %s are not the same in %s, such as %q: %s", ErrRefused, found.Different, s.name, m.other(s).name,
 				found.Differences[0].Key, found.Differences[0].What)
 		}
-		if _, err := m.settled(ctx, s, note); err != nil {
+		if err := m.settled(ctx, s, note); err != nil {
 			return err
 		}
 	}
