@@ -299,7 +299,7 @@ func announcedCancelled(t *testing.T, open func(t *testing.T) state.Announcer) {
 // Two processes change a few keys at once, in every way there is, while a third takes what they announce. What it got is
 // for each key the log of its changes: played back, it has every version in order and ends in what is there.
 func announcedLog(t *testing.T, open func(t *testing.T) state.Announcer) {
-	const workers, rounds, keys = 12, 60, 6
+	const workers, rounds, keys = 6, 40, 6
 	ctx := t.Context()
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
