@@ -27,6 +27,7 @@ import (
 // the end every change that was made has its event, no event is of a change that was not made, and who follows a key has
 // seen its changes in order.
 func TestChangesAndEventsAreOne(t *testing.T) {
+	t.Parallel()
 	for engine, kind := range map[string]string{"sqlite": "rabbitmq", "mysql": "redis"} {
 		t.Run(engine+" and "+kind, func(t *testing.T) { changesAndEventsAreOne(t, engine, kind) })
 	}

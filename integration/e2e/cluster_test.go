@@ -14,6 +14,7 @@ import (
 // `bannou serve` is given the addresses of a cluster's nodes, and one after another dies that it may be connected to. What
 // is published over HTTP meanwhile is confirmed by the broker, not kept in the outbox, and reaches a durable subscriber.
 func TestServeOnCluster(t *testing.T) {
+	t.Parallel()
 	cluster := servers.NewRabbitCluster(t, 3, servers.RabbitOptions{})
 	n := startNode(t, append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", strings.Join(cluster.URLs(), ","),
 		"--messaging-rabbitmq-queue-type", "quorum", "--messaging-connection-retry-delay-ms", "100", "--no-messaging-outbox")...)

@@ -30,6 +30,7 @@ func printed(t *testing.T, what string) string {
 // A store goes from Redis to MySQL and back while nodes serve it, by the commands of docs/state.md as they are printed. The copy is killed in
 // its midst and goes on. Nothing is lost, and events tell of it.
 func TestMigrateCommand(t *testing.T) {
+	t.Parallel()
 	const keys = 12_000
 	redis, mysql := servers.Redis(t).URL, servers.MySQL(t).DSN
 	folder := t.TempDir()

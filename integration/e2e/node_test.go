@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -35,6 +36,11 @@ func TestMain(m *testing.M) {
 	build := exec.Command("go", "build", "-o", binary, "github.com/bannou-mesh/bannou/cmd/bannou")
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+		os.Exit(1)
+	}
+	// Tests that are parallel wait most of their time: for claims of killed nodes, and for brokers to come back.
+	if err := flag.Set("test.parallel", "4"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	code := servers.Main(m)

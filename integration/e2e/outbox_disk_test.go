@@ -19,6 +19,7 @@ import (
 // The disk fills while events are kept. Those that do not fit are refused in a sentence that says so, none that was
 // answered 200 is lost, and when there is room again events are kept again.
 func TestOutboxOnAFullDisk(t *testing.T) {
+	t.Parallel()
 	folder := t.TempDir()
 	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=16m"); err != nil {
 		t.Skipf("a small disk needs the right to mount one: %v", err)

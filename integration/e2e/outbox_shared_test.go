@@ -18,6 +18,7 @@ import (
 // Two nodes keep events in one MySQL while the broker is away. When it is back and they are sending, one of the nodes is
 // killed. Every event that was answered 200 arrives, those of a key first in their order.
 func TestOutboxOfTwoNodes(t *testing.T) {
+	t.Parallel()
 	const keys, each = 8, 150
 	broker, database := servers.NewRabbitMQ(t, servers.RabbitOptions{}), servers.MySQL(t).DSN
 	args := append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", broker.URL, "--state-mysql-dsn", database,

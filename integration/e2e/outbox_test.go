@@ -18,7 +18,10 @@ import (
 
 // The broker is killed, events are published over HTTP, the node is killed too, and both come back: every event that was
 // answered with 200 reaches a durable subscriber, those of one key in their order.
-func TestOutboxSurvivesBrokerAndNode(t *testing.T) { eachBroker(t, outboxSurvives) }
+func TestOutboxSurvivesBrokerAndNode(t *testing.T) {
+	t.Parallel()
+	eachBroker(t, outboxSurvives)
+}
 
 // ownBroker starts a broker that a test may kill, with the arguments that name it to a node.
 func ownBroker(t *testing.T, kind string) (*servers.Server, []string) {

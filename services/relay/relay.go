@@ -75,6 +75,9 @@ type Relay struct {
 	trouble error             // why the table could not be used last time
 }
 
+// errUnread is the trouble of a relay that has not found its table yet: nobody may count on it.
+var errUnread = errors.New("the outbox was not read yet")
+
 // New makes a relay. It does nothing before Run.
 func New(cfg Config) (*Relay, error) {
 	if cfg.Outbox == nil || cfg.Bus == nil || cfg.Service == "" {
@@ -94,7 +97,7 @@ func New(cfg Config) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("relay: cannot make an id: %w", err)
 	}
-	r := &Relay{cfg: cfg, owner: id.String(), wake: make(chan struct{}, 1)}
+	r := &Relay{cfg: cfg, owner: id.String(), wake: make(chan struct{}, 1), trouble: errUnread}
 	r.metrics, err = newMetrics(&r.cfg, r)
 	return r, err
 }

@@ -129,6 +129,22 @@ func TestSeveralRelaysOfOneOutbox(t *testing.T) {
 	t.Logf("%d events, %d arrived twice", keys*each, arrivals-len(last))
 }
 
+// Until the table was read once, nobody may count on it: a node that has just started, without its database, is not ready.
+func TestTroubleUntilTheTableWasRead(t *testing.T) {
+	b, err := bus.New(memorybus.New(memorybus.Config{}), bus.Config{})
+	require.NoError(t, err)
+	sqlite, err := sqlitestate.New(sqlitestate.Config{Path: filepath.Join(t.TempDir(), "state.db")})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, sqlite.Close()) })
+	box, err := sqlite.OpenOutbox(t.Context(), state.OutboxConfig{Name: "box", MaxEntries: 10, MaxBytes: 1 << 20})
+	require.NoError(t, err)
+	r, err := relay.New(relay.Config{Outbox: box, Bus: b, Service: "test"})
+	require.NoError(t, err)
+	require.Error(t, r.Trouble())
+	require.NoError(t, r.Refresh(t.Context()))
+	require.NoError(t, r.Trouble())
+}
+
 // What somebody else has added is sent when the relay is told, and not with the next look at the table.
 func TestAddedIsSentAtOnce(t *testing.T) {
 	driver := memorybus.New(memorybus.Config{})
