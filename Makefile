@@ -13,6 +13,10 @@ export CGO_ENABLED ?= 0
 # Modules whose tests need no server besides what they start in their own process.
 LIBRARIES := $(filter-out integration,$(MODULES))
 
+# The packages of integration, each of which starts servers of its own.
+HARMING := ./bus/... ./faults/... ./state/...
+PATIENT  = $$($(GO) -C integration list ./... | grep -v -E '/integration/(bus|faults|state)(/|$$)')
+
 # The detector watches our code. SQLite, a C program translated into Go, runs unwatched: to watch it takes five times as long and finds
 # nothing of ours.
 RACE    := -race -gcflags=modernc.org/...=-race=false
@@ -40,8 +44,8 @@ run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS 
 test: deps build ## run all tests, those against real RabbitMQ, Redis and MySQL included
 	$(call each,$(LIBRARIES),$(GO) -C $$m test ./...)
 	$(call each,tools,GOWORK=off $(GO) -C $$m test ./...)
-	@# One package after another: each starts its own servers, and some measure deadlines.
-	$(call each,integration,$(GO) -C $$m test -count=1 -p 1 -timeout 20m ./...)
+	@# Those that mostly wait, two at a time; then one after another those that harm servers and measure deadlines.
+	$(call each,integration,$(GO) -C $$m test -count=1 -p 2 -timeout 20m $(PATIENT) && $(GO) -C $$m test -count=1 -p 1 -timeout 20m $(HARMING))
 
 race: deps ## run the tests of libraries, services and drivers under the race detector
 	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GO) -C $$m test $(RACE) ./...)
