@@ -21,12 +21,13 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/integration/faults"
+	"github.com/bannou-mesh/bannou/integration/link"
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
 // A fleet is the instances of a mesh and the servers that they share. One serves many faults, one after another.
 type fleet struct {
-	servers  meshServers
+	servers  link.Servers
 	registry *servers.Server
 	bus      *servers.Server
 	busName  string
@@ -40,7 +41,7 @@ type fleet struct {
 func newFleet(t *testing.T, busName string, bus *servers.Server, busURL string) *fleet {
 	logging.Disable() // the Redis client's own, of connections; what failed says so itself
 	registry := servers.NewRedis(t, servers.RedisOptions{})
-	f := &fleet{servers: meshServers{Registry: registry.URL, Bus: busURL}, registry: registry.Server, bus: bus, busName: busName, instances: map[string]*instance{}}
+	f := &fleet{servers: link.Servers{Registry: registry.URL, Bus: busURL}, registry: registry.Server, bus: bus, busName: busName, instances: map[string]*instance{}}
 	t.Cleanup(f.close)
 	return f
 }

@@ -23,12 +23,8 @@ import (
 	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/bannou-mesh/bannou/integration/faults"
-	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
-	"github.com/bannou-mesh/bannou/pkg/bus/redisbus"
+	"github.com/bannou-mesh/bannou/integration/link"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
-	"github.com/bannou-mesh/bannou/pkg/state"
-	"github.com/bannou-mesh/bannou/pkg/state/redisstate"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/membership"
 )
@@ -43,60 +39,7 @@ func meshServices() []string { return []string{"work", "play"} }
 type description struct {
 	AppID, InstanceID string
 	Listen            string // host:port; port 0 takes a free one
-	Servers           meshServers
-}
-
-// meshServers are the servers that the nodes of a mesh share. The zero value is none: then an instance only serves, and others register it.
-type meshServers struct {
-	Registry string // the URL of a Redis
-	Bus      string // the URL of a Redis or of a RabbitMQ
-}
-
-// A link is one process's way to the servers of a mesh.
-type link struct {
-	bus      *bus.Bus
-	driver   bus.Driver
-	factory  *state.Factory
-	registry *mesh.Registry
-	feed     mesh.Feed
-	ran      chan error
-}
-
-// open connects. The bus runs until close.
-func (s meshServers) open(appID string, log *slog.Logger) (*link, error) {
-	redisDriver, err := redisstate.New(redisstate.Config{URLs: []string{s.Registry}})
-	if err != nil {
-		return nil, err
-	}
-	l := &link{ran: make(chan error, 1)}
-	if l.factory, err = state.NewFactory(membership.Stores("redis", "redis"), []state.Driver{redisDriver}, state.Options{Logger: log}); err != nil {
-		return nil, err
-	}
-	if strings.HasPrefix(s.Bus, "amqp:") {
-		l.driver, err = rabbitbus.New(rabbitbus.Config{URLs: []string{s.Bus}, Logger: log, RetryDelay: 100 * time.Millisecond, MaxRetryDelay: time.Second})
-	} else {
-		l.driver, err = redisbus.New(redisbus.Config{URLs: []string{s.Bus}, Logger: log})
-	}
-	if err != nil {
-		return nil, errors.Join(err, l.factory.Close())
-	}
-	if l.bus, err = bus.New(l.driver, bus.Config{AppID: appID, Logger: log}); err != nil {
-		return nil, errors.Join(err, l.driver.Close(context.Background()), l.factory.Close())
-	}
-	table, err := membership.NewTable(l.factory)
-	if err != nil {
-		return nil, err
-	}
-	l.feed = membership.NewFeed(l.bus, log)
-	if l.registry, err = mesh.NewRegistry(table, l.feed, mesh.RegistryConfig{Logger: log}); err != nil {
-		return nil, err
-	}
-	go func() { l.ran <- l.bus.Run(context.Background()) }()
-	return l, nil
-}
-
-func (l *link) close(ctx context.Context) error {
-	return errors.Join(l.bus.Close(ctx), <-l.ran, l.driver.Close(ctx), l.factory.Close())
+	Servers           link.Servers // none: it only serves, and others register it
 }
 
 // serveInstance is the process of an instance. It ends with its standard input, or by SIGTERM as a node would, and is told on standard
@@ -141,14 +84,14 @@ func (d description) serve(log *slog.Logger) error {
 		return err
 	}
 	closeLink := func() error { return nil }
-	if d.Servers != (meshServers{}) {
-		l, err := d.Servers.open(d.AppID, log)
+	if d.Servers != (link.Servers{}) {
+		l, err := link.Open(d.Servers, d.AppID, log)
 		if err != nil {
 			return err
 		}
-		w.registry = l.registry
+		w.registry = l.Registry
 		w.endpoint = mesh.Endpoint{AppID: d.AppID, InstanceID: d.InstanceID, Host: "127.0.0.1", Port: listener.Addr().(*net.TCPAddr).Port, Services: meshServices()}
-		member, err := membership.NewMember(membership.Config{Registry: l.registry, Bus: l.bus, AppID: d.AppID, InstanceID: d.InstanceID,
+		member, err := membership.NewMember(membership.Config{Registry: l.Registry, Bus: l.Bus, AppID: d.AppID, InstanceID: d.InstanceID,
 			Services: meshServices(), Host: "127.0.0.1", Addr: h.Addr, InFlight: h.InFlight, Interval: time.Second, Logger: log})
 		if err != nil {
 			return err
@@ -159,7 +102,7 @@ func (d description) serve(log *slog.Logger) error {
 		closeLink = func() error {
 			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 			defer cancel()
-			return l.close(ctx)
+			return l.Close(ctx)
 		}
 	}
 	go func() {

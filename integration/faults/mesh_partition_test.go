@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/integration/faults"
+	"github.com/bannou-mesh/bannou/integration/link"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 )
 
@@ -79,7 +80,7 @@ func partition(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			endureMesh(t, f, meshFault{c.name + " for 6 s", 1, func(ctx context.Context, r *meshRun) error {
 				in := r.of("alpha")[0]
-				return errors.Join(in.network(ctx, c.begin), faults.Pause(ctx, lasting(6*time.Second)), in.network(ctx, c.end), r.answers(ctx, in))
+				return errors.Join(in.network(ctx, c.begin), faults.Pause(ctx, lasting(6*time.Second)), in.network(ctx, c.end))
 			}})
 		})
 	}
@@ -97,10 +98,10 @@ func (f *fleet) startApart(ctx context.Context, appID string, n int) error {
 	// 198.51.100.0/24 is set aside for documentation; here it exists between the two namespaces only.
 	const caller = "198.51.100.1"
 	its := "198.51.100." + strconv.Itoa(10+n)
-	link, pid := fmt.Sprintf("to-%d", n), strconv.Itoa(in.cmd.Process.Pid)
+	name, pid := fmt.Sprintf("to-%d", n), strconv.Itoa(in.cmd.Process.Pid)
 	if err := errors.Join(
-		ip(ctx, "link add "+link+" type veth peer name cut netns "+pid),
-		ip(ctx, "addr add "+caller+" peer "+its+" dev "+link), ip(ctx, "link set "+link+" up"),
+		ip(ctx, "link add "+name+" type veth peer name cut netns "+pid),
+		ip(ctx, "addr add "+caller+" peer "+its+" dev "+name), ip(ctx, "link set "+name+" up"),
 		in.network(ctx, "link set lo up"), in.network(ctx, "addr add "+its+" peer "+caller+" dev cut"), in.network(ctx, "link set cut up"),
 		// The table of the addresses that are here comes first by default, and nothing before it.
 		in.network(ctx, "rule add pref 10 lookup local"), in.network(ctx, "rule del pref 0"),
@@ -108,13 +109,13 @@ func (f *fleet) startApart(ctx context.Context, appID string, n int) error {
 		return err
 	}
 	in.address = net.JoinHostPort(its, "4000")
-	l, err := f.servers.open("registrar", quiet())
+	l, err := link.Open(f.servers, "registrar", quiet())
 	if err != nil {
 		return err
 	}
 	return errors.Join(
-		l.registry.Register(ctx, mesh.Endpoint{AppID: appID, InstanceID: in.InstanceID, Host: its, Port: 4000, Services: meshServices()}),
-		l.close(ctx))
+		l.Registry.Register(ctx, mesh.Endpoint{AppID: appID, InstanceID: in.InstanceID, Host: its, Port: 4000, Services: meshServices()}),
+		l.Close(ctx))
 }
 
 func ip(ctx context.Context, words string) error { return command(ctx, "ip", strings.Fields(words)...) }

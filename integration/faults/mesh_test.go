@@ -17,6 +17,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/bannou-mesh/bannou/integration/faults"
+	"github.com/bannou-mesh/bannou/integration/link"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 )
 
@@ -38,7 +39,7 @@ type meshRun struct {
 
 // A caller is a program that calls: a link to the servers, a directory and a client.
 type caller struct {
-	link        *link
+	link        *link.Link
 	directory   *mesh.Directory
 	client      *mesh.Client
 	idle        func()       // closes connections that are kept
@@ -48,12 +49,12 @@ type caller struct {
 }
 
 // newCaller returns when it knows the mesh.
-func newCaller(ctx context.Context, s meshServers, log *slog.Logger) (*caller, error) {
-	l, err := s.open("caller", log)
+func newCaller(ctx context.Context, s link.Servers, log *slog.Logger) (*caller, error) {
+	l, err := link.Open(s, "caller", log)
 	if err != nil {
 		return nil, err
 	}
-	c := &caller{link: l, ran: make(chan error, 1), directory: mesh.NewDirectory(l.registry, l.feed, mesh.DirectoryConfig{Logger: log, RefreshInterval: 2 * time.Second})}
+	c := &caller{link: l, ran: make(chan error, 1), directory: mesh.NewDirectory(l.Registry, l.Feed, mesh.DirectoryConfig{Logger: log, RefreshInterval: 2 * time.Second})}
 	transport := mesh.NewTransport()
 	dial := transport.DialContext
 	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
@@ -85,7 +86,7 @@ func (c *caller) close(ctx context.Context) error {
 	c.client.Close()
 	c.idle()
 	c.end()
-	return errors.Join(<-c.ran, c.link.close(ctx))
+	return errors.Join(<-c.ran, c.link.Close(ctx))
 }
 
 // knows reports whether the caller may send requests to an instance.
@@ -162,7 +163,7 @@ func startCalls(t *testing.T, f *fleet, log *slog.Logger) *meshRun {
 
 // mapTo says where the services are, and returns when the caller knows it.
 func (r *meshRun) mapTo(ctx context.Context, work, play string) error {
-	m, err := r.link.registry.SetMappings(ctx, map[string]string{"work": work, "play": play}, "")
+	m, err := r.link.Registry.SetMappings(ctx, map[string]string{"work": work, "play": play}, "")
 	if err != nil {
 		return err
 	}

@@ -273,13 +273,16 @@ func (h *Host) server() *http.Server {
 	}
 }
 
-// start starts the services in order, and returns those that it started. It goes no further when one fails or when the
-// host is told to stop.
+// start starts the services in order, and returns those that it started. Requests are taken from when all have started
+// that do not announce the node. It goes no further when one fails or when the host is told to stop.
 func (h *Host) start(ctx context.Context, services []Service) (started []Service, err error) {
 	for _, s := range services {
 		begin := time.Now()
 		err := ctx.Err()
 		if err == nil {
+			if announces(s) {
+				h.phase.Store(phaseServing)
+			}
 			err = s.Start(ctx)
 		}
 		switch {
