@@ -69,16 +69,3 @@ func (b *callBody) end(o callOutcome) {
 		b.cancel()
 	}
 }
-
-// blame tells what an error says of the instance that was called.
-func blame(req *http.Request, body *keptBody) callOutcome {
-	ctx := req.Context()
-	switch {
-	case body.broke():
-		return unknownOutcome
-	case ctx.Err() == nil, errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return failed
-	default:
-		return unknownOutcome
-	}
-}

@@ -20,6 +20,7 @@ type balancing struct {
 	rand      func() uint64
 	log       *slog.Logger
 	ejections func(appID string, reason ejectionReason)
+	policies  *policies
 }
 
 // A pool is the instances of one app-id with what a client knows of them. Picks read an immutable view of it; the view
@@ -28,6 +29,11 @@ type pool struct {
 	balancing
 	appID   string
 	current func() *group // what the directory has now; nil: no such app-id
+
+	policy     *Policy
+	budget     *budget
+	retries    atomic.Uint64 // further attempts that were made
+	overBudget atomic.Uint64 // and those that were not
 
 	view atomic.Pointer[view]
 
@@ -66,7 +72,9 @@ type choice struct {
 }
 
 func newPool(b balancing, appID string, current func() *group) *pool {
-	return &pool{balancing: b, appID: appID, current: current, instances: map[string]*Instance{}}
+	policy := b.policies.of(appID)
+	return &pool{balancing: b, appID: appID, current: current, instances: map[string]*Instance{},
+		policy: policy, budget: newBudget(&policy.Retry)}
 }
 
 // viewOf returns the view of a group that the directory has, or of a newer one.

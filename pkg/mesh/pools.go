@@ -51,6 +51,9 @@ type TargetState struct {
 	Panic bool
 	// Picks is how many requests went to instances, those that are gone included.
 	Picks uint64
+	// Retries is how many of them were further attempts of a call, and RetriesRefused how many attempts there would have
+	// been if the budget had allowed them; see [Retry].
+	Retries, RetriesRefused uint64
 	// Instances are those that the directory has, by instance id.
 	Instances []InstanceState
 }
@@ -89,7 +92,8 @@ func (c *Client) Targets() []TargetState {
 func (p *pool) state(v *view, now time.Duration) TargetState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := TargetState{AppID: p.appID, Panic: v.panics(), Picks: p.retired}
+	s := TargetState{AppID: p.appID, Panic: v.panics(), Picks: p.retired,
+		Retries: p.retries.Load(), RetriesRefused: p.overBudget.Load()}
 	for _, in := range p.instances {
 		f := in.figuresAt(now)
 		e := in.Endpoint()

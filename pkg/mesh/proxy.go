@@ -86,7 +86,8 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			clip(r.Header.Get(headerHops)), p.maxHops))
 		return
 	}
-	ctx := r.Context()
+	ctx, end := receive(r.Context(), r.Header)
+	defer end()
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
 	}
@@ -131,7 +132,8 @@ type invocation struct {
 	target    string
 	path      *url.URL // Path and RawPath
 	hops      int
-	interrupt func() // ends a Read of the request's body that waits for the caller
+	interrupt func()    // ends a Read of the request's body that waits for the caller
+	headBy    time.Time // when the response's head must be there, if the request's body does not move
 }
 
 type invocationKey struct{}
@@ -183,8 +185,9 @@ func (p *proxy) upgradeHere(w http.ResponseWriter, r *http.Request, call *invoca
 
 // answerError is called by ReverseProxy when no response came.
 func (p *proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && !errors.Is(err, errHeadTimeout) { // giving up a stalled upload ends this context too
-		return // the caller has gone: nobody reads an answer
+	gone := r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errSenderTimeout)
+	if gone && !errors.Is(err, errHeadTimeout) { // giving up a stalled upload ends this context too
+		return // nobody reads an answer
 	}
 	p.fail(w, r, err)
 }
@@ -200,7 +203,9 @@ var errHeadTimeout = fmt.Errorf("no response began in time: %w", context.Deadlin
 func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	call := req.Context().Value(invocationKey{}).(*invocation)
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := startHeadTimer(t.client.timeout, func() {
+	timeout, _ := t.client.timeoutOf(call.target)
+	call.headBy = time.Now().Add(timeout)
+	timer := startHeadTimer(timeout, func() {
 		cancel(errHeadTimeout)
 		call.interrupt()
 	})

@@ -72,6 +72,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.host, err = host.New(host.Config{
 		Listener: listener, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
 		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
+		Middleware:     mesh.Inbound,       // and what is left of its time
 		OnFailure:      n.incidents.RequestFailed,
 		TracerProvider: n.tracing.tracer(),
 	}); err != nil {
