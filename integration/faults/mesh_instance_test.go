@@ -38,7 +38,7 @@ func meshServices() []string { return []string{"work", "play"} }
 // A description is what an instance is told when it starts.
 type description struct {
 	AppID, InstanceID string
-	Listen            string // host:port; port 0 takes a free one
+	Listen            string       // host:port; port 0 takes a free one
 	Servers           link.Servers // none: it only serves, and others register it
 }
 
@@ -75,7 +75,9 @@ func (d description) serve(log *slog.Logger) error {
 		return err
 	}
 	counting := &countingListener{Listener: listener}
-	h, err := host.New(host.Config{Listener: counting, Logger: log})
+	h, err := host.New(host.Config{Listener: counting, Logger: log, Middleware: func(next http.Handler) http.Handler { // as a node has it
+		return mesh.Addressed(d.AppID, mesh.Inbound(next))
+	}})
 	if err != nil {
 		return err
 	}

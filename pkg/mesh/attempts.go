@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,13 +40,14 @@ func (c *Client) sendToOne(req *http.Request, r route) (*http.Response, error) {
 		tried = append(tried, in)
 		r.choose(c.directory.current.Load().apps[r.appID], now)
 		elsewhere := r.choice.offersOther(tried)
-		if elsewhere && !secondRound && err != nil && neverConnected(err) {
+		if elsewhere && !secondRound && neverHandled(resp, err) {
 			c.log.Warn("an instance cannot be reached; another is tried", "appId", r.appID, "instanceId", in.id,
-				"address", in.address, "error", err)
+				"address", in.address, "error", cmp.Or(err, ErrMisdirected))
+			discard(resp)
 			if err := body.attach(req, false); err != nil {
 				return nil, err
 			}
-			continue // at once, and without counting it: no server saw anything
+			continue // at once, and without counting it: no handler saw anything
 		}
 		if len(r.choice.instances) == 0 {
 			return resp, err

@@ -353,6 +353,7 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 	ctx, span := c.telemetry.start(ctx, r.appID, req)
 	defer span.End()
 	out := outgoing(ctx, req)
+	out.Header[headerCalled] = []string{r.appID}
 	var resp *http.Response
 	if r.local {
 		out.URL.Host = r.appID

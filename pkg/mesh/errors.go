@@ -21,6 +21,8 @@ var (
 	ErrNoEndpoint = errors.New("no usable endpoint")
 	// ErrTooManyHops: a proxied request went through more nodes than allowed, which means it goes in a circle.
 	ErrTooManyHops = errors.New("too many hops")
+	// ErrMisdirected: a request for one app-id reached an instance of another, see Addressed.
+	ErrMisdirected = errors.New("misdirected")
 	// ErrTooLarge: a response was longer than the client accepts.
 	ErrTooLarge = errors.New("response too large")
 )

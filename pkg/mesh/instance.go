@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"math"
+	"net/http"
 	"sync/atomic"
 	"time"
 )
@@ -227,8 +228,11 @@ func (a *attempt) answered(now time.Duration, status int) {
 	a.instance.learn(now, sample{latency: max(1, now-a.began), outcome: succeeded})
 }
 
-// isFailure tells whether a status speaks against the instance: a 5xx does, but not being able to do a thing at all.
-func isFailure(status int) bool { return status >= 500 && status != 501 }
+// isFailure tells whether a status speaks against the instance: a 5xx does, but not being able to do a thing at all, and
+// so does being another app-id's.
+func isFailure(status int) bool {
+	return status >= 500 && status != http.StatusNotImplemented || status == http.StatusMisdirectedRequest
+}
 
 // end is called when the response is over, or when there will be none.
 func (a *attempt) end(now time.Duration, o callOutcome) {

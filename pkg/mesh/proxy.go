@@ -287,6 +287,8 @@ func ErrorStatus(err error) (status int, code string) {
 	switch {
 	case errors.Is(err, ErrInvalid):
 		return http.StatusBadRequest, "invalid"
+	case errors.Is(err, ErrMisdirected):
+		return http.StatusMisdirectedRequest, "misdirected"
 	case errors.Is(err, ErrUnknownTarget):
 		return http.StatusNotFound, "unknown_target"
 	case errors.Is(err, ErrNotFound):

@@ -13,12 +13,11 @@ import (
 // Retry says which requests are sent again, and how often. The zero value is its defaults.
 //
 // A request is sent again when that can do no harm: its method is GET, HEAD, OPTIONS, PUT or DELETE, or it has an
-// Idempotency-Key (see [WithIdempotencyKey]), or no connection could be established, so that nothing was sent. Its body
+// Idempotency-Key (see [WithIdempotencyKey]), or no handler saw it: no connection could be established, or an instance of another app-id was there ([Addressed]). Its body
 // must be one that can be made again (http.Request.GetBody), and it may not be an Upgrade. Once the head of a response was
 // handed on, nothing is sent again.
 //
-// Where no connection could be established, the other instances are tried at once, each once; that is not counted, for
-// no server saw anything of it. Everything else is counted and under the budget, and goes to another instance first.
+// Where no handler saw it, the other instances are tried at once, each once; that is not counted. Everything else is counted and under the budget, and goes to another instance first.
 //
 // One layer tries again: a request says in its header Bannou-Retries that its sender does ("caller"), or that it has
 // begun to ("spent"). What NewProxy passes on with this header is not sent again by it; calls that a handler makes for
@@ -129,8 +128,8 @@ func newRetrying(req *http.Request, p *pool) retrying {
 
 // worthwhile reports whether the outcome of an attempt is one to try again for.
 func (r *retrying) worthwhile(resp *http.Response, err error) bool {
-	if err != nil {
-		return r.safe || neverConnected(err)
+	if err != nil || neverHandled(resp, err) {
+		return r.safe || neverHandled(resp, err)
 	}
 	return r.safe && slices.Contains(r.policy.Statuses, resp.StatusCode)
 }
