@@ -23,7 +23,7 @@ import (
 func TestMeshCallsCancelled(t *testing.T) {
 	const calls = 10_000
 	f := bareFleet(t).manned(t)
-	endureMesh(t, f, meshFault{fmt.Sprintf("%d concurrent calls cancelled half-way", calls), 1, func(ctx context.Context, r *meshRun) error {
+	endureMesh(t, f, meshFault{name: fmt.Sprintf("%d concurrent calls cancelled half-way", calls), times: 1, patient: true, harm: func(ctx context.Context, r *meshRun) error {
 		r.load.Rest(true) // ten thousand connections that are made at once would make its calls late
 		defer r.load.Rest(false)
 		held, cancel := context.WithCancel(ctx)

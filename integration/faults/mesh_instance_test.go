@@ -174,7 +174,7 @@ func (w *worker) work(rw http.ResponseWriter, r *http.Request) {
 		m = new(manner)
 	}
 	if m.slow > 0 && faults.Pause(r.Context(), m.slow) != nil {
-		return // the caller has gone
+		return // the caller has gone, or waits no longer
 	}
 	switch {
 	case m.reset:

@@ -33,7 +33,7 @@ const (
 	Once  CallKind = "once"  // POST without one
 )
 
-// hurried reports whether the call's deadline is so short that it may pass without anybody's fault.
+// hurried reports whether the call's deadline is so short that it may not be answered without anybody's fault.
 func (c Call) hurried() bool { return c.Deadline < time.Second }
 
 // An Answer is what an instance says of itself, and of the call that it answers.
@@ -73,7 +73,7 @@ type MeshLedger struct {
 type MeshTotals struct {
 	Calls, Succeeded int
 	Failed           int // calls that may be made twice, had time, and failed
-	GivenUp          int // calls with a deadline of milliseconds that passed, or that the caller cancelled
+	GivenUp          int // calls with a deadline of milliseconds that were not answered, and calls that the caller cancelled
 	OnceFailed       int // calls that must not be made twice, and failed
 	Wrong            int // answered by the wrong app-id
 	Retried          int // attempts after the first
@@ -110,7 +110,7 @@ func (l *MeshLedger) End(o Outcome) {
 		t.Succeeded++
 		l.answered[o.Answer.InstanceID]++
 		l.judge(o)
-	case o.Call.hurried() && errors.Is(o.Err, context.DeadlineExceeded), errors.Is(o.Err, context.Canceled):
+	case o.Call.hurried(), errors.Is(o.Err, context.Canceled):
 		t.GivenUp++
 	case o.Call.Kind == Once:
 		t.OnceFailed++

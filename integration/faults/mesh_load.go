@@ -25,6 +25,8 @@ const (
 	betweenCalls = 4 * time.Millisecond
 	// patientDeadline is that of calls that have time for everything a client does about a fault.
 	patientDeadline = 5 * time.Second
+	// AttemptTimeout is what the caller gives an attempt, so that an instance which is silent leaves time for others.
+	AttemptTimeout = time.Second
 )
 
 // A MeshLoad calls services by way of one client.

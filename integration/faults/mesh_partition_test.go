@@ -78,7 +78,7 @@ func partition(t *testing.T) {
 		{"answers of an instance lost", "rule add pref 1 to 198.51.100.1 blackhole", "rule del pref 1"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			endureMesh(t, f, meshFault{c.name + " for 6 s", 1, func(ctx context.Context, r *meshRun) error {
+			endureMesh(t, f, meshFault{name: c.name + " for 6 s", times: 1, harm: func(ctx context.Context, r *meshRun) error {
 				in := r.of("alpha")[0]
 				return errors.Join(in.network(ctx, c.begin), faults.Pause(ctx, lasting(6*time.Second)), in.network(ctx, c.end))
 			}})

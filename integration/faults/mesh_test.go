@@ -27,6 +27,19 @@ type meshFault struct {
 	times int // how often a long run does it; a quick one does it once
 	// harm returns when it is over. What it has killed it replaces.
 	harm func(ctx context.Context, r *meshRun) error
+	// check is what else must be true in the end; may be nil.
+	check func(t *testing.T, totals faults.MeshTotals)
+	// patient attempts have the whole time of their call.
+	patient bool
+}
+
+// policy is what the caller does about failures: a little more than by default, and sooner.
+func (f *meshFault) policy() mesh.Policy {
+	p := mesh.Policy{AttemptTimeout: faults.AttemptTimeout, Retry: mesh.Retry{Statuses: []int{500, 502, 503, 504}}}
+	if f.patient {
+		p.AttemptTimeout = 0
+	}
+	return p
 }
 
 // A meshRun is one fault's.
@@ -49,7 +62,7 @@ type caller struct {
 }
 
 // newCaller returns when it knows the mesh.
-func newCaller(ctx context.Context, s link.Servers, log *slog.Logger) (*caller, error) {
+func newCaller(ctx context.Context, s link.Servers, policy mesh.Policy, log *slog.Logger) (*caller, error) {
 	l, err := link.Open(s, "caller", log)
 	if err != nil {
 		return nil, err
@@ -66,7 +79,7 @@ func newCaller(ctx context.Context, s link.Servers, log *slog.Logger) (*caller, 
 	}
 	c.idle = transport.CloseIdleConnections
 	// Quicker than a node's, so that a run sees them begin and end.
-	if c.client, err = mesh.NewClient(mesh.ClientConfig{Directory: c.directory, Transport: faults.CountAttempts(transport), Logger: log,
+	if c.client, err = mesh.NewClient(mesh.ClientConfig{Directory: c.directory, Transport: faults.CountAttempts(transport), Logger: log, Policy: policy,
 		SlowStart: 200 * time.Millisecond, Ejection: mesh.Ejection{Time: 300 * time.Millisecond, MaxTime: time.Second, Window: 2 * time.Second}}); err != nil {
 		return nil, err
 	}
@@ -102,7 +115,7 @@ func endureMesh(t *testing.T, f *fleet, fault meshFault) {
 		row.Times = fault.times
 	}
 	log := new(tail)
-	r := startCalls(t, f, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})))
+	r := startCalls(t, f, fault.policy(), slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	defer func() {
 		row.MeshTotals, row.Failing = r.ledger.Totals(), t.Failed()
 		meshRows = append(meshRows, row)
@@ -132,6 +145,9 @@ func endureMesh(t *testing.T, f *fleet, fault meshFault) {
 	assert.Zero(t, row.Goroutines, "goroutines left")
 	assert.Zero(t, row.Connections, "connections left")
 	hold(t, r.ledger.Totals())
+	if fault.check != nil {
+		fault.check(t, r.ledger.Totals())
+	}
 }
 
 // listenFunction is what reads the output of an instance, for as long as that lives.
@@ -147,18 +163,31 @@ func hold(t *testing.T, totals faults.MeshTotals) {
 }
 
 // startCalls makes a caller whose mappings are those that every fault begins with.
-func startCalls(t *testing.T, f *fleet, log *slog.Logger) *meshRun {
+func startCalls(t *testing.T, f *fleet, policy mesh.Policy, log *slog.Logger) *meshRun {
 	ctx := within(t, patience)
-	c, err := newCaller(ctx, f.servers, log)
+	c, err := newCaller(ctx, f.servers, policy, log)
 	require.NoError(t, err)
 	r := &meshRun{fleet: f, caller: c, ledger: faults.NewMeshLedger()}
 	r.load = &faults.MeshLoad{Client: c.client, Directory: c.directory, Targets: []string{"work", "play", "alpha", "beta"}, Ledger: r.ledger, Seed: *seed}
 	f.ledger.Store(r.ledger)
+	require.NoError(t, r.bury(ctx))
 	require.NoError(t, r.mapTo(ctx, "alpha", "beta"))
-	for _, in := range f.instances { // and those that were killed a moment ago
+	for _, in := range f.instances {
 		require.NoError(t, r.until(ctx, func() bool { return c.knows(in) }, "the caller knows "+in.InstanceID))
 	}
 	return r
+}
+
+// bury takes those out of the registry that earlier faults have killed: none has to bear what another did.
+func (r *meshRun) bury(ctx context.Context) error {
+	all, err := r.link.Registry.List(ctx, true)
+	for _, e := range all {
+		if r.instances[e.InstanceID] == nil {
+			_, gone := r.link.Registry.Deregister(ctx, e.AppID, e.InstanceID)
+			err = errors.Join(err, gone)
+		}
+	}
+	return err
 }
 
 // mapTo says where the services are, and returns when the caller knows it.

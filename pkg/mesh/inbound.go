@@ -85,6 +85,8 @@ func setTimeout(ctx context.Context, h http.Header) {
 		h.Del(headerTimeout)
 		return
 	}
-	left := min(max(1, time.Until(deadline).Milliseconds()), 99_999_999)
+	// Rounded up: the receiver's time begins later and is no shorter, so that the sender stops waiting first. A handler that
+	// returns when its time is up, without an answer, would otherwise be taken to have answered 200 with nothing.
+	left := min(max(1, (time.Until(deadline)+time.Millisecond-1).Milliseconds()), 99_999_999)
 	h[headerTimeout] = []string{strconv.FormatInt(left, 10)}
 }
