@@ -108,6 +108,7 @@ type retrying struct {
 	policy *Retry
 	budget *budget
 	random func() uint64
+	ours   bool // and not someone else's
 	safe   bool // it may be sent again though a server may have seen it
 	left   int
 	made   int
@@ -120,6 +121,7 @@ func newRetrying(req *http.Request, p *pool) retrying {
 		r.left = 0 // they are someone else's
 		return r
 	}
+	r.ours = true
 	r.safe = r.left > 0 && repeatable(req)
 	if r.safe {
 		req.Header[headerRetries] = []string{retriesCaller}
