@@ -8,78 +8,122 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 )
 
+// A call is one request on its way to an instance, with what is known of its attempts.
+type call struct {
+	client   *Client
+	route    route
+	body     *keptBody
+	retrying retrying
+	tried    []*Instance // in this round
+	rounds   int         // in which all instances were tried
+}
+
 // sendToOne sends to the instance that the balancer picks, and again, to another one if there is one, as the target's
-// policy says. The last outcome is the call's.
-func (c *Client) sendToOne(req *http.Request, r route) (*http.Response, error) {
+// policy says. The last outcome is the call's. made is how many further attempts there were.
+func (c *Client) sendToOne(req *http.Request, r route) (resp *http.Response, made int, err error) {
 	body := keepBody(req)
 	defer body.release()
-	p, ctx := r.pool, req.Context()
 	now := c.balancing.clock()
-	p.budget.called(now)
-	retrying := newRetrying(req, p)
+	r.pool.budget.called(now)
+	k := &call{client: c, route: r, body: body, retrying: newRetrying(req, r.pool)}
 	if err := body.attach(req, true); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	var tried []*Instance
-	secondRound := false // all instances were tried
 	for {
-		in := p.pick(r.choice, now, tried...)
-		if in == nil {
-			closeBody(req)
-			return nil, noEndpoint(r.appID)
+		resp, err = k.try(req, now)
+		next := k.again(req.Context(), resp, err)
+		if next == nil {
+			return resp, k.retrying.made, err
 		}
-		resp, err := c.attempt(req, body, in, now)
-		if !retrying.worthwhile(resp, err) || ctx.Err() != nil || body.touched() {
-			return resp, err
+		if req, err = next(req); err != nil {
+			return nil, k.retrying.made, err
 		}
-		// Meanwhile instances may have gone, this one may be ejected.
 		now = c.balancing.clock()
-		tried = append(tried, in)
-		r.choose(c.directory.current.Load().apps[r.appID], now)
-		elsewhere := r.choice.offersOther(tried)
-		if elsewhere && !secondRound && neverHandled(resp, err) {
-			c.log.Warn("an instance cannot be reached; another is tried", "appId", r.appID, "instanceId", in.id,
-				"address", in.address, "error", cmp.Or(err, ErrMisdirected))
+		k.renew(now)
+	}
+}
+
+// renew takes in what changed meanwhile: instances may have gone, or been ejected.
+func (k *call) renew(now time.Duration) {
+	k.route.choose(k.client.directory.current.Load().apps[k.route.appID], now)
+}
+
+// try makes one attempt, or a hedged pair.
+func (k *call) try(req *http.Request, now time.Duration) (*http.Response, error) {
+	p := k.route.pool
+	in := p.pick(k.route.choice, now, k.tried...)
+	if in == nil {
+		closeBody(req)
+		return nil, noEndpoint(k.route.appID)
+	}
+	allowed, until, ok := p.breaker.admit(now)
+	if !ok {
+		closeBody(req)
+		return nil, &CircuitOpenError{Target: k.route.appID, Until: time.Now().Add(until - now)}
+	}
+	defer func() { k.tried = append(k.tried, in) }()
+	if delay := p.hedgeDelay(); delay > 0 && k.retrying.ours && hedgeable(req) {
+		return k.hedged(req, in, allowed, now, delay)
+	}
+	return k.attempt(req, in, allowed, now)
+}
+
+// again decides whether an outcome is worth another attempt, and returns what makes the request for it; nil for none.
+func (k *call) again(ctx context.Context, resp *http.Response, err error) func(*http.Request) (*http.Request, error) {
+	p, now := k.route.pool, k.client.balancing.clock()
+	if !k.retrying.worthwhile(resp, err) || ctx.Err() != nil || k.body.touched() || !p.breaker.closed.Load() {
+		return nil
+	}
+	k.renew(now)
+	if len(k.route.choice.instances) == 0 {
+		return nil
+	}
+	elsewhere := k.route.choice.offersOther(k.tried)
+	if elsewhere && k.rounds == 0 && neverHandled(resp, err) {
+		last := k.tried[len(k.tried)-1]
+		k.client.log.Warn("an instance cannot be reached; another is tried", "appId", k.route.appID, "instanceId", last.id,
+			"address", last.address, "error", cmp.Or(err, ErrMisdirected))
+		return func(req *http.Request) (*http.Request, error) { // at once and not counted: no handler saw anything
 			discard(resp)
-			if err := body.attach(req, false); err != nil {
-				return nil, err
-			}
-			continue // at once, and without counting it: no handler saw anything
+			return req, k.body.attach(req, false)
 		}
-		if len(r.choice.instances) == 0 {
-			return resp, err
-		}
-		var atLeast time.Duration
-		if !elsewhere {
-			atLeast, tried, secondRound = retryAfter(resp, time.Now()), nil, true
-		}
-		wait, ok := retrying.next(ctx, p, now, atLeast)
-		if !ok {
-			return resp, err
-		}
+	}
+	var atLeast time.Duration
+	if !elsewhere {
+		atLeast, k.tried = retryAfter(resp, time.Now()), nil
+		k.rounds++
+	}
+	wait, ok := k.retrying.next(ctx, p, now, atLeast)
+	if !ok {
+		return nil
+	}
+	return func(req *http.Request) (*http.Request, error) {
 		discard(resp)
 		if !pause(ctx, wait) {
 			return nil, context.Cause(ctx)
 		}
-		now = c.balancing.clock()
-		r.choose(c.directory.current.Load().apps[r.appID], now)
-		req = again(ctx, req)
-		if err := body.attach(req, false); err != nil {
-			return nil, err
-		}
+		next := again(ctx, req)
+		return next, k.body.attach(next, false)
 	}
 }
 
+// good reports whether an outcome is an answer, rather than one that another attempt might better.
+func (k *call) good(resp *http.Response, err error) bool {
+	return err == nil && !slices.Contains(k.route.pool.policy.Retry.Statuses, resp.StatusCode)
+}
+
 // attempt sends to one instance, and lets it know how that went.
-func (c *Client) attempt(req *http.Request, body *keptBody, in *Instance, now time.Duration) (*http.Response, error) {
+func (k *call) attempt(req *http.Request, in *Instance, allowed permit, now time.Duration) (*http.Response, error) {
 	a := in.begin(now)
+	a.permit = allowed
 	if limit := in.pool.policy.AttemptTimeout; limit > 0 {
-		return c.boundAttempt(req, body, a, limit)
+		return k.client.boundAttempt(req, k.body, a, limit)
 	}
-	return c.roundTrip(req, body, a)
+	return k.client.roundTrip(req, k.body, a)
 }
 
 // errAttemptTimeout is why an attempt ended whose response did not begin in time.
@@ -103,14 +147,6 @@ func (c *Client) boundAttempt(req *http.Request, body *keptBody, a attempt, limi
 	}
 	endWithBody(resp, func() { cancel(nil) })
 	return resp, nil
-}
-
-// endWithBody has end called when the response's body was read or given up. A body that is a connection is left as it
-// is; what end would free goes with the call's context.
-func endWithBody(resp *http.Response, end context.CancelFunc) {
-	if resp.StatusCode != http.StatusSwitchingProtocols {
-		resp.Body = &boundBody{ReadCloser: resp.Body, cancel: end}
-	}
 }
 
 func (c *Client) roundTrip(req *http.Request, body *keptBody, a attempt) (*http.Response, error) {

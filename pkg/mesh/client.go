@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -180,7 +179,7 @@ func (c *Client) Close() {
 // closed. Trace context and request id of ctx are added to its headers; every header already there stays, save
 // traceparent when ctx has a trace. Whatever the target answers is a response, not an error; its body must be closed.
 //
-// Errors: ErrUnknownTarget, ErrNoEndpoint, the context's, or what the transport said.
+// Errors: ErrUnknownTarget, ErrNoEndpoint, ErrCircuitOpen, ErrOverloaded, the context's, or what the transport said.
 func (c *Client) Do(ctx context.Context, target string, req *http.Request) (*http.Response, error) {
 	ctx, cancel := c.bound(ctx, target)
 	resp, err := c.send(ctx, target, req)
@@ -217,25 +216,6 @@ func (c *Client) timeoutOf(target string) (timeout time.Duration, always bool) {
 		}
 	}
 	return c.timeout, false
-}
-
-// A boundBody frees the call's deadline once the response has been read or given up.
-type boundBody struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (b *boundBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.cancel()
-	}
-	return n, err
-}
-
-func (b *boundBody) Close() error {
-	defer b.cancel()
-	return b.ReadCloser.Close()
 }
 
 // Route returns the instance that the balancer picks now for an app-id or a service, as a call from elsewhere would:
@@ -355,11 +335,12 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 	out := outgoing(ctx, req)
 	out.Header[headerCalled] = []string{r.appID}
 	var resp *http.Response
+	var retries int
 	if r.local {
 		out.URL.Host = r.appID
 		resp, err = c.local.RoundTrip(out)
 	} else {
-		resp, err = c.sendToOne(out, r)
+		resp, retries, err = c.sendInTurn(out, r)
 	}
 	if err != nil {
 		// A call that ends with its context may do so at any step; the caller is told the reason, whichever it was.
@@ -368,7 +349,7 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 		}
 		err = fmt.Errorf("call %s %s at %s: %w", out.Method, out.URL.Path, target, err)
 	}
-	c.telemetry.end(span, resp, err)
+	c.telemetry.end(span, resp, retries, err)
 	c.telemetry.record(ctx, r.appID, outcomeOf(resp, err), begin)
 	return resp, err
 }

@@ -89,13 +89,14 @@ func TestATimeThatCameWithARequestIsBounded(t *testing.T) {
 // on the way says so.
 func TestDeadlinesTravelThroughTheInvokeEndpoint(t *testing.T) {
 	w := newWorld(t)
-	ended := make(chan error, 1)
+	ended, release := make(chan error, 1), make(chan struct{})
 	w.serve(t, "last", "node-1", mesh.Inbound(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		deadline, bounded := r.Context().Deadline()
 		assert.True(t, bounded)
 		assert.Less(t, time.Until(deadline), 300*time.Millisecond)
 		<-r.Context().Done()
 		ended <- r.Context().Err()
+		<-release // it has no answer
 	})))
 	gate := httptest.NewServer(mesh.NewProxy(w.client(t, mesh.ClientConfig{}), mesh.ProxyConfig{}))
 	t.Cleanup(gate.Close)
@@ -105,6 +106,7 @@ func TestDeadlinesTravelThroughTheInvokeEndpoint(t *testing.T) {
 	resp, err := http.DefaultClient.Do(req)
 	require.NoError(t, err)
 	resp.Body.Close()
+	close(release)
 	assert.Equal(t, http.StatusGatewayTimeout, resp.StatusCode)
 	require.Error(t, <-ended)
 	http.DefaultClient.CloseIdleConnections()

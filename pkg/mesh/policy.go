@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -17,6 +18,12 @@ type Policy struct {
 	AttemptTimeout time.Duration
 	// Retry says what is sent again.
 	Retry Retry
+	// Hedge says what is sent to two instances.
+	Hedge Hedge
+	// Breaker says when no calls are made, because all instances fail.
+	Breaker Breaker
+	// Bulkhead bounds the calls under way.
+	Bulkhead Bulkhead
 }
 
 func (p Policy) withDefaults() (Policy, error) {
@@ -27,7 +34,10 @@ func (p Policy) withDefaults() (Policy, error) {
 	if p.Retry, err = p.Retry.withDefaults(); err != nil {
 		return p, err
 	}
-	return p, nil
+	if p.Breaker, err = p.Breaker.withDefaults(); err != nil {
+		return p, err
+	}
+	return p, cmp.Or(p.Hedge.validate(), p.Bulkhead.validate())
 }
 
 // policies are a client's, by app-id.

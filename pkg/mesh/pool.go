@@ -32,8 +32,13 @@ type pool struct {
 
 	policy     *Policy
 	budget     *budget
+	breaker    *breaker
+	bulkhead   *bulkhead     // nil: nothing is bounded
+	latencies  *latencies    // nil: nobody asks
 	retries    atomic.Uint64 // further attempts that were made
 	overBudget atomic.Uint64 // and those that were not
+	hedges     atomic.Uint64 // second attempts beside a first one
+	hedgesWon  atomic.Uint64
 
 	view atomic.Pointer[view]
 
@@ -73,8 +78,32 @@ type choice struct {
 
 func newPool(b balancing, appID string, current func() *group) *pool {
 	policy := b.policies.of(appID)
-	return &pool{balancing: b, appID: appID, current: current, instances: map[string]*Instance{},
-		policy: policy, budget: newBudget(&policy.Retry)}
+	p := &pool{balancing: b, appID: appID, current: current, instances: map[string]*Instance{},
+		policy: policy, budget: newBudget(&policy.Retry), bulkhead: newBulkhead(policy.Bulkhead, appID)}
+	p.breaker = newBreaker(policy.Breaker, p.hopeless)
+	if policy.Hedge.On && policy.Hedge.Delay == 0 {
+		p.latencies = new(latencies)
+	}
+	return p
+}
+
+// responded notes how long a response took to begin.
+func (p *pool) responded(took time.Duration) {
+	if p.latencies != nil {
+		p.latencies.add(took)
+	}
+}
+
+// hopeless reports whether no usable instance has answered well since its last failure.
+func (p *pool) hopeless() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, in := range p.instances {
+		if in.id != p.self && in.usable && in.inARow.Load() == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // viewOf returns the view of a group that the directory has, or of a newer one.
@@ -126,11 +155,13 @@ func (p *pool) meet(g *group, now time.Duration) {
 		in.endpoint.Store(e)
 		if until := in.ejected.Load(); until != 0 && int64(now) >= until {
 			in.pardon(now)
+			p.breaker.hope()
 			p.log.Info("an instance gets requests again", "appId", p.appID, "instanceId", in.id)
 		}
 		usable := slices.Contains(g.usable, e)
 		if usable && !in.usable && !first {
 			in.startSlowly(now)
+			p.breaker.hope()
 		}
 		in.usable = usable
 		known[in.id] = in

@@ -52,7 +52,7 @@ type proxy struct {
 // may take as long as both sides like.
 //
 // What cannot be passed on is answered with 404 unknown_target for a name that nobody knows, 503 no_endpoint when none
-// of its instances takes requests, 504 timeout, 502 bad_gateway when the connection failed, and 508 loop_detected. A
+// of its instances takes requests, 503 circuit_open or overloaded when a policy says so, 504 timeout, 502 bad_gateway when the connection failed, and 508 loop_detected. A
 // request for this node itself is given to the local handler.
 func NewProxy(c *Client, cfg ProxyConfig) http.Handler {
 	p := &proxy{client: c, fail: cfg.ErrorHandler, maxHops: cfg.MaxHops}
@@ -301,6 +301,10 @@ func ErrorStatus(err error) (status int, code string) {
 		return http.StatusServiceUnavailable, "no_endpoint"
 	case errors.Is(err, ErrUnavailable):
 		return http.StatusServiceUnavailable, "unavailable"
+	case errors.Is(err, ErrCircuitOpen):
+		return http.StatusServiceUnavailable, "circuit_open"
+	case errors.Is(err, ErrOverloaded):
+		return http.StatusServiceUnavailable, "overloaded"
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout, "timeout"
 	default:

@@ -13,11 +13,12 @@ import (
 // Retry says which requests are sent again, and how often. The zero value is its defaults.
 //
 // A request is sent again when that can do no harm: its method is GET, HEAD, OPTIONS, PUT or DELETE, or it has an
-// Idempotency-Key (see [WithIdempotencyKey]), or no handler saw it: no connection could be established, or an instance of another app-id was there ([Addressed]). Its body
-// must be one that can be made again (http.Request.GetBody), and it may not be an Upgrade. Once the head of a response was
-// handed on, nothing is sent again.
+// Idempotency-Key (see [WithIdempotencyKey]), or no handler saw it: no connection could be established, or another app-id's
+// instance was there ([Addressed]). Its body must be one that can be made again (http.Request.GetBody), and it may not be an
+// Upgrade. Once the head of a response was handed on, nothing is sent again.
 //
-// Where no handler saw it, the other instances are tried at once, each once; that is not counted. Everything else is counted and under the budget, and goes to another instance first.
+// Where no handler saw it, the other instances are tried at once, each once; that is not counted. Everything else is counted
+// and under the budget, and goes to another instance first.
 //
 // One layer tries again: a request says in its header Bannou-Retries that its sender does ("caller"), or that it has
 // begun to ("spent"). What NewProxy passes on with this header is not sent again by it; calls that a handler makes for
@@ -107,6 +108,7 @@ type retrying struct {
 	policy *Retry
 	budget *budget
 	random func() uint64
+	ours   bool // and not someone else's
 	safe   bool // it may be sent again though a server may have seen it
 	left   int
 	made   int
@@ -119,6 +121,7 @@ func newRetrying(req *http.Request, p *pool) retrying {
 		r.left = 0 // they are someone else's
 		return r
 	}
+	r.ours = true
 	r.safe = r.left > 0 && repeatable(req)
 	if r.safe {
 		req.Header[headerRetries] = []string{retriesCaller}

@@ -302,7 +302,7 @@ func TestRetriesStayInTheBudgetWhenEverythingFails(t *testing.T) {
 	for i := range 3 {
 		w.serve(t, "app", "node-"+strconv.Itoa(i), overloaded)
 	}
-	client := w.client(t, mesh.ClientConfig{Policy: mesh.Policy{Retry: mesh.Retry{Delay: time.Millisecond}}})
+	client := w.client(t, mesh.ClientConfig{Policy: mesh.Policy{Retry: mesh.Retry{Delay: time.Millisecond}, Breaker: mesh.Breaker{Off: true}}})
 	const callers, each = 16, 100
 	begin := time.Now()
 	var running sync.WaitGroup
