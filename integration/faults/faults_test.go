@@ -28,6 +28,7 @@ var (
 
 	rows      []faults.Row // the tests run one after another
 	stateRows []faults.StateRow
+	meshRows  []faults.MeshRow
 )
 
 // warm is how many events are settled before anything is measured. Those that fail first wait 1.5 s for the first delay queue
@@ -53,6 +54,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(writerPath); path != "" {
 		os.Exit(write(path, os.Getenv(writerRun)))
 	}
+	if described := os.Getenv(instanceVariable); described != "" {
+		os.Exit(serveInstance(described))
+	}
 	code := servers.Main(m)
 	for _, r := range rows {
 		_, _ = fmt.Fprintln(os.Stdout, r)
@@ -60,8 +64,11 @@ func TestMain(m *testing.M) {
 	for _, r := range stateRows {
 		_, _ = fmt.Fprintln(os.Stdout, r)
 	}
+	for _, r := range meshRows {
+		_, _ = fmt.Fprintln(os.Stdout, r)
+	}
 	if *out != "" {
-		if err := faults.WritePage(*out, rows, stateRows); err != nil {
+		if err := faults.WritePage(*out, rows, stateRows, meshRows); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}

@@ -43,7 +43,7 @@ func (r StateRow) String() string {
 }
 
 // WritePage writes the rows as a page in Markdown.
-func WritePage(path string, rows []Row, stateRows []StateRow) error {
+func WritePage(path string, rows []Row, stateRows []StateRow, meshRows []MeshRow) error {
 	var page strings.Builder
 	fmt.Fprintf(&page, heading, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack, ClusterSlack, 100*Share, 100*ClusterShare)
 	for _, r := range rows {
@@ -55,6 +55,7 @@ func WritePage(path string, rows []Row, stateRows []StateRow) error {
 		fmt.Fprintln(&page, r)
 	}
 	fmt.Fprint(&page, stateFootnotes)
+	writeMesh(&page, meshRows)
 	return os.WriteFile(path, []byte(page.String()), 0o644) //nolint:gosec // a page for everyone
 }
 

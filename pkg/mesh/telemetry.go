@@ -47,6 +47,8 @@ const (
 	outcomeCanceled    outcome = "canceled"
 	outcomeNoEndpoint  outcome = "noEndpoint"
 	outcomeUnknown     outcome = "unknownTarget"
+	outcomeCircuitOpen outcome = "circuitOpen"
+	outcomeOverloaded  outcome = "overloaded"
 	outcomeFailed      outcome = "failed" // no connection, or one that broke
 )
 
@@ -62,6 +64,10 @@ func outcomeOf(resp *http.Response, err error) outcome {
 		return outcomeUnknown
 	case errors.Is(err, ErrNoEndpoint):
 		return outcomeNoEndpoint
+	case errors.Is(err, ErrCircuitOpen):
+		return outcomeCircuitOpen
+	case errors.Is(err, ErrOverloaded):
+		return outcomeOverloaded
 	case errors.Is(err, context.DeadlineExceeded):
 		return outcomeTimeout
 	case errors.Is(err, context.Canceled):
@@ -133,9 +139,12 @@ func (t *telemetry) start(ctx context.Context, appID string, req *http.Request) 
 	return t.tracer.Start(ctx, req.Method+" "+appID, t.spanKind)
 }
 
-func (t *telemetry) end(span trace.Span, resp *http.Response, err error) {
+func (t *telemetry) end(span trace.Span, resp *http.Response, retries int, err error) {
 	if !span.IsRecording() {
 		return
+	}
+	if retries > 0 {
+		span.SetAttributes(attribute.Int("http.request.resend_count", retries))
 	}
 	switch {
 	case err != nil:

@@ -1,7 +1,8 @@
 // Package host runs services: one listener, one mux, one order of starting and stopping.
 //
 // A Host listens first, then starts its services one after another, each after those it depends on. Until the last one
-// has started, /healthz answers and /readyz says what is still missing; the services' own paths answer 503. When the
+// has started, /healthz answers and /readyz says what is still missing; the services' own paths answer 503. Those that tell
+// others to call this node (Announcer) are started when the rest takes requests. When the
 // context of Run ends, the host drains: services that announce themselves elsewhere take that back (Drainer), /readyz
 // turns 503, the listener closes, requests under way finish, and the services stop in reverse order. HardStop cuts that
 // short.

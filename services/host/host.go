@@ -45,6 +45,8 @@ type Config struct {
 	// RequestContext adds to the context of each request what libraries look for there, given the request's id.
 	// Default: nothing.
 	RequestContext func(ctx context.Context, requestID string) context.Context
+	// Middleware goes around the services' handlers, within what the host itself does for each request. Default: nothing.
+	Middleware func(http.Handler) http.Handler
 	// OnFailure is told of each request that the node itself failed at, before the next one of its connection is read: it
 	// must not wait. Default: nobody is told.
 	OnFailure func(ctx context.Context, f Failure)
@@ -114,7 +116,11 @@ func New(cfg Config) (*Host, error) {
 	h.hard, h.hardStop = context.WithCancel(context.Background())
 	h.document = sync.OnceValues(h.mergeDocuments)
 	h.mountOwn()
-	handler, err := h.middleware(http.HandlerFunc(h.route))
+	route := http.Handler(http.HandlerFunc(h.route))
+	if h.cfg.Middleware != nil {
+		route = h.cfg.Middleware(route)
+	}
+	handler, err := h.middleware(route)
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
@@ -273,13 +279,16 @@ func (h *Host) server() *http.Server {
 	}
 }
 
-// start starts the services in order, and returns those that it started. It goes no further when one fails or when the
-// host is told to stop.
+// start starts the services in order, and returns those that it started. Requests are taken from when all have started
+// that do not announce the node. It goes no further when one fails or when the host is told to stop.
 func (h *Host) start(ctx context.Context, services []Service) (started []Service, err error) {
 	for _, s := range services {
 		begin := time.Now()
 		err := ctx.Err()
 		if err == nil {
+			if announces(s) {
+				h.phase.Store(phaseServing)
+			}
 			err = s.Start(ctx)
 		}
 		switch {

@@ -43,6 +43,13 @@ type Drainer interface {
 	Drain(ctx context.Context)
 }
 
+// An Announcer is a Service whose Start has others call this node. It is started after all services that are none, when
+// those take requests: whoever hears of the node a millisecond later is answered.
+type Announcer interface {
+	// Announces does nothing: it tells that Start does.
+	Announces()
+}
+
 // Measured is a Service that shows figures beside its line in /readyz.
 type Measured interface {
 	// Figures are few, and known without waiting.
@@ -71,7 +78,8 @@ func (Base) Stop(context.Context) error { return nil }
 // Ready is always nil.
 func (Base) Ready(context.Context) error { return nil }
 
-// inOrder sorts services so that each comes after those it depends on, and otherwise as they were added.
+// inOrder sorts services so that each comes after those it depends on, those that announce the node after all others, and
+// otherwise as they were added.
 func inOrder(services []Service) ([]Service, error) {
 	byName := make(map[string]Service, len(services))
 	for _, s := range services {
@@ -104,6 +112,9 @@ func inOrder(services []Service) ([]Service, error) {
 			if !ok {
 				return fmt.Errorf("host: service %q depends on %q, which this host does not run", name, need)
 			}
+			if announces(dependency) && !announces(s) {
+				return fmt.Errorf("host: service %q depends on %q, which announces the node and therefore starts last", name, need)
+			}
 			if err := visit(dependency); err != nil {
 				return err
 			}
@@ -118,5 +129,20 @@ func inOrder(services []Service) ([]Service, error) {
 			return nil, err
 		}
 	}
+	slices.SortStableFunc(ordered, func(a, b Service) int {
+		switch {
+		case announces(a) == announces(b):
+			return 0
+		case announces(a):
+			return 1
+		default:
+			return -1
+		}
+	})
 	return ordered, nil
+}
+
+func announces(s Service) bool {
+	_, ok := s.(Announcer)
+	return ok
 }

@@ -110,6 +110,9 @@ func (m *Member) Name() string { return "membership" }
 // DependsOn is the services that the member announces.
 func (m *Member) DependsOn() []string { return slices.Clone(m.cfg.Services) }
 
+// Announces makes the host start the member when all other services take requests.
+func (m *Member) Announces() {}
+
 // OpenAPI is none: a member has no paths.
 func (m *Member) OpenAPI() []byte { return nil }
 

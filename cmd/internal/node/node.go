@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -72,6 +73,9 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.host, err = host.New(host.Config{
 		Listener: listener, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
 		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
+		Middleware: func(next http.Handler) http.Handler { // what is for others is refused, and what is left of the time counts
+			return mesh.Addressed(cfg.AppID, mesh.Inbound(next))
+		},
 		OnFailure:      n.incidents.RequestFailed,
 		TracerProvider: n.tracing.tracer(),
 	}); err != nil {

@@ -1,0 +1,134 @@
+package faults_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/faults"
+	"github.com/bannou-mesh/bannou/integration/link"
+	"github.com/bannou-mesh/bannou/pkg/mesh"
+)
+
+// networkVariable holds the file to which a run of this binary in a network of its own writes its rows.
+const networkVariable = "BANNOU_FAULTS_NETWORK"
+
+// Instances are cut off from their caller: packets vanish, in one direction or in both, and nobody is told. The caller is this binary once
+// more in a network namespace, each instance has another, and links between them are all there is: nothing reaches the system's network,
+// and the namespaces end with their processes.
+func TestMeshPartitioned(t *testing.T) {
+	if file := os.Getenv(networkVariable); file != "" {
+		partition(t)
+		written, err := json.Marshal(meshRows)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(file, written, 0o600))
+		return
+	}
+	for _, program := range []string{"ip", "nsenter"} {
+		if _, err := exec.LookPath(program); err != nil {
+			t.Skipf("%s is not installed: network namespaces cannot be linked (Debian: iproute2 and util-linux)", program)
+		}
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("only root may make network namespaces")
+	}
+	self, err := os.Executable()
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "rows")
+	run := exec.CommandContext(within(t, 2*patience), self, "-test.run=^TestMeshPartitioned$", "-test.v", "-seed="+strconv.FormatUint(*seed, 10), "-long="+strconv.FormatBool(*long))
+	run.Env = append(os.Environ(), networkVariable+"="+file)
+	run.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
+	said, err := run.CombinedOutput()
+	if errors.Is(err, syscall.EPERM) {
+		t.Skipf("this system allows no network namespaces: %v", err)
+	}
+	t.Logf("%s", said)
+	if rows, err := os.ReadFile(file); err == nil {
+		var its []faults.MeshRow
+		require.NoError(t, json.Unmarshal(rows, &its))
+		meshRows = append(meshRows, its...)
+	}
+	require.NoError(t, err)
+}
+
+// partition is the test within the namespace.
+func partition(t *testing.T) {
+	ctx := within(t, 2*patience)
+	require.NoError(t, ip(ctx, "link set lo up"))
+	f := bareFleet(t)
+	for n, appID := range []string{"alpha", "alpha", "alpha", "beta", "beta"} {
+		require.NoError(t, f.startApart(ctx, appID, n))
+	}
+	for _, c := range []cut{
+		{"instance cut off", "link set cut down", "link set cut up"},
+		// Whoever the packets are from, they are looked up in the tables of routes: here a rule before those has them vanish.
+		{"requests to an instance lost", "rule add pref 1 from 198.51.100.1 blackhole", "rule del pref 1"},
+		{"answers of an instance lost", "rule add pref 1 to 198.51.100.1 blackhole", "rule del pref 1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			endureMesh(t, f, meshFault{name: c.name + " for 6 s", times: 1, harm: func(ctx context.Context, r *meshRun) error {
+				in := r.of("alpha")[0]
+				return errors.Join(in.network(ctx, c.begin), faults.Pause(ctx, lasting(6*time.Second)), in.network(ctx, c.end))
+			}})
+		})
+	}
+}
+
+// A cut is what is done in the network of an instance to begin it and to end it.
+type cut struct{ name, begin, end string }
+
+// startApart starts an instance in a network of its own, links it with the caller's, and registers it.
+func (f *fleet) startApart(ctx context.Context, appID string, n int) error {
+	in, err := f.launch(ctx, description{AppID: appID, Listen: "0.0.0.0:4000"}, syscall.CLONE_NEWNET)
+	if err != nil {
+		return err
+	}
+	// 198.51.100.0/24 is set aside for documentation; here it exists between the two namespaces only.
+	const caller = "198.51.100.1"
+	its := "198.51.100." + strconv.Itoa(10+n)
+	name, pid := fmt.Sprintf("to-%d", n), strconv.Itoa(in.cmd.Process.Pid)
+	if err := errors.Join(
+		ip(ctx, "link add "+name+" type veth peer name cut netns "+pid),
+		ip(ctx, "addr add "+caller+" peer "+its+" dev "+name), ip(ctx, "link set "+name+" up"),
+		in.network(ctx, "link set lo up"), in.network(ctx, "addr add "+its+" peer "+caller+" dev cut"), in.network(ctx, "link set cut up"),
+		// The table of the addresses that are here comes first by default, and nothing before it.
+		in.network(ctx, "rule add pref 10 lookup local"), in.network(ctx, "rule del pref 0"),
+	); err != nil {
+		return err
+	}
+	in.address = net.JoinHostPort(its, "4000")
+	l, err := link.Open(f.servers, "registrar", quiet())
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		l.Registry.Register(ctx, mesh.Endpoint{AppID: appID, InstanceID: in.InstanceID, Host: its, Port: 4000, Services: meshServices()}),
+		l.Close(ctx))
+}
+
+func ip(ctx context.Context, words string) error { return command(ctx, "ip", strings.Fields(words)...) }
+
+// network changes the network of an instance.
+func (in *instance) network(ctx context.Context, words string) error {
+	return command(ctx, "nsenter", append([]string{"--net", "--target", strconv.Itoa(in.cmd.Process.Pid), "ip"}, strings.Fields(words)...)...)
+}
+
+func command(ctx context.Context, name string, args ...string) error {
+	said, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, said)
+	}
+	return nil
+}

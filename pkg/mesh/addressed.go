@@ -1,0 +1,34 @@
+package mesh
+
+import (
+	"fmt"
+	"net/http"
+)
+
+// headerCalled names the app-id that the sender of a request means to reach.
+const headerCalled = "Bannou-Called-App-Id"
+
+// Addressed keeps from a node what is meant for another: a request whose header Bannou-Called-App-Id names another app-id
+// is answered with 421 misdirected, and next does not see it. Every [Client] sends the header. Addresses are given anew,
+// and a directory may have an instance that died for as long as its heartbeats may be late: whoever serves at its address
+// by then gets its requests. The client sends what was misdirected to another instance; nobody has done anything with it.
+//
+// A request without the header is for whoever gets it.
+func Addressed(appID string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if called := r.Header[headerCalled]; len(called) > 0 && called[0] != appID {
+			writeProblem(w, r, fmt.Errorf("%w: it is for %q, and this is an instance of %q", ErrMisdirected, clip(called[0]), appID))
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// neverHandled reports whether an attempt ended before any handler saw the request: no connection could be established, or
+// another app-id's instance is at the address.
+func neverHandled(resp *http.Response, err error) bool {
+	if err != nil {
+		return neverConnected(err)
+	}
+	return resp.StatusCode == http.StatusMisdirectedRequest
+}
