@@ -116,7 +116,9 @@ func TestProbesProlongNoLife(t *testing.T) {
 	for name, status := range map[string]int{"answering": 200, "not answering": 0} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				r := newRegistry(t, meshtest.NewTable(), new(meshtest.Feed))
+				feed := new(meshtest.Feed)
+				r := newRegistry(t, meshtest.NewTable(), feed)
+				heard := listen(t, feed)
 				e := endpoint("bannou", "node-1")
 				require.NoError(t, r.Register(t.Context(), e))
 				begin := time.Now()
@@ -129,10 +131,14 @@ func TestProbesProlongNoLife(t *testing.T) {
 				assert.True(t, list[0].LastSeen.Equal(begin), "when it was last seen is when it last said so")
 				pass(time.Second)
 				assert.Equal(t, "node-1 degraded", statuses(t, r))
+				require.NoError(t, r.Sweep(t.Context()))
 				pass(29 * time.Second)
 				assert.Equal(t, "node-1 degraded", statuses(t, r))
 				pass(time.Second)
 				assert.Empty(t, statuses(t, r))
+				require.NoError(t, r.Sweep(t.Context()))
+				said := heard.take()
+				assert.Equal(t, "deregistered node-1 unavailable", said[len(said)-1])
 			})
 		})
 	}
