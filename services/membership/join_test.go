@@ -3,6 +3,7 @@ package membership_test
 import (
 	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,24 +16,31 @@ import (
 	"github.com/bannou-mesh/bannou/services/membership"
 )
 
-// Whoever hears of a node finds that it knows the mappings: it is not announced before it has imported them.
+// A witness is a table that tells when an instance is entered.
+type witness struct {
+	mesh.Table
+	entered func()
+}
+
+func (w *witness) TryPut(ctx context.Context, key string, value []byte, etag string, ttl time.Duration) error {
+	if strings.HasPrefix(key, "service:registry:") {
+		w.entered()
+	}
+	return w.Table.TryPut(ctx, key, value, etag, ttl)
+}
+
+// Whoever hears of a node finds that it knows the mappings: it has imported them when it is entered into the registry.
 func TestANodeImportsBeforeItIsAnnounced(t *testing.T) {
-	s := newSuite(t, newTable(t))
+	table := &witness{Table: newTable(t)}
+	s := newSuite(t, table)
 	_, err := s.registry.SetMappings(t.Context(), map[string]string{"state": "elsewhere"}, "")
 	require.NoError(t, err)
-	feed := membership.NewFeed(s.bus, nil)
-	directory := mesh.NewDirectory(s.registry, feed, mesh.DirectoryConfig{}) // nothing runs it: what it knows is imported
-	atAnnouncement := make(chan string, 9)
-	stop, err := feed.Watch(t.Context(), func(c mesh.Change) {
-		if c.Kind == mesh.ChangeRegistered {
-			atAnnouncement <- directory.AppID("state")
-		}
-	})
-	require.NoError(t, err)
-	defer stop()
-	m := s.member(t, func(c *membership.Config) { c.Import = directory.Refresh })
+	directory := mesh.NewDirectory(s.registry, membership.NewFeed(s.bus, nil), mesh.DirectoryConfig{}) // nothing runs it
+	var whenEntered string
+	table.entered = func() { whenEntered = directory.AppID("state") }
+	m := s.member(t, func(c *membership.Config) { c.Import, c.Interval = directory.Refresh, time.Hour })
 	require.NoError(t, m.Start(t.Context()))
-	require.Equal(t, "elsewhere", <-atAnnouncement)
+	require.Equal(t, "elsewhere", whenEntered)
 	require.NoError(t, m.Stop(t.Context()))
 }
 
