@@ -5,7 +5,10 @@ import (
 	"errors"
 	"time"
 
+	"github.com/go-json-experiment/json"
+
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/problem"
 )
 
 // A record is a subscription as it is kept: one with a callback, or a tap.
@@ -32,18 +35,41 @@ func (r record) ended() bool { return !r.EndedAt.IsZero() }
 // isTap reports whether the subscription copies to an exchange instead of calling back.
 func (r record) isTap() bool { return r.Exchange != "" }
 
+// ownGroup is the group that a durable subscription gets that names none: its queue leads back to the record.
+func (r record) ownGroup() string {
+	if r.isTap() {
+		return "tap." + r.ID
+	}
+	return "callback." + r.ID
+}
+
+// ownsQueue reports whether the queue is this subscription's alone, rather than that of a group which others may read too.
+func (r record) ownsQueue() bool { return !r.Durable || r.Group == r.ownGroup() }
+
 // recordsKey is the one key of the store: subscriptions are few, and are always read together.
 const recordsKey = "durable"
 
 // records is its value, by subscription id.
 type records map[string]record
 
+// maxRecordsBytes is how large it may become by new subscriptions: some 12 000 of usual length. The rest of what a key holds is
+// for marking them as ended.
+const maxRecordsBytes = state.MaxValueBytes / 4 * 3
+
 // remember keeps a subscription in the store.
 func (s *Service) remember(ctx context.Context, rec record) error {
-	return s.change(ctx, func(all records) bool {
+	full := false
+	err := s.change(ctx, func(all records) bool {
 		all[rec.ID] = rec
-		return true
+		encoded, err := json.Marshal(all)
+		full = err == nil && len(encoded) > maxRecordsBytes
+		return !full
 	})
+	if err == nil && full {
+		return problem.New(problem.ValueTooLarge, "there are as many durable subscriptions and taps as one set of nodes keeps; remove some, "+
+			"or let several callbacks share one group")
+	}
+	return err
 }
 
 // retire marks a subscription, or a tap, in the store as ended. It returns what is kept, if anything, and whether another

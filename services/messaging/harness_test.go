@@ -36,10 +36,25 @@ type broker struct {
 	factory *state.Factory
 }
 
-// frail is a broker that can be told to remove no queues.
+// frail is a broker that can be told to remove no queues, and to be away for durable ones or slow with them.
 type frail struct {
 	bus.Driver
 	keepQueues atomic.Bool
+	away, slow atomic.Bool
+	subscribed chan struct{} // told of each durable queue while it is slow
+}
+
+// Subscribe, where it is slow, has the queue and does not answer before the caller has given up.
+func (f *frail) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, error) {
+	if q.Durable && f.away.Load() {
+		return nil, bus.ErrUnavailable
+	}
+	c, err := f.Driver.Subscribe(ctx, q)
+	if q.Durable && f.slow.Load() {
+		f.subscribed <- struct{}{}
+		<-ctx.Done()
+	}
+	return c, err
 }
 
 func (f *frail) DeleteQueue(ctx context.Context, name string) error {
@@ -51,7 +66,7 @@ func (f *frail) DeleteQueue(ctx context.Context, name string) error {
 
 func newBroker(t testing.TB) *broker {
 	t.Helper()
-	driver := &frail{Driver: memorybus.New(memorybus.Config{})}
+	driver := &frail{Driver: memorybus.New(memorybus.Config{}), subscribed: make(chan struct{}, 1)}
 	b, err := bus.New(driver, bus.Config{RetryDelay: 20 * time.Millisecond, ImmediateRetries: -1, RetryMaxAttempts: 2})
 	require.NoError(t, err)
 	sqlite, err := sqlitestate.New(sqlitestate.Config{Path: filepath.Join(t.TempDir(), "state.db")})

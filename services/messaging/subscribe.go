@@ -13,8 +13,10 @@ import (
 	"github.com/bannou-mesh/bannou/services/problem"
 )
 
-// maxPrefetch bounds how many events one callback is sent at a time.
-const maxPrefetch = 1000
+const (
+	maxPrefetch    = 1000    // events that one callback is sent at a time
+	maxCallbackURL = 2 << 10 // bytes
+)
 
 // CreateSubscription is POST /messaging/subscribe.
 func (s *Service) CreateSubscription(ctx context.Context, r messagingapi.CreateSubscriptionRequestObject) (messagingapi.CreateSubscriptionResponseObject, error) {
@@ -39,7 +41,7 @@ func (s *Service) create(ctx context.Context, rec record) (*subscription, error)
 	}
 	if rec.Durable {
 		if err := s.remember(ctx, rec); err != nil {
-			s.discard(ctx, sub)
+			s.undo(ctx, sub)
 			return nil, storeProblem(err)
 		}
 		s.keep(sub)
@@ -69,6 +71,9 @@ func (s *Service) newRecord(ctx context.Context, body *messagingapi.CreateSubscr
 	if err := s.checkDurable(in.Durable); err != nil {
 		return record{}, err
 	}
+	if len(body.CallbackURL) > maxCallbackURL {
+		return record{}, problem.Invalid("callbackUrl", "has %d bytes, at most %d are allowed", len(body.CallbackURL), maxCallbackURL)
+	}
 	if err := s.cfg.Policy.CheckURL(ctx, body.CallbackURL); err != nil {
 		return record{}, callbackProblem(err)
 	}
@@ -85,7 +90,7 @@ func (s *Service) newRecord(ctx context.Context, body *messagingapi.CreateSubscr
 		rec.PrefetchCount = *in.PrefetchCount
 	}
 	if rec.Durable && rec.Group == "" {
-		rec.Group = "callback." + rec.ID // a queue of its own that the record leads back to
+		rec.Group = rec.ownGroup()
 	}
 	return rec, nil
 }
@@ -215,14 +220,29 @@ func (s *Service) open(ctx context.Context, rec record) (*subscription, error) {
 	}
 	s.mu.Unlock()
 	if late {
-		s.discard(ctx, sub)
+		s.release(ctx, sub)
 		return nil, problem.New(problem.Unavailable, "the node is stopping")
 	}
 	return sub, nil
 }
 
-// discard undoes open, also for a caller that is gone.
-func (s *Service) discard(ctx context.Context, sub *subscription) {
+// release stops reading, also for a caller that is gone. A durable queue stays, with what is in it.
+func (s *Service) release(ctx context.Context, sub *subscription) {
+	s.drop(sub.record.ID)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.SubscribeTimeout)
+	defer cancel()
+	if err := sub.queue.Close(ctx); err != nil {
+		s.cfg.Logger.Debug("a subscription did not close; it goes with its connection", "queue", sub.queue.Queue(), "error", err)
+	}
+}
+
+// undo undoes create, also for a caller that is gone. The queue of a group that was named may have been there before, with
+// other readers and with events that wait: only a queue of the record's own is removed.
+func (s *Service) undo(ctx context.Context, sub *subscription) {
+	if !sub.record.ownsQueue() {
+		s.release(ctx, sub)
+		return
+	}
 	s.drop(sub.record.ID)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.SubscribeTimeout)
 	defer cancel()

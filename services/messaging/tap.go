@@ -55,7 +55,7 @@ func (s *Service) newTap(body *messagingapi.CreateTapRequest) (record, error) {
 		PrefetchCount: tapPrefetch, CreatedAt: time.Now().UTC(),
 	}
 	if rec.Durable {
-		rec.Group = "tap." + rec.ID
+		rec.Group = rec.ownGroup()
 	}
 	return rec, nil
 }

@@ -34,6 +34,8 @@ func stateProblem(err error) error {
 		return problem.New(problem.Unavailable, "the disk of the store is full: nothing was changed; make room on it, then try again").Because(err)
 	case errors.Is(err, state.ErrUnavailable):
 		return problem.New(problem.Unavailable, "the backend of the store is away and nothing was changed; try again").Because(err)
+	case errors.Is(err, state.ErrCorrupt):
+		return problem.New(problem.Internal, "what is stored was damaged by someone else: %s; delete the key, or put back what belongs there", err).Because(err)
 	case errors.Is(err, state.ErrInvalid):
 		return problem.New(problem.InvalidMember, "the store refuses this: %s", reason(err, state.ErrInvalid)).Because(err)
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):

@@ -122,6 +122,8 @@ func TestRefusalsOfState(t *testing.T) {
 		{"bulk-exists", `{"storeName":"auth","keys":[],"options":{"consistency":"EVENTUAL"}}`, 400, "invalid_member", "options.consistency"},
 		{"query", `{"storeName":"accounts","filter":{},"options":{"consistency":"maybe"}}`, 400, "invalid_member", "options.consistency"},
 		{"delete", `{"storeName":"auth","key":"k","etag":""}`, 400, "invalid_member", "etag"},
+		{"delete", `{"storeName":"auth","key":"k","options":{"etag":""}}`, 400, "invalid_member", "options.etag"},
+		{"delete", `{"storeName":"auth","key":"k","etag":"a","options":{"etag":"a"}}`, 400, "invalid_member", "options.etag"},
 
 		{"query", `{"storeName":"auth","filter":{}}`, 400, "unsupported", "storeName"},
 		{"query", `{"storeName":"accounts","filter":{"a":{"$near":1}}}`, 400, "unknown_operator", "filter.a"},

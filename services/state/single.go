@@ -75,17 +75,24 @@ func (s *Service) deleteState(ctx context.Context, r *stateapi.DeleteStateReques
 	if err := checkKey("key", r.Key); err != nil {
 		return nil, err
 	}
-	if r.Etag == nil {
+	member, etag := "etag", r.Etag
+	if r.Options.Etag != nil {
+		if etag != nil {
+			return nil, problem.Invalid("options.etag", "is given beside etag: give one of them")
+		}
+		member, etag = "options.etag", r.Options.Etag
+	}
+	if etag == nil {
 		deleted, err := store.Delete(ctx, r.Key)
 		if err != nil {
 			return nil, err
 		}
 		return &stateapi.DeleteStateResponse{Deleted: deleted}, nil
 	}
-	if *r.Etag == "" {
-		return nil, problem.Invalid("etag", "is empty: nothing can be removed on condition that it is absent")
+	if *etag == "" {
+		return nil, problem.Invalid(member, "is empty: nothing can be removed on condition that it is absent")
 	}
-	if err := store.TryDelete(ctx, r.Key, *r.Etag); err != nil {
+	if err := store.TryDelete(ctx, r.Key, *etag); err != nil {
 		return nil, absent(err, r.Key)
 	}
 	return &stateapi.DeleteStateResponse{Deleted: true}, nil

@@ -47,6 +47,11 @@ func TestSaveGetDelete(t *testing.T) {
 		status, _, _ = n.post("/state/delete", at+`","etag":"`+second["etag"].(string)+`"}`)
 		require.Equal(t, 404, status)
 		require.Equal(t, false, n.must("/state/delete", at+`"}`)["deleted"])
+
+		saved = n.must("/state/save", at+`","value":1}`)
+		status, _, _ = n.post("/state/delete", at+`","options":{"etag":"stale"}}`)
+		require.Equal(t, 409, status, "where /state/save has its etag")
+		require.Equal(t, true, n.must("/state/delete", at+`","options":{"etag":"`+saved["etag"].(string)+`"}}`)["deleted"])
 	}
 }
 

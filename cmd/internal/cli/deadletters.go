@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
@@ -191,7 +192,7 @@ func (c *deadLettersReplayCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	return c.told(std, answer, "replayed", answer.Replayed, answer.FailedCount, answer.Failed)
+	return c.told(std, answer, "replayed", answer.Matched, answer.Replayed, answer.FailedCount, answer.Failed)
 }
 
 type deadLettersDiscardCommand struct {
@@ -227,11 +228,11 @@ func (c *deadLettersDiscardCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	return c.told(std, answer, "discarded", answer.Discarded, answer.FailedCount, answer.Failed)
+	return c.told(std, answer, "discarded", answer.Matched, answer.Discarded, answer.FailedCount, answer.Failed)
 }
 
-// told prints what was done. What stayed is an error.
-func (f *settleFlags) told(std *stdio, answer any, done string, count, failed int64, reasons []messagingapi.DeadLetterFailure) error {
+// told prints what was done. What stayed is an error, and so is an id that no dead letter has.
+func (f *settleFlags) told(std *stdio, answer any, done string, matched, count, failed int64, reasons []messagingapi.DeadLetterFailure) error {
 	if f.DryRun {
 		done = "would be " + done
 	}
@@ -243,6 +244,10 @@ func (f *settleFlags) told(std *stdio, answer any, done string, count, failed in
 	})
 	if err == nil && failed > 0 {
 		return fmt.Errorf("%d are dead letters still", failed)
+	}
+	slices.Sort(f.IDs)
+	if named := int64(len(slices.Compact(f.IDs))); err == nil && matched < named {
+		return fmt.Errorf("%d of the ids given name no dead letter: bannou dead-letters list shows those there are", named-matched)
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
@@ -36,7 +37,11 @@ func (c *publishCommand) Run(ctx context.Context, std *stdio) error {
 	if c.Priority != 0 {
 		options.Priority = &c.Priority
 	}
-	if ms := c.Expiration.Milliseconds(); ms != 0 {
+	if c.Expiration != 0 {
+		ms := c.Expiration.Milliseconds()
+		if ms < 1 {
+			return usageError{fmt.Errorf("--expiration=%v: it has to be a millisecond or more", c.Expiration)}
+		}
 		options.Expiration = &ms
 	}
 	answer, err := decode[messagingapi.PublishEventResponse](read(

@@ -54,7 +54,7 @@ type stateSaveCommand struct {
 	Key     string  `arg:"" help:"Key."`
 	Value   string  `arg:"" help:"Any JSON value; - reads it from standard input."`
 	ETag    *string `name:"etag" help:"Write only if the key still has this ETag; an empty one means only if the key is absent."`
-	TTL     int64   `name:"ttl" help:"Seconds until the key vanishes."`
+	TTL     *int64  `name:"ttl" help:"Seconds until the key vanishes."`
 	Forever bool    `help:"Take an expiry away from the key."`
 }
 
@@ -65,12 +65,14 @@ func (c *stateSaveCommand) Run(ctx context.Context, std *stdio) error {
 	}
 	options := stateapi.StateOptions{Etag: c.ETag}
 	switch forever := int64(-1); {
-	case c.TTL != 0 && c.Forever:
+	case c.TTL != nil && c.Forever:
 		return usageError{errors.New("--ttl and --forever contradict each other: give one of them")}
 	case c.Forever:
 		options.TTL = &forever
-	case c.TTL != 0:
-		options.TTL = &c.TTL
+	case c.TTL != nil && *c.TTL < 1:
+		return usageError{fmt.Errorf("--ttl=%d: it has to be a second or more; --forever takes an expiry away", *c.TTL)}
+	case c.TTL != nil:
+		options.TTL = c.TTL
 	}
 	client, err := c.state()
 	if err != nil {

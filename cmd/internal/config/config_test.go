@@ -259,6 +259,7 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		{name: "unknown member", file: "messaging:\n  retryDelay: 5\n", want: "no setting is called messaging.retryDelay"},
 		{name: "a file in the file", file: "config: other.yaml\n", want: "no setting is called config"},
 		{name: "group for a value", file: "listen: {port: 1}\n", want: "no setting is called listen.port"},
+		{name: "list for a value", file: "state: {redisUrl: [\"redis://u:secret@h\"]}\n", want: "state.redisUrl is a single value, not a list"},
 		{name: "store member", file: "state:\n  stores:\n    a: {backend: sqlite, ttl: 5}\n", want: "ttl"},
 		{name: "store backend", file: "state:\n  stores:\n    a: {backend: mongo}\n", want: `state.stores.a.backend is "mongo"`},
 		{name: "app unknown", file: "apps:\n  game: {tokenFile: t}\nstate:\n  stores:\n    a: {backend: sqlite, access: {read: [game, web]}}\n",

@@ -50,10 +50,17 @@ func fill(ctx *kong.Context, name string, values *koanf.Koanf) {
 		if inEnvironment(flag) || !values.Exists(k) {
 			return nil, nil
 		}
-		if _, nested := values.Get(k).(map[string]any); nested {
+		switch value := values.Get(k).(type) {
+		case map[string]any:
 			return nil, fmt.Errorf("%s: %s is a single value, not a group", name, k)
+		case []any:
+			if !flag.IsSlice() { // kong's own error would print the value, which may be a secret
+				return nil, fmt.Errorf("%s: %s is a single value, not a list", name, k)
+			}
+			return value, nil
+		default:
+			return value, nil
 		}
-		return values.Get(k), nil
 	}))
 }
 

@@ -23,7 +23,7 @@ import (
 
 // CreateSubscriptionRequest defines model for CreateSubscriptionRequest.
 type CreateSubscriptionRequest struct {
-	// CallbackURL An http or https URL without user and password, whose host this node may call. By default that is loopback; the operator names further networks.
+	// CallbackURL An http or https URL without user and password, of at most 2048 bytes, whose host this node may call. By default that is loopback; the operator names further networks.
 	CallbackURL string              `json:"callbackUrl"`
 	Options     SubscriptionOptions `json:"options,omitempty,omitzero"`
 

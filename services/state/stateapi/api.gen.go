@@ -149,6 +149,12 @@ type BulkStateItem struct {
 // Consistency defines model for Consistency.
 type Consistency string
 
+// DeleteOptions defines model for DeleteOptions.
+type DeleteOptions struct {
+	// Etag The same as the member etag beside it, where /state/save has its etag. Give one of them.
+	Etag *string `json:"etag,omitempty"`
+}
+
 // DeleteResult defines model for DeleteResult.
 type DeleteResult struct {
 	// Code Why it could not be removed, as in Problem.
@@ -165,9 +171,10 @@ type DeleteResult struct {
 // DeleteStateRequest defines model for DeleteStateRequest.
 type DeleteStateRequest struct {
 	// Etag Remove only if the key still has this etag; otherwise the code is conflict, or not_found.
-	Etag      *string `json:"etag,omitempty"`
-	Key       string  `json:"key"`
-	StoreName string  `json:"storeName"`
+	Etag      *string       `json:"etag,omitempty"`
+	Key       string        `json:"key"`
+	Options   DeleteOptions `json:"options,omitempty,omitzero"`
+	StoreName string        `json:"storeName"`
 }
 
 // DeleteStateResponse defines model for DeleteStateResponse.
