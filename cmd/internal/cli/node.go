@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
 )
 
@@ -51,6 +52,15 @@ func (f nodeFlag) messaging() (*messagingapi.Client, error) {
 		return nil, err
 	}
 	return messagingapi.NewClient(base)
+}
+
+// mesh is the mesh service of the node.
+func (f nodeFlag) mesh() (*meshapi.Client, error) {
+	base, err := f.base()
+	if err != nil {
+		return nil, err
+	}
+	return meshapi.NewClient(base)
 }
 
 // answerLimit bounds what a command reads of an answer: a page of 1000 values of 4 MiB is not for a terminal.
