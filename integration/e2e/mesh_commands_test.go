@@ -50,7 +50,7 @@ func TestCommandsOfTheMesh(t *testing.T) {
 	register(t, s, "game", "bad", bad)
 	s.must(t, "orchestrator/service-mappings/set", object{"mappings": object{"game": "game", "npc": "nowhere"}})
 	routes := bannou("routes")
-	require.Contains(t, routes, "mappings version 1, services without one are on bannou")
+	require.Contains(t, routes, "mappings version 1, services that are not mapped are on bannou")
 	require.ElementsMatch(t, []string{"game", "game", "mapping", at(good), at(bad)}, strings.Fields(strings.ReplaceAll(strings.Join(fields(routes, "game"), " "), ",", "")))
 	require.Equal(t, []string{"npc", "nowhere", "mapping", "none"}, fields(routes, "npc"))
 	var answer struct{ Version, NodeVersion int }

@@ -52,7 +52,7 @@ func (c *routesCommand) Run(ctx context.Context, std *stdio) error {
 	answer := routesOf(mappings, listed.Endpoints, c.Service)
 	answer.NodeVersion = node.Directory.MappingsVersion
 	return c.print(std, answer, func(t *table) {
-		t.line(fmt.Sprintf("mappings version %d, services without one are on %s", answer.Version, printable(answer.DefaultAppID)))
+		t.line(fmt.Sprintf("mappings version %d, services that are not mapped are on %s", answer.Version, printable(answer.DefaultAppID)))
 		if answer.NodeVersion != answer.Version {
 			t.line(fmt.Sprintf("this node routes by version %d yet", answer.NodeVersion))
 		}

@@ -10,7 +10,7 @@ import (
 
 // screenHeight is how many lines a terminal shows, 0 where that is not known.
 func screenHeight(terminal *os.File) int {
-	size, err := unix.IoctlGetWinsize(int(terminal.Fd()), unix.TIOCGWINSZ) //nolint:gosec // a descriptor is a small number
+	size, err := unix.IoctlGetWinsize(int(terminal.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
 		return 0
 	}
