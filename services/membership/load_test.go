@@ -30,7 +30,7 @@ func TestTheLoadIsTheCPUs(t *testing.T) {
 	meter := newLoadMeter()
 	wall, cpu := time.Now(), used(t)
 	burning.Go(func() {
-		for !end.Load() { //nolint:revive // it is for the sake of burning
+		for !end.Load() {
 		}
 	})
 	require.Eventually(t, func() bool { return used(t)-cpu > 200*time.Millisecond }, 30*time.Second, 10*time.Millisecond)

@@ -27,7 +27,7 @@ func (s *Service) Targets(_ context.Context, r meshapi.TargetsRequestObject) (me
 }
 
 func directoryState(s mesh.DirectoryState) meshapi.DirectoryState {
-	state := meshapi.DirectoryState{Version: int64(s.Version), MappingsVersion: s.MappingsVersion, Endpoints: s.Endpoints} //nolint:gosec // it counts from 0
+	state := meshapi.DirectoryState{Version: int64(s.Version), MappingsVersion: s.MappingsVersion, Endpoints: s.Endpoints}
 	if s.Read {
 		age := s.Age.Seconds()
 		state.AgeSeconds = &age
@@ -36,10 +36,10 @@ func directoryState(s mesh.DirectoryState) meshapi.DirectoryState {
 }
 
 func target(t mesh.TargetState) meshapi.Target {
-	wire := meshapi.Target{AppID: t.AppID, Panic: t.Panic, Picks: int64(t.Picks), Instances: make([]meshapi.TargetInstance, len(t.Instances))} //nolint:gosec // it counts from 0
+	wire := meshapi.Target{AppID: t.AppID, Panic: t.Panic, Picks: int64(t.Picks), Instances: make([]meshapi.TargetInstance, len(t.Instances))}
 	for i, in := range t.Instances {
 		wire.Instances[i] = meshapi.TargetInstance{
-			InstanceID: in.InstanceID, Zone: in.Zone, Status: string(in.Status), State: in.State(), Picks: int64(in.Picks), //nolint:gosec // as above
+			InstanceID: in.InstanceID, Zone: in.Zone, Status: string(in.Status), State: in.State(), Picks: int64(in.Picks),
 			InFlight: in.InFlight, LatencyMs: milliseconds(in.Latency), FailureShare: in.FailureShare, Share: in.Share,
 			EjectedForMs: milliseconds(in.EjectedFor), LastEjectionMs: milliseconds(in.LastEjection),
 		}
