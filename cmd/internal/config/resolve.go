@@ -31,6 +31,7 @@ func (c *Config) Resolve() error {
 		c.checkStores(),
 		c.checkAccess(),
 		c.checkSecurity(),
+		c.checkResilience(),
 	)
 }
 
@@ -291,6 +292,11 @@ func (c *Config) checkMembership() error {
 		return fmt.Errorf("--mesh-probe-timeout %s: choose from 1ms to 1m", m.ProbeTimeout)
 	}
 	return nil
+}
+
+func (c *Config) checkResilience() error {
+	_, _, err := c.Mesh.Resilience.Compile()
+	return err
 }
 
 func (c *Config) checkBalancing() error {
