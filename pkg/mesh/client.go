@@ -199,10 +199,15 @@ func (c *Client) Do(ctx context.Context, target string, req *http.Request) (*htt
 		cancel()
 		return nil, err
 	}
-	if body, ok := resp.Body.(*callBody); ok {
+	switch body := resp.Body.(type) {
+	case *callBody:
 		body.cancel = cancel
-	} else {
-		resp.Body = &boundBody{ReadCloser: resp.Body, cancel: cancel}
+	case *callConn:
+		body.cancel = cancel
+	case io.ReadWriteCloser: // a connection that this process keeps to itself
+		resp.Body = &boundConn{boundBody{ReadCloser: body, cancel: cancel}, body}
+	default:
+		resp.Body = &boundBody{ReadCloser: body, cancel: cancel}
 	}
 	return resp, nil
 }
@@ -211,6 +216,12 @@ func (c *Client) Do(ctx context.Context, target string, req *http.Request) (*htt
 type boundBody struct {
 	io.ReadCloser
 	cancel context.CancelFunc
+}
+
+// A boundConn is the same of a response with status 101.
+type boundConn struct {
+	boundBody
+	io.Writer
 }
 
 func (b *boundBody) Read(p []byte) (int, error) {
