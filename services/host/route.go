@@ -51,13 +51,21 @@ func (h *Host) match(r *http.Request) (handler http.Handler, pattern string, ver
 	if !strings.Contains(escaped, "//") && !strings.Contains(escaped, "/.") {
 		return handler, pattern, false
 	}
-	clean := *r
-	clean.URL = &url.URL{Path: path.Clean(r.URL.Path)}
-	if _, there := h.mux.Handler(&clean); there != pattern {
+	short := path.Clean(escaped)
+	if strings.HasSuffix(escaped, "/") {
+		short += "/"
+	}
+	unescaped, err := url.PathUnescape(short)
+	if err != nil {
 		return handler, pattern, false
 	}
-	handler, _ = h.mux.Handler(&clean)
-	return handler, pattern, true
+	clean := *r
+	clean.URL = &url.URL{Path: unescaped, RawPath: short}
+	there, found := h.mux.Handler(&clean)
+	if found != pattern { // what is left is another path
+		return handler, pattern, false
+	}
+	return there, pattern, true
 }
 
 // unmatched answers, as a problem, what the mux would answer as text: no such path, or not with this method.
