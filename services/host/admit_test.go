@@ -28,7 +28,9 @@ func TestAdmitIsAskedBeforeEverythingButProbes(t *testing.T) {
 		return r, nil
 	}}
 	r := run(t, cfg, &part{name: "a", journal: new(journal), mount: func(mux *http.ServeMux) {
-		mux.HandleFunc("POST /a/{x}", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "%s%s", r.PathValue("x"), r.Header.Get("Let")) })
+		mux.HandleFunc("POST /a/{x}", func(w http.ResponseWriter, r *http.Request) {
+			fmt.Fprintf(w, "%s%s", r.PathValue("x"), r.Header.Get("Let"))
+		})
 	}}).started()
 	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
 		status, _, _ := r.get(path)
