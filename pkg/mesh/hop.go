@@ -40,7 +40,10 @@ func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	defer h.drainBody() // when nobody else reads it any more
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	h.timer = startHeadTimer(p.client.timeout, func() {
+	timeout, _ := p.client.timeoutOf(call.target)
+	call.headBy = time.Now().Add(timeout)
+	ctx = context.WithValue(ctx, invocationKey{}, call)
+	h.timer = startHeadTimer(timeout, func() {
 		cancel(errHeadTimeout)
 		if h.streams.Load() { // a Read of a server's body does not end when it is closed, only at its deadline
 			_ = h.control.SetReadDeadline(time.Unix(1, 0))

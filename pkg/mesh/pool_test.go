@@ -28,7 +28,9 @@ func newPoolWorld(t require.TestingT, b Balancer, e Ejection, n int) *poolWorld 
 	w := &poolWorld{now: time.Hour}
 	e, err := e.withDefaults()
 	require.NoError(t, err)
-	w.pool = newPool(balancing{balancer: b, slowStart: 10 * time.Second, ejection: e, rand: rand.Uint64, log: slog.New(slog.DiscardHandler),
+	policies, err := newPolicies(Policy{}, nil)
+	require.NoError(t, err)
+	w.pool = newPool(balancing{policies: policies, balancer: b, slowStart: 10 * time.Second, ejection: e, rand: rand.Uint64, log: slog.New(slog.DiscardHandler),
 		clock:     func() time.Duration { return w.now },
 		ejections: func(_ string, r ejectionReason) { w.ejected = append(w.ejected, r) }}, "app", func() *group { return w.group })
 	for i := range n {

@@ -71,10 +71,11 @@ func start(t testing.TB) *node {
 	require.NoError(t, err)
 	metrics, err := host.NewMetrics()
 	require.NoError(t, err)
-	h, err := host.New(host.Config{Listen: "127.0.0.1:0", RequestContext: mesh.WithRequestID, Metrics: metrics})
+	h, err := host.New(host.Config{Listen: "127.0.0.1:0", RequestContext: mesh.WithRequestID, Middleware: mesh.Inbound, Metrics: metrics})
 	require.NoError(t, err)
 	client, err := mesh.NewClient(mesh.ClientConfig{Directory: directory, AppID: "bannou", InstanceID: "self",
 		Local: h.Handler(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: 5 * time.Second,
+		Policy:   mesh.Policy{Breaker: mesh.Breaker{Lasting: -1}},
 		Balancer: mesh.RoundRobin(), MeterProvider: metrics.MeterProvider()})
 	require.NoError(t, err)
 	service, err := meshsvc.New(meshsvc.Config{Registry: registry, Client: client, Policy: policy, Bus: b, SweepInterval: 10 * time.Millisecond})

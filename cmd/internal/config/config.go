@@ -129,6 +129,8 @@ type Mesh struct {
 	LocalMaxInFlight  int           `name:"local-max-in-flight" default:"1000" help:"Calls to this node's own services at once, over which other instances are called if there are any."`
 
 	Access map[string][]string `kong:"-"` // only in the YAML file: by a service or an app-id, the app-ids that may call it
+
+	Resilience Resilience `kong:"-"`
 }
 
 // Telemetry says where traces go. Metrics are fetched from /metrics.

@@ -36,6 +36,9 @@ func parse(t *testing.T, args ...string) (flags, error) {
 	if f.Mesh.Access, err = f.File.MeshAccess(); err != nil {
 		return f, err
 	}
+	if f.Mesh.Resilience, err = f.File.Resilience(); err != nil {
+		return f, err
+	}
 	return f, f.Resolve()
 }
 

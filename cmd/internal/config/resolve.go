@@ -30,6 +30,7 @@ func (c *Config) Resolve() error {
 		c.checkStores(),
 		c.checkAccess(),
 		c.checkSecurity(),
+		c.checkResilience(),
 	)
 }
 
@@ -274,6 +275,11 @@ func (c *Config) checkNumbers() error {
 		return fmt.Errorf("--mesh-heartbeat-interval %s: choose from 1ms to 60s", c.Mesh.HeartbeatInterval)
 	}
 	return c.checkBalancing()
+}
+
+func (c *Config) checkResilience() error {
+	_, _, err := c.Mesh.Resilience.Compile()
+	return err
 }
 
 func (c *Config) checkBalancing() error {

@@ -81,6 +81,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.host, err = host.New(host.Config{
 		Listener: listener, TLS: n.guard.Server(), Admit: n.guard.Admit, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
 		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
+		Middleware:     mesh.Inbound,       // and what is left of its time
 		OnFailure:      n.incidents.RequestFailed,
 		TracerProvider: n.tracing.tracer(),
 	}); err != nil {
@@ -148,7 +149,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	calls, err := balancing(&cfg.Mesh)
+	calls, err := calling(&cfg.Mesh)
 	if err != nil {
 		return err
 	}
