@@ -207,10 +207,13 @@ func (c *Client) Do(ctx context.Context, target string, req *http.Request) (*htt
 		cancel()
 		return nil, err
 	}
-	if body, ok := resp.Body.(*callBody); ok {
+	switch body := resp.Body.(type) {
+	case *callBody:
 		body.cancel = cancel
-	} else {
-		resp.Body = &boundBody{ReadCloser: resp.Body, cancel: cancel}
+	case *callConn:
+		body.cancel = cancel
+	default:
+		endWithBody(resp, cancel)
 	}
 	return resp, nil
 }

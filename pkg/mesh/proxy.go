@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -63,10 +62,12 @@ func NewProxy(c *Client, cfg ProxyConfig) http.Handler {
 		p.maxHops = 4
 	}
 	p.upgrades = &httputil.ReverseProxy{
-		Rewrite:      rewrite,
-		Transport:    upgradeTransport{c},
-		ErrorLog:     slog.NewLogLogger(c.log.Handler(), slog.LevelDebug), // broken pipes of callers that went away
-		ErrorHandler: p.answerError,
+		Rewrite:   rewrite,
+		Transport: upgradeTransport{c},
+
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(c.log.Handler(), slog.LevelDebug), // broken pipes of callers that went away
+		ErrorHandler:  p.answerError,
 	}
 	return p
 }
@@ -90,14 +91,11 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
 	}
 	call := &invocation{target: target, path: path, hops: hops + 1}
-	if r.Header.Get("Upgrade") == "" {
+	if !takesOver(r.Header) {
 		p.forward(ctx, w, r, call)
 		return
 	}
-	r = r.WithContext(context.WithValue(ctx, invocationKey{}, call))
-	if !p.upgradeHere(w, r, call) {
-		p.upgrades.ServeHTTP(w, r)
-	}
+	p.upgrades.ServeHTTP(w, r.WithContext(context.WithValue(ctx, invocationKey{}, call)))
 }
 
 // An invocation is what the path of a proxied request says.
@@ -135,24 +133,6 @@ func rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.Header["X-Forwarded-For"] = pr.In.Header["X-Forwarded-For"] // the caller's address is added to the chain
 	pr.SetXForwarded()
 	pr.Out.Header.Set(headerHops, strconv.Itoa(call.hops))
-}
-
-// upgradeHere gives a request that takes the connection over, as a WebSocket does, to the local handler with the
-// connection itself, if this node is its target.
-func (p *proxy) upgradeHere(w http.ResponseWriter, r *http.Request, call *invocation) bool {
-	route, err := p.client.route(r.Context(), call.target, call.path.Path)
-	if err != nil || !route.local {
-		return false // the error comes again where it is answered
-	}
-	in := r.Clone(r.Context())
-	in.URL.Path, in.URL.RawPath = call.path.Path, call.path.RawPath
-	in.RequestURI = in.URL.RequestURI()
-	in.Header.Set(headerHops, strconv.Itoa(call.hops))
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		in.Header.Add("X-Forwarded-For", host)
-	}
-	p.client.local.handler.ServeHTTP(w, in)
-	return true
 }
 
 // answerError is called by ReverseProxy when no response came.

@@ -45,8 +45,8 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 
 // inMaps reports whether a member is in one of the maps that no flag can express; who reads those knows their members.
 func inMaps(key string) bool {
-	return key == accessKey || slices.ContainsFunc([]string{storesKey, appsKey, accessKey, resilienceKey}, func(of string) bool {
-		return strings.HasPrefix(key, of+".")
+	return slices.ContainsFunc([]string{storesKey, appsKey, accessKey, resilienceKey}, func(of string) bool {
+		return key == of || strings.HasPrefix(key, of+".")
 	})
 }
 
