@@ -54,7 +54,7 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { d.left = errors.Join(d.left, redis.Close()) }()
+	defer func() { d.left = errors.Join(d.left, redis.Close()) }() //nolint:contextcheck // also when the context has ended
 	d.servers = link.Servers{Registry: redis.URL, Bus: redis.URL}
 	d.out.fact("Redis", redis.Addr, "registry, bus and state")
 	defer func() { d.left = errors.Join(d.left, d.stop()) }() //nolint:contextcheck // also when the context has ended
@@ -83,7 +83,7 @@ func (d *demonstration) play(ctx context.Context) error {
 	d.out.line("")
 	d.out.line(fmt.Sprintf("  Load: %d callers, POST /state/get with an idempotency key, from this process straight to a node", callers))
 	d.out.line("")
-	d.load = d.caller.begin()
+	d.load = d.caller.begin() //nolint:contextcheck // a call under way comes to its end, whatever happens here
 	defer d.load.end()
 	table := newTable(d.out, names()[:d.nodes+1])
 	show := func() error { return table.follow(ctx, d.load, d.running, d.act) }
