@@ -101,6 +101,7 @@ func (k *call) again(ctx context.Context, resp *http.Response, err error) func(*
 	if !ok {
 		return nil
 	}
+	noteRetry(ctx, wait, k.retrying.made, resp, err)
 	return func(req *http.Request) (*http.Request, error) {
 		discard(resp)
 		if !pause(ctx, wait) {

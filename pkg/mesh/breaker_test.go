@@ -70,6 +70,7 @@ func TestBreakerLetsThroughWhatItMay(t *testing.T) {
 						row = 0
 					case failed:
 						row++
+					case unknownOutcome:
 					}
 					if after == BreakerOpen {
 						require.True(t, hopeless)

@@ -65,9 +65,11 @@ type ClientConfig struct {
 	// MeterProvider gets, by target (app-id): the counter bannou.mesh.requests and the histogram bannou.mesh.duration
 	// (seconds until the response's head), both by outcome too; bannou.mesh.picks, a counter of requests to instances, and
 	// bannou.mesh.ejections, by reason (consecutive, share, again); the gauges bannou.mesh.instances, by state (available, warming,
-	// ejected), bannou.mesh.in_flight and bannou.mesh.panic (0 or 1). Default: none.
+	// ejected), bannou.mesh.in_flight and bannou.mesh.panic (0 or 1); of the policies, bannou.mesh.retries, by result (made,
+	// overBudget), bannou.mesh.hedges, by result (won, lost), bannou.mesh.breaker, by state (closed, open, halfOpen; 1 or 0), and
+	// bannou.mesh.breaker.opened, bannou.mesh.bulkhead.calls, .waiting and .refused. Default: none.
 	MeterProvider metric.MeterProvider
-	// TracerProvider gets one client span a call. Default: none; the caller's trace context is passed on anyway.
+	// TracerProvider gets one client span a call, with an event for each further attempt. Default: none; the caller's trace context is passed on anyway.
 	TracerProvider trace.TracerProvider
 }
 

@@ -143,7 +143,7 @@ func (r *race) runSecond(req *http.Request) {
 	}
 	p.hedges.Add(1)
 	r.second = in
-	resp, err := k.attempt(again(r.secondCtx, req), in, permit{}, now)
+	resp, err := k.attempt(again(r.secondCtx, req), in, permit{}, now) //nolint:bodyclose // it is discarded, or handed on
 	if k.good(resp, err) {
 		if !r.winner.CompareAndSwap(0, 2) {
 			discard(resp)

@@ -35,6 +35,10 @@ func (t *telemetry) observe(targets func() []TargetState) error {
 	if err != nil {
 		return err
 	}
+	policy, observed, err := newPolicyMetrics(t.meter)
+	if err != nil {
+		return err
+	}
 	t.observing, err = t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, s := range targets() {
 			target := attribute.String("target", s.AppID)
@@ -55,9 +59,10 @@ func (t *telemetry) observe(targets func() []TargetState) error {
 				panicking = 1
 			}
 			o.ObserveInt64(panics, panicking, byTarget)
+			policy.observe(o, &s)
 		}
 		return nil
-	}, picks, instances, inFlight, panics)
+	}, append(observed, picks, instances, inFlight, panics)...)
 	return err
 }
 

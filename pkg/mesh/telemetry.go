@@ -157,6 +157,20 @@ func (t *telemetry) end(span trace.Span, resp *http.Response, retries int, err e
 	}
 }
 
+// noteRetry has the call's span tell of a further attempt, and why it is made.
+func noteRetry(ctx context.Context, wait time.Duration, n int, resp *http.Response, err error) {
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	why := "error"
+	if err == nil {
+		why = "HTTP " + strconv.Itoa(resp.StatusCode)
+	}
+	span.AddEvent("retry", trace.WithAttributes(attribute.Int("retry", n), attribute.String("after", why),
+		attribute.Float64("wait", wait.Seconds())))
+}
+
 // record counts a call. A target that nobody knows is not a label: callers could make any number of them.
 func (t *telemetry) record(ctx context.Context, appID string, o outcome, begin time.Time) {
 	if o == outcomeUnknown {

@@ -75,6 +75,7 @@ func start(t testing.TB) *node {
 	require.NoError(t, err)
 	client, err := mesh.NewClient(mesh.ClientConfig{Directory: directory, AppID: "bannou", InstanceID: "self",
 		Local: h.Handler(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: 5 * time.Second,
+		Policy:   mesh.Policy{Breaker: mesh.Breaker{Lasting: -1}},
 		Balancer: mesh.RoundRobin(), MeterProvider: metrics.MeterProvider()})
 	require.NoError(t, err)
 	service, err := meshsvc.New(meshsvc.Config{Registry: registry, Client: client, Policy: policy, Bus: b, SweepInterval: 10 * time.Millisecond})

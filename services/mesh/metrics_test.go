@@ -42,6 +42,9 @@ func TestMetricsOfTargets(t *testing.T) {
 		`bannou_mesh_instances{state="ejected",target="orders"} 1`,
 		`bannou_mesh_in_flight{target="orders"} 0`,
 		`bannou_mesh_panic{target="orders"} 0`,
+		`bannou_mesh_breaker{state="closed",target="orders"} 1`,
+		`bannou_mesh_breaker{state="open",target="orders"} 0`,
+		`bannou_mesh_retries_total{result="made",target="orders"} 0`,
 		`bannou_mesh_duration_seconds_bucket{outcome="ok",target="orders",le="0.005"}`,
 	} {
 		require.Contains(t, ours(string(page)), line)
@@ -64,4 +67,44 @@ func ours(page string) string {
 		}
 	}
 	return b.String()
+}
+
+// Who calls an app-id whose every instance fails is told so at once, in the form of all problems, and an operator sees it.
+func TestAnOpenBreakerIsAProblem(t *testing.T) {
+	n := start(t)
+	calls := 0
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		calls++
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}))
+	t.Cleanup(server.Close)
+	_, port, err := net.SplitHostPort(server.Listener.Addr().String())
+	require.NoError(t, err)
+	n.must("/mesh/register", `{"appId":"orders","instanceId":"bad","host":"127.0.0.1","port":`+port+`}`)
+	soon(t, func() bool { return len(n.directory.Endpoints("orders")) == 1 }, "it is known")
+	var body []byte
+	for range 21 {
+		response, err := n.client.Post(n.url+"/v1.0/invoke/orders/method/x", "application/json", strings.NewReader("{}"))
+		require.NoError(t, err)
+		body, err = io.ReadAll(response.Body)
+		require.NoError(t, err)
+		response.Body.Close()
+		require.Equal(t, http.StatusServiceUnavailable, response.StatusCode)
+	}
+	require.Equal(t, 20, calls)
+	require.Contains(t, string(body), `"code":"circuit_open"`)
+	require.NotContains(t, string(body), "127.0.0.1")
+	response, err := n.client.Get(n.url + "/metrics")
+	require.NoError(t, err)
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	for _, line := range []string{
+		`bannou_mesh_breaker{state="open",target="orders"} 1`,
+		`bannou_mesh_breaker_opened_total{target="orders"} 1`,
+		`bannou_mesh_requests_total{outcome="circuitOpen",target="orders"} 1`,
+		`bannou_mesh_requests_total{outcome="serverError",target="orders"} 20`,
+	} {
+		require.Contains(t, ours(string(page)), line)
+	}
 }

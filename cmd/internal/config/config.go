@@ -122,6 +122,8 @@ type Mesh struct {
 	EjectionTime      time.Duration `name:"ejection-time" default:"10s" help:"How long an instance is ejected; twice as long each time it fails again soon after, up to 5 minutes."`
 	PanicPercent      int           `name:"panic-percent" default:"30" help:"With less than this share of a target's instances left, ejected ones are called too; 0: only when none is left."`
 	LocalMaxInFlight  int           `name:"local-max-in-flight" default:"1000" help:"Calls to this node's own services at once, over which other instances are called if there are any."`
+
+	Resilience Resilience `kong:"-"`
 }
 
 // Telemetry says where traces go. Metrics are fetched from /metrics.

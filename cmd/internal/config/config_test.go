@@ -33,6 +33,9 @@ func parse(t *testing.T, args ...string) (flags, error) {
 	if f.Apps, err = f.File.Apps(); err != nil {
 		return f, err
 	}
+	if f.Mesh.Resilience, err = f.File.Resilience(); err != nil {
+		return f, err
+	}
 	return f, f.Resolve()
 }
 

@@ -29,6 +29,7 @@ func (c *Config) Resolve() error {
 		c.State.checkRedis(),
 		c.checkStores(),
 		c.checkAccess(),
+		c.checkResilience(),
 	)
 }
 
@@ -273,6 +274,11 @@ func (c *Config) checkNumbers() error {
 		return fmt.Errorf("--mesh-heartbeat-interval %s: choose from 1ms to 60s", c.Mesh.HeartbeatInterval)
 	}
 	return c.checkBalancing()
+}
+
+func (c *Config) checkResilience() error {
+	_, _, err := c.Mesh.Resilience.Compile()
+	return err
 }
 
 func (c *Config) checkBalancing() error {

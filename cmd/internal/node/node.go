@@ -143,7 +143,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	calls, err := balancing(&cfg.Mesh)
+	calls, err := calling(&cfg.Mesh)
 	if err != nil {
 		return err
 	}
