@@ -149,6 +149,9 @@ func mappingsChanged(changes int) meshFault {
 			r.ledger.Mapped(m)
 			slices.Reverse(places)
 		}
+		if seen := r.ledger.Versions(); seen < changes/2 {
+			return fmt.Errorf("calls began under %d of %d versions only", seen, changes)
+		}
 		return r.mapTo(ctx, "alpha", "beta")
 	}}
 }

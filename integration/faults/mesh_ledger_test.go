@@ -20,7 +20,9 @@ func TestMeshLedger(t *testing.T) {
 	call := faults.Call{Number: 7, Target: "work", Kind: faults.Reads, Deadline: 5 * time.Second}
 	hurried, once := call, call
 	hurried.Deadline, once.Kind = 20*time.Millisecond, faults.Once
-	from := func(appID string) faults.Answer { return faults.Answer{AppID: appID, InstanceID: appID + "-1", Call: 7} }
+	from := func(appID string) faults.Answer {
+		return faults.Answer{AppID: appID, InstanceID: appID + "-1", Call: 7}
+	}
 	other := from("alpha")
 	other.Call = 8
 	failure := errors.New("it broke off")
