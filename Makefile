@@ -29,7 +29,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults demo-mesh generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,8 +55,12 @@ race: deps ## run the tests of libraries, services and drivers under the race de
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
 
-faults: deps ## harm brokers and databases under load, over and over; writes docs/faults.md, and fails when anything is lost
-	$(GO) -C integration test -count=1 -v -timeout 15m ./faults -args -long -out ../../docs/faults.md
+faults: deps ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
+	$(GO) -C integration test -count=1 -v -timeout 20m ./faults -args -long -out ../../docs/faults.md
+
+demo-mesh: deps build ## kill one of three nodes under load, have another join, and count the errors: none
+	@$(GO) -C integration build -o ../bin/demo-mesh ./demo
+	@exec ./bin/demo-mesh -binary bin/bannou $(ARGS)
 
 generate: .bin/oapi-codegen ## write all generated code anew
 	GOWORK=off $(GO) -C tools run ./eventgen -schemas ../events/schemas -out ../events

@@ -31,6 +31,7 @@ type demonstration struct {
 	running []*node
 	caller  *caller
 	load    *load
+	left    error // what could not be ended
 }
 
 func (d *demonstration) run(ctx context.Context) (err error) {
@@ -47,16 +48,16 @@ func (d *demonstration) run(ctx context.Context) (err error) {
 	if d.folder, err = os.MkdirTemp("", "bannou-demo-"); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(d.folder)) }()
+	defer func() { d.left = errors.Join(d.left, os.RemoveAll(d.folder)) }()
 	d.out.title("Bannou: a node dies under load, another joins, and no call fails")
 	redis, err := servers.StartRedis(ctx, servers.RedisOptions{})
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, redis.Close()) }()
+	defer func() { d.left = errors.Join(d.left, redis.Close()) }() //nolint:contextcheck // also when the context has ended
 	d.servers = link.Servers{Registry: redis.URL, Bus: redis.URL}
 	d.out.fact("Redis", redis.Addr, "registry, bus and state")
-	defer func() { err = errors.Join(err, d.stop()) }()
+	defer func() { d.left = errors.Join(d.left, d.stop()) }() //nolint:contextcheck // also when the context has ended
 	if err := d.begin(ctx); err != nil {
 		return err
 	}
@@ -82,7 +83,7 @@ func (d *demonstration) play(ctx context.Context) error {
 	d.out.line("")
 	d.out.line(fmt.Sprintf("  Load: %d callers, POST /state/get with an idempotency key, from this process straight to a node", callers))
 	d.out.line("")
-	d.load = d.caller.begin()
+	d.load = d.caller.begin() //nolint:contextcheck // a call under way comes to its end, whatever happens here
 	defer d.load.end()
 	table := newTable(d.out, names()[:d.nodes+1])
 	show := func() error { return table.follow(ctx, d.load, d.running, d.act) }
@@ -156,8 +157,12 @@ func (d *demonstration) stop() error {
 	if d.caller != nil {
 		errs = append(errs, d.caller.close(ctx))
 	}
+	ended := make(chan error, len(d.running))
 	for _, n := range d.running {
-		errs = append(errs, n.stop(ctx))
+		go func() { ended <- n.stop(ctx) }()
+	}
+	for range d.running {
+		errs = append(errs, <-ended)
 	}
 	return errors.Join(errs...)
 }

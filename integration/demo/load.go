@@ -41,7 +41,7 @@ type caller struct {
 // newCaller returns when the directory has so many nodes.
 func newCaller(ctx context.Context, s link.Servers, nodes int) (*caller, error) {
 	log := slog.New(slog.DiscardHandler)
-	l, err := link.Open(s, "demo", log)
+	l, err := link.Open(s, "demo", log) //nolint:contextcheck // it lasts until it is closed
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +50,7 @@ func newCaller(ctx context.Context, s link.Servers, nodes int) (*caller, error) 
 	c.answered.RoundTripper = mesh.NewTransport()
 	if c.client, err = mesh.NewClient(mesh.ClientConfig{Directory: c.directory, Transport: &c.answered}); err != nil {
 		end()
-		return nil, errors.Join(err, l.Close(life)) //nolint:contextcheck // the context of what lived
+		return nil, errors.Join(err, l.Close(life))
 	}
 	go func() { c.ran <- c.directory.Run(life) }()
 	for len(c.directory.Endpoints(mesh.DefaultAppID)) < nodes {

@@ -28,6 +28,9 @@ func main() {
 	interrupted := ctx.Err() != nil
 	stop()
 	switch {
+	case d.left != nil:
+		fmt.Fprintln(os.Stderr, "demo: something may be left running:", d.left)
+		os.Exit(1)
 	case interrupted:
 		d.out.line("\n  Interrupted. Everything that was started has ended.")
 		os.Exit(130)

@@ -40,7 +40,7 @@ func startNode(ctx context.Context, binary, folder, name string, s link.Servers)
 		return nil, err
 	}
 	defer func() { _ = log.Close() }()                                                                       // the node has its own
-	n.cmd = exec.Command(binary, "serve", "--listen", address, "--instance-id", name, "--services", "state", //nolint:gosec,noctx,contextcheck // ours; it is ended by stop
+	n.cmd = exec.Command(binary, "serve", "--listen", address, "--instance-id", name, "--services", "state", //nolint:gosec,noctx // ours; it is ended by stop
 		"--data-dir", filepath.Join(folder, name), "--messaging-backend", "redis", "--drain-timeout", "5s")
 	// Addresses with passwords belong into the environment, which others cannot read. A developer's own settings stay out.
 	n.cmd.Env = append(withoutSettings(os.Environ()), "BANNOU_MESSAGING_REDIS_URL="+s.Bus, "BANNOU_STATE_REDIS_URL="+s.Registry)

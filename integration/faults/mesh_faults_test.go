@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/redis/go-redis/v9"
 	"github.com/stretchr/testify/assert"
 
 	"github.com/bannou-mesh/bannou/integration/faults"
@@ -104,9 +105,14 @@ func serverFaultsOfMesh() []meshFault {
 			return errors.Join(r.registry.Kill(), gone.kill(), faults.Pause(ctx, briefly(time.Second)), r.registry.Restart(ctx),
 				r.comes(ctx, gone, "127.0.0.1:0"))
 		}},
+		{name: "the registry's Redis emptied", times: 2, harm: func(ctx context.Context, r *meshRun) error {
+			return withRedis(r.servers.Registry, func(c *redis.Client) error {
+				return errors.Join(c.FlushAll(ctx).Err(), faults.Pause(ctx, briefly(3*time.Second))) // the caller reads it every 2 s
+			})
+		}},
 		busKilled(2),
 		{name: "registry and bus killed", times: 1, harm: func(ctx context.Context, r *meshRun) error {
-			return errors.Join(r.registry.Kill(), r.fleet.bus.Kill(), faults.Pause(ctx, briefly(time.Second)), r.registry.Restart(ctx), r.fleet.bus.Restart(ctx))
+			return errors.Join(r.registry.Kill(), r.bus.Kill(), faults.Pause(ctx, briefly(time.Second)), r.registry.Restart(ctx), r.bus.Restart(ctx))
 		}},
 	}
 }
@@ -115,7 +121,7 @@ func serverFaultsOfMesh() []meshFault {
 func busKilled(times int) meshFault {
 	return meshFault{name: "the bus killed, then an instance", times: times, harm: func(ctx context.Context, r *meshRun) error {
 		gone := r.of("beta")[0]
-		return errors.Join(r.fleet.bus.Kill(), gone.kill(), r.comes(ctx, gone, "127.0.0.1:0"), r.fleet.bus.Restart(ctx))
+		return errors.Join(r.bus.Kill(), gone.kill(), r.comes(ctx, gone, "127.0.0.1:0"), r.bus.Restart(ctx))
 	}}
 }
 
@@ -142,6 +148,9 @@ func mappingsChanged(changes int) meshFault {
 			}
 			r.ledger.Mapped(m)
 			slices.Reverse(places)
+		}
+		if seen := r.ledger.Versions(); seen < changes/2 {
+			return fmt.Errorf("calls began under %d of %d versions only", seen, changes)
 		}
 		return r.mapTo(ctx, "alpha", "beta")
 	}}

@@ -134,7 +134,7 @@ func startInstance(ctx context.Context, d description, apart uintptr, handled fu
 		return nil, err
 	}
 	in := &instance{description: d, log: new(tail), answers: make(chan string, 1), ended: make(chan struct{})}
-	in.cmd = exec.Command(self) //nolint:contextcheck // it lives on
+	in.cmd = exec.Command(self)
 	in.cmd.Env = append(os.Environ(), instanceVariable+"="+string(described))
 	in.cmd.Stderr = in.log
 	in.cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: apart, Pdeathsig: syscall.SIGKILL}

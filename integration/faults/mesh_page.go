@@ -1,9 +1,6 @@
 package faults
 
-import (
-	"fmt"
-	"io"
-)
+import "fmt"
 
 // A MeshRow is what the page says of one fault of the mesh.
 type MeshRow struct {
@@ -26,24 +23,16 @@ func (r MeshRow) String() string {
 		r.Wrong, r.Retried, r.GivenUp, r.OnceFailed, r.Twice, r.Late, r.Goroutines, r.Connections, r.Seed)
 }
 
-// writeMesh writes the part of the page that is about the mesh.
-func writeMesh(w io.Writer, rows []MeshRow) {
-	_, _ = fmt.Fprintf(w, meshHeading, callers, patientDeadline, AttemptTimeout, MeshSlack)
-	for _, r := range rows {
-		_, _ = fmt.Fprintln(w, r)
-	}
-	_, _ = fmt.Fprint(w, meshFootnotes)
-}
+const meshTitle = "\n## Mesh\n\n"
 
-const meshHeading = `
-## Mesh
-
-Each line is a mesh under load whose instances or servers are harmed so many times: five instances of two app-ids, each a process of
-its own that serves and registers as a node does, with the registry in one Redis and the bus in another, or in RabbitMQ; %d callers of
-one client, each with one call at a time, to services by their mapping and to app-ids by name. Of ten calls six are reads, two are posts
-with an idempotency key, and two are posts without one. One of twenty has a deadline of 10 to 50 ms, the others %s. The client's policy
-is the default one, but that an attempt may take %s and that 500 is worth another one, and ejections are shorter. The run fails when a call fails that may be repeated and had time, when a call reaches the wrong app-id, when a post without a key reaches instances
-twice, when a call returns later than %s after its deadline, or when a goroutine or a connection is left in the caller or an instance.
+const meshHeading = `Written on %s. Each line is a mesh under load whose instances or servers are harmed so many times: five instances of two
+app-ids, each a process of its own that serves and registers as a node does, with the registry in one Redis and the bus in another, or in
+RabbitMQ; %d callers of one client, each with one call at a time, to services by their mapping and to app-ids by name. Of ten calls six are
+reads, two are posts with an idempotency key, and two are posts without one. One of twenty has a deadline of 10 to 50 ms, the others %s.
+The client's policy is the default one, but that an attempt may take %s, that 500 is worth another one, and that ejections are shorter.
+The run fails when a call fails that may be repeated and had time, when a call reaches the wrong app-id, when a post without a key reaches
+instances twice, when a call returns later than %s after its deadline, or when a goroutine or a connection is left in the caller or an
+instance.
 
 | fault | bus | times | calls | succeeded | failed | wrong target | retried | given up | posts failed | posts twice | late | goroutines left | connections left | seed |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
@@ -52,6 +41,7 @@ twice, when a call returns later than %s after its deadline, or when a goroutine
 const meshFootnotes = `
 *failed* are reads, and posts with a key. *wrong target*: who answered is another app-id than the mappings said, in each version that the
 caller's directory had from the call's begin to its end; or the answer was another call's; or the directory went back to an older
-version, or had one that was not as it was set. *retried* counts attempts after the first. *given up* are calls with a deadline of milliseconds that were not
-answered, and those that the caller cancelled. *posts failed* have no key: they are not repeated once they may have arrived.
+version, or had one that was not as it was set. *retried* counts attempts after the first. *given up* are calls with a deadline of
+milliseconds that were not answered, and those that the caller cancelled. *posts failed* have no key: they are not repeated once they may
+have arrived. Instances are cut off, and packets lost, in network namespaces.
 `

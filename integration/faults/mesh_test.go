@@ -139,7 +139,7 @@ func endureMesh(t *testing.T, f *fleet, fault meshFault) {
 	for _, in := range f.instances {
 		require.NoError(t, in.sync(within(t, patience)))
 	}
-	assert.NoError(t, r.caller.close(within(t, patience)))
+	require.NoError(t, r.caller.close(within(t, patience)))
 	row.Connections, row.Goroutines = r.left(t)
 	row.Goroutines += count(goleak.Find(existing, goleak.IgnoreAnyFunction(listenFunction), goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1")))
 	assert.Zero(t, row.Goroutines, "goroutines left")

@@ -1,7 +1,9 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"strings"
@@ -42,22 +44,37 @@ func (r StateRow) String() string {
 		r.Acknowledged, r.Refused, r.Unknown, r.Made, r.Lost, r.Untrue, r.Half, r.Twice, r.Before, 100*r.Recovery.Share, r.Recovery.After.Seconds(), r.Late, r.Leaked, r.Seed)
 }
 
-// WritePage writes the rows as a page in Markdown.
+// WritePage writes the rows as a page in Markdown. A part of the page of which there are no rows stays as it is: the run was of other
+// faults.
 func WritePage(path string, rows []Row, stateRows []StateRow, meshRows []MeshRow) error {
-	var page strings.Builder
-	fmt.Fprintf(&page, heading, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack, ClusterSlack, 100*Share, 100*ClusterShare)
-	for _, r := range rows {
-		fmt.Fprintln(&page, r)
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
-	fmt.Fprint(&page, footnotes)
-	fmt.Fprintf(&page, stateHeading, stateWriters, StateSlack, 100*StateShare)
-	for _, r := range stateRows {
-		fmt.Fprintln(&page, r)
+	busPart, rest, _ := strings.Cut(string(old), stateTitle)
+	statePart, meshPart, _ := strings.Cut(rest, meshTitle)
+	if len(rows) > 0 {
+		busPart = part(fmt.Sprintf(heading, today(), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack, ClusterSlack, 100*Share, 100*ClusterShare), rows, footnotes)
 	}
-	fmt.Fprint(&page, stateFootnotes)
-	writeMesh(&page, meshRows)
-	return os.WriteFile(path, []byte(page.String()), 0o644) //nolint:gosec // a page for everyone
+	if len(stateRows) > 0 {
+		statePart = part(fmt.Sprintf(stateHeading, stateWriters, StateSlack, 100*StateShare), stateRows, stateFootnotes)
+	}
+	if len(meshRows) > 0 {
+		meshPart = part(fmt.Sprintf(meshHeading, today(), callers, patientDeadline, AttemptTimeout, MeshSlack), meshRows, meshFootnotes)
+	}
+	return os.WriteFile(path, []byte(busPart+stateTitle+statePart+meshTitle+meshPart), 0o644) //nolint:gosec // a page for everyone
 }
+
+func part[R fmt.Stringer](heading string, rows []R, footnotes string) string {
+	var text strings.Builder
+	text.WriteString(heading)
+	for _, r := range rows {
+		fmt.Fprintln(&text, r)
+	}
+	return text.String() + footnotes
+}
+
+func today() string { return time.Now().UTC().Format(time.DateOnly) }
 
 // String is the row in Markdown.
 func (r Row) String() string {
@@ -94,10 +111,9 @@ what was removed with its queue is not. *recovered to* is the slowest time, from
 which events were settled at that share of the rate before.
 `
 
-const stateHeading = `
-## State
+const stateTitle = "\n## State\n\n"
 
-Each line is a store under load whose server, or process, is harmed so many times: %d writers, each waiting for its own
+const stateHeading = `Each line is a store under load whose server, or process, is harmed so many times: %d writers, each waiting for its own
 acknowledgement, some with deadlines of milliseconds. Of six writes one is a transaction of two keys and one counts a key up on
 condition of its ETag; the others make a key each. In the end every key is read and held against what the writers were told. The
 run fails when anything acknowledged is lost, anything refused was made, a transaction was made by half, a count was made twice, a
