@@ -97,6 +97,12 @@ func TestProbesFindWhoDoesNotAnswer(t *testing.T) {
 		assert.Equal(t, "node-1 degraded", statuses(t, r))
 		assert.Equal(t, []string{"degraded node-1 degraded"}, heard.take(), "said once")
 		assert.Equal(t, []bool{true}, unreachable, "and why")
+		leaving, back := e, e
+		leaving.Status = mesh.StatusShuttingDown
+		require.NoError(t, r.Heartbeat(t.Context(), leaving))
+		require.NoError(t, r.Heartbeat(t.Context(), back))
+		assert.Equal(t, []string{"degraded node-1 shuttingDown", "degraded node-1 degraded"}, heard.take(), "its own word counts where it is worse")
+		assert.Equal(t, []bool{true, false, true}, unreachable)
 
 		answers.set(e.Address(), 404)
 		alive(t, r, e, 30*time.Second)
