@@ -1,7 +1,6 @@
 package mesh_test
 
 import (
-	"context"
 	"io"
 	"net"
 	"net/http"
@@ -11,10 +10,6 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/bannou-mesh/bannou/pkg/mesh"
-	"github.com/bannou-mesh/bannou/services/host"
-	"github.com/bannou-mesh/bannou/services/membership"
 )
 
 // An operator sees on /metrics which target is called, how many of its instances are left, and why.
@@ -54,38 +49,23 @@ func TestMetricsOfTargets(t *testing.T) {
 func TestMetricsOfTheDirectory(t *testing.T) {
 	n := start(t)
 	n.must("/orchestrator/service-mappings/set", `{"mappings":{"npc":"npc-node"}}`)
-	metrics, err := host.NewMetrics()
-	require.NoError(t, err)
-	directory := mesh.NewDirectory(n.registry, membership.NewFeed(n.bus, nil), mesh.DirectoryConfig{MeterProvider: metrics.MeterProvider()})
-	page := func() string {
-		answer := httptest.NewRecorder()
-		metrics.Handler().ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/metrics", http.NoBody))
-		return ours(answer.Body.String())
-	}
-	ctx, end := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- directory.Run(ctx) }()
-	<-directory.Running()
+	soon(t, func() bool { return n.directory.Mappings().Version == 1 }, "it is known")
 	require.NoError(t, n.factory.Close())
 	age := func() float64 {
-		for line := range strings.Lines(page()) {
+		for line := range strings.Lines(n.metrics()) {
 			if text, found := strings.CutPrefix(line, "bannou_mesh_directory_age_seconds "); found {
 				age, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
 				require.NoError(t, err)
 				return age
 			}
 		}
-		t.Fatal("no age in ", page())
+		t.Fatal("no age in ", n.metrics())
 		return 0
 	}
 	first := age()
 	soon(t, func() bool { return age() > first+0.02 }, "it grows")
-	require.InDelta(t, directory.State().Age.Seconds(), age(), 1)
-	require.Contains(t, page(), "bannou_mesh_mappings_version 1\n")
-	end()
-	require.NoError(t, <-ended)
-	require.NotContains(t, page(), "bannou_mesh_directory_age", "nobody goes by it any more")
-	require.NoError(t, metrics.Close(context.Background()))
+	require.InDelta(t, n.directory.State().Age.Seconds(), age(), 1)
+	require.Contains(t, n.metrics(), "bannou_mesh_mappings_version 1\n")
 }
 
 // metrics are the mesh's lines of /metrics.
