@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"encoding/json"
+	"io"
 	"net/http"
 	"os/exec"
 	"strings"
@@ -73,6 +74,13 @@ func TestCommandsOfTheMesh(t *testing.T) {
 	}
 	require.Equal(t, []string{"bad ejected", "good available"}, states)
 
+	res, err := http.Get(n.url + "/metrics")
+	require.NoError(t, err)
+	defer res.Body.Close()
+	metrics, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	require.Contains(t, string(metrics), "\nbannou_mesh_directory_age_seconds")
+	require.Contains(t, string(metrics), "\nbannou_mesh_mappings_version")
 	one := fields(bannou("endpoints"), "bannou")
 	require.Equal(t, []string{"bannou", "self", at(n.url), "healthy"}, one[:4])
 	_, errs, code := run(t, "endpoints", "--watch", "--node", "http://"+freeAddress(t))

@@ -152,7 +152,8 @@ func (r *Registry) upsert(ctx context.Context, e Endpoint, registration bool) er
 	if err := r.listApp(ctx, e.AppID, now); err != nil {
 		return err
 	}
-	if unreachable && e.Status == StatusHealthy {
+	unreachable = unreachable && e.Status == StatusHealthy
+	if unreachable {
 		e.Status = StatusDegraded // its own word is not enough
 	}
 	if registration || moved || turned {
