@@ -173,7 +173,7 @@ func (c *caller) begin() *load {
 		all.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
 				l.one(strconv.Itoa(n) + "-" + strconv.Itoa(i)) //nolint:contextcheck // the end of the load ends no call
-				_ = pause(ctx, betweenCalls) // the loop looks at ctx itself
+				_ = pause(ctx, betweenCalls)                   // the loop looks at ctx itself
 			}
 		})
 	}
