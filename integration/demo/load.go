@@ -172,8 +172,8 @@ func (c *caller) begin() *load {
 	for n := range callers {
 		all.Go(func() {
 			for i := 0; ctx.Err() == nil; i++ {
-				l.one(strconv.Itoa(n) + "-" + strconv.Itoa(i))
-				_ = pause(ctx, betweenCalls) // the loop looks at ctx itself
+				l.one(strconv.Itoa(n) + "-" + strconv.Itoa(i)) //nolint:contextcheck // the end of the load ends no call
+				_ = pause(ctx, betweenCalls)                   // the loop looks at ctx itself
 			}
 		})
 	}

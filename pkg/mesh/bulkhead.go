@@ -72,8 +72,8 @@ func newBulkhead(b Bulkhead, target string) *bulkhead {
 	return &bulkhead{Bulkhead: b, target: target}
 }
 
-// enter waits for its turn; leave follows once. Errors are an *OverloadedError, joined with the context's where its
-// deadline ended the wait, or the context's alone.
+// enter waits for its turn; leave follows once. Errors are an *OverloadedError, also where the context's deadline ended the
+// wait, or the context's when it was cancelled.
 func (b *bulkhead) enter(ctx context.Context) error {
 	if b == nil {
 		return nil
@@ -125,7 +125,7 @@ func (b *bulkhead) wait(ctx context.Context, turn <-chan struct{}, place *list.E
 	if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 		return err
 	}
-	return errors.Join(b.refuse(time.Since(begin)), err)
+	return b.refuse(time.Since(begin))
 }
 
 // refuse makes the error, with the lock held.

@@ -25,6 +25,13 @@
 // are usable and not ejected ([Ejection]), by what the client's own calls showed of them; [Client.Targets] tells it. [NewProxy]
 // does the same for programs in other languages, at /v1.0/invoke/{appId}/method/{method...}.
 //
+// # When a call fails
+//
+// A [Policy] keeps calls from failing, and failures from spreading: deadlines that travel with a call ([Inbound]),
+// further attempts of what is safe under a budget ([Retry]), second ones beside a slow first ([Hedge]), a [Breaker] for a
+// target that fails altogether, a [Bulkhead] for one that is slow. One applies to every call without being asked for, see
+// the defaults of each.
+//
 // # Which instance is usable
 //
 // One rule holds wherever endpoints are selected: the healthy ones; if there is none, the degraded ones (quiet for a

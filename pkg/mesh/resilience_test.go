@@ -266,6 +266,16 @@ func TestHedgedReads(t *testing.T) {
 			assert.Len(t, f.seen, 2)
 		})
 	})
+	t.Run("there is no other instance", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			f := failing(0)
+			f.answer = func(_ int, r *http.Request) (*http.Response, error) { return slow(r, time.Second, 200) }
+			client := newFleet(t, 1, mesh.ClientConfig{Policy: hedged}, f)
+			assert.Equal(t, "answer", get(t, client, "app", "/x"))
+			assert.Len(t, f.seen, 1)
+			assert.Zero(t, client.Targets()[0].Hedges)
+		})
+	})
 	t.Run("both fail", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			f := failing(0)
