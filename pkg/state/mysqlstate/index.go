@@ -41,14 +41,22 @@ func indexName(ix sqlstate.Index) string { return "ix_" + ix.Hash }
 
 func columnName(ix sqlstate.Index, part string) string { return indexName(ix) + "_" + part }
 
-// column is one of an index.
-func column(ix sqlstate.Index, part string) expr { return expr{Text: "e." + columnName(ix, part)} }
+// The terms of an index: its columns.
+const (
+	termKind = iota
+	termNumber
+	termText
+)
+
+func terms(ix sqlstate.Index) []expr {
+	return []expr{{Text: "e." + columnName(ix, "k")}, {Text: "e." + columnName(ix, "n")}, {Text: "e." + columnName(ix, "s")}}
+}
 
 func (dialect) Kept(ix sqlstate.Index, kind state.Rank) expr {
 	if kind == state.RankString {
-		return column(ix, "s")
+		return ix.Terms[termText]
 	}
-	return column(ix, "n")
+	return ix.Terms[termNumber]
 }
 
 // KeptNumber is a float. Beyond 2^53 several integers are the same one. A short literal without an exponent is

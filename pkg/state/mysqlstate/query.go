@@ -110,7 +110,7 @@ func (e *engine) quickly(q state.Query) (query expr, ok bool, err error) {
 		if !there {
 			return sqlstate.OrderAt(dialect{}, document(), path)
 		}
-		kind, number, text := column(ix, "k"), column(ix, "n"), column(ix, "s")
+		kind, number, text := ix.Terms[termKind], ix.Terms[termNumber], ix.Terms[termText]
 		doubts = append(doubts, sqlstate.SQL("COALESCE(ABS(@) >= "+strconv.Itoa(exactBelow)+", FALSE)", number),
 			sqlstate.SQL("COALESCE(LENGTH(@) = "+strconv.Itoa(keptBytes)+", FALSE)", text))
 		return []expr{rankIn(ix, kind), number, text}
@@ -122,9 +122,9 @@ func (e *engine) quickly(q state.Query) (query expr, ok bool, err error) {
 	if !planned {
 		from, err = e.from(q.Filter)
 	} else {
-		doubts = append(doubts, sqlstate.SQL("@ < 0", column(p.Index, "k")))
+		doubts = append(doubts, sqlstate.SQL("@ < 0", p.Index.Terms[termKind]))
 		if p.Equal && len(q.Sort) == 0 { // the index has them in the order of their keys, those of composite kinds before the others
-			order = sqlstate.SQL("@, @, @, e.`key`", column(p.Index, "k"), column(p.Index, "n"), column(p.Index, "s"))
+			order = sqlstate.SQL("@, @, @, e.`key`", p.Index.Terms[termKind], p.Index.Terms[termNumber], p.Index.Terms[termText])
 		}
 		from, err = e.fromRows(e.found(p, sqlstate.SQL("TRUE")), p.Rest)
 	}
@@ -196,12 +196,12 @@ func (e *engine) fromRows(source expr, f state.Filter) (expr, error) {
 // found is the rows that an index leads to; those with an array at it, when they are served. The server is told to read
 // the index, as it would at times rather read the whole store, or merge the index with another.
 func (e *engine) found(p *sqlstate.Plan, served expr) expr {
-	kind := column(p.Index, "k")
+	kind := p.Index.Terms[termKind]
 	var either []expr
 	for _, r := range p.Ranges {
 		in := sqlstate.SQL("@ = "+strconv.Itoa(r.Kind), kind)
 		if r.Kind == int(state.RankString) {
-			in = sqlstate.SQL("@ AND @ IS NULL", in, column(p.Index, "n")) // it stands before the text in the index
+			in = sqlstate.SQL("@ AND @ IS NULL", in, p.Index.Terms[termNumber]) // it stands before the text in the index
 		}
 		if r.When.Text != "" {
 			in = sqlstate.SQL("@ AND @", in, r.When)
@@ -222,7 +222,7 @@ func (e *engine) orderAt(path []string) []expr {
 		return sqlstate.OrderAt(dialect{}, document(), path)
 	}
 	at := dialect{}.At(document(), ix.JSONPath())
-	kind, number := column(ix, "k"), column(ix, "n")
+	kind, number := ix.Terms[termKind], ix.Terms[termNumber]
 	return []expr{
 		rankIn(ix, kind),
 		number,

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
 // The statements that queries become are served by the declared indexes, as SQLite explains them, and do not sort where the
@@ -42,7 +43,8 @@ func TestIndexesAreUsed(t *testing.T) {
 		{state.Query{Sort: byLevel, Limit: 10, After: after}, "SEARCH e USING INDEX " + level, "TEMP B-TREE"},
 		{state.Query{Limit: 10, After: &state.Position{Key: "k"}}, "(store=? AND key>?)", "TEMP B-TREE"},
 	} {
-		query, err := e.selection(c.q)
+		p, _ := sqlstate.Choose(dialect{}, e.indexed(), c.q.Filter)
+		query, err := e.selection(p, c.q)
 		require.NoError(t, err)
 		readable := strings.ReplaceAll(explain(t, d, query), "COVERING INDEX", "INDEX")
 		require.Contains(t, readable, c.plan, query.Text)
@@ -51,6 +53,79 @@ func TestIndexesAreUsed(t *testing.T) {
 			require.Contains(t, readable, "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)", query.Text)
 		}
 	}
+}
+
+// What is asked of scalars alone is read from one range of the index, and an equality without a sort finds the keys in order there.
+func TestQuickQueriesAreServedByIndexes(t *testing.T) {
+	d, err := New(Config{Path: filepath.Join(t.TempDir(), "state.db")})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, d.Close()) }()
+	opened, err := d.Open(t.Context(), state.StoreConfig{Name: "s", TableName: "state_entries", Indexes: []string{"level", "a.b"}})
+	require.NoError(t, err)
+	e := opened.(*engine)
+	require.Eventually(t, func() bool { return len(e.Indexed()) == 2 }, 10*time.Second, time.Millisecond)
+	level, nested := e.indexName(e.indexed()[0]), e.indexName(e.indexed()[1])
+	for _, c := range []struct {
+		q     state.Query
+		plan  string
+		sorts bool
+	}{
+		{state.Query{Filter: state.Where("level").Eq(7), Limit: 1}, level + " (<expr>=? AND <expr>=?)", false},
+		{state.Query{Filter: state.Where("level").Eq("x").And(state.Where("c").Gt(1))}, level + " (<expr>=? AND <expr>=?)", false},
+		{state.Query{Filter: state.Where("a.b").Eq(true)}, nested + " (<expr>=? AND <expr>=?)", false},
+		{state.Query{Filter: state.Where("level").Gte(7).And(state.Where("level").Lt(9))}, level + " (<expr>=? AND <expr>>? AND <expr><?)", true},
+		{state.Query{Filter: state.Where("level").Eq(7), Sort: []state.Sort{{Field: "c"}}}, level + " (<expr>=? AND <expr>=?)", true},
+	} {
+		p, planned := sqlstate.Choose(dialect{}, e.indexed(), c.q.Filter)
+		require.True(t, planned)
+		query, err := e.quickly(p, c.q)
+		require.NoError(t, err)
+		readable := explain(t, d, query)
+		require.Contains(t, readable, "SEARCH e USING INDEX "+c.plan, query.Text)
+		require.Equal(t, 2, strings.Count(readable, "SEARCH e USING INDEX "+e.indexName(p.Index)), readable)
+		require.NotContains(t, readable, "SCAN e", query.Text)
+		require.Equal(t, c.sorts, strings.Contains(readable, "TEMP B-TREE"), readable)
+	}
+}
+
+// A value with an array at the index is found beside scalars, also once it was learnt that there are some, and when the last one is gone.
+func TestQueriesMeetArrays(t *testing.T) {
+	d, err := New(Config{Path: filepath.Join(t.TempDir(), "state.db")})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, d.Close()) }()
+	opened, err := d.Open(t.Context(), state.StoreConfig{Name: "s", TableName: "state_entries", Indexes: []string{"level", "a.b"}})
+	require.NoError(t, err)
+	e := opened.(*engine)
+	require.Eventually(t, func() bool { return len(e.Indexed()) == 2 }, 10*time.Second, time.Millisecond)
+	change := func(c state.Change) {
+		outcomes, err := e.Apply(t.Context(), []state.Change{c})
+		require.NoError(t, err)
+		require.NoError(t, outcomes[0].Err)
+	}
+	found := func(path string) (keys []string) {
+		records, err := e.Query(t.Context(), state.Query{Filter: state.Where(path).Eq(7)})
+		require.NoError(t, err)
+		for _, r := range records {
+			keys = append(keys, r.Key)
+		}
+		return keys
+	}
+	change(state.Change{Key: "m", Value: []byte(`{"level":7,"a":{"b":7}}`)})
+	require.Equal(t, []string{"m"}, found("level"))
+	change(state.Change{Key: "c", Value: []byte(`{"level":[1,7],"a":[{"b":7}]}`)})
+	for range 3 {
+		require.Equal(t, []string{"c", "m"}, found("level"))
+		require.Equal(t, []string{"c", "m"}, found("a.b"))
+	}
+	change(state.Change{Key: "m", Delete: true})
+	require.Equal(t, []string{"c"}, found("level"), "with no scalar that matches")
+	change(state.Change{Key: "c", Delete: true})
+	change(state.Change{Key: "z", Value: []byte(`{"level":7}`)})
+	for range 200 {
+		require.Equal(t, []string{"z"}, found("level"))
+	}
+	change(state.Change{Key: "y", Value: []byte(`{"level":[7]}`)})
+	require.Equal(t, []string{"y", "z"}, found("level"))
 }
 
 func explain(t *testing.T, d *Driver, query expr) string {
