@@ -46,10 +46,21 @@ const (
 	termKind = iota
 	termNumber
 	termText
+	termBegin // of what few asks, up to the kind
+	termEnd   // of it, up to what else is asked
 )
 
-func terms(ix sqlstate.Index) []expr {
-	return []expr{{Text: "e." + columnName(ix, "k")}, {Text: "e." + columnName(ix, "n")}, {Text: "e." + columnName(ix, "s")}}
+func (t *table) terms(ix sqlstate.Index) []expr {
+	kind := "e." + columnName(ix, "k")
+	var others strings.Builder
+	for _, k := range composites(ix) {
+		others.WriteString(" OR " + kind + " = " + strconv.Itoa(k))
+	}
+	return []expr{
+		{Text: kind}, {Text: "e." + columnName(ix, "n")}, {Text: "e." + columnName(ix, "s")},
+		{Text: columns + ", " + kind + " < 0 FROM " + t.name + " e FORCE INDEX (" + indexName(ix) + ") WHERE e.store = ? AND ((" + kind + " = "},
+		{Text: ")" + others.String() + ") AND " + live},
+	}
 }
 
 func (dialect) Kept(ix sqlstate.Index, kind state.Rank) expr {

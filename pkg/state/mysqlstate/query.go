@@ -18,12 +18,22 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 	if _, err := e.table.prepared(ctx); err != nil {
 		return nil, e.failure(ctx, err)
 	}
-	if quick, ok, err := e.quickly(q); err != nil {
-		return nil, err
-	} else if ok {
-		records, doubtful, err := e.read(ctx, quick)
-		if err != nil || !doubtful {
+	p, planned := sqlstate.Choose(dialect{}, e.indexed(), q.Filter)
+	arrays := planned && p.Index.Doubtful()
+	if planned && !arrays && ofFew(p, q) && !p.Index.Crowded() {
+		records, all, err := e.readFew(ctx, p, q)
+		if all || err != nil {
 			return records, err
+		}
+	}
+	if !arrays {
+		if quick, ok, err := e.quickly(p, q); err != nil {
+			return nil, err
+		} else if ok {
+			records, doubtful, err := e.read(ctx, quick)
+			if err != nil || !doubtful {
+				return records, err
+			}
 		}
 	}
 	query, err := e.selection(q)
@@ -99,9 +109,9 @@ func (e *engine) selection(q state.Query) (expr, error) {
 // for a match, and orders by what indexes keep. Its answer is right unless it has a row for which one of that might be
 // wrong, which it says to be doubtful. Stores without such rows are the rule. A row that is left out cannot be the only
 // doubtful one: what stands behind the limit comes after, and does not tie with, every row that is beyond doubt.
-func (e *engine) quickly(q state.Query) (query expr, ok bool, err error) {
+func (e *engine) quickly(p *sqlstate.Plan, q state.Query) (query expr, ok bool, err error) {
 	doubts := []expr{sqlstate.SQL("FALSE")}
-	p, planned := sqlstate.Choose(dialect{}, e.indexed(), q.Filter)
+	planned := p != nil
 	if planned && (!p.Exact || q.Offset > 0) {
 		return expr{}, false, nil
 	}

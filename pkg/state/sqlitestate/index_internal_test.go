@@ -88,46 +88,6 @@ func TestQuickQueriesAreServedByIndexes(t *testing.T) {
 	}
 }
 
-// A value with an array at the index is found beside scalars, also once it was learnt that there are some, and when the last one is gone.
-func TestQueriesMeetArrays(t *testing.T) {
-	d, err := New(Config{Path: filepath.Join(t.TempDir(), "state.db")})
-	require.NoError(t, err)
-	defer func() { require.NoError(t, d.Close()) }()
-	opened, err := d.Open(t.Context(), state.StoreConfig{Name: "s", TableName: "state_entries", Indexes: []string{"level", "a.b"}})
-	require.NoError(t, err)
-	e := opened.(*engine)
-	require.Eventually(t, func() bool { return len(e.Indexed()) == 2 }, 10*time.Second, time.Millisecond)
-	change := func(c state.Change) {
-		outcomes, err := e.Apply(t.Context(), []state.Change{c})
-		require.NoError(t, err)
-		require.NoError(t, outcomes[0].Err)
-	}
-	found := func(path string) (keys []string) {
-		records, err := e.Query(t.Context(), state.Query{Filter: state.Where(path).Eq(7)})
-		require.NoError(t, err)
-		for _, r := range records {
-			keys = append(keys, r.Key)
-		}
-		return keys
-	}
-	change(state.Change{Key: "m", Value: []byte(`{"level":7,"a":{"b":7}}`)})
-	require.Equal(t, []string{"m"}, found("level"))
-	change(state.Change{Key: "c", Value: []byte(`{"level":[1,7],"a":[{"b":7}]}`)})
-	for range 3 {
-		require.Equal(t, []string{"c", "m"}, found("level"))
-		require.Equal(t, []string{"c", "m"}, found("a.b"))
-	}
-	change(state.Change{Key: "m", Delete: true})
-	require.Equal(t, []string{"c"}, found("level"), "with no scalar that matches")
-	change(state.Change{Key: "c", Delete: true})
-	change(state.Change{Key: "z", Value: []byte(`{"level":7}`)})
-	for range 200 {
-		require.Equal(t, []string{"z"}, found("level"))
-	}
-	change(state.Change{Key: "y", Value: []byte(`{"level":[7]}`)})
-	require.Equal(t, []string{"y", "z"}, found("level"))
-}
-
 func explain(t *testing.T, d *Driver, query expr) string {
 	t.Helper()
 	rows, err := d.reader.Query("EXPLAIN QUERY PLAN "+query.Text, query.Args...)

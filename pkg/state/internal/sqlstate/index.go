@@ -24,18 +24,27 @@ type Index struct {
 	Terms []Expr
 
 	doubts *atomic.Int32 // how many queries are still to do without a statement that leaves out the composite kinds
+	crowds *atomic.Int32 // and without one that hopes to find no more than the limit
 }
 
 // afterDoubt is how many queries by an index are asked at length after one that met a value of a composite kind: where there is
 // one there are likely others.
-const afterDoubt = 100
+const afterDoubt = 20
 
 // Doubted is for an engine that left out the values of the composite kinds, and learnt that there are some.
 func (ix Index) Doubted() { ix.doubts.Store(afterDoubt) }
 
 // Doubtful reports whether it was learnt lately that there are values of the composite kinds, so that leaving them out is not
 // worth the try.
-func (ix Index) Doubtful() bool { return ix.doubts.Load() > 0 && ix.doubts.Add(-1) >= 0 }
+func (ix Index) Doubtful() bool { return due(ix.doubts) }
+
+// Overran is for an engine that hoped to find no more values than the limit, and found more.
+func (ix Index) Overran() { ix.crowds.Store(afterDoubt) }
+
+// Crowded reports whether one did lately, so that it is not worth the try.
+func (ix Index) Crowded() bool { return due(ix.crowds) }
+
+func due(n *atomic.Int32) bool { return n.Load() > 0 && n.Add(-1) >= 0 }
 
 // The kinds of an index that are not ranks of a sort.
 const (
@@ -60,7 +69,7 @@ func NewIndexes(paths []string, terms func(ix Index) []Expr) ([]Index, error) {
 			return nil, err
 		}
 		sum := sha256.Sum256([]byte(text))
-		indexes[i] = Index{Name: text, Path: path, Hash: hex.EncodeToString(sum[:6]), doubts: new(atomic.Int32)}
+		indexes[i] = Index{Name: text, Path: path, Hash: hex.EncodeToString(sum[:6]), doubts: new(atomic.Int32), crowds: new(atomic.Int32)}
 		indexes[i].Terms = terms(indexes[i])
 	}
 	return indexes, nil
