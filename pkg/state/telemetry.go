@@ -64,20 +64,27 @@ func newMetrics(provider metric.MeterProvider) (*metrics, error) {
 // A recorder measures the operations of one store.
 type recorder struct {
 	metrics *metrics
-	labels  [operations]attribute.Set
+	labels  [operations]labels
 	store   string
 	backend string
 	logger  *slog.Logger
 	slow    time.Duration
 }
 
+// labels are those of one operation, as each instrument takes them: made once, as they are asked for at each call.
+type labels struct {
+	count    []metric.AddOption
+	duration []metric.RecordOption
+}
+
 func newRecorder(m *metrics, cfg StoreConfig, o Options) *recorder {
 	r := &recorder{metrics: m, store: cfg.Name, backend: cfg.Backend, logger: o.Logger, slow: o.SlowOperation}
 	for op := range operations {
-		r.labels[op] = attribute.NewSet(
+		set := metric.WithAttributeSet(attribute.NewSet(
 			attribute.String("store", cfg.Name),
 			attribute.String("backend", cfg.Backend),
-			attribute.String("operation", op.String()))
+			attribute.String("operation", op.String())))
+		r.labels[op] = labels{count: []metric.AddOption{set}, duration: []metric.RecordOption{set}}
 	}
 	return r
 }
@@ -88,11 +95,11 @@ func (r *recorder) record(ctx context.Context, op operation, key string, run fun
 	err := run()
 	took := time.Since(start)
 
-	labels := metric.WithAttributeSet(r.labels[op])
-	r.metrics.operations.Add(ctx, 1, labels)
-	r.metrics.duration.Record(ctx, took.Seconds(), labels)
+	labels := &r.labels[op]
+	r.metrics.operations.Add(ctx, 1, labels.count...)
+	r.metrics.duration.Record(ctx, took.Seconds(), labels.duration...)
 	if kind := errorKind(err); kind != "" {
-		r.metrics.errors.Add(ctx, 1, labels, metric.WithAttributes(attribute.String("error.type", kind)))
+		r.metrics.errors.Add(ctx, 1, labels.count[0], metric.WithAttributes(attribute.String("error.type", kind)))
 	}
 	if r.slow > 0 && took >= r.slow {
 		r.logger.WarnContext(ctx, "slow state operation", "store", r.store, "backend", r.backend,

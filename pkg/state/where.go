@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
@@ -76,6 +78,9 @@ func (m Member) compare(op string, operand any) Filter {
 	if err != nil {
 		return Filter{err: err}
 	}
+	if o, ok := plain(operand); ok && ordering(op) { // the rule, without writing and reading it
+		return Filter{root: &Clause{Op: Operator(op), Path: path, Operands: []Operand{o}}}
+	}
 	data, err := json.Marshal(operand)
 	if err != nil {
 		return Filter{err: &FilterError{Path: m.path, Operator: op, Reason: fmt.Sprintf("the value cannot be written as JSON: %v", err)}}
@@ -86,6 +91,32 @@ func (m Member) compare(op string, operand any) Filter {
 		return Filter{err: err}
 	}
 	return Filter{root: c}.bounded()
+}
+
+// ordering reports whether an operator has one operand, of which plain makes what the parser would.
+func ordering(op string) bool {
+	switch Operator(op) {
+	case OpEq, OpGt, OpGte, OpLt, OpLte:
+		return true
+	default:
+		return false
+	}
+}
+
+// plain is the operand of the types that most operands have; false for others, and for what is not UTF-8.
+func plain(v any) (Operand, bool) {
+	switch v := v.(type) {
+	case string:
+		return Operand{Kind: String, Text: v}, utf8.ValidString(v)
+	case int:
+		return Operand{Kind: Number, Text: strconv.Itoa(v)}, true
+	case int64:
+		return Operand{Kind: Number, Text: strconv.FormatInt(v, 10)}, true
+	case bool:
+		return Operand{Kind: Bool, Text: strconv.FormatBool(v)}, true
+	default:
+		return Operand{}, false
+	}
 }
 
 // And matches what f and all the others match.

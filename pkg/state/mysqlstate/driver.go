@@ -132,7 +132,7 @@ func (d *Driver) open(cfg state.StoreConfig, a *announcement) (state.Engine, err
 	}
 	e := &engine{table: t, store: cfg.Name, replica: d.replica, announcement: a}
 	e.gathering = newGathering(e, d.workers)
-	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
+	indexes, err := sqlstate.NewIndexes(cfg.Indexes, t.terms)
 	if err != nil {
 		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
 	}

@@ -41,14 +41,33 @@ func indexName(ix sqlstate.Index) string { return "ix_" + ix.Hash }
 
 func columnName(ix sqlstate.Index, part string) string { return indexName(ix) + "_" + part }
 
-// column is one of an index.
-func column(ix sqlstate.Index, part string) expr { return expr{Text: "e." + columnName(ix, part)} }
+// The terms of an index: its columns.
+const (
+	termKind = iota
+	termNumber
+	termText
+	termBegin // of what few asks, up to the kind
+	termEnd   // of it, up to what else is asked
+)
+
+func (t *table) terms(ix sqlstate.Index) []expr {
+	kind := "e." + columnName(ix, "k")
+	var others strings.Builder
+	for _, k := range composites(ix) {
+		others.WriteString(" OR " + kind + " = " + strconv.Itoa(k))
+	}
+	return []expr{
+		{Text: kind}, {Text: "e." + columnName(ix, "n")}, {Text: "e." + columnName(ix, "s")},
+		{Text: columns + ", " + kind + " < 0 FROM " + t.name + " e FORCE INDEX (" + indexName(ix) + ") WHERE e.store = ? AND ((" + kind + " = "},
+		{Text: ")" + others.String() + ") AND " + live},
+	}
+}
 
 func (dialect) Kept(ix sqlstate.Index, kind state.Rank) expr {
 	if kind == state.RankString {
-		return column(ix, "s")
+		return ix.Terms[termText]
 	}
-	return column(ix, "n")
+	return ix.Terms[termNumber]
 }
 
 // KeptNumber is a float. Beyond 2^53 several integers are the same one. A short literal without an exponent is

@@ -18,12 +18,22 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 	if _, err := e.table.prepared(ctx); err != nil {
 		return nil, e.failure(ctx, err)
 	}
-	if quick, ok, err := e.quickly(q); err != nil {
-		return nil, err
-	} else if ok {
-		records, doubtful, err := e.read(ctx, quick)
-		if err != nil || !doubtful {
+	p, planned := sqlstate.Choose(dialect{}, e.indexed(), q.Filter)
+	arrays := planned && p.Index.Doubtful()
+	if planned && !arrays && ofFew(p, q) && !p.Index.Crowded() {
+		records, all, err := e.readFew(ctx, p, q)
+		if all || err != nil {
 			return records, err
+		}
+	}
+	if !arrays {
+		if quick, ok, err := e.quickly(p, q); err != nil {
+			return nil, err
+		} else if ok {
+			records, doubtful, err := e.read(ctx, quick)
+			if err != nil || !doubtful {
+				return records, err
+			}
 		}
 	}
 	query, err := e.selection(q)
@@ -99,9 +109,9 @@ func (e *engine) selection(q state.Query) (expr, error) {
 // for a match, and orders by what indexes keep. Its answer is right unless it has a row for which one of that might be
 // wrong, which it says to be doubtful. Stores without such rows are the rule. A row that is left out cannot be the only
 // doubtful one: what stands behind the limit comes after, and does not tie with, every row that is beyond doubt.
-func (e *engine) quickly(q state.Query) (query expr, ok bool, err error) {
+func (e *engine) quickly(p *sqlstate.Plan, q state.Query) (query expr, ok bool, err error) {
 	doubts := []expr{sqlstate.SQL("FALSE")}
-	p, planned := sqlstate.Choose(dialect{}, e.indexed(), q.Filter)
+	planned := p != nil
 	if planned && (!p.Exact || q.Offset > 0) {
 		return expr{}, false, nil
 	}
@@ -110,7 +120,7 @@ func (e *engine) quickly(q state.Query) (query expr, ok bool, err error) {
 		if !there {
 			return sqlstate.OrderAt(dialect{}, document(), path)
 		}
-		kind, number, text := column(ix, "k"), column(ix, "n"), column(ix, "s")
+		kind, number, text := ix.Terms[termKind], ix.Terms[termNumber], ix.Terms[termText]
 		doubts = append(doubts, sqlstate.SQL("COALESCE(ABS(@) >= "+strconv.Itoa(exactBelow)+", FALSE)", number),
 			sqlstate.SQL("COALESCE(LENGTH(@) = "+strconv.Itoa(keptBytes)+", FALSE)", text))
 		return []expr{rankIn(ix, kind), number, text}
@@ -122,9 +132,9 @@ func (e *engine) quickly(q state.Query) (query expr, ok bool, err error) {
 	if !planned {
 		from, err = e.from(q.Filter)
 	} else {
-		doubts = append(doubts, sqlstate.SQL("@ < 0", column(p.Index, "k")))
+		doubts = append(doubts, sqlstate.SQL("@ < 0", p.Index.Terms[termKind]))
 		if p.Equal && len(q.Sort) == 0 { // the index has them in the order of their keys, those of composite kinds before the others
-			order = sqlstate.SQL("@, @, @, e.`key`", column(p.Index, "k"), column(p.Index, "n"), column(p.Index, "s"))
+			order = sqlstate.SQL("@, @, @, e.`key`", p.Index.Terms[termKind], p.Index.Terms[termNumber], p.Index.Terms[termText])
 		}
 		from, err = e.fromRows(e.found(p, sqlstate.SQL("TRUE")), p.Rest)
 	}
@@ -196,12 +206,12 @@ func (e *engine) fromRows(source expr, f state.Filter) (expr, error) {
 // found is the rows that an index leads to; those with an array at it, when they are served. The server is told to read
 // the index, as it would at times rather read the whole store, or merge the index with another.
 func (e *engine) found(p *sqlstate.Plan, served expr) expr {
-	kind := column(p.Index, "k")
+	kind := p.Index.Terms[termKind]
 	var either []expr
 	for _, r := range p.Ranges {
 		in := sqlstate.SQL("@ = "+strconv.Itoa(r.Kind), kind)
 		if r.Kind == int(state.RankString) {
-			in = sqlstate.SQL("@ AND @ IS NULL", in, column(p.Index, "n")) // it stands before the text in the index
+			in = sqlstate.SQL("@ AND @ IS NULL", in, p.Index.Terms[termNumber]) // it stands before the text in the index
 		}
 		if r.When.Text != "" {
 			in = sqlstate.SQL("@ AND @", in, r.When)
@@ -222,7 +232,7 @@ func (e *engine) orderAt(path []string) []expr {
 		return sqlstate.OrderAt(dialect{}, document(), path)
 	}
 	at := dialect{}.At(document(), ix.JSONPath())
-	kind, number := column(ix, "k"), column(ix, "n")
+	kind, number := ix.Terms[termKind], ix.Terms[termNumber]
 	return []expr{
 		rankIn(ix, kind),
 		number,

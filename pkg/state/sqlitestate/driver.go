@@ -120,7 +120,7 @@ func (d *Driver) open(ctx context.Context, cfg state.StoreConfig, box *state.Out
 			return nil, failure(ctx, err)
 		}
 	}
-	indexes, err := sqlstate.NewIndexes(cfg.Indexes)
+	indexes, err := sqlstate.NewIndexes(cfg.Indexes, e.terms)
 	if err != nil {
 		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
 	}

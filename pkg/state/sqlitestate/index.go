@@ -16,6 +16,30 @@ var _ sqlstate.IndexDialect = dialect{}
 // An index is one of SQLite's on expressions, of the rows of one store: kind and value at the path, then the key. While
 // the members on the way cannot be arrays, that is also the order of a sort by the path.
 
+// The terms of an index.
+const (
+	termKind = iota
+	termValue
+	termRows  // the table that the index is read of, and WHERE they are of the store
+	termBegin // of what quickly asks, up to the kind
+	termEnd   // of it, after the order; it has the limit and the offset
+)
+
+func (e *engine) terms(ix sqlstate.Index) []expr {
+	kind := kindAt(document(), ix)
+	rows := sqlstate.SQL(e.table.name + " e INDEXED BY " + e.indexName(ix) + " WHERE e.store = " + sqlstate.Literal(e.store))
+	var composites []expr
+	for _, k := range sqlstate.Composites(ix) {
+		composites = append(composites, sqlstate.SQL(strconv.Itoa(k)))
+	}
+	return []expr{
+		kind, valueAt(document(), ix), rows,
+		sqlstate.SQL("SELECT * FROM (SELECT "+columns+" FROM @ AND @ = ", rows, kind),
+		sqlstate.SQL(" LIMIT ? OFFSET ?) UNION ALL SELECT * FROM (SELECT '', '', '', 0, 0, 0, NULL FROM @ AND @ IN (@) LIMIT 1)",
+			rows, kind, sqlstate.Join(composites, ", ")),
+	}
+}
+
 // kindAt is the rank of what is at the path, or that there is an array on the way. The text has to be the same in the
 // index and in what is asked of it; so the path is not bound.
 func kindAt(doc expr, ix sqlstate.Index) expr {
@@ -37,13 +61,28 @@ func valueAt(doc expr, ix sqlstate.Index) expr {
 	return expr{Text: "(CASE WHEN json_type(" + doc.Text + ", " + path + ") NOT IN ('object', 'array') THEN " + doc.Text + " ->> " + path + " END)"}
 }
 
-func (dialect) Kept(ix sqlstate.Index, _ state.Rank) expr { return valueAt(document(), ix) }
+func (dialect) Kept(ix sqlstate.Index, _ state.Rank) expr { return ix.Terms[termValue] }
 
+// operand binds what an index is asked for in a way that SQLite does not look at while it plans. Else, since 3.54, it plans a
+// statement with an order anew for each new value.
+func operand(v any) expr { return sqlstate.SQL("ifnull(@, NULL)", sqlstate.Bind(v)) }
+
+// KeptNumber binds a short literal, which is read alike by everybody. SQLite reads others as it has read the stored ones.
 func (dialect) KeptNumber(literal string) (expr, bool) {
+	if len(literal) <= fewDigits && !strings.ContainsAny(literal, "eE") {
+		if n, err := strconv.ParseInt(literal, 10, 64); err == nil {
+			return operand(n), true
+		}
+		if f, err := strconv.ParseFloat(literal, 64); err == nil {
+			return operand(f), true
+		}
+	}
 	return sqlstate.SQL("(@ ->> '$')", sqlstate.Bind(literal)), true
 }
 
-func (dialect) KeptString(value string) (expr, bool) { return sqlstate.Bind(value), true }
+const fewDigits = 15
+
+func (dialect) KeptString(value string) (expr, bool) { return operand(value), true }
 
 // Indexed implements state.Indexer.
 func (e *engine) Indexed() []string { return sqlstate.Names(e.indexed()) }
@@ -75,9 +114,6 @@ func (e *engine) ordered(q state.Query) (sqlstate.Index, bool) {
 	if q.Limit == 0 || len(q.Sort) == 0 {
 		return sqlstate.Index{}, false
 	}
-	if _, ok := sqlstate.Choose(dialect{}, e.indexed(), q.Filter); ok {
-		return sqlstate.Index{}, false
-	}
 	for _, ix := range e.indexed() {
 		if len(ix.Path) == 1 && ix.Name == q.Sort[0].Field {
 			return ix, true
@@ -93,19 +129,19 @@ func within(ix sqlstate.Index, q state.Query) expr {
 	if q.Sort[0].Descending {
 		comparison = "<="
 	}
-	kind, value := kindAt(document(), ix), valueAt(document(), ix)
+	kind, value := ix.Terms[termKind], ix.Terms[termValue]
 	place := q.After.Places[0]
 	number := expr{Text: strconv.Itoa(int(place.Rank))}
 	within := sqlstate.SQL("@ "+comparison+" @", kind, number)
-	operand := sqlstate.Bind(place.Text)
+	end := operand(place.Text)
 	switch place.Rank {
 	case state.RankNumber:
-		operand, _ = dialect{}.KeptNumber(place.Text)
+		end, _ = dialect{}.KeptNumber(place.Text)
 	case state.RankBool:
-		operand = sqlstate.Bind(map[string]int{"true": 1}[place.Text])
+		end = operand(map[string]int{"true": 1}[place.Text])
 	case state.RankString:
 	default:
 		return within
 	}
-	return sqlstate.SQL("@ AND (@, @) "+comparison+" (@, @)", within, kind, value, number, operand)
+	return sqlstate.SQL("@ AND (@, @) "+comparison+" (@, @)", within, kind, value, number, end)
 }

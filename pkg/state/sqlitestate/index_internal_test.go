@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
 // The statements that queries become are served by the declared indexes, as SQLite explains them, and do not sort where the
@@ -42,7 +43,8 @@ func TestIndexesAreUsed(t *testing.T) {
 		{state.Query{Sort: byLevel, Limit: 10, After: after}, "SEARCH e USING INDEX " + level, "TEMP B-TREE"},
 		{state.Query{Limit: 10, After: &state.Position{Key: "k"}}, "(store=? AND key>?)", "TEMP B-TREE"},
 	} {
-		query, err := e.selection(c.q)
+		p, _ := sqlstate.Choose(dialect{}, e.indexed(), c.q.Filter)
+		query, err := e.selection(p, c.q)
 		require.NoError(t, err)
 		readable := strings.ReplaceAll(explain(t, d, query), "COVERING INDEX", "INDEX")
 		require.Contains(t, readable, c.plan, query.Text)
@@ -50,6 +52,39 @@ func TestIndexesAreUsed(t *testing.T) {
 		if c.q.Filter.Root() != nil {
 			require.Contains(t, readable, "SEARCH e USING INTEGER PRIMARY KEY (rowid=?)", query.Text)
 		}
+	}
+}
+
+// What is asked of scalars alone is read from one range of the index, and an equality without a sort finds the keys in order there.
+func TestQuickQueriesAreServedByIndexes(t *testing.T) {
+	d, err := New(Config{Path: filepath.Join(t.TempDir(), "state.db")})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, d.Close()) }()
+	opened, err := d.Open(t.Context(), state.StoreConfig{Name: "s", TableName: "state_entries", Indexes: []string{"level", "a.b"}})
+	require.NoError(t, err)
+	e := opened.(*engine)
+	require.Eventually(t, func() bool { return len(e.Indexed()) == 2 }, 10*time.Second, time.Millisecond)
+	level, nested := e.indexName(e.indexed()[0]), e.indexName(e.indexed()[1])
+	for _, c := range []struct {
+		q     state.Query
+		plan  string
+		sorts bool
+	}{
+		{state.Query{Filter: state.Where("level").Eq(7), Limit: 1}, level + " (<expr>=? AND <expr>=?)", false},
+		{state.Query{Filter: state.Where("level").Eq("x").And(state.Where("c").Gt(1))}, level + " (<expr>=? AND <expr>=?)", false},
+		{state.Query{Filter: state.Where("a.b").Eq(true)}, nested + " (<expr>=? AND <expr>=?)", false},
+		{state.Query{Filter: state.Where("level").Gte(7).And(state.Where("level").Lt(9))}, level + " (<expr>=? AND <expr>>? AND <expr><?)", true},
+		{state.Query{Filter: state.Where("level").Eq(7), Sort: []state.Sort{{Field: "c"}}}, level + " (<expr>=? AND <expr>=?)", true},
+	} {
+		p, planned := sqlstate.Choose(dialect{}, e.indexed(), c.q.Filter)
+		require.True(t, planned)
+		query, err := e.quickly(p, c.q)
+		require.NoError(t, err)
+		readable := explain(t, d, query)
+		require.Contains(t, readable, "SEARCH e USING INDEX "+c.plan, query.Text)
+		require.Equal(t, 2, strings.Count(readable, "SEARCH e USING INDEX "+e.indexName(p.Index)), readable)
+		require.NotContains(t, readable, "SCAN e", query.Text)
+		require.Equal(t, c.sorts, strings.Contains(readable, "TEMP B-TREE"), readable)
 	}
 }
 

@@ -10,12 +10,29 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
-// Query evaluates the query in SQLite.
+// Query evaluates the query in SQLite, by what an index keeps of scalars alone when that is enough.
 func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, error) {
-	query, err := e.selection(q)
+	p, planned := sqlstate.Choose(dialect{}, e.indexed(), q.Filter)
+	if planned && p.Exact && len(p.Ranges) == 1 && !p.Index.Doubtful() {
+		query, err := e.quickly(p, q)
+		if err != nil {
+			return nil, err
+		}
+		records, err := e.read(ctx, query)
+		if last := len(records) - 1; err != nil || last < 0 || records[last].Key != doubt {
+			return records, err
+		}
+		p.Index.Doubted()
+	}
+	query, err := e.selection(p, q)
 	if err != nil {
 		return nil, err
 	}
+	return e.read(ctx, query)
+}
+
+// read runs a selection.
+func (e *engine) read(ctx context.Context, query expr) ([]state.Record, error) {
 	rows, err := e.table.queries.Query(ctx, query.Text, query.Args...)
 	if err != nil {
 		return nil, e.failure(ctx, err)
@@ -29,7 +46,8 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 
 // Count evaluates the filter in SQLite.
 func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
-	from, err := e.from(f)
+	p, _ := sqlstate.Choose(dialect{}, e.indexed(), f)
+	from, err := e.from(p, f)
 	if err != nil {
 		return 0, err
 	}
@@ -48,13 +66,63 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 	return n, nil
 }
 
-// selection is the statement of a query. An index that the filter can begin with comes first; else, when not all rows are
-// asked for, one that has them in order.
-func (e *engine) selection(q state.Query) (expr, error) {
-	ix, inOrder := e.ordered(q)
+// doubt is the key of a record that says that others may be missing. No key is empty.
+const doubt = ""
+
+// quickly is a statement that asks less than selection does: it looks for scalars alone, in one range of an index that has no
+// others. Its answer is right unless the index has values of composite kinds, which it says by a last record: doubt. SQLite
+// makes the second part of a UNION ALL when the first is at its end.
+func (e *engine) quickly(p *sqlstate.Plan, q state.Query) (expr, error) {
+	in, terms := p.Ranges[0], p.Index.Terms
+	when := in.When.Text
+	if when == "" {
+		when = "1=1"
+	}
+	if p.Rest.Root() == nil && len(q.Sort) == 0 && q.After == nil { // the rule, in fewer steps
+		return bounded(expr{
+			Text: terms[termBegin].Text + strconv.Itoa(in.Kind) + " AND " + when + " AND " + live + " ORDER BY e.key" + terms[termEnd].Text,
+			Args: append(slices.Clip(in.When.Args), time.Now().UnixMicro(), limit(q), q.Offset),
+		})
+	}
+	from, err := e.fromRows(expr{Text: terms[termBegin].Text + strconv.Itoa(in.Kind) + " AND " + when, Args: in.When.Args}, p.Rest)
+	if err != nil {
+		return expr{}, err
+	}
+	if q.After != nil {
+		after, err := sqlstate.After(dialect{}, document(), q.Sort, "e.key", q.After)
+		if err != nil {
+			return expr{}, err
+		}
+		from = sqlstate.SQL("@ AND @", from, after)
+	}
+	order, err := sqlstate.OrderBy(q.Sort, "e.key", func(path []string) []expr { return sqlstate.OrderAt(dialect{}, document(), path) })
+	if err != nil {
+		return expr{}, err
+	}
+	query := sqlstate.SQL("@ ORDER BY @@", from, order, terms[termEnd])
+	query.Args = append(query.Args, limit(q), q.Offset)
+	return bounded(query)
+}
+
+// limit is how many rows a statement is to return; -1: all.
+func limit(q state.Query) int64 {
+	if q.Limit > 0 {
+		return int64(q.Limit)
+	}
+	return -1
+}
+
+// selection is the statement of a query. An index that the filter can begin with comes first, where there is a plan; else, when
+// not all rows are asked for, one that has them in order.
+func (e *engine) selection(p *sqlstate.Plan, q state.Query) (expr, error) {
+	var ix sqlstate.Index
+	var inOrder bool
+	if p == nil {
+		ix, inOrder = e.ordered(q)
+	}
 	order, err := sqlstate.OrderBy(q.Sort, "e.key", func(path []string) []expr {
 		if inOrder && slices.Equal(path, ix.Path) {
-			return []expr{kindAt(document(), ix), valueAt(document(), ix)}
+			return ix.Terms[termKind : termValue+1]
 		}
 		return sqlstate.OrderAt(dialect{}, document(), path)
 	})
@@ -63,9 +131,9 @@ func (e *engine) selection(q state.Query) (expr, error) {
 	}
 	var from expr
 	if inOrder {
-		from, err = e.fromRows(sqlstate.SQL(e.table.name+" e INDEXED BY "+e.indexName(ix)+" WHERE e.store = "+sqlstate.Literal(e.store)), q.Filter)
+		from, err = e.fromRows(ix.Terms[termRows], q.Filter)
 	} else {
-		from, err = e.from(q.Filter)
+		from, err = e.from(p, q.Filter)
 	}
 	if err != nil {
 		return expr{}, err
@@ -80,12 +148,8 @@ func (e *engine) selection(q state.Query) (expr, error) {
 		}
 		from = sqlstate.SQL("@ AND @", from, after)
 	}
-	limit := int64(-1) // all
-	if q.Limit > 0 {
-		limit = int64(q.Limit)
-	}
 	return bounded(sqlstate.SQL("SELECT "+columns+" FROM @ ORDER BY @ LIMIT @ OFFSET @",
-		from, order, sqlstate.Bind(limit), sqlstate.Bind(q.Offset)))
+		from, order, sqlstate.Bind(limit(q)), sqlstate.Bind(q.Offset)))
 }
 
 // maxBinds keeps a statement within the 32 766 values that SQLite binds.
@@ -100,9 +164,8 @@ func bounded(query expr) (expr, error) {
 
 // from is the table and the condition on its rows. Those that an index leads to are looked up by their number: SQLite would
 // at times rather go through the store in the order of its keys, and ask of each row whether it is among them.
-func (e *engine) from(f state.Filter) (expr, error) {
-	p, ok := sqlstate.Choose(dialect{}, e.indexed(), f)
-	if !ok {
+func (e *engine) from(p *sqlstate.Plan, f state.Filter) (expr, error) {
+	if p == nil {
 		return e.fromRows(sqlstate.SQL(e.table.name+" e WHERE e.store = @", sqlstate.Bind(e.store)), f)
 	}
 	source, err := e.found(p)
@@ -128,10 +191,8 @@ func (e *engine) found(p *sqlstate.Plan) (expr, error) {
 	if err != nil {
 		return expr{}, err
 	}
-	kind := kindAt(document(), p.Index)
 	part := func(k int, when expr) expr {
-		return sqlstate.SQL("SELECT e.rowid FROM "+e.table.name+" e INDEXED BY "+e.indexName(p.Index)+" WHERE e.store = "+sqlstate.Literal(e.store)+
-			" AND @ = "+strconv.Itoa(k)+" AND @", kind, when)
+		return sqlstate.SQL("SELECT e.rowid FROM @ AND @ = "+strconv.Itoa(k)+" AND @", p.Index.Terms[termRows], p.Index.Terms[termKind], when)
 	}
 	var parts []expr
 	for _, r := range p.Ranges {

@@ -25,11 +25,11 @@ func SQL(pattern string, parts ...Expr) Expr {
 		e.Args = make([]any, 0, args)
 	}
 	for _, part := range parts {
-		before, after, _ := strings.Cut(pattern, "@")
-		b.WriteString(before)
+		at := strings.IndexByte(pattern, '@')
+		b.WriteString(pattern[:at])
 		b.WriteString(part.Text)
 		e.Args = append(e.Args, part.Args...)
-		pattern = after
+		pattern = pattern[at+1:]
 	}
 	b.WriteString(pattern)
 	e.Text = b.String()

@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"slices"
 	"strings"
+	"sync/atomic"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
@@ -19,7 +20,31 @@ type Index struct {
 	Name string // the path as it is declared
 	Path []string
 	Hash string // stands for the path in names: 12 characters
+	// Terms are what statements call what the index keeps of the rows e. Which there are is the engine's own business.
+	Terms []Expr
+
+	doubts *atomic.Int32 // how many queries are still to do without a statement that leaves out the composite kinds
+	crowds *atomic.Int32 // and without one that hopes to find no more than the limit
 }
+
+// afterDoubt is how many queries by an index are asked at length after one that met a value of a composite kind: where there is
+// one there are likely others.
+const afterDoubt = 20
+
+// Doubted is for an engine that left out the values of the composite kinds, and learnt that there are some.
+func (ix Index) Doubted() { ix.doubts.Store(afterDoubt) }
+
+// Doubtful reports whether it was learnt lately that there are values of the composite kinds, so that leaving them out is not
+// worth the try.
+func (ix Index) Doubtful() bool { return due(ix.doubts) }
+
+// Overran is for an engine that hoped to find no more values than the limit, and found more.
+func (ix Index) Overran() { ix.crowds.Store(afterDoubt) }
+
+// Crowded reports whether one did lately, so that it is not worth the try.
+func (ix Index) Crowded() bool { return due(ix.crowds) }
+
+func due(n *atomic.Int32) bool { return n.Load() > 0 && n.Add(-1) >= 0 }
 
 // The kinds of an index that are not ranks of a sort.
 const (
@@ -35,8 +60,8 @@ func Composites(ix Index) []int {
 	return []int{kindArray, KindPassed}
 }
 
-// NewIndexes describes the indexes of paths that have been checked.
-func NewIndexes(paths []string) ([]Index, error) {
+// NewIndexes describes the indexes of paths that have been checked. terms gives each its Terms.
+func NewIndexes(paths []string, terms func(ix Index) []Expr) ([]Index, error) {
 	indexes := make([]Index, len(paths))
 	for i, text := range paths {
 		path, err := state.ParsePath(text)
@@ -44,7 +69,8 @@ func NewIndexes(paths []string) ([]Index, error) {
 			return nil, err
 		}
 		sum := sha256.Sum256([]byte(text))
-		indexes[i] = Index{Name: text, Path: path, Hash: hex.EncodeToString(sum[:6])}
+		indexes[i] = Index{Name: text, Path: path, Hash: hex.EncodeToString(sum[:6]), doubts: new(atomic.Int32), crowds: new(atomic.Int32)}
+		indexes[i].Terms = terms(indexes[i])
 	}
 	return indexes, nil
 }
@@ -108,6 +134,17 @@ type Range struct {
 // Choose picks the index that a filter is best begun with: of those that its conditions ask for, joined by and, the one
 // for an equality, else for one of several values, else for the beginning of a string, else for an order.
 func Choose(d IndexDialect, indexes []Index, f state.Filter) (*Plan, bool) {
+	if root := f.Root(); root != nil && root.Op != state.OpAnd { // the rule, in fewer steps
+		for _, ix := range indexes {
+			if cost(root.Op) < none && slices.Equal(ix.Path, root.Path) {
+				p := &Plan{Index: ix, Served: f}
+				p.Ranges, p.Exact = ranges(d, ix, root)
+				p.Equal = p.Exact && root.Op == state.OpEq
+				return p, true
+			}
+		}
+		return nil, false
+	}
 	all := conjuncts(f.Root())
 	best, bestCost := -1, none
 	var chosen Index
@@ -187,6 +224,10 @@ func (p *Plan) narrow(d IndexDialect, c *state.Clause) bool {
 
 // ranges are where in an index the scalars are that satisfy a comparison.
 func ranges(d IndexDialect, ix Index, c *state.Clause) (all []Range, exact bool) {
+	if c.Op == state.OpEq {
+		kind, e, exact := kept(d, c.Operands[0])
+		return []Range{{Kind: kind, When: whenEqual(d, ix, kind, e)}}, exact
+	}
 	var operands [int(state.RankBool) + 1][]Expr
 	exact = true
 	for _, o := range c.Operands {
@@ -213,6 +254,13 @@ func ranges(d IndexDialect, ix Index, c *state.Clause) (all []Range, exact bool)
 		all = append(all, r)
 	}
 	return all, exact
+}
+
+func whenEqual(d IndexDialect, ix Index, kind int, e Expr) Expr {
+	if kind == int(state.RankNull) {
+		return Expr{}
+	}
+	return Expr{Text: d.Kept(ix, state.Rank(kind)).Text + " = " + e.Text, Args: e.Args}
 }
 
 func kept(d IndexDialect, o state.Operand) (kind int, e Expr, exact bool) {

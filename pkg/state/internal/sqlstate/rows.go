@@ -9,6 +9,9 @@ import (
 
 // InOrder puts the records found into the order of the keys asked for, with an absent record for each that is missing.
 func InOrder(keys []string, found []state.Record) []state.Record {
+	if len(keys) == 1 && len(found) == 1 && found[0].Key == keys[0] { // the rule
+		return found
+	}
 	byKey := make(map[string]state.Record, len(found))
 	for _, r := range found {
 		byKey[r.Key] = r
