@@ -192,6 +192,9 @@ func (c *Client) Close() {
 	}
 }
 
+// Directory is the one that the client was made with.
+func (c *Client) Directory() *Directory { return c.directory }
+
 // Do sends a request to a target. Of req.URL, path and query count; req itself is not changed, its body is read and
 // closed. Trace context and request id of ctx are added to its headers; every header already there stays, save
 // traceparent when ctx has a trace. Whatever the target answers is a response, not an error; its body must be closed.

@@ -121,7 +121,7 @@ func TestAnInstanceThatFailsIsEjectedAndComesBackOnTrial(t *testing.T) {
 	state := w.state(w.view(), w.now)
 	assert.Equal(t, 10*time.Second, state.Instances[1].LastEjection, "it was well for long enough: from the beginning")
 	assert.Equal(t, 10*time.Second, state.Instances[1].EjectedFor)
-	assert.Equal(t, "ejected", state.Instances[1].state())
+	assert.Equal(t, "ejected", state.Instances[1].State())
 }
 
 func TestAnInstanceThatOftenFailsIsEjected(t *testing.T) {

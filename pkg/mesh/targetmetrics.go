@@ -47,7 +47,7 @@ func (t *telemetry) observe(targets func() []TargetState) error {
 			states := map[string]int64{"available": 0, "warming": 0, "ejected": 0}
 			for _, in := range s.Instances {
 				flying += in.InFlight
-				states[in.state()]++
+				states[in.State()]++
 			}
 			for state, n := range states {
 				o.ObserveInt64(instances, n, metric.WithAttributes(target, attribute.String("state", state)))
@@ -66,8 +66,8 @@ func (t *telemetry) observe(targets func() []TargetState) error {
 	return err
 }
 
-// state is one word for how an instance is.
-func (i *InstanceState) state() string {
+// State is one word for how an instance is: its status where that is not healthy, else ejected, warming or available.
+func (i *InstanceState) State() string {
 	switch {
 	case i.Status != StatusHealthy:
 		return string(i.Status)

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -30,11 +31,7 @@ func TestMetricsOfTargets(t *testing.T) {
 		require.NoError(t, err)
 		response.Body.Close()
 	}
-	response, err := n.client.Get(n.url + "/metrics")
-	require.NoError(t, err)
-	defer response.Body.Close()
-	page, err := io.ReadAll(response.Body)
-	require.NoError(t, err)
+	page := n.metrics()
 	for _, line := range []string{
 		`bannou_mesh_picks_total{target="orders"} 400`,
 		`bannou_mesh_ejections_total{reason="consecutive",target="orders"} 1`,
@@ -47,8 +44,42 @@ func TestMetricsOfTargets(t *testing.T) {
 		`bannou_mesh_retries_total{result="made",target="orders"} 0`,
 		`bannou_mesh_duration_seconds_bucket{outcome="ok",target="orders",le="0.005"}`,
 	} {
-		require.Contains(t, ours(string(page)), line)
+		require.Contains(t, page, line)
 	}
+}
+
+// While the registry is away, an operator sees how old what the node goes by is.
+func TestMetricsOfTheDirectory(t *testing.T) {
+	n := start(t)
+	n.must("/orchestrator/service-mappings/set", `{"mappings":{"npc":"npc-node"}}`)
+	soon(t, func() bool { return n.directory.Mappings().Version == 1 }, "it is known")
+	require.NoError(t, n.factory.Close())
+	age := func() float64 {
+		for line := range strings.Lines(n.metrics()) {
+			if text, found := strings.CutPrefix(line, "bannou_mesh_directory_age_seconds "); found {
+				age, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+				require.NoError(t, err)
+				return age
+			}
+		}
+		t.Fatal("no age in ", n.metrics())
+		return 0
+	}
+	first := age()
+	soon(t, func() bool { return age() > first+0.02 }, "it grows")
+	require.InDelta(t, n.directory.State().Age.Seconds(), age(), 1)
+	require.Contains(t, n.metrics(), "bannou_mesh_mappings_version 1\n")
+}
+
+// metrics are the mesh's lines of /metrics.
+func (n *node) metrics() string {
+	n.t.Helper()
+	response, err := n.client.Get(n.url + "/metrics")
+	require.NoError(n.t, err)
+	defer response.Body.Close()
+	page, err := io.ReadAll(response.Body)
+	require.NoError(n.t, err)
+	return ours(string(page))
 }
 
 // ours are the lines of the mesh, without the labels that every line has.
@@ -64,6 +95,8 @@ func ours(page string) string {
 				}
 			}
 			b.WriteString(name + "{" + strings.Join(kept, ",") + "}" + value + "\n")
+		} else if strings.HasPrefix(line, "bannou_mesh") {
+			b.WriteString(line)
 		}
 	}
 	return b.String()
