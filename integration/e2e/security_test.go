@@ -200,7 +200,7 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 	status, answer := client(authority.Node(t, "web")).ask(t, http.MethodPost, url, "{}")
 	require.Equal(t, 403, status)
 	require.Contains(t, answer, `\"web\"`)
-	_, err := client(guardtest.NewAuthority(t).Node(t, "game")).Get(front.url + "/readyz") //nolint:bodyclose // there is none
+	_, err := client(guardtest.NewAuthority(t).Node(t, "game")).Get(front.url + "/readyz")
 	require.Error(t, err)
 
 	for _, f := range files {
