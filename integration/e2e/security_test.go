@@ -43,7 +43,7 @@ func (c secured) ask(t *testing.T, method, url, body string) (int, string) {
 	answer, err := io.ReadAll(response.Body)
 	require.NoError(t, err)
 	require.NotContains(t, string(answer), "secret-of")
-	if response.StatusCode == 401 || response.StatusCode == 403 {
+	if response.StatusCode == http.StatusUnauthorized || response.StatusCode == http.StatusForbidden {
 		require.Equal(t, "application/problem+json", response.Header.Get("Content-Type"))
 	}
 	return response.StatusCode, string(answer)
@@ -178,12 +178,12 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 			"--mesh-tls-cert-file", f.Cert, "--mesh-tls-key-file", f.Key, "--mesh-tls-ca-file", f.Authority)...)
 		n.url = strings.Replace(n.url, "http://", "https://", 1)
 		require.Eventually(t, func() bool {
-			response, err := outside.Get(n.url + "/readyz") //nolint:noctx // a test
+			response, err := outside.Get(n.url + "/readyz")
 			if err != nil {
 				return false
 			}
 			defer response.Body.Close()
-			return response.StatusCode == 200
+			return response.StatusCode == http.StatusOK
 		}, 30*time.Second, 10*time.Millisecond)
 		return n
 	})
@@ -200,7 +200,7 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 	status, answer := client(authority.Node(t, "web")).ask(t, http.MethodPost, url, "{}")
 	require.Equal(t, 403, status)
 	require.Contains(t, answer, `\"web\"`)
-	_, err := client(guardtest.NewAuthority(t).Node(t, "game")).Get(front.url + "/readyz") //nolint:noctx,bodyclose // a test; there is none
+	_, err := client(guardtest.NewAuthority(t).Node(t, "game")).Get(front.url + "/readyz")
 	require.Error(t, err)
 
 	for _, f := range files {

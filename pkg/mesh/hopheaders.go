@@ -8,10 +8,11 @@ import (
 	"strings"
 )
 
-// hopByHop are the headers that are about one connection (RFC 9110, section 7.6.1, and what is in use beside it): they end
+// hopByHop is the headers that are about one connection (RFC 9110, section 7.6.1, and what is in use beside it): they end
 // at the next hop, as those do that Connection names.
-var hopByHop = [...]string{
-	"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+func hopByHop() [9]string {
+	return [9]string{"Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer",
+		"Transfer-Encoding", "Upgrade"}
 }
 
 // endToEnd returns a copy of a header without what is hop-by-hop. The values are shared: they must not be changed in place.
@@ -32,7 +33,7 @@ func removeHopByHop(h http.Header) {
 			}
 		}
 	}
-	for _, name := range hopByHop {
+	for _, name := range hopByHop() {
 		delete(h, name)
 	}
 }

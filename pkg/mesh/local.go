@@ -46,7 +46,7 @@ func (t *localTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	stop := context.AfterFunc(ctx, func() { call.abort(context.Cause(ctx)) })
 
 	t.inFlight.Add(1)
-	go t.serve(call, inner, stop)
+	go t.serve(call, inner, stop) //nolint:contextcheck // see above
 	select {
 	case <-call.head:
 	case <-ctx.Done():

@@ -49,7 +49,7 @@ func (c *localCall) answerRaw(conn net.Conn) {
 		}
 	}()
 	reader := bufio.NewReader(conn)
-	resp, err := http.ReadResponse(reader, c.req)
+	resp, err := http.ReadResponse(reader, c.req) //nolint:bodyclose // the caller closes it
 	if err != nil {
 		_ = conn.Close()
 		c.err = fmt.Errorf("the handler took the connection over and wrote no response: %w", err)

@@ -96,7 +96,7 @@ func TestProxyLetsNoRequestHideInAnother(t *testing.T) {
 				assert.GreaterOrEqual(t, resp.StatusCode, 400, name)
 			}
 			_, err := conn.answers.ReadByte()
-			assert.ErrorIs(t, err, io.EOF, "%s: nothing is read behind it", name)
+			require.ErrorIs(t, err, io.EOF, "%s: nothing is read behind it", name)
 		}
 		assert.NotContains(t, collect(&seen), "/svc/hidden")
 		conn := dial(t, base)
@@ -174,10 +174,10 @@ func TestProxyHeadAndStatusesWithoutABody(t *testing.T) {
 		w.Header().Set("Etag", `"1"`)
 		switch r.URL.Path {
 		case "/svc/204":
-			w.WriteHeader(204)
+			w.WriteHeader(http.StatusNoContent)
 		case "/svc/304":
 			w.Header().Set("Content-Length", "77")
-			w.WriteHeader(304)
+			w.WriteHeader(http.StatusNotModified)
 		case "/svc/untyped":
 			w.Header()["Content-Type"] = nil
 			_, _ = io.WriteString(w, "<html>")
@@ -290,7 +290,7 @@ func TestProxyEarlyHintsLeaveHeadersAlone(t *testing.T) {
 		w.Header().Set("X-Around", "1")
 		proxy.ServeHTTP(w, r)
 	}))
-	resp, err := http.Get(s + mesh.ProxyPattern + "svc-app/method/svc/hints") //nolint:noctx // a test
+	resp, err := http.Get(s + mesh.ProxyPattern + "svc-app/method/svc/hints")
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
 	http.DefaultClient.CloseIdleConnections()
@@ -335,7 +335,7 @@ func TestProxyBreaksOffWhatBreaksOff(t *testing.T) {
 	})
 	proxied(t, h, mesh.ClientConfig{}, func(t *testing.T, base string) {
 		for _, path := range []string{"svc/known", "svc/unknown", "svc/head/unknown"} {
-			resp, err := http.Get(base + path) //nolint:noctx // a test
+			resp, err := http.Get(base + path)
 			if path == "svc/head/unknown" && err != nil {
 				continue // the head had not gone out
 			}

@@ -161,7 +161,7 @@ func TestCallersWithoutACertificate(t *testing.T) {
 		require.NoError(t, resp.Body.Close())
 		require.Equal(t, c.status, resp.StatusCode, c)
 	}
-	plain, err := http.Get("http://" + address + "/who/called") //nolint:noctx // a test
+	plain, err := http.Get("http://" + address + "/who/called")
 	require.NoError(t, err)
 	require.NoError(t, plain.Body.Close())
 	require.Equal(t, 400, plain.StatusCode, "there is no way around TLS")

@@ -18,7 +18,7 @@ import (
 
 // The headers by which a request shows who it is from. They end at the node that reads them.
 const (
-	TokenHeader = "Bannou-Token"
+	TokenHeader = "Bannou-Token" //nolint:gosec // a name, no secret
 	AppHeader   = "Bannou-App-Id"
 )
 

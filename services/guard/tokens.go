@@ -15,7 +15,7 @@ import (
 // MinTokenBytes is the shortest token that there may be.
 const MinTokenBytes = 16
 
-// Everyone, where apps are listed, stands for every caller.
+// Everyone stands, where apps are listed, for every caller.
 const Everyone = "*"
 
 // tokenFileLimit is far more than the tokens of one app take.
@@ -139,7 +139,7 @@ func checkToken(token string) error {
 // ReadTokens reads a file that holds one token a line, at least one: a second one while a token is being replaced. Errors name
 // the file, and never repeat what is in it.
 func ReadTokens(name string) ([]string, error) {
-	file, err := os.Open(name) //nolint:gosec // the operator names it
+	file, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the token: %w", err)
 	}
