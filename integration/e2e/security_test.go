@@ -174,8 +174,8 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 	outside := client(guardtest.Files{Authority: files["front"].Authority})
 	front, back := twoNodes(t, func(appID string, args ...string) *node {
 		f := files[appID]
-		n := launch(t, freeAddress(t), append(args, "--app-id", appID, "--config", config,
-			"--mesh-tls-cert-file", f.Cert, "--mesh-tls-key-file", f.Key, "--mesh-tls-ca-file", f.Authority)...)
+		n := launch(t, freeAddress(t), append(args, "--app-id", appID, "--config", config, "--log-level", "debug",
+			"--mesh-probe-interval", "1s", "--mesh-probe-failures", "1", "--mesh-tls-cert-file", f.Cert, "--mesh-tls-key-file", f.Key, "--mesh-tls-ca-file", f.Authority)...)
 		n.url = strings.Replace(n.url, "http://", "https://", 1)
 		require.Eventually(t, func() bool {
 			response, err := outside.Get(n.url + "/readyz")
@@ -224,6 +224,9 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 	require.Contains(t, errs, "status 401")
 	for _, n := range []*node{front, back} {
 		require.Zero(t, n.stop(t))
+		for _, trouble := range []string{"HTTP request to an HTTPS server", "does not answer probes"} {
+			require.False(t, strings.Contains(n.log.String(), trouble), "probes are made over TLS too: %s", trouble)
+		}
 	}
 }
 

@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -28,6 +29,9 @@ type ProberConfig struct {
 	// Transport sends the probes. Endpoints come from whoever writes to the registry: it should connect only where the node
 	// may. Default: that of a client, see NewTransport, without kept connections.
 	Transport http.RoundTripper
+	// TLS makes the connections to instances of an app-id, as ClientConfig.TLS does; Transport is an *http.Transport then. Default:
+	// HTTP without TLS.
+	TLS func(appID string) *tls.Config
 	// Logger hears of rounds that failed and of instances that do not answer. Default: nobody.
 	Logger *slog.Logger
 }
@@ -41,6 +45,7 @@ type ProberConfig struct {
 type Prober struct {
 	cfg    ProberConfig
 	client *http.Client
+	scheme string
 }
 
 // NewProber returns a prober that does nothing before Run.
@@ -59,7 +64,15 @@ func NewProber(cfg ProberConfig) (*Prober, error) {
 		t.DisableKeepAlives = true // a kept connection says nothing about new ones
 		cfg.Transport = t
 	}
-	return &Prober{cfg: cfg, client: &http.Client{
+	scheme := "http"
+	if cfg.TLS != nil {
+		plain, ok := cfg.Transport.(*http.Transport)
+		if !ok {
+			return nil, errors.New("a prober makes TLS connections with an *http.Transport: leave out one of the two")
+		}
+		cfg.Transport, scheme = &tlsTransport{plain: plain, config: cfg.TLS}, "https"
+	}
+	return &Prober{cfg: cfg, scheme: scheme, client: &http.Client{
 		Transport: cfg.Transport, Timeout: cfg.Timeout,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}}, nil
@@ -138,11 +151,11 @@ func (p *Prober) probe(ctx context.Context, e *Endpoint) error {
 }
 
 func (p *Prober) ask(ctx context.Context, e *Endpoint) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+e.Address()+"/healthz", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, p.scheme+"://"+e.Address()+"/healthz", http.NoBody)
 	if err != nil {
 		return err
 	}
-	resp, err := p.client.Do(req)
+	resp, err := p.client.Do(calling(req, p.scheme, e.AppID))
 	if err != nil {
 		return err
 	}

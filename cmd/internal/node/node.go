@@ -170,7 +170,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		}
 	}
 	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
-		apps: n.apps, meter: n.metrics.MeterProvider()}
+		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider()}
 	for _, name := range cfg.Services {
 		service, err := parts.service(name)
 		if err != nil {

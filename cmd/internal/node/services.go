@@ -31,6 +31,7 @@ type parts struct {
 	client   *mesh.Client
 	policy   *egress.Policy
 	apps     *guard.Tokens
+	guard    *guard.Guard
 	meter    metric.MeterProvider
 }
 
@@ -65,7 +66,7 @@ func (p parts) mesh() (host.Service, error) {
 		transport.DisableKeepAlives = true // a kept connection says nothing about new ones
 		var err error
 		if cfg.Prober, err = mesh.NewProber(mesh.ProberConfig{
-			Registry: p.registry, Interval: m.ProbeInterval, Timeout: m.ProbeTimeout, Failures: m.ProbeFailures, Transport: transport, Logger: p.log,
+			Registry: p.registry, Interval: m.ProbeInterval, Timeout: m.ProbeTimeout, Failures: m.ProbeFailures, Transport: transport, TLS: p.guard.Client(), Logger: p.log,
 		}); err != nil {
 			return nil, err
 		}
