@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -28,6 +29,7 @@ type Driver struct {
 	log        *slog.Logger
 	run        scripts
 	id         string        // of this driver among all on this Redis
+	numbers    atomic.Uint64 // of its consumers
 	client     *redis.Client // for commands that answer at once
 	reading    *redis.Client // for commands that wait for messages
 	publishing *pipe
@@ -119,16 +121,20 @@ func (d *Driver) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, erro
 	for i, b := range q.Bindings {
 		q.Bindings[i].Exchange = d.exchange(b.Exchange)
 	}
+	reader := d.id + "." + strconv.FormatUint(d.numbers.Add(1), 10)
 	var c consumer
 	err := d.patiently(ctx, func() (err error) {
 		if q.Exclusive && !q.Durable {
-			c, err = d.subscribeAlone(ctx, q)
+			c, err = d.subscribeAlone(ctx, q, reader)
 		} else {
-			c, err = d.subscribeGroup(ctx, q)
+			c, err = d.subscribeGroup(ctx, q, reader)
 		}
 		return err
 	})
 	if err != nil {
+		if ctx.Err() == nil { // else its name is taken for a dead reader's in a while
+			_, _ = d.registry.leave(ctx, q.Name, true, reader)
+		}
 		return nil, fmt.Errorf("subscribe to queue %q: %w", q.Name, err)
 	}
 	return c, nil
