@@ -48,7 +48,7 @@ func (d *Driver) streamsOf(ctx context.Context, q record) (list []source, news p
 	}
 	if wild {
 		var topics []string
-		topics, news, err = d.registry.current(ctx, func(topic string) bool { return q.wants(d.cfg.Exchange, topic) })
+		topics, news, err = d.registry.current(ctx, func(topic string) bool { return d.isTopic(topic) && q.wants(d.cfg.Exchange, topic) })
 		if err != nil {
 			return nil, position{}, err
 		}

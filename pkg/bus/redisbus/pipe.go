@@ -201,6 +201,9 @@ func (p *pipe) send(batch []*op) (left []*op, failure error) {
 		if err == nil {
 			err = missing
 		}
+		if redis.HasErrorPrefix(err, "WRONGTYPE") {
+			err = fmt.Errorf("%w: a key of that name is no stream: %w", bus.ErrInvalid, err)
+		}
 		if err == nil || !passing(err) {
 			o.finish(err)
 			if err == nil && o.then != nil {

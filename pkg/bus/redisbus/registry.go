@@ -127,7 +127,16 @@ func (r *registry) registered(topic string) bool {
 
 // register says that a topic is in use. If it is new, the durable queues with a pattern that it matches get their groups
 // before the first message comes: their readers may be away.
+//
+// bus.ErrInvalid: there is a key of that name that is no stream, another program's.
 func (r *registry) register(ctx context.Context, exchange, topic string) error {
+	kind, err := r.client.Type(ctx, topic).Result()
+	if err != nil {
+		return err
+	}
+	if kind != "stream" && kind != "none" {
+		return fmt.Errorf("%w: topic %q cannot be used on this Redis: the key of that name is of the type %s", bus.ErrInvalid, topic, kind)
+	}
 	fresh, err := r.run.register.Run(ctx, r.client, []string{topicsKey, newsKey}, topic).Int()
 	if err != nil {
 		return err
