@@ -241,9 +241,9 @@ func TestDeadLetterThatTheBrokerWouldNeverTake(t *testing.T) {
 			require.NoError(t, err)
 			time.Sleep(50 * time.Minute) //nolint:forbidigo // the time of synctest
 			require.EqualValues(t, 1, calls.Load())
-			require.EqualValues(t, kept, waiting(t, d, memorybus.DeadLetterStore))
+			require.Equal(t, kept, waiting(t, d, memorybus.DeadLetterStore))
 			time.Sleep(time.Hour) //nolint:forbidigo // the time of synctest
-			require.EqualValues(t, 2-kept, calls.Load(), "it comes again where it is not kept")
+			require.Equal(t, 2-kept, calls.Load(), "it comes again where it is not kept")
 			if kept == 0 {
 				return
 			}

@@ -59,7 +59,7 @@ func (c Config) checkFreeQueue(name string) error {
 		return fmt.Errorf("%w: queue %q is the bus's own, for dead letters; read it as dead letters", ErrInvalid, name)
 	}
 	if strings.HasPrefix(name, "amq.") {
-		return fmt.Errorf("%w: queue %q has a name of the broker's own, which begin with amq.", ErrInvalid, name)
+		return fmt.Errorf("%w: queue %q begins with amq. as the broker's own do; choose another", ErrInvalid, name)
 	}
 	return nil
 }

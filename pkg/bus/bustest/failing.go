@@ -325,7 +325,7 @@ func largestHeadersAreDeadLettered(f *fixture) {
 	require.EqualValues(f, 1, calls.Load(), "calls of the handler")
 	require.Equal(f, f.topic, letter.Headers[bus.HeaderOriginalTopic])
 	for name, value := range headers {
-		require.True(f, value == letter.Headers[name], name)
+		require.Equal(f, value, letter.Headers[name])
 	}
 	require.NotContains(f, letter.Headers, bus.HeaderOmittedHeaders)
 }

@@ -28,6 +28,7 @@ type aloneConsumer struct {
 	q      bus.Queue
 	id     string // among all who ever read the queue
 	record record
+	stands standing
 
 	out     chan bus.Delivery
 	slots   chan struct{}
@@ -230,7 +231,7 @@ func (c *aloneConsumer) renew(ctx context.Context) {
 	select {
 	case <-c.closing:
 	default:
-		if there, err := c.d.registry.renew(ctx, c.q.Name, c.record, c.id); err == nil && !there {
+		if there, err := c.stands.renew(ctx, c.d.registry, c.q.Name, c.record, c.id); err == nil && !there {
 			c.end()
 		}
 	}
@@ -390,7 +391,7 @@ func (c *aloneConsumer) finish() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastWord)
 	defer cancel()
-	_, _ = c.d.registry.leave(ctx, c.q.Name, false, c.id) // else it goes when nothing is heard of its reader
+	_, _ = c.stands.leave(ctx, c.d.registry, c.q.Name, false, c.id) // else it goes when nothing is heard of its reader
 }
 
 // comeAgain puts a delivery back, before all that is new.

@@ -84,6 +84,7 @@ type groupConsumer struct {
 	q      bus.Queue
 	id     string // among all readers of the queue, those of this driver too: what is pending under it is this one's
 	record record
+	stands standing
 	own    source
 
 	out     chan bus.Delivery
@@ -233,13 +234,14 @@ func (c *groupConsumer) end() {
 
 // renew says that the consumer lives, and that it keeps what it has in work.
 func (c *groupConsumer) renew(ctx context.Context) {
-	select {
-	case <-c.ended:
-	default:
-		if there, err := c.d.registry.renew(ctx, c.q.Name, c.record, c.id); err == nil && !there {
-			c.end()
-			return
-		}
+	if o := c.parting(); o != nil { // its last delivery was settled while it ended
+		o.ctx = ctx
+		_ = c.d.settling.put(o)
+		return
+	}
+	if there, err := c.stands.renew(ctx, c.d.registry, c.q.Name, c.record, c.id); err == nil && !there {
+		c.end()
+		return
 	}
 	if c.missed.Swap(false) && c.join(ctx, false) != nil {
 		c.missed.Store(true)

@@ -11,9 +11,6 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
-// lastWord bounds what an end may still tell Redis.
-const lastWord = 2 * time.Second
-
 // read fetches and hands out until the consumer is closed.
 func (c *groupConsumer) read() {
 	defer c.finish()
@@ -337,53 +334,6 @@ func (c *groupConsumer) receive(f fetched) (*groupDelivery, error) {
 	c.work[at] = d
 	c.mu.Unlock()
 	return d, nil
-}
-
-// drain gives back what waits in the channel.
-func (c *groupConsumer) drain() {
-	for {
-		select {
-		case x := <-c.out:
-			d := x.(*groupDelivery) //nolint:forcetypeassert // nothing else is put in
-			if !d.settled.Swap(true) {
-				_ = d.giveBack(d.attempt) // gathered
-			}
-		default:
-			return
-		}
-	}
-}
-
-// finish takes the consumer off its queue.
-func (c *groupConsumer) finish() {
-	defer close(c.ended)
-	defer c.reader.close()
-	if !c.q.AutoAck {
-		c.drain()
-	}
-	close(c.out)
-	c.d.clock.leave(c.q.Name)
-	ctx, cancel := context.WithTimeout(context.Background(), lastWord)
-	defer cancel()
-	_ = c.d.settling.do(ctx, func(p redis.Pipeliner) []redis.Cmder { return nil }) // what was given back is there now
-	if !c.gone.Load() {
-		went, err := c.d.registry.leave(ctx, c.q.Name, c.q.Durable, c.id)
-		if err == nil && went {
-			_ = c.d.clear(ctx, c.q.Name, c.record)
-		}
-		for key := range c.known() {
-			_ = c.d.run.quit.Run(ctx, c.d.client, []string{key}, c.q.Name, 0, c.id).Err()
-		}
-	}
-	for !c.forgetMoves(ctx) && ctx.Err() == nil { // a connection was cut: there are others
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
-	if len(c.inWork()) == 0 {
-		c.d.forget(c)
-	}
 }
 
 // open reads an entry. dropped: it was dead-lettered, because it has expired or cannot be read.

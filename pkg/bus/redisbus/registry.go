@@ -275,6 +275,37 @@ func (r *registry) declare(ctx context.Context, name string, q record, reader st
 	return answer == declaredJoined, nil
 }
 
+// A standing is a reader's place in the registry. Who has left is not renewed by a renewal that was on its way.
+type standing struct {
+	mu   sync.Mutex
+	left bool
+}
+
+// renew says that the reader lives, unless it has left. false: its queue was deleted.
+func (s *standing) renew(ctx context.Context, r *registry, name string, q record, reader string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left {
+		return true, nil
+	}
+	return r.renew(ctx, name, q, reader)
+}
+
+// end is leave where the queue is gone already.
+func (s *standing) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+}
+
+// leave takes the reader away for good, and reports whether the queue went with it.
+func (s *standing) leave(ctx context.Context, r *registry, name string, durable bool, reader string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+	return r.leave(ctx, name, durable, reader)
+}
+
 // renew says that a reader lives. false: its queue was deleted.
 func (r *registry) renew(ctx context.Context, name string, q record, reader string) (bool, error) {
 	return r.run.renew.Run(ctx, r.client, []string{queuesKey, readersKey(name), versionKey, removedKey},
