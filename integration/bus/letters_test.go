@@ -1,6 +1,7 @@
 package bus_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -190,4 +192,29 @@ func (l *lockedLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
+}
+
+// Another program's event may have larger headers than its letter has room for. It is kept all the same, at the first failure.
+func TestLetterOfLargeForeignHeaders(t *testing.T) {
+	eachQueueType(t, func(t *testing.T, d *rabbitbus.Driver, url string) {
+		b, err := bus.New(d, bus.Config{RetryDelay: 10 * time.Millisecond})
+		require.NoError(t, err)
+		defer func() { _ = b.Close(within(t, patience)) }()
+		var calls atomic.Int64
+		_, err = b.SubscribeRaw(within(t, patience), "orders.placed", func(context.Context, *bus.Received) error {
+			calls.Add(1)
+			return bus.Permanent(errors.New("no"))
+		}, bus.SubscriptionOptions{Group: "g", Durable: true})
+		require.NoError(t, err)
+		require.NoError(t, foreign(t, url).PublishWithContext(within(t, patience), "bannou", "orders.placed", false, false, amqp.Publishing{
+			MessageId: "foreign", Headers: amqp.Table{"small": "s", "large": strings.Repeat("x", 100<<10)}, Body: []byte("{}")}))
+		require.Eventually(t, func() bool { return waiting(t, d, "bannou-dlx-store") == 1 }, patience, 10*time.Millisecond)
+		l, err := b.ListLetters(within(t, patience), bus.LetterFilter{}, bus.LetterPage{})
+		require.NoError(t, err)
+		require.Len(t, l.Letters, 1)
+		require.Equal(t, "foreign", l.Letters[0].MessageID)
+		require.Equal(t, "s", l.Letters[0].Headers["small"])
+		require.Equal(t, "large", l.Letters[0].Headers[bus.HeaderOmittedHeaders])
+		require.EqualValues(t, 1, calls.Load())
+	})
 }

@@ -221,7 +221,7 @@ func TestRedisConsumerNames(t *testing.T) {
 	require.NoError(t, c.Close(within(t, patience)))
 	require.Equal(t, 1, names(), "its delivery is in work")
 	require.NoError(t, held.Ack())
-	require.Eventually(t, func() bool { return waiting(t, d, q.Name) == 0 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return names() == 0 }, patience, 10*time.Millisecond, "its last delivery was settled")
 	c = subscribe(t, d, q)
 	require.NoError(t, c.Close(within(t, patience)))
 	require.Zero(t, names())

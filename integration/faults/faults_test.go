@@ -79,6 +79,7 @@ func TestMain(m *testing.M) {
 // A system is a broker with a driver for it.
 type system struct {
 	driver, kind string
+	url          string                // of the broker, for other processes
 	rabbit       *servers.RabbitServer // nil: it is another broker
 	open         func(log *slog.Logger) (bus.Driver, error)
 	inspect      func(ctx context.Context) string // what the broker says of its queues

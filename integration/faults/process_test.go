@@ -9,23 +9,26 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+	"time"
 
 	"github.com/bannou-mesh/bannou/integration/faults"
 	"github.com/bannou-mesh/bannou/integration/servers"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
+	"github.com/bannou-mesh/bannou/pkg/bus/redisbus"
 )
 
 // The environment of a consumer that runs as a process of its own, this binary once more.
 const (
 	consumerTopic   = "BANNOU_FAULTS_TOPIC"
+	consumerDriver  = "BANNOU_FAULTS_DRIVER"
 	consumerAddress = "BANNOU_FAULTS_ADDRESS"
 )
 
-// A consumer process is killed in the middle of its work while another goes on: what it had in hand is handled all the same.
-func TestConsumerKilled(t *testing.T) {
-	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
-	endure(t, rabbit(broker, rabbitbus.Classic), fault{name: "consumer process killed", times: 5, harm: func(ctx context.Context, r *run) error {
+// consumerKilled is a consumer process that is killed in the middle of its work while another goes on: what it had in hand is
+// handled all the same.
+func consumerKilled() fault {
+	return fault{name: "consumer process killed", times: 5, harm: func(ctx context.Context, r *run) error {
 		c, err := startConsumer(ctx, r)
 		if err != nil {
 			return err
@@ -43,8 +46,21 @@ func TestConsumerKilled(t *testing.T) {
 		for c.report(r.load.Ledger) == nil { // what it said before it died
 		}
 		return nil
-	}})
+	}}
 }
+
+func TestConsumerKilled(t *testing.T) {
+	t.Run("rabbitmq", func(t *testing.T) {
+		endure(t, rabbit(servers.NewRabbitMQ(t, servers.RabbitOptions{}), rabbitbus.Classic), consumerKilled())
+	})
+	t.Run("redis", func(t *testing.T) {
+		endure(t, redisStream(servers.NewRedis(t, servers.RedisOptions{}), claimIdle), consumerKilled())
+	})
+}
+
+// claimIdle is how soon what a killed consumer had in hand is taken over, so that a run need not wait for the default's 30 s. A
+// consumer that has no processor for so long is taken for dead too: that shows as duplicates.
+const claimIdle = 3 * time.Second
 
 // A consumer is another process that handles a load, and writes what it has handled to a pipe.
 type consumer struct {
@@ -63,7 +79,7 @@ func startConsumer(ctx context.Context, r *run) (*consumer, error) {
 		return nil, err
 	}
 	cmd := exec.CommandContext(ctx, self)
-	cmd.Env = append(os.Environ(), consumerTopic+"="+r.load.Topic, consumerAddress+"="+r.system.rabbit.URL)
+	cmd.Env = append(os.Environ(), consumerTopic+"="+r.load.Topic, consumerDriver+"="+r.system.driver, consumerAddress+"="+r.system.url)
 	cmd.Stdout, cmd.Stderr = write, os.Stderr
 	err = cmd.Start()
 	_ = write.Close() // the child has its own
@@ -100,7 +116,7 @@ func (c *consumer) kill() error {
 // acknowledged.
 func consume(topic string) int {
 	err := func() error {
-		d, err := rabbitbus.New(rabbitbus.Config{URLs: []string{os.Getenv(consumerAddress)}})
+		d, err := openConsumer(os.Getenv(consumerDriver), os.Getenv(consumerAddress))
 		if err != nil {
 			return err
 		}
@@ -121,4 +137,11 @@ func consume(topic string) int {
 		return 1
 	}
 	return 0
+}
+
+func openConsumer(driver, url string) (bus.Driver, error) {
+	if driver == "redis" {
+		return redisbus.New(redisbus.Config{URLs: []string{url}, ClaimIdle: claimIdle})
+	}
+	return rabbitbus.New(rabbitbus.Config{URLs: []string{url}})
 }

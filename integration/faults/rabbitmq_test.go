@@ -34,6 +34,7 @@ func TestRabbitMQ(t *testing.T) {
 func rabbit(broker *servers.RabbitServer, kind rabbitbus.QueueType) system {
 	return system{
 		rabbit: broker,
+		url:    broker.URL,
 		driver: "rabbitmq", kind: string(kind), share: faults.Share, slack: faults.Slack,
 		open: func(log *slog.Logger) (bus.Driver, error) {
 			return rabbitbus.New(rabbitbus.Config{URLs: []string{broker.URL}, QueueType: kind, Logger: log,

@@ -19,13 +19,6 @@ import (
 // Redis flushes its append-only file before each answer here: with less it may forget what it has confirmed.
 func TestRedis(t *testing.T) {
 	server := servers.NewRedis(t, servers.RedisOptions{})
-	s := system{
-		driver: "redis", kind: "stream", share: faults.Share, slack: faults.Slack,
-		open: func(log *slog.Logger) (bus.Driver, error) {
-			return redisbus.New(redisbus.Config{URLs: []string{server.URL}, Logger: log})
-		},
-		inspect: func(ctx context.Context) string { return groups(ctx, server.URL) },
-	}
 	for _, f := range []fault{
 		{name: "killed", times: 10, harm: func(ctx context.Context, _ *run) error {
 			return errors.Join(server.Kill(), server.Restart(ctx))
@@ -41,7 +34,19 @@ func TestRedis(t *testing.T) {
 		poisoned(3),
 		reopened(5),
 	} {
-		t.Run(f.name, func(t *testing.T) { endure(t, s, f) })
+		t.Run(f.name, func(t *testing.T) { endure(t, redisStream(server, 0), f) })
+	}
+}
+
+// redisStream is Redis with a claim time; 0: the default.
+func redisStream(server *servers.RedisServer, claim time.Duration) system {
+	return system{
+		url:    server.URL,
+		driver: "redis", kind: "stream", share: faults.Share, slack: faults.Slack,
+		open: func(log *slog.Logger) (bus.Driver, error) {
+			return redisbus.New(redisbus.Config{URLs: []string{server.URL}, ClaimIdle: claim, Logger: log})
+		},
+		inspect: func(ctx context.Context) string { return groups(ctx, server.URL) },
 	}
 }
 

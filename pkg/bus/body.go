@@ -32,7 +32,7 @@ type members struct {
 func stampBody(body []byte, id string, at time.Time) ([]byte, string, time.Time, error) {
 	m, err := readMembers(body)
 	if err != nil {
-		return nil, "", time.Time{}, fmt.Errorf("%w: the body must be a JSON object (name another content type for anything else): %w", ErrInvalid, err)
+		return nil, "", time.Time{}, invalidBody(err)
 	}
 	var add bytes.Buffer
 	if m.eventID == "" {
@@ -63,6 +63,19 @@ func stampBody(body []byte, id string, at time.Time) ([]byte, string, time.Time,
 	stamped = append(stamped, add.Bytes()...)
 	stamped = append(stamped, body[after:]...)
 	return stamped, m.eventID, m.timestamp, nil
+}
+
+// memberError is what is wrong with a member of a body that is a JSON object otherwise.
+type memberError struct{ name, fault string }
+
+func (e *memberError) Error() string { return "the body's " + e.name + " " + e.fault }
+
+// invalidBody tells a member that is not what it has to be from a body that is no JSON object at all.
+func invalidBody(err error) error {
+	if m := (*memberError)(nil); errors.As(err, &m) {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return fmt.Errorf("%w: the body must be a JSON object (name another content type for anything else): %w", ErrInvalid, err)
 }
 
 // readMembers checks that body is one JSON object and reads its eventId and timestamp.
@@ -110,7 +123,7 @@ func (m *members) read(name string, d *jsontext.Decoder) error {
 		}
 		// As a subscriber will read it: time.Parse would take forms that are not RFC 3339.
 		if err := json.Unmarshal(value, &m.timestamp); err != nil || m.timestamp.IsZero() {
-			return fmt.Errorf("its timestamp %s is not a time of RFC 3339", cut(string(value), 64))
+			return &memberError{name, "is " + cut(string(value), 64) + ", and has to be a time of RFC 3339, such as \"2025-01-02T03:04:05Z\""}
 		}
 		return nil
 	default:
@@ -119,14 +132,15 @@ func (m *members) read(name string, d *jsontext.Decoder) error {
 }
 
 func readString(name string, d *jsontext.Decoder) (string, error) {
-	token, err := d.ReadToken()
+	value, err := d.ReadValue()
 	if err != nil {
 		return "", err
 	}
-	if token.Kind() != '"' || token.String() == "" {
-		return "", fmt.Errorf("its %s is not a string with something in it", name)
+	var s string
+	if json.Unmarshal(value, &s) != nil || s == "" {
+		return "", &memberError{name, "is " + cut(string(value), 64) + ", and has to be a string with something in it"}
 	}
-	return token.String(), nil
+	return s, nil
 }
 
 func noEOF(err error) error {

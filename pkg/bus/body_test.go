@@ -9,6 +9,30 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// Who sends an object with a wrong member is told of the member, and not that an object is needed.
+func TestFaultsOfABodyAreToldApart(t *testing.T) {
+	const object = "must be a JSON object"
+	for body, want := range map[string]string{
+		`{"eventId":5}`:             "eventId is 5, and has to be a string",
+		`{"eventId":null}`:          "eventId is null, and has to be a string",
+		`{"eventId":""}`:            `eventId is "", and has to be a string`,
+		`{"eventId":{"a":1}}`:       `eventId is {"a":1}, and has to be a string`,
+		`{"timestamp":"yesterday"}`: `timestamp is "yesterday", and has to be a time of RFC 3339`,
+		`{"timestamp":7}`:           "timestamp is 7, and has to be a time of RFC 3339",
+		`[]`:                        object,
+		`5`:                         object,
+		`{"a":`:                     object,
+		`{}{}`:                      object,
+	} {
+		_, _, _, err := stampBody([]byte(body), "id", time.Now())
+		require.ErrorIs(t, err, ErrInvalid, body)
+		require.ErrorContains(t, err, want, body)
+		if want != object {
+			require.NotContains(t, err.Error(), object, body)
+		}
+	}
+}
+
 // Whatever comes in: it is refused as invalid, or what goes out is one JSON object with an id and a time, all other
 // members as they were, and stamping it again changes nothing.
 func FuzzStampBody(f *testing.F) {

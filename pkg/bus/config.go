@@ -116,8 +116,8 @@ type RetryPolicy struct {
 
 // PublishOptions change how one event is published. The zero value is right for most.
 type PublishOptions struct {
-	Exchange      string            // default: the bus's exchange
-	RoutingKey    string            // default: the topic
+	Exchange      string            // default: the bus's exchange; that of dead letters is not for publishing
+	RoutingKey    string            // what a topic may be; default: the topic
 	Type          string            // default: the event's name; raw: none
 	ContentType   string            // default "application/json"; ignored where the event is typed
 	MessageID     string            // default: the event's own id, or a new UUID version 7

@@ -1,8 +1,12 @@
 package bus
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"log/slog"
 	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +60,59 @@ func DeadLetter(m *Message, d Discard) *Message {
 		letter.Headers[HeaderException] = cut(strings.ToValidUTF8(d.Err.Error(), "?"), 4<<10)
 	}
 	return &letter
+}
+
+// LetterHeaderRoom is how many bytes of headers DeadLetter adds at most, names and AMQP's own bytes included. A driver that
+// bounds headers takes so many more of what goes to the dead letters, or comes from there.
+const LetterHeaderRoom = 8 << 10
+
+const (
+	lightHeaders = 32 << 10  // of a letter that was refused for its headers, beside those of its history
+	namesOmitted = 1 << 10   // bytes of HeaderOmittedHeaders
+	refusedPause = time.Hour // before an event is handled again whose dead letter no broker would take
+)
+
+// publishLetter publishes a dead letter. One that the broker would never take is sent without its largest headers, which
+// another program has made larger than a publisher here may: a record that lacks them is worth more than none.
+func (b *Bus) publishLetter(ctx context.Context, letter *Message) error {
+	err := b.driver.Publish(ctx, letter)
+	if !errors.Is(err, ErrInvalid) {
+		return err
+	}
+	light := lighter(letter)
+	if light == nil {
+		return err
+	}
+	b.log.LogAttrs(ctx, slog.LevelWarn, "a dead letter is kept without its largest headers", slog.String("messageId", letter.ID),
+		slog.String("omitted", light.Headers[HeaderOmittedHeaders]), slog.Any("error", err))
+	return b.driver.Publish(ctx, light)
+}
+
+// lighter is a letter without its largest headers, as few as leave lightHeaders; nil: it has no more than that.
+func lighter(letter *Message) *Message {
+	var names []string
+	size := 0
+	for name, value := range letter.Headers {
+		if name != HeaderOmittedHeaders && !slices.Contains(historyHeaders, name) {
+			names = append(names, name)
+			size += len(name) + len(value)
+		}
+	}
+	if size <= lightHeaders {
+		return nil
+	}
+	slices.SortFunc(names, func(a, b string) int {
+		return cmp.Or(cmp.Compare(len(b)+len(letter.Headers[b]), len(a)+len(letter.Headers[a])), cmp.Compare(a, b))
+	})
+	light := *letter
+	light.Headers = maps.Clone(letter.Headers)
+	omitted := 0
+	for ; size > lightHeaders; omitted++ {
+		size -= len(names[omitted]) + len(letter.Headers[names[omitted]])
+		delete(light.Headers, names[omitted])
+	}
+	light.Headers[HeaderOmittedHeaders] = cut(strings.Join(names[:omitted], ","), namesOmitted)
+	return &light
 }
 
 // discardReason tells which of the reasons a handler's error is.

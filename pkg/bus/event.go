@@ -54,6 +54,7 @@ const (
 	HeaderDiscardedAt        = "x-discarded-at"        // RFC 3339, when it was given up
 	HeaderDiscardReason      = "x-discard-reason"      // one of the Discard reasons
 	HeaderException          = "x-exception"           // the last error's text, at most 4 KiB
+	HeaderOmittedHeaders     = "x-omitted-headers"     // names of headers that the letter lacks: no broker would take them
 )
 
 // Why an event was dead-lettered, the values of HeaderDiscardReason.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -202,6 +203,59 @@ func TestDeadLetterIsRefused(t *testing.T) {
 		require.EqualValues(t, 4, calls.Load(), "three refusals, each followed by a redelivery after the delay")
 		require.EqualValues(t, 1, waiting(t, d, memorybus.DeadLetterStore))
 	})
+}
+
+// picky is a broker that takes no dead letter with more headers than so.
+type picky struct {
+	*memorybus.Driver
+	most int
+}
+
+func (d *picky) Publish(ctx context.Context, m *bus.Message) error {
+	size := 0
+	for name, value := range m.Headers {
+		size += len(name) + len(value)
+	}
+	if m.Exchange == "bannou-dlx" && size > d.most {
+		return fmt.Errorf("%w: the headers have %d bytes", bus.ErrInvalid, size)
+	}
+	return d.Driver.Publish(ctx, m)
+}
+
+// A dead letter that the broker would never take goes without its largest headers. Where that does not help either, the
+// event waits long: nothing is lost, and nothing repeats at once for ever.
+func TestDeadLetterThatTheBrokerWouldNeverTake(t *testing.T) {
+	for most, kept := range map[int]int64{40 << 10: 1, 0: 0} {
+		synctest.Test(t, func(t *testing.T) {
+			d := &picky{memorybus.New(memorybus.Config{}), most}
+			t.Cleanup(func() { require.NoError(t, d.Close(context.Background())) })
+			b := start(t, d, bus.Config{RetryDelay: 10 * time.Millisecond})
+			var calls atomic.Int64
+			require.NoError(t, b.HandleRaw("a.b", "h", func(context.Context, *bus.Received) error {
+				calls.Add(1)
+				return bus.Permanent(errors.New("no"))
+			}, bus.SubscriptionOptions{}))
+			run(t, b)
+			headers := map[string]string{"small": "s", "large": strings.Repeat("x", 30<<10), "larger": strings.Repeat("x", 60<<10)}
+			_, err := b.PublishRaw(t.Context(), "a.b", []byte(`{}`), bus.PublishOptions{Headers: headers})
+			require.NoError(t, err)
+			time.Sleep(50 * time.Minute) //nolint:forbidigo // the time of synctest
+			require.EqualValues(t, 1, calls.Load())
+			require.Equal(t, kept, waiting(t, d, memorybus.DeadLetterStore))
+			time.Sleep(time.Hour) //nolint:forbidigo // the time of synctest
+			require.Equal(t, 2-kept, calls.Load(), "it comes again where it is not kept")
+			if kept == 0 {
+				return
+			}
+			page, err := b.ListLetters(t.Context(), bus.LetterFilter{}, bus.LetterPage{})
+			require.NoError(t, err)
+			got := page.Letters[0].Headers
+			require.Equal(t, "larger", got[bus.HeaderOmittedHeaders])
+			require.NotContains(t, got, "larger")
+			require.Len(t, got["large"], 30<<10)
+			require.Equal(t, "s", got["small"])
+		})
+	}
 }
 
 // When not even a delayed redelivery is taken over, the event goes back to its queue as it is.

@@ -133,9 +133,13 @@ func (b *Bus) giveUp(ctx context.Context, w *work, cause error) error {
 	// Not the handler's context: that may have timed out.
 	bounded, cancel := context.WithTimeout(w.source.working, b.cfg.PublishTimeout)
 	defer cancel()
-	if err := b.driver.Publish(bounded, letter); err != nil { //nolint:contextcheck // see above
+	if err := b.publishLetter(bounded, letter); err != nil { //nolint:contextcheck // see above
 		log.LogAttrs(ctx, slog.LevelError, "event could not be dead-lettered", slog.Any("publishError", err))
-		return b.later(ctx, w, fmt.Errorf("cannot dead-letter: %w", err), w.source.retry.Delay)
+		delay := w.source.retry.Delay
+		if errors.Is(err, ErrInvalid) { // soon it would end no better
+			delay = max(delay, refusedPause)
+		}
+		return b.later(ctx, w, fmt.Errorf("cannot dead-letter: %w", err), delay)
 	}
 	w.source.meter.deadLettered(ctx, why)
 	log.LogAttrs(ctx, slog.LevelError, "event dead-lettered: it could not be handled")

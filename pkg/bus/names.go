@@ -41,7 +41,31 @@ func isWord(s string) bool {
 	return s != ""
 }
 
-// checkName accepts what may name a handler, a group or a queue: printable ASCII without spaces and wildcards.
+// storeSuffix follows the name of the dead-letter exchange in that of the store, on every broker.
+const storeSuffix = "-store"
+
+// checkFree refuses a topic that is a name of the bus's own: on Redis a topic is a key, and the store is one too.
+func (c Config) checkFree(topic string) error {
+	if topic == c.DeadLetterExchange+storeSuffix {
+		return fmt.Errorf("%w: topic %q is the name of the dead-letter store; read it as dead letters", ErrInvalid, topic)
+	}
+	return nil
+}
+
+// checkFreeQueue refuses the queue of dead letters, those beside it, and what AMQP keeps for brokers.
+func (c Config) checkFreeQueue(name string) error {
+	store := c.DeadLetterExchange + storeSuffix
+	if name == store || strings.HasPrefix(name, store+".") {
+		return fmt.Errorf("%w: queue %q is the bus's own, for dead letters; read it as dead letters", ErrInvalid, name)
+	}
+	if strings.HasPrefix(name, "amq.") {
+		return fmt.Errorf("%w: queue %q begins with amq. as the broker's own do; choose another", ErrInvalid, name)
+	}
+	return nil
+}
+
+// checkName accepts what may name a handler, a group, a queue or an exchange: printable ASCII without spaces and braces,
+// which set the names apart that drivers write keys with.
 func checkName(what, name string) error {
 	if name == "" {
 		return fmt.Errorf("%w: the %s has no name", ErrInvalid, what)
@@ -53,6 +77,9 @@ func checkName(what, name string) error {
 	for i := range len(name) {
 		if name[i] <= ' ' || name[i] > '~' {
 			return fmt.Errorf("%w: %s name %q must be printable ASCII without spaces", ErrInvalid, what, name)
+		}
+		if name[i] == '{' || name[i] == '}' {
+			return fmt.Errorf("%w: %s name %q must be without braces", ErrInvalid, what, name)
 		}
 	}
 	return nil

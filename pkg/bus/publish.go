@@ -185,6 +185,25 @@ func (b *Bus) check(topic string, m *Message) error {
 	if err := checkTopic(topic, false); err != nil {
 		return err
 	}
+	if err := b.cfg.checkFree(topic); err != nil {
+		return err
+	}
+	if m.RoutingKey != topic {
+		if err := checkTopic(m.RoutingKey, false); err != nil {
+			return fmt.Errorf("as a routing key: %w", err)
+		}
+		if err := b.cfg.checkFree(m.RoutingKey); err != nil {
+			return fmt.Errorf("as a routing key: %w", err)
+		}
+	}
+	if m.Exchange != "" {
+		if err := checkName("exchange", m.Exchange); err != nil {
+			return err
+		}
+		if m.Exchange == b.cfg.DeadLetterExchange {
+			return fmt.Errorf("%w: exchange %q is for dead letters: choose another", ErrInvalid, m.Exchange)
+		}
+	}
 	if m.Priority > 9 {
 		return fmt.Errorf("%w: priority %d, at most 9 is allowed", ErrInvalid, m.Priority)
 	}
@@ -192,8 +211,6 @@ func (b *Bus) check(topic string, m *Message) error {
 		return fmt.Errorf("%w: expiration %s is negative", ErrInvalid, m.Expiration)
 	}
 	for _, p := range [...]struct{ what, value string }{
-		{"exchange", m.Exchange},
-		{"routing key", m.RoutingKey},
 		{"message id", m.ID},
 		{"type", m.Type},
 		{"content type", m.ContentType},

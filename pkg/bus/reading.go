@@ -24,6 +24,9 @@ func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
 	if err := checkTopic(topic, true); err != nil {
 		return reading{}, err
 	}
+	if err := b.cfg.checkFree(topic); err != nil {
+		return reading{}, err
+	}
 	if o.PrefetchCount < 0 {
 		return reading{}, fmt.Errorf("%w: prefetch count %d is negative", ErrInvalid, o.PrefetchCount)
 	}
@@ -53,6 +56,9 @@ func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
 		name = topic + "." + o.Group
 	}
 	if err := checkName("queue", name); err != nil {
+		return reading{}, err
+	}
+	if err := b.cfg.checkFreeQueue(name); err != nil {
 		return reading{}, err
 	}
 	policy := RetryPolicy{Immediate: b.cfg.ImmediateRetries, MaxAttempts: b.cfg.RetryMaxAttempts, Delay: b.cfg.RetryDelay}

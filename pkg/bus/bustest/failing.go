@@ -3,6 +3,8 @@ package bustest
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -45,6 +47,11 @@ func failing() []testCase {
 			name: "PermanentIsDeadLetteredAtOnce",
 			why:  "retrying what cannot succeed wastes the time of what can",
 			run:  permanentAtOnce,
+		},
+		{
+			name: "LargestHeadersAreDeadLettered",
+			why:  "a letter is larger than its event: what fitted as an event must fit as a letter, or it is handled for ever",
+			run:  largestHeadersAreDeadLettered,
 		},
 		{
 			name: "UndecodableIsDeadLetteredAtOnce",
@@ -298,6 +305,29 @@ func permanentAtOnce(f *fixture) {
 	require.EqualValues(f, 1, calls.Load(), "calls of the handler")
 	require.Equal(f, bus.DiscardPermanent, letter.Headers[bus.HeaderDiscardReason])
 	require.Equal(f, "0", letter.Headers[bus.HeaderRetryCount])
+}
+
+func largestHeadersAreDeadLettered(f *fixture) {
+	b := f.node()
+	letters := f.deadLetters()
+	var calls atomic.Int64
+	require.NoError(f, b.HandleRaw(f.topic, "strict", func(context.Context, *bus.Received) error {
+		calls.Add(1)
+		return bus.Permanent(errors.New(strings.Repeat("e", 5000)))
+	}, bus.SubscriptionOptions{}))
+	f.run(b)
+	headers := make(map[string]string)
+	for i := range 8 { // 64 KiB together with what the bus adds, or a little less
+		headers[fmt.Sprintf("header-%d", i)] = strings.Repeat("x", 8<<10-48)
+	}
+	f.publish(b, &Noted{}, bus.PublishOptions{Headers: headers, Expiration: time.Hour})
+	letter := next(f, "the dead letter", letters)
+	require.EqualValues(f, 1, calls.Load(), "calls of the handler")
+	require.Equal(f, f.topic, letter.Headers[bus.HeaderOriginalTopic])
+	for name, value := range headers {
+		require.Equal(f, value, letter.Headers[name])
+	}
+	require.NotContains(f, letter.Headers, bus.HeaderOmittedHeaders)
 }
 
 func undecodableAtOnce(f *fixture) {

@@ -249,7 +249,18 @@ func invalidIsRefused(f *fixture) {
 		_, err := b.PublishWith(f.ctx(), f.topic, &Noted{}, o)
 		require.ErrorIs(f, err, bus.ErrInvalid, name)
 	}
-	_, err := b.Publish(f.ctx(), f.topic, &Noted{Text: strings.Repeat("x", 1000)})
+	store := f.deadLetterExchange() + "-store"
+	for _, key := range []string{"auth:victim", "config:current", "bannou:{" + f.topic + ".other}:own", "Upper.case", "a..b", "a.*", store} {
+		_, err := b.PublishWith(f.ctx(), f.topic, &Noted{}, bus.PublishOptions{RoutingKey: key})
+		require.ErrorIs(f, err, bus.ErrInvalid, "routing key %q", key)
+	}
+	for _, exchange := range []string{f.deadLetterExchange(), "a{b}", "a b"} {
+		_, err := b.PublishWith(f.ctx(), f.topic, &Noted{}, bus.PublishOptions{Exchange: exchange})
+		require.ErrorIs(f, err, bus.ErrInvalid, "exchange %q", exchange)
+	}
+	_, err := b.Publish(f.ctx(), store, &Noted{})
+	require.ErrorIs(f, err, bus.ErrInvalid, "the store is no topic")
+	_, err = b.Publish(f.ctx(), f.topic, &Noted{Text: strings.Repeat("x", 1000)})
 	require.ErrorIs(f, err, bus.ErrInvalid, "a body over the limit")
 	_, err = b.Publish(f.ctx(), f.topic, (*Noted)(nil))
 	require.ErrorIs(f, err, bus.ErrInvalid, "a nil event")
@@ -258,7 +269,11 @@ func invalidIsRefused(f *fixture) {
 		require.ErrorIs(f, err, bus.ErrInvalid, "body %q", body)
 	}
 	ignore := func(context.Context, *bus.Received) error { return nil }
-	for _, topic := range []string{"", "a..b", "a.*b", "a.#b", "A", long} {
+	for _, queue := range []string{store, store + ".dropped", "amq.gen-x", "registry}:readers:x", "{a"} {
+		_, err := b.SubscribeRaw(f.ctx(), f.topic, ignore, bus.SubscriptionOptions{Queue: queue})
+		require.ErrorIs(f, err, bus.ErrInvalid, "queue %q", queue)
+	}
+	for _, topic := range []string{"", "a..b", "a.*b", "a.#b", "A", long, store} {
 		require.ErrorIs(f, b.HandleRaw(topic, "h", ignore, bus.SubscriptionOptions{}), bus.ErrInvalid, "topic %q", topic)
 		_, err := b.SubscribeRaw(f.ctx(), topic, ignore, bus.SubscriptionOptions{})
 		require.ErrorIs(f, err, bus.ErrInvalid, "topic %q", topic)

@@ -146,7 +146,7 @@ func (d *Driver) Publish(ctx context.Context, m *bus.Message) error {
 
 // Begin is Publish without the wait: confirm waits for the broker, and sends again what was lost with its connection.
 func (d *Driver) Begin(ctx context.Context, m *bus.Message) (confirm func() error) {
-	if err := checkMessage(m, d.cfg.MaxMessageBytes); err != nil {
+	if err := checkMessage(m, d.cfg.MaxMessageBytes, m.Exchange == d.cfg.DeadLetterExchange); err != nil {
 		return func() error { return err }
 	}
 	if !d.enter() {

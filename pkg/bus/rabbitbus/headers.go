@@ -32,7 +32,7 @@ const (
 	// maxShortString is AMQP's limit for names, keys and most properties, in bytes.
 	maxShortString = 255
 	// maxHeaderBytes bounds all headers together: they must fit one frame (128 KiB unless the broker says otherwise),
-	// or the broker closes the connection.
+	// or the broker closes the connection. Dead letters may have bus.LetterHeaderRoom more, for their history.
 	maxHeaderBytes = 64 << 10
 	// maxExpiration is RabbitMQ's limit for a time to live.
 	maxExpiration = (1<<32 - 1) * time.Millisecond
@@ -54,8 +54,8 @@ func isDeathHeader(name string) bool {
 }
 
 // checkMessage reports what no broker would take: amqp091 or the broker would close the connection or channel over it,
-// on which others wait.
-func checkMessage(m *bus.Message, maxBody int) error {
+// on which others wait. letter: it goes to the dead letters, or comes from there.
+func checkMessage(m *bus.Message, maxBody int, letter bool) error {
 	for _, p := range []struct{ what, value string }{
 		{"exchange", m.Exchange}, {"routing key", m.RoutingKey}, {"id", m.ID}, {"type", m.Type},
 		{"content type", m.ContentType}, {"correlation id", m.CorrelationID},
@@ -80,8 +80,12 @@ func checkMessage(m *bus.Message, maxBody int) error {
 		}
 		size += len(name) + len(value) + 6
 	}
-	if size > maxHeaderBytes {
-		return fmt.Errorf("%w: the message's headers have %d bytes; together they may have %d", bus.ErrInvalid, size, maxHeaderBytes)
+	most := maxHeaderBytes
+	if letter {
+		most += bus.LetterHeaderRoom
+	}
+	if size > most {
+		return fmt.Errorf("%w: the message's headers have %d bytes; together they may have %d", bus.ErrInvalid, size, most)
 	}
 	return nil
 }

@@ -1,6 +1,7 @@
 package rabbitbus
 
 import (
+	"errors"
 	"maps"
 	"slices"
 	"strings"
@@ -45,7 +46,7 @@ func anyMessage() *rapid.Generator[*bus.Message] {
 func TestMessagesTravelUnchanged(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := anyMessage().Draw(t, "message")
-		require.NoError(t, checkMessage(m, 1<<20))
+		require.NoError(t, checkMessage(m, 1<<20, false))
 		p := toPublishing(m)
 		require.NoError(t, p.Headers.Validate())
 		for _, v := range p.Headers {
@@ -146,13 +147,25 @@ func TestRefusedMessages(t *testing.T) {
 		"priority": {Priority: 10}, "header's name": {Headers: map[string]string{long: ""}},
 		"headers": {Headers: map[string]string{"a": strings.Repeat("x", maxHeaderBytes)}},
 	} {
-		err := checkMessage(m, 10)
+		err := checkMessage(m, 10, false)
 		require.ErrorIs(t, err, bus.ErrInvalid)
 		require.ErrorContains(t, err, what)
 	}
-	require.NoError(t, checkMessage(&bus.Message{Body: make([]byte, 10)}, 10))
+	require.NoError(t, checkMessage(&bus.Message{Body: make([]byte, 10)}, 10, false))
 	require.Equal(t, "1", milliseconds(time.Nanosecond), "0 would expire at once")
 	require.True(t, slices.IsSorted([]string{milliseconds(time.Millisecond), milliseconds(2 * time.Millisecond)}))
+}
+
+// What fits as an event fits as its dead letter, whatever its history.
+func TestLetterOfTheLargestHeadersFits(t *testing.T) {
+	long := strings.Repeat("n", maxShortString)
+	m := &bus.Message{RoutingKey: long, Exchange: long, Expiration: time.Hour, Timestamp: time.Now(), Headers: map[string]string{
+		"h": strings.Repeat("x", maxHeaderBytes-7)}}
+	require.NoError(t, checkMessage(m, 0, false))
+	letter := bus.DeadLetter(m, bus.Discard{Queue: long, DeadLetterExchange: "bannou-dlx", Reason: bus.DiscardMaxRetries, Attempt: 1 << 30,
+		Err: errors.New(strings.Repeat("e", 5000)), At: time.Now()})
+	require.NoError(t, checkMessage(letter, 0, true))
+	require.ErrorIs(t, checkMessage(letter, 0, false), bus.ErrInvalid)
 }
 
 func FuzzExpiration(f *testing.F) {

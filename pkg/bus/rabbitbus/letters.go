@@ -38,7 +38,7 @@ func (d *Driver) Redeliver(ctx context.Context, queue string, m *bus.Message) er
 	case queue == d.topology.storeName():
 		return fmt.Errorf("%w: %q keeps dead letters; name the queue of a subscription", bus.ErrInvalid, queue)
 	}
-	if err := checkMessage(m, d.cfg.MaxMessageBytes); err != nil {
+	if err := checkMessage(m, d.cfg.MaxMessageBytes, true); err != nil {
 		return err
 	}
 	if !d.enter() {

@@ -26,7 +26,9 @@ const (
 type aloneConsumer struct {
 	d      *Driver
 	q      bus.Queue
+	id     string // among all who ever read the queue
 	record record
+	stands standing
 
 	out     chan bus.Delivery
 	slots   chan struct{}
@@ -60,16 +62,16 @@ type reach struct {
 }
 
 // subscribeAlone declares a queue that goes with its consumer, and begins to read it.
-func (d *Driver) subscribeAlone(ctx context.Context, q bus.Queue) (consumer, error) {
+func (d *Driver) subscribeAlone(ctx context.Context, q bus.Queue, reader string) (consumer, error) {
 	c := &aloneConsumer{
-		d: d, q: q, record: record{Bindings: q.Bindings, Exclusive: true, Inbox: inboxKey(d.id)},
+		d: d, q: q, id: reader, record: record{Bindings: q.Bindings, Exclusive: true, Inbox: inboxKey(d.id)},
 		out: make(chan bus.Delivery), slots: make(chan struct{}, q.Prefetch), closing: make(chan struct{}), ended: make(chan struct{}),
 		signal: make(chan struct{}, 1), reads: make(map[string]*reach), timers: make(map[*time.Timer]struct{}),
 	}
 	if err := d.shared.listen(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := d.registry.declare(ctx, q.Name, c.record, d.id); err != nil {
+	if _, err := d.registry.declare(ctx, q.Name, c.record, reader); err != nil {
 		return nil, err
 	}
 	if !d.add(c) {
@@ -78,7 +80,7 @@ func (d *Driver) subscribeAlone(ctx context.Context, q bus.Queue) (consumer, err
 	if err := c.join(ctx); err != nil {
 		c.leaveStreams()
 		d.forget(c)
-		_, _ = d.registry.leave(context.WithoutCancel(ctx), q.Name, false, d.id)
+		_, _ = d.registry.leave(context.WithoutCancel(ctx), q.Name, false, reader)
 		return nil, err
 	}
 	go c.read() //nolint:contextcheck // it outlives the call
@@ -229,7 +231,7 @@ func (c *aloneConsumer) renew(ctx context.Context) {
 	select {
 	case <-c.closing:
 	default:
-		if there, err := c.d.registry.renew(ctx, c.q.Name, c.record, c.d.id); err == nil && !there {
+		if there, err := c.stands.renew(ctx, c.d.registry, c.q.Name, c.record, c.id); err == nil && !there {
 			c.end()
 		}
 	}
@@ -389,7 +391,7 @@ func (c *aloneConsumer) finish() {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), lastWord)
 	defer cancel()
-	_, _ = c.d.registry.leave(ctx, c.q.Name, false, c.d.id) // else it goes when nothing is heard of its reader
+	_, _ = c.stands.leave(ctx, c.d.registry, c.q.Name, false, c.id) // else it goes when nothing is heard of its reader
 }
 
 // comeAgain puts a delivery back, before all that is new.

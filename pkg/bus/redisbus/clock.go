@@ -12,17 +12,35 @@ type clock struct {
 	d    *Driver
 	wake chan struct{}
 
-	mu  sync.Mutex
-	due map[string]time.Time // queue -> when to look next
+	mu      sync.Mutex
+	due     map[string]time.Time // queue -> when to look next
+	readers map[string]int       // queue -> how many consumers of this driver read it
 }
 
 const lookAgain = time.Second
 
 func newClock(d *Driver) *clock {
-	return &clock{d: d, wake: make(chan struct{}, 1), due: make(map[string]time.Time)}
+	return &clock{d: d, wake: make(chan struct{}, 1), due: make(map[string]time.Time), readers: make(map[string]int)}
 }
 
-// look asks for a look at a queue's delayed messages, at the latest then. It is looked at until it is forgotten.
+// attend has a queue's delayed messages looked at from now on, until as many have left as have attended.
+func (c *clock) attend(queue string) {
+	c.mu.Lock()
+	c.readers[queue]++
+	c.mu.Unlock()
+	c.look(queue, time.Now())
+}
+
+func (c *clock) leave(queue string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.readers[queue]--; c.readers[queue] <= 0 {
+		delete(c.readers, queue)
+		delete(c.due, queue)
+	}
+}
+
+// look asks for a look at a queue's delayed messages, at the latest then. It is looked at until its last reader leaves.
 func (c *clock) look(queue string, at time.Time) {
 	c.mu.Lock()
 	if old, found := c.due[queue]; !found || at.Before(old) {
@@ -33,12 +51,6 @@ func (c *clock) look(queue string, at time.Time) {
 	case c.wake <- struct{}{}:
 	default:
 	}
-}
-
-func (c *clock) forget(queue string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.due, queue)
 }
 
 func (c *clock) tick() {

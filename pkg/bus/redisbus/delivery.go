@@ -49,7 +49,18 @@ func (d *groupDelivery) leave() {
 
 // acknowledge tells Redis, and forgets the delivery when Redis has heard.
 func (d *groupDelivery) acknowledge() error {
-	return d.c.d.settling.put(&op{ctx: context.Background(), add: d.acknowledgement, after: func(error) { d.forget() }})
+	return d.c.d.settling.put(d.acknowledging(func(error) {}))
+}
+
+// acknowledging is the op that acknowledges. The last one of a consumer that has ended takes its name off the groups.
+func (d *groupDelivery) acknowledging(after func(error)) *op {
+	o := &op{ctx: context.Background(), add: d.acknowledgement}
+	o.after = func(err error) {
+		d.forget()
+		after(err)
+		o.then = d.c.parting()
+	}
+	return o
 }
 
 func (d *groupDelivery) acknowledgement(p redis.Pipeliner) []redis.Cmder {
@@ -99,10 +110,6 @@ func (d *groupDelivery) copyBack() error {
 		d.leave()
 		return err
 	}
-	over := func(error) {
-		d.forget()
-		d.leave()
-	}
 	put := &op{ctx: context.Background(), size: len(d.message.Body)}
 	put.add = func(p redis.Pipeliner) []redis.Cmder {
 		return []redis.Cmder{d.c.d.run.back.Eval(put.ctx, p, []string{movedKey(d.c.q.Name), d.c.own.key}, d.move(fields)...)}
@@ -110,11 +117,12 @@ func (d *groupDelivery) copyBack() error {
 	put.after = func(err error) {
 		d.c.behind.Store(true)
 		if put.then == nil || err != nil { // it is pending still, and found again as lost
-			over(err)
+			d.forget()
+			d.leave()
 		}
 	}
 	if !d.c.q.AutoAck {
-		put.then = &op{ctx: context.Background(), add: d.acknowledgement, after: over}
+		put.then = d.acknowledging(func(error) { d.leave() })
 	}
 	return d.c.d.settling.put(put)
 }

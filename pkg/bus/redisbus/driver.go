@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 
@@ -28,6 +29,7 @@ type Driver struct {
 	log        *slog.Logger
 	run        scripts
 	id         string        // of this driver among all on this Redis
+	numbers    atomic.Uint64 // of its consumers
 	client     *redis.Client // for commands that answer at once
 	reading    *redis.Client // for commands that wait for messages
 	publishing *pipe
@@ -36,7 +38,8 @@ type Driver struct {
 	clock      *clock
 	shared     *shared
 	drops      drops
-	single     atomic.Bool // the server is known to be in no cluster
+	single     atomic.Bool         // the server is known to be in no cluster
+	warned     map[string]struct{} // streams that the upkeep has complained of; its own
 
 	closing    context.Context //nolint:containedctx // a life of its own, ended by Close
 	endClosing context.CancelFunc
@@ -72,7 +75,7 @@ func New(cfg Config) (*Driver, error) {
 	d := &Driver{
 		cfg: cfg, log: cfg.Logger, run: newScripts(), id: uuid.NewString(),
 		client: connect(options, 64), reading: connect(options, maxReading),
-		drops: newDrops(cfg), consumers: make(map[consumer]struct{}),
+		drops: newDrops(cfg), consumers: make(map[consumer]struct{}), warned: make(map[string]struct{}),
 	}
 	d.closing, d.endClosing = context.WithCancel(context.Background())
 	d.publishing, d.settling = newPipe(d.client, cfg, cfg.WaitReplicas), newPipe(d.client, cfg, 0)
@@ -118,17 +121,24 @@ func (d *Driver) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, erro
 	q.Bindings = slices.Clone(q.Bindings)
 	for i, b := range q.Bindings {
 		q.Bindings[i].Exchange = d.exchange(b.Exchange)
+		if q.Bindings[i].Exchange == d.cfg.Exchange && !isPattern(b.Pattern) && !d.isTopic(b.Pattern) {
+			return nil, d.noTopic(b.Pattern)
+		}
 	}
+	reader := d.id + "." + strconv.FormatUint(d.numbers.Add(1), 10)
 	var c consumer
 	err := d.patiently(ctx, func() (err error) {
 		if q.Exclusive && !q.Durable {
-			c, err = d.subscribeAlone(ctx, q)
+			c, err = d.subscribeAlone(ctx, q, reader)
 		} else {
-			c, err = d.subscribeGroup(ctx, q)
+			c, err = d.subscribeGroup(ctx, q, reader)
 		}
 		return err
 	})
 	if err != nil {
+		if ctx.Err() == nil { // else its name is taken for a dead reader's in a while
+			_, _ = d.registry.leave(ctx, q.Name, true, reader)
+		}
 		return nil, fmt.Errorf("subscribe to queue %q: %w", q.Name, err)
 	}
 	return c, nil
@@ -208,8 +218,7 @@ func (d *Driver) clear(ctx context.Context, name string, q record) error {
 	pipeline.Del(ctx, ownKey(name), delayedKey(name), movedKey(name), positionsKey(name), expiredKey(name))
 	cmds, _ := pipeline.Exec(ctx) // each has its own error
 	for _, c := range cmds {
-		if err := c.Err(); err != nil && !redis.HasErrorPrefix(err, "The XGROUP subcommand requires the key to exist") &&
-			!redis.HasErrorPrefix(err, "no such key") {
+		if err := c.Err(); err != nil && !redis.HasErrorPrefix(err, "The XGROUP subcommand requires the key to exist") && !noStream(err) {
 			return err
 		}
 	}

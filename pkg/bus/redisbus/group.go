@@ -48,7 +48,7 @@ func (d *Driver) streamsOf(ctx context.Context, q record) (list []source, news p
 	}
 	if wild {
 		var topics []string
-		topics, news, err = d.registry.current(ctx, func(topic string) bool { return q.wants(d.cfg.Exchange, topic) })
+		topics, news, err = d.registry.current(ctx, func(topic string) bool { return d.isTopic(topic) && q.wants(d.cfg.Exchange, topic) })
 		if err != nil {
 			return nil, position{}, err
 		}
@@ -82,7 +82,9 @@ type place struct{ stream, id string }
 type groupConsumer struct {
 	d      *Driver
 	q      bus.Queue
+	id     string // among all readers of the queue, those of this driver too: what is pending under it is this one's
 	record record
+	stands standing
 	own    source
 
 	out     chan bus.Delivery
@@ -105,10 +107,10 @@ type groupConsumer struct {
 }
 
 // subscribeGroup declares a queue with groups, and begins to read it.
-func (d *Driver) subscribeGroup(ctx context.Context, q bus.Queue) (consumer, error) {
+func (d *Driver) subscribeGroup(ctx context.Context, q bus.Queue, reader string) (consumer, error) {
 	r := record{Bindings: q.Bindings, Durable: q.Durable, Exclusive: q.Exclusive}
 	c := &groupConsumer{
-		d: d, q: q, record: r, own: source{key: ownKey(q.Name)},
+		d: d, q: q, id: reader, record: r, own: source{key: ownKey(q.Name)},
 		slots: make(chan struct{}, q.Prefetch), closing: make(chan struct{}), ended: make(chan struct{}),
 		sources: make(map[string]source), work: make(map[place]*groupDelivery),
 	}
@@ -122,7 +124,7 @@ func (d *Driver) subscribeGroup(ctx context.Context, q bus.Queue) (consumer, err
 			return nil, err
 		}
 	}
-	joined, err := d.registry.declare(ctx, q.Name, r, d.id)
+	joined, err := d.registry.declare(ctx, q.Name, r, reader)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +138,7 @@ func (d *Driver) subscribeGroup(ctx context.Context, q bus.Queue) (consumer, err
 		d.forget(c)
 		return nil, err
 	}
-	d.clock.look(q.Name, time.Now())
+	d.clock.attend(q.Name)
 	go c.read() //nolint:contextcheck // it outlives the call
 	return c, nil
 }
@@ -232,13 +234,14 @@ func (c *groupConsumer) end() {
 
 // renew says that the consumer lives, and that it keeps what it has in work.
 func (c *groupConsumer) renew(ctx context.Context) {
-	select {
-	case <-c.ended:
-	default:
-		if there, err := c.d.registry.renew(ctx, c.q.Name, c.record, c.d.id); err == nil && !there {
-			c.end()
-			return
-		}
+	if o := c.parting(); o != nil { // its last delivery was settled while it ended
+		o.ctx = ctx
+		_ = c.d.settling.put(o)
+		return
+	}
+	if there, err := c.stands.renew(ctx, c.d.registry, c.q.Name, c.record, c.id); err == nil && !there {
+		c.end()
+		return
 	}
 	if c.missed.Swap(false) && c.join(ctx, false) != nil {
 		c.missed.Store(true)
@@ -248,7 +251,7 @@ func (c *groupConsumer) renew(ctx context.Context) {
 	for stream, ids := range c.inWork() {
 		for chunk := range slices.Chunk(ids, 500) {
 			// Claiming what is ours sets its idle time to nothing.
-			err := c.d.client.XClaimJustID(ctx, &redis.XClaimArgs{Stream: stream, Group: c.q.Name, Consumer: c.d.id, Messages: chunk}).Err()
+			err := c.d.client.XClaimJustID(ctx, &redis.XClaimArgs{Stream: stream, Group: c.q.Name, Consumer: c.id, Messages: chunk}).Err()
 			if err != nil {
 				return // the reader sees what is wrong, or the next renewal mends it
 			}

@@ -11,9 +11,6 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
 
-// lastWord bounds what an end may still tell Redis.
-const lastWord = 2 * time.Second
-
 // read fetches and hands out until the consumer is closed.
 func (c *groupConsumer) read() {
 	defer c.finish()
@@ -55,7 +52,7 @@ func (c *groupConsumer) read() {
 func (c *groupConsumer) heal() error {
 	ctx, cancel := context.WithTimeout(context.Background(), answerTimeout)
 	defer cancel()
-	there, err := c.d.registry.renew(ctx, c.q.Name, c.record, c.d.id)
+	there, err := c.d.registry.renew(ctx, c.q.Name, c.record, c.id)
 	if err != nil {
 		return err
 	}
@@ -149,7 +146,7 @@ func (c *groupConsumer) fetch(count int) ([]fetched, error) {
 
 // ask reads new entries of streams, waiting for so long; -1: not at all.
 func (c *groupConsumer) ask(keys []string, all map[string]source, count int, wait time.Duration) (list []fetched, err error) {
-	args := &redis.XReadGroupArgs{Group: c.q.Name, Consumer: c.d.id, Count: int64(count), Block: wait, NoAck: c.q.AutoAck}
+	args := &redis.XReadGroupArgs{Group: c.q.Name, Consumer: c.id, Count: int64(count), Block: wait, NoAck: c.q.AutoAck}
 	args.Streams = append(args.Streams, keys...)
 	for range keys {
 		args.Streams = append(args.Streams, ">")
@@ -176,7 +173,7 @@ func (c *groupConsumer) fetchLost() (list []fetched, err error) {
 	mine := c.inHand() // as it is before: what is settled meanwhile was not lost
 	for key, s := range c.known() {
 		streams, err := c.d.client.XReadGroup(ctx, &redis.XReadGroupArgs{
-			Group: c.q.Name, Consumer: c.d.id, Streams: []string{key, "0"}, Block: -1,
+			Group: c.q.Name, Consumer: c.id, Streams: []string{key, "0"}, Block: -1,
 		}).Result()
 		if err != nil && !errors.Is(err, redis.Nil) {
 			return nil, err
@@ -199,7 +196,7 @@ func (c *groupConsumer) fetchLeft(count int) (list []fetched, err error) {
 	mine := c.inHand()
 	for key, s := range c.known() {
 		entries, _, err := c.d.client.XAutoClaim(ctx, &redis.XAutoClaimArgs{
-			Stream: key, Group: c.q.Name, Consumer: c.d.id, MinIdle: c.d.cfg.ClaimIdle, Start: "0-0", Count: int64(count),
+			Stream: key, Group: c.q.Name, Consumer: c.id, MinIdle: c.d.cfg.ClaimIdle, Start: "0-0", Count: int64(count),
 		}).Result()
 		if err != nil {
 			return nil, err
@@ -337,53 +334,6 @@ func (c *groupConsumer) receive(f fetched) (*groupDelivery, error) {
 	c.work[at] = d
 	c.mu.Unlock()
 	return d, nil
-}
-
-// drain gives back what waits in the channel.
-func (c *groupConsumer) drain() {
-	for {
-		select {
-		case x := <-c.out:
-			d := x.(*groupDelivery) //nolint:forcetypeassert // nothing else is put in
-			if !d.settled.Swap(true) {
-				_ = d.giveBack(d.attempt) // gathered
-			}
-		default:
-			return
-		}
-	}
-}
-
-// finish takes the consumer off its queue.
-func (c *groupConsumer) finish() {
-	defer close(c.ended)
-	defer c.reader.close()
-	if !c.q.AutoAck {
-		c.drain()
-	}
-	close(c.out)
-	c.d.clock.forget(c.q.Name)
-	ctx, cancel := context.WithTimeout(context.Background(), lastWord)
-	defer cancel()
-	_ = c.d.settling.do(ctx, func(p redis.Pipeliner) []redis.Cmder { return nil }) // what was given back is there now
-	if !c.gone.Load() {
-		went, err := c.d.registry.leave(ctx, c.q.Name, c.q.Durable, c.d.id)
-		if err == nil && went {
-			_ = c.d.clear(ctx, c.q.Name, c.record)
-		}
-		for key := range c.known() {
-			_ = c.d.run.quit.Run(ctx, c.d.client, []string{key}, c.q.Name, 0, c.d.id).Err()
-		}
-	}
-	for !c.forgetMoves(ctx) && ctx.Err() == nil { // a connection was cut: there are others
-		select {
-		case <-time.After(10 * time.Millisecond):
-		case <-ctx.Done():
-		}
-	}
-	if len(c.inWork()) == 0 {
-		c.d.forget(c)
-	}
 }
 
 // open reads an entry. dropped: it was dead-lettered, because it has expired or cannot be read.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/redis/go-redis/v9"
 )
 
 // Keys of the bus's own begin with "bannou:". What is in braces decides the slot in a cluster: all keys of one queue
@@ -32,6 +34,11 @@ const (
 
 // readersKey is a sorted set of who reads a queue, by when that is to be taken for dead.
 func readersKey(queue string) string { return "bannou:{registry}:readers:" + queue }
+
+// noStream reports whether Redis said that a key is not there, or is something else than a stream.
+func noStream(err error) bool {
+	return redis.HasErrorPrefix(err, "no such key") || redis.HasErrorPrefix(err, "WRONGTYPE")
+}
 
 // position is the id of an entry of a stream.
 type position struct{ ms, seq uint64 }

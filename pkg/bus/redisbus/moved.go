@@ -48,11 +48,7 @@ func (c *groupConsumer) forgetMoves(ctx context.Context) bool {
 	if len(list) == 0 {
 		return true
 	}
-	members := make([]any, len(list))
-	for i, p := range list {
-		members[i] = p.String()
-	}
-	err := c.d.client.ZRem(ctx, movedKey(c.q.Name), members...).Err()
+	err := c.d.client.ZRem(ctx, movedKey(c.q.Name), members(list)...).Err()
 	if err == nil {
 		return true
 	}
@@ -61,4 +57,12 @@ func (c *groupConsumer) forgetMoves(ctx context.Context) bool {
 	defer c.mu.Unlock()
 	c.moves = append(c.moves, list...)
 	return false
+}
+
+func members(list []place) []any {
+	members := make([]any, len(list))
+	for i, p := range list {
+		members[i] = p.String()
+	}
+	return members
 }

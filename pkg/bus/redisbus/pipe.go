@@ -185,7 +185,7 @@ func (p *pipe) send(batch []*op) (left []*op, failure error) {
 	sent := batch[:0]
 	for _, o := range batch {
 		if o.ctx.Err() != nil || !o.state.CompareAndSwap(opWaits, opSent) && !o.doubt {
-			o.finish(context.Cause(o.ctx))
+			o.finish(o.late())
 			continue
 		}
 		o.cmds = o.add(pipeline)
@@ -200,6 +200,9 @@ func (p *pipe) send(batch []*op) (left []*op, failure error) {
 		err := firstError(o.cmds)
 		if err == nil {
 			err = missing
+		}
+		if redis.HasErrorPrefix(err, "WRONGTYPE") {
+			err = fmt.Errorf("%w: a key of that name is no stream: %w", bus.ErrInvalid, err)
 		}
 		if err == nil || !passing(err) {
 			o.finish(err)
@@ -216,6 +219,14 @@ func (p *pipe) send(batch []*op) (left []*op, failure error) {
 		left = append(left, o)
 	}
 	return left, failure
+}
+
+// late is why an op is not sent any more whose context has ended: an attempt that failed may have been executed.
+func (o *op) late() error {
+	if o.doubt {
+		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, context.Cause(o.ctx))
+	}
+	return fmt.Errorf("%w: %w", bus.ErrUnavailable, context.Cause(o.ctx))
 }
 
 func (p *pipe) pipeline() redis.Pipeliner {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -90,6 +91,8 @@ func (d *Driver) check(m *bus.Message) error {
 		return bus.ErrClosed
 	case m.RoutingKey == "" || len(m.RoutingKey) > 255:
 		return fmt.Errorf("%w: a routing key of %d bytes; it is 1 to 255", bus.ErrInvalid, len(m.RoutingKey))
+	case d.exchange(m.Exchange) == d.cfg.Exchange && !d.isTopic(m.RoutingKey):
+		return d.noTopic(m.RoutingKey)
 	case len(m.Body) > d.cfg.MaxMessageBytes:
 		return fmt.Errorf("%w: a body of %d bytes, at most %d are allowed", bus.ErrInvalid, len(m.Body), d.cfg.MaxMessageBytes)
 	case m.Priority > 9:
@@ -137,6 +140,16 @@ func (d *Driver) streamOf(exchange, topic string) string {
 		return topic
 	}
 	return exchangeKey(exchange)
+}
+
+// isTopic reports whether a topic may be a key. Redis is shared with stores and the mesh, whose keys have colons, and with
+// keys of the bus's own.
+func (d *Driver) isTopic(name string) bool {
+	return name != "" && name != d.store() && !strings.ContainsAny(name, ":{}*#")
+}
+
+func (d *Driver) noTopic(name string) error {
+	return fmt.Errorf("%w: %q cannot be a topic on Redis: it is the dead-letter store's name, or has one of : { } * #", bus.ErrInvalid, name)
 }
 
 // store is the stream that keeps the dead letters.

@@ -100,7 +100,7 @@ func (d *Driver) waiting(ctx context.Context, name string, q record) (int64, err
 	}
 	sum := own.Val()
 	for i, info := range infos {
-		if err := info.Err(); err != nil && !redis.HasErrorPrefix(err, "no such key") {
+		if err := info.Err(); err != nil && !noStream(err) {
 			return 0, err
 		}
 		for _, g := range info.Val() {

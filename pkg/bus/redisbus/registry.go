@@ -127,7 +127,16 @@ func (r *registry) registered(topic string) bool {
 
 // register says that a topic is in use. If it is new, the durable queues with a pattern that it matches get their groups
 // before the first message comes: their readers may be away.
+//
+// bus.ErrInvalid: there is a key of that name that is no stream, another program's.
 func (r *registry) register(ctx context.Context, exchange, topic string) error {
+	kind, err := r.client.Type(ctx, topic).Result()
+	if err != nil {
+		return err
+	}
+	if kind != "stream" && kind != "none" {
+		return fmt.Errorf("%w: topic %q cannot be used on this Redis: the key of that name is of the type %s", bus.ErrInvalid, topic, kind)
+	}
 	fresh, err := r.run.register.Run(ctx, r.client, []string{topicsKey, newsKey}, topic).Int()
 	if err != nil {
 		return err
@@ -264,6 +273,37 @@ func (r *registry) declare(ctx context.Context, name string, q record, reader st
 		return false, fmt.Errorf("%w: queue %q exists and is durable, or is not, unlike what was asked", bus.ErrInvalid, name)
 	}
 	return answer == declaredJoined, nil
+}
+
+// A standing is a reader's place in the registry. Who has left is not renewed by a renewal that was on its way.
+type standing struct {
+	mu   sync.Mutex
+	left bool
+}
+
+// renew says that the reader lives, unless it has left. false: its queue was deleted.
+func (s *standing) renew(ctx context.Context, r *registry, name string, q record, reader string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.left {
+		return true, nil
+	}
+	return r.renew(ctx, name, q, reader)
+}
+
+// end is leave where the queue is gone already.
+func (s *standing) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+}
+
+// leave takes the reader away for good, and reports whether the queue went with it.
+func (s *standing) leave(ctx context.Context, r *registry, name string, durable bool, reader string) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.left = true
+	return r.leave(ctx, name, durable, reader)
 }
 
 // renew says that a reader lives. false: its queue was deleted.

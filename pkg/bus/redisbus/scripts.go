@@ -30,6 +30,7 @@ func newScripts() scripts {
 		// KEYS queues readers version removed; ARGV queue record reader ttl durable exclusive.
 		declare: redis.NewScript(luaNow + `
 local old = redis.call('HGET', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[3]) -- of an attempt whose answer was lost
 local readers = redis.call('ZCOUNT', KEYS[2], now, '+inf')
 local joined = 0
 if old then

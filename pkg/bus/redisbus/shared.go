@@ -297,7 +297,7 @@ func (d *Driver) learn(news []entry) {
 	ctx, cancel := context.WithTimeout(d.closing, answerTimeout)
 	defer cancel()
 	for _, n := range news {
-		if topic, ok := n.message.Values["topic"].(string); ok {
+		if topic, ok := n.message.Values["topic"].(string); ok && d.isTopic(topic) {
 			for _, c := range d.whoWants(topic) {
 				c.topic(ctx, topic, n.at)
 			}

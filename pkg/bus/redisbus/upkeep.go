@@ -64,22 +64,56 @@ func (d *Driver) retain(ctx context.Context, queues map[string]record) error {
 	old := float64(time.Now().Add(-topicAge).UnixMilli())
 	for _, topic := range topics {
 		name, _ := topic.Member.(string)
-		left, err := d.trim(ctx, name, d.cfg.Exchange, name, queues)
+		left, err := d.retainTopic(ctx, name, queues)
+		if err == nil && !left && topic.Score < old {
+			err = d.run.retire.Run(ctx, d.client, []string{topicsKey}, name, topicAge.Milliseconds()).Err()
+		}
 		if err != nil {
 			return err
 		}
-		if !left && topic.Score < old {
-			if err := d.run.retire.Run(ctx, d.client, []string{topicsKey}, name, topicAge.Milliseconds()).Err(); err != nil {
-				return err
-			}
-		}
 	}
 	for _, exchange := range exchanges {
-		if _, err := d.trim(ctx, exchangeKey(exchange), exchange, "", queues); err != nil {
+		_, err := d.trim(ctx, exchangeKey(exchange), exchange, "", queues)
+		if err != nil && passing(err) {
 			return err
+		}
+		if err != nil {
+			d.complain(exchangeKey(exchange), err)
 		}
 	}
 	return nil
+}
+
+// retainTopic trims a topic's stream. It fails only where Redis does not answer: one bad stream keeps no other from being
+// trimmed.
+func (d *Driver) retainTopic(ctx context.Context, name string, queues map[string]record) (left bool, err error) {
+	if !d.isTopic(name) { // an earlier version took it for one
+		return true, d.strike(ctx, name, d.noTopic(name))
+	}
+	left, err = d.trim(ctx, name, d.cfg.Exchange, name, queues)
+	switch {
+	case err == nil || passing(err):
+		return left, err
+	case noStream(err):
+		return true, d.strike(ctx, name, err)
+	default:
+		d.complain(name, err)
+		return true, nil
+	}
+}
+
+// strike takes a name off the topics that is none: what lies under that key is somebody else's.
+func (d *Driver) strike(ctx context.Context, name string, why error) error {
+	d.complain(name, why)
+	return d.client.ZRem(ctx, topicsKey, name).Err()
+}
+
+// complain says, once for each stream, why it is not trimmed.
+func (d *Driver) complain(stream string, why error) {
+	if _, found := d.warned[stream]; !found {
+		d.warned[stream] = struct{}{}
+		d.log.Warn("a stream is not trimmed", "stream", stream, "error", why)
+	}
 }
 
 // trim shortens one stream. left: something remains of it.
@@ -172,7 +206,7 @@ func (d *Driver) sweep(ctx context.Context, queues map[string]record, readers ma
 			}
 		}
 		groups, err := d.client.XInfoGroups(ctx, stream).Result()
-		if err != nil && !redis.HasErrorPrefix(err, "no such key") {
+		if err != nil && !noStream(err) {
 			return err
 		}
 		for _, g := range groups {
