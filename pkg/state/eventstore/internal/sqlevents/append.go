@@ -176,12 +176,11 @@ func (l *log) begin(ctx context.Context, calls []*sqlstate.Call[addition]) (*tra
 	if t.ends, err = l.prepared(ctx, endsText(slots(len(t.streams)))); err != nil {
 		return nil, err
 	}
-	for n := maxRows; n > 0; n /= 2 {
-		if n > events {
-			continue
-		}
-		if t.inserts[n], err = l.prepared(ctx, insertText(n, l.db.Now)); err != nil {
-			return nil, err
+	for _, n := range []int{min(events, maxRows), events % maxRows} {
+		if n > 0 && t.inserts[n] == nil {
+			if t.inserts[n], err = l.prepared(ctx, insertText(n, l.db.Now)); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return t, nil
@@ -294,10 +293,10 @@ func (t *transaction) lookFor(ctx context.Context, tx *sql.Tx, end *sequence.End
 	return rows.Err()
 }
 
-// insert writes the rows, with as few prepared statements as fit.
+// insert writes the rows with as few statements as fit: prepared ones, unless calls were refused and there are fewer rows than was thought.
 func (t *transaction) insert(ctx context.Context, tx *sql.Tx, rows []eventstore.Recorded) error {
 	for len(rows) > 0 {
-		n := min(1<<(bits.Len(uint(len(rows)))-1), maxRows)
+		n := min(len(rows), maxRows)
 		for n > 1 && sizeOf(rows[:n]) > maxBytes {
 			n /= 2
 		}
@@ -312,7 +311,13 @@ func (t *transaction) insert(ctx context.Context, tx *sql.Tx, rows []eventstore.
 			args = append(args, values...)
 		}
 		rows = rows[n:]
-		if _, err := tx.StmtContext(ctx, t.inserts[n]).ExecContext(ctx, args...); err != nil {
+		var err error
+		if stmt := t.inserts[n]; stmt != nil {
+			_, err = tx.StmtContext(ctx, stmt).ExecContext(ctx, args...)
+		} else {
+			_, err = tx.ExecContext(ctx, t.log.sql(insertText(n, t.log.db.Now)), args...)
+		}
+		if err != nil {
 			return err
 		}
 	}
