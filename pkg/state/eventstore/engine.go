@@ -14,6 +14,12 @@ type Engine interface {
 
 	// Head returns the position of the last event; 0: there is none.
 	Head(ctx context.Context) (int64, error)
+
+	// SaveSnapshot keeps a snapshot, unless there is one of the stream and schema with the same or a later version.
+	SaveSnapshot(ctx context.Context, s Snapshot) error
+
+	// LoadSnapshot returns the snapshot of a stream and schema, if there is one.
+	LoadSnapshot(ctx context.Context, stream StreamID, schema int) (s Snapshot, found bool, err error)
 }
 
 // A Range is a part of the log, or with a Category of that, or with an ID too of one stream, which has versions where the others have

@@ -36,6 +36,7 @@ func cases() []testCase {
 		{"callers own their bytes", callersOwnTheirBytes},
 		{"names are bytes", namesAreBytes},
 		{"expected versions", expectedVersions},
+		{"expected versions, in turn", expectedInTurn},
 		{"several streams are one append", severalStreams},
 		{"forward, backward, from, to", readingRanges},
 		{"more than a page", morePages},
@@ -47,6 +48,11 @@ func cases() []testCase {
 		{"one version, many writers", oneVersionManyWriters},
 		{"many writers, no gap", manyWritersNoGap},
 		{"told of appends", toldOfAppends},
+
+		{"decisions", decisions},
+		{"decisions at the same time", decisionsTogether},
+		{"decisions end with their context", decisionsEnd},
+		{"snapshots", snapshots},
 	}
 }
 

@@ -1,6 +1,7 @@
 package eventstoretest
 
 import (
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -54,6 +55,31 @@ func expectedVersions(t *testing.T, open Open) {
 			require.Equal(t, before, after)
 		}
 	}
+}
+
+// What is expected counts each time anew, whatever was expected before: a statement that an engine has prepared must not remember it.
+func expectedInTurn(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	for i := range 6 {
+		id := stream(strconv.Itoa(i))
+		if i%2 == 0 {
+			mustAppend(t, s, id, eventstore.Any, event("1"))
+		} else {
+			mustAppend(t, s, id, eventstore.NoStream, event("1"))
+		}
+		for version := int64(1); version < 4; version++ {
+			for _, wrong := range []eventstore.Expected{eventstore.NoStream, eventstore.Expected(version - 1), eventstore.Expected(version + 1)} {
+				_, err := s.Append(t.Context(), id, wrong, event("x"))
+				require.ErrorIs(t, err, state.ErrConflict, "stream %d has version %d, expected is %d", i, version, wrong)
+			}
+			if (int64(i)+version)%2 == 0 {
+				mustAppend(t, s, id, eventstore.Any, event("2"))
+			} else {
+				mustAppend(t, s, id, eventstore.Expected(version), event("2"))
+			}
+		}
+	}
+	require.Len(t, CheckOrder(t, s), 24)
 }
 
 // All of an append is made, or none.

@@ -133,14 +133,21 @@ func besideModel(t *testing.T, open Open) {
 		var want []eventstore.Appended
 		conflict := false
 		end := position
-		for _, i := range random.Perm(4)[:1+random.IntN(3)] {
+		streams, most := 1+random.IntN(3), 3
+		if random.IntN(2) == 0 { // one event for one stream may go a way of its own
+			streams, most = 1, 1
+		}
+		for _, i := range random.Perm(4)[:streams] {
 			a := eventstore.Append{Stream: stream(strconv.Itoa(i)), Expected: eventstore.Any}
 			version := versions[a.Stream]
 			if random.IntN(2) == 0 {
 				a.Expected = eventstore.Expected(max(version-1+int64(random.IntN(5)+1)/3, 0))
+				if random.IntN(4) == 0 {
+					a.Expected = eventstore.NoStream
+				}
 				conflict = conflict || int64(a.Expected) != version
 			}
-			for range 1 + random.IntN(3) {
+			for range 1 + random.IntN(most) {
 				a.Events = append(a.Events, withID(event("x")))
 			}
 			end += int64(len(a.Events))

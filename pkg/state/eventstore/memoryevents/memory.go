@@ -15,6 +15,7 @@ import (
 func New(cfg eventstore.Config) *eventstore.Store {
 	return eventstore.New(&engine{
 		versions: map[eventstore.StreamID][]int64{}, categories: map[string][]int64{}, known: map[string]sequence.Place{},
+		snapshots: map[snapshotKey]eventstore.Snapshot{},
 	}, cfg)
 }
 
@@ -25,6 +26,13 @@ type engine struct {
 	versions   map[eventstore.StreamID][]int64 // positions by version, from 1
 	categories map[string][]int64              // positions
 	known      map[string]sequence.Place       // by id
+
+	snapshots map[snapshotKey]eventstore.Snapshot
+}
+
+type snapshotKey struct {
+	stream eventstore.StreamID
+	schema int
 }
 
 func (m *engine) Append(ctx context.Context, appends []eventstore.Append) ([]eventstore.Appended, error) {
@@ -98,4 +106,21 @@ func (m *engine) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Rec
 		take(i)
 	}
 	return found, i >= 0, nil
+}
+
+func (m *engine) SaveSnapshot(ctx context.Context, s eventstore.Snapshot) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := snapshotKey{s.Stream, s.Schema}
+	if there, ok := m.snapshots[key]; !ok || there.Version < s.Version {
+		m.snapshots[key] = s
+	}
+	return ctx.Err()
+}
+
+func (m *engine) LoadSnapshot(ctx context.Context, stream eventstore.StreamID, schema int) (eventstore.Snapshot, bool, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s, found := m.snapshots[snapshotKey{stream, schema}]
+	return s, found, ctx.Err()
 }

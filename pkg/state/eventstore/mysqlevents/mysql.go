@@ -19,7 +19,12 @@ func Open(driver *mysqlstate.Driver, cfg eventstore.Config) (*eventstore.Store, 
 	if err != nil {
 		return nil, fmt.Errorf("eventstore: open %q: %w", cfg.Table, err)
 	}
-	return eventstore.New(sqlevents.New(db, cfg.Table, sqlevents.Dialect{Turn: "SELECT id FROM {t}_turn FOR UPDATE"}), cfg), nil
+	return eventstore.New(sqlevents.New(db, cfg.Table, sqlevents.Dialect{
+		Turn: "SELECT id FROM {t}_turn FOR UPDATE",
+		// The assignments are made from left to right, and see those before them: the version is compared until it is set last.
+		KeepNewer: " ON DUPLICATE KEY UPDATE event_id = IF(VALUES(version) > version, VALUES(event_id), event_id)," +
+			" data = IF(VALUES(version) > version, VALUES(data), data), version = GREATEST(VALUES(version), version)",
+	}), cfg), nil
 }
 
 // migrations are the statements that make the tables, oldest first; released ones never change. Names and ids are bytes, so that nothing
@@ -42,6 +47,14 @@ func migrations(table string, _ bool) [][]string {
 			"UNIQUE KEY " + table + "_event (event_id)," +
 			"KEY " + table + "_category (category, position)" + engine,
 		"CREATE TABLE IF NOT EXISTS " + table + "_turn (id INT NOT NULL PRIMARY KEY" + engine,
+		"CREATE TABLE IF NOT EXISTS " + table + "_snapshots (" +
+			"category VARBINARY(64) NOT NULL," +
+			"stream VARBINARY(255) NOT NULL," +
+			"schema_version INT NOT NULL," +
+			"version BIGINT NOT NULL," +
+			"event_id BINARY(16) NOT NULL," +
+			"data LONGBLOB NOT NULL," +
+			"PRIMARY KEY (category, stream, schema_version)" + engine,
 		"INSERT IGNORE INTO " + table + "_turn (id) VALUES (1)",
 	}}
 }

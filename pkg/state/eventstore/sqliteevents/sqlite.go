@@ -19,7 +19,11 @@ func Open(ctx context.Context, driver *sqlitestate.Driver, cfg eventstore.Config
 	if err != nil {
 		return nil, fmt.Errorf("eventstore: open %q: %w", cfg.Table, err)
 	}
-	return eventstore.New(sqlevents.New(db, cfg.Table, sqlevents.Dialect{Local: true}), cfg), nil
+	return eventstore.New(sqlevents.New(db, cfg.Table, sqlevents.Dialect{
+		Local: true,
+		KeepNewer: " ON CONFLICT (category, stream, schema_version) DO UPDATE SET version = excluded.version, event_id = excluded.event_id," +
+			" data = excluded.data WHERE excluded.version > version",
+	}), cfg), nil
 }
 
 // migrations are the statements that make the tables, oldest first; released ones never change. Instants are microseconds since 1970.
@@ -39,5 +43,14 @@ func migrations(table string) [][]string {
 			UNIQUE (category, stream, version)
 		)`,
 		`CREATE INDEX IF NOT EXISTS ` + table + `_category ON ` + table + ` (category, position)`,
+		`CREATE TABLE IF NOT EXISTS ` + table + `_snapshots (
+			category       TEXT    NOT NULL,
+			stream         TEXT    NOT NULL,
+			schema_version INTEGER NOT NULL,
+			version        INTEGER NOT NULL,
+			event_id       BLOB    NOT NULL,
+			data           BLOB    NOT NULL,
+			PRIMARY KEY (category, stream, schema_version)
+		)`,
 	}}
 }

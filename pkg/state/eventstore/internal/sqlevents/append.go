@@ -44,7 +44,9 @@ func (l *log) alone(ctx context.Context, call *sqlstate.Call[addition]) error {
 		appended, err := l.single(ctx, appends[0])
 		switch {
 		case errors.Is(err, sqlstate.ErrDuplicate): // of a position, a version, or an id
-			l.crowd()
+			if strings.Contains(err.Error(), "PRIMARY") { // the key of positions
+				l.crowd()
+			}
 		case err != nil:
 			return err
 		case appended != nil:
@@ -59,23 +61,40 @@ const (
 	columns = "position, category, stream, version, event_id, type, schema_version, metadata, data, recorded_at"
 	oneRow  = "(?, ?, ?, ?, ?, ?, ?, ?, ?, "
 
-	insertSingle = "INSERT INTO {t} (" + columns + ") SELECT LAST_INSERT_ID((SELECT COALESCE(MAX(p.position), 0) + 1 FROM {t} p))," +
-		" ?, ?, v.version + 1, ?, ?, ?, ?, ?, {now} FROM (SELECT COALESCE(MAX(s.version), 0) AS version FROM {t} s WHERE s.category = ? AND s.stream = ?) v" +
-		" WHERE v.version = ? OR ? < 0"
+	// One event alone. Its version is right, or it meets the unique key of its stream. That the version before it exists is looked for by the key,
+	// and not compared in a condition with the highest there is: MySQL 8 was seen to take what such a statement was first executed with for what it
+	// was given the next time.
+	insertSingle = "INSERT INTO {t} (" + columns + ") SELECT LAST_INSERT_ID(p.next), ?, ?, "
+	singleValues = ", ?, ?, ?, ?, ?, {now} FROM (SELECT COALESCE(MAX(position), 0) + 1 AS next FROM {t}) p"
+
+	insertNew    = insertSingle + "1" + singleValues
+	insertBehind = insertSingle + "s.version + 1" + singleValues + ", {t} s WHERE s.category = ? AND s.stream = ? AND s.version = ?"
+	insertAny    = insertSingle + "s.version + 1" + singleValues + ", (SELECT COALESCE(MAX(version), 0) AS version FROM {t} WHERE category = ? AND stream = ?) s"
 )
 
-// single appends one event with one statement. Nil: the stream has another version than expected, or so it seems.
+// single appends one event with one statement. Nil: the version before it does not exist.
 func (l *log) single(ctx context.Context, a eventstore.Append) (*eventstore.Appended, error) {
-	stmt, err := l.prepared(ctx, strings.ReplaceAll(insertSingle, "{now}", l.db.Now))
+	args := []any{a.Stream.Category, a.Stream.ID}
+	values, err := valuesOf(&a.Events[0])
 	if err != nil {
 		return nil, err
 	}
-	args, err := valuesOf(&a.Events[0])
+	args = append(args, values...)
+	var text string
+	switch a.Expected {
+	case eventstore.NoStream:
+		text = insertNew
+	case eventstore.Any:
+		text = insertAny
+		args = append(args, a.Stream.Category, a.Stream.ID)
+	default:
+		text = insertBehind
+		args = append(args, a.Stream.Category, a.Stream.ID, int64(a.Expected))
+	}
+	stmt, err := l.prepared(ctx, strings.ReplaceAll(text, "{now}", l.db.Now))
 	if err != nil {
 		return nil, err
 	}
-	args = append([]any{a.Stream.Category, a.Stream.ID}, args...)
-	args = append(args, a.Stream.Category, a.Stream.ID, int64(a.Expected), int64(a.Expected))
 	appended := eventstore.Appended{Stream: a.Stream, Version: int64(a.Expected) + 1}
 	var rows int64
 	err = l.db.Write(ctx, func(*sql.DB) error {
@@ -102,7 +121,7 @@ func (l *log) single(ctx context.Context, a eventstore.Append) (*eventstore.Appe
 
 func (l *log) versionAt(ctx context.Context, position int64) (version int64, err error) {
 	err = l.db.Read(ctx, func(*sql.DB) error {
-		rows, err := l.queries.Query(ctx, l.sql("SELECT version FROM {t} WHERE position = ?"), position) //nolint:rowserrcheck,sqlclosecheck // Number does
+		rows, err := l.queries.Query(ctx, l.sql("SELECT version FROM {t} WHERE position = ?"), position) //nolint:rowserrcheck // Number does
 		if err != nil {
 			return err
 		}
@@ -178,7 +197,8 @@ func (l *log) begin(ctx context.Context, calls []*sqlstate.Call[addition]) (*tra
 	}
 	for _, n := range []int{min(events, maxRows), events % maxRows} {
 		if n > 0 && t.inserts[n] == nil {
-			if t.inserts[n], err = l.prepared(ctx, insertText(n, l.db.Now)); err != nil {
+			t.inserts[n], err = l.prepared(ctx, insertText(n, l.db.Now)) //nolint:sqlclosecheck // it is kept
+			if err != nil {
 				return nil, err
 			}
 		}

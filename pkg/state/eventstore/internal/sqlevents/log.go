@@ -20,6 +20,8 @@ type Dialect struct {
 	Local bool
 	// Turn locks the row of the table {t}_turn. Empty: a transaction has the log for itself anyway.
 	Turn string
+	// KeepNewer ends the INSERT of a snapshot: of two, the one of the later version stays.
+	KeepNewer string
 }
 
 // New returns the log of a table.
@@ -66,7 +68,7 @@ func (l *log) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
 	}
 	var s *sql.Stmt
 	err := l.db.Read(ctx, func(*sql.DB) (err error) { // to prepare changes nothing
-		s, err = l.db.Writer.PrepareContext(ctx, l.sql(text))
+		s, err = l.db.Writer.PrepareContext(ctx, l.sql(text)) //nolint:sqlclosecheck // the driver does, with its connections
 		return err
 	})
 	if err != nil {

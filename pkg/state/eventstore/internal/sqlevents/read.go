@@ -17,7 +17,7 @@ import (
 
 func (l *log) Head(ctx context.Context) (head int64, err error) {
 	err = l.db.Read(ctx, func(*sql.DB) error {
-		rows, err := l.queries.Query(ctx, l.sql("SELECT COALESCE(MAX(position), 0) FROM {t}")) //nolint:rowserrcheck,sqlclosecheck // Number does
+		rows, err := l.queries.Query(ctx, l.sql("SELECT COALESCE(MAX(position), 0) FROM {t}")) //nolint:rowserrcheck // Number does
 		if err != nil {
 			return err
 		}
