@@ -1,6 +1,7 @@
 package eventstore_test
 
 import (
+	"database/sql"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -33,5 +34,16 @@ func TestMySQL8(t *testing.T) {
 	server := servers.NewMySQL8(t, servers.MySQLOptions{})
 	eventstoretest.Run(t, func(t *testing.T, cfg eventstore.Config) *eventstore.Store {
 		return open(t, server.NewDatabase(t).DSN, cfg)
+	})
+}
+
+func TestMySQLTransactions(t *testing.T) {
+	eventstoretest.RunTransactions(t, func(t *testing.T) (*eventstore.Store, *sql.DB) {
+		t.Helper()
+		dsn := servers.MySQL(t).DSN
+		db, err := sql.Open("mysql", dsn)
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, db.Close()) })
+		return open(t, dsn, eventstore.Config{}), db
 	})
 }

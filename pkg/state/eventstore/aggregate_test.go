@@ -45,7 +45,7 @@ func (d *deaf) Append(ctx context.Context, appends []eventstore.Append) ([]event
 
 // A decision whose commit is not answered is made once.
 func TestDecideUnknownOutcome(t *testing.T) {
-	engine := &deaf{Engine: eventstore.EngineOf(memoryevents.New(eventstore.Config{})), times: 2}
+	engine := &deaf{Engine: memoryevents.New(eventstore.Config{}).Engine(), times: 2}
 	a := steps(t, eventstore.New(engine, eventstore.Config{}))
 	after, err := a.Decide(t.Context(), "a", one)
 	require.NoError(t, err)
@@ -64,7 +64,7 @@ func TestSnapshotOfAnotherHistory(t *testing.T) {
 		_, err := a.Decide(t.Context(), "a", one)
 		require.NoError(t, err)
 	}
-	engine := eventstore.EngineOf(s)
+	engine := s.Engine()
 	snapshot, found, err := engine.LoadSnapshot(t.Context(), eventstore.StreamID{Category: "steps", ID: "a"}, 1)
 	require.NoError(t, err)
 	require.True(t, found)

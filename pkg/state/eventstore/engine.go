@@ -5,6 +5,8 @@ import "context"
 // An Engine is one log of a driver. What it is given has been checked. It is safe for concurrent use, and reports errors as a
 // state.Driver does.
 type Engine interface {
+	Marks
+
 	// Append makes the appends, all or none, as Store.AppendAll promises. Their events have ids, and their memory is the engine's.
 	Append(ctx context.Context, appends []Append) ([]Appended, error)
 

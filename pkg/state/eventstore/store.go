@@ -45,6 +45,9 @@ func New(engine Engine, cfg Config) *Store {
 	return &Store{engine: engine, cfg: cfg, news: make(chan struct{})}
 }
 
+// Engine returns what keeps the log, for who stands in for a part of this package.
+func (s *Store) Engine() Engine { return s.engine }
+
 // Hint tells the subscriptions of this process that another one has appended. A hint that is lost, or wrong, costs nothing but time:
 // subscriptions also look by themselves.
 func (s *Store) Hint() {

@@ -53,6 +53,17 @@ func cases() []testCase {
 		{"decisions at the same time", decisionsTogether},
 		{"decisions end with their context", decisionsEnd},
 		{"snapshots", snapshots},
+
+		{"leases are fenced", leasesAreFenced},
+		{"subscription: those there are, then those that come", catchUpThenLive},
+		{"subscription: goes on where it was", goesOn},
+		{"subscription: of a category, of a stream", partsOfTheLog},
+		{"subscription: bad arguments", badSubscriptions},
+		{"subscription: shared by stream", sharedByStream},
+		{"subscription: taken over", takenOver},
+		{"subscription: a poison event parks its stream", poisonParks},
+		{"subscription: what is away does not park", awayDoesNotPark},
+		{"subscription: figures", figures},
 	}
 }
 

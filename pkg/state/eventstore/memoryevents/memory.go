@@ -15,7 +15,7 @@ import (
 func New(cfg eventstore.Config) *eventstore.Store {
 	return eventstore.New(&engine{
 		versions: map[eventstore.StreamID][]int64{}, categories: map[string][]int64{}, known: map[string]sequence.Place{},
-		snapshots: map[snapshotKey]eventstore.Snapshot{},
+		snapshots: map[snapshotKey]eventstore.Snapshot{}, marks: newMarks(),
 	}, cfg)
 }
 
@@ -28,6 +28,7 @@ type engine struct {
 	known      map[string]sequence.Place       // by id
 
 	snapshots map[snapshotKey]eventstore.Snapshot
+	marks
 }
 
 type snapshotKey struct {

@@ -24,6 +24,8 @@ func Open(driver *mysqlstate.Driver, cfg eventstore.Config) (*eventstore.Store, 
 		// The assignments are made from left to right, and see those before them: the version is compared until it is set last.
 		KeepNewer: " ON DUPLICATE KEY UPDATE event_id = IF(VALUES(version) > version, VALUES(event_id), event_id)," +
 			" data = IF(VALUES(version) > version, VALUES(data), data), version = GREATEST(VALUES(version), version)",
+		Prolong: " ON DUPLICATE KEY UPDATE until = VALUES(until)",
+		Lock:    " FOR UPDATE",
 	}), cfg), nil
 }
 
@@ -55,6 +57,30 @@ func migrations(table string, _ bool) [][]string {
 			"event_id BINARY(16) NOT NULL," +
 			"data LONGBLOB NOT NULL," +
 			"PRIMARY KEY (category, stream, schema_version)" + engine,
+		"CREATE TABLE IF NOT EXISTS " + table + "_positions (" +
+			"name VARBINARY(255) NOT NULL," +
+			"part INT NOT NULL," +
+			"parts INT NOT NULL," +
+			"position BIGINT NOT NULL," +
+			"token BIGINT NOT NULL," +
+			"consumer VARBINARY(64) NOT NULL," +
+			"until BIGINT NOT NULL," +
+			"PRIMARY KEY (name, part)" + engine,
+		"CREATE TABLE IF NOT EXISTS " + table + "_consumers (" +
+			"name VARBINARY(255) NOT NULL," +
+			"consumer VARBINARY(64) NOT NULL," +
+			"until BIGINT NOT NULL," +
+			"PRIMARY KEY (name, consumer)" + engine,
+		"CREATE TABLE IF NOT EXISTS " + table + "_parked (" +
+			"name VARBINARY(255) NOT NULL," +
+			"category VARBINARY(64) NOT NULL," +
+			"stream VARBINARY(255) NOT NULL," +
+			"part INT NOT NULL," +
+			"version BIGINT NOT NULL," +
+			"failure BLOB NOT NULL," +
+			"parked_at BIGINT NOT NULL," +
+			"released INT NOT NULL," +
+			"PRIMARY KEY (name, category, stream)" + engine,
 		"INSERT IGNORE INTO " + table + "_turn (id) VALUES (1)",
 	}}
 }

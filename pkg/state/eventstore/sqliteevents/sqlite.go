@@ -23,6 +23,7 @@ func Open(ctx context.Context, driver *sqlitestate.Driver, cfg eventstore.Config
 		Local: true,
 		KeepNewer: " ON CONFLICT (category, stream, schema_version) DO UPDATE SET version = excluded.version, event_id = excluded.event_id," +
 			" data = excluded.data WHERE excluded.version > version",
+		Prolong: " ON CONFLICT (name, consumer) DO UPDATE SET until = excluded.until",
 	}), cfg), nil
 }
 
@@ -51,6 +52,33 @@ func migrations(table string) [][]string {
 			event_id       BLOB    NOT NULL,
 			data           BLOB    NOT NULL,
 			PRIMARY KEY (category, stream, schema_version)
+		)`,
+		`CREATE TABLE IF NOT EXISTS ` + table + `_positions (
+			name     TEXT    NOT NULL,
+			part     INTEGER NOT NULL,
+			parts    INTEGER NOT NULL,
+			position INTEGER NOT NULL,
+			token    INTEGER NOT NULL,
+			consumer TEXT    NOT NULL,
+			until    INTEGER NOT NULL,
+			PRIMARY KEY (name, part)
+		)`,
+		`CREATE TABLE IF NOT EXISTS ` + table + `_consumers (
+			name     TEXT    NOT NULL,
+			consumer TEXT    NOT NULL,
+			until    INTEGER NOT NULL,
+			PRIMARY KEY (name, consumer)
+		)`,
+		`CREATE TABLE IF NOT EXISTS ` + table + `_parked (
+			name      TEXT    NOT NULL,
+			category  TEXT    NOT NULL,
+			stream    TEXT    NOT NULL,
+			part      INTEGER NOT NULL,
+			version   INTEGER NOT NULL,
+			failure   TEXT    NOT NULL,
+			parked_at INTEGER NOT NULL,
+			released  INTEGER NOT NULL,
+			PRIMARY KEY (name, category, stream)
 		)`,
 	}}
 }

@@ -1,6 +1,7 @@
 package sqliteevents_test
 
 import (
+	"database/sql"
 	"path/filepath"
 	"testing"
 
@@ -14,7 +15,12 @@ import (
 
 func open(t *testing.T, cfg eventstore.Config) *eventstore.Store {
 	t.Helper()
-	driver, err := sqlitestate.New(sqlitestate.Config{Path: filepath.Join(t.TempDir(), "events.db")})
+	return openFile(t, filepath.Join(t.TempDir(), "events.db"), cfg)
+}
+
+func openFile(t *testing.T, path string, cfg eventstore.Config) *eventstore.Store {
+	t.Helper()
+	driver, err := sqlitestate.New(sqlitestate.Config{Path: path})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, driver.Close()) })
 	s, err := sqliteevents.Open(t.Context(), driver, cfg)
@@ -23,3 +29,15 @@ func open(t *testing.T, cfg eventstore.Config) *eventstore.Store {
 }
 
 func TestSQLite(t *testing.T) { eventstoretest.Run(t, open) }
+
+func TestSQLiteTransactions(t *testing.T) {
+	eventstoretest.RunTransactions(t, func(t *testing.T) (*eventstore.Store, *sql.DB) {
+		t.Helper()
+		path := filepath.Join(t.TempDir(), "events.db")
+		s := openFile(t, path, eventstore.Config{})
+		db, err := sql.Open("sqlite", "file:"+path+"?_pragma=busy_timeout(5000)")
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, db.Close()) })
+		return s, db
+	})
+}

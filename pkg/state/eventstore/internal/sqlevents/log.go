@@ -22,6 +22,10 @@ type Dialect struct {
 	Turn string
 	// KeepNewer ends the INSERT of a snapshot: of two, the one of the later version stays.
 	KeepNewer string
+	// Prolong ends the INSERT of a consumer that is there already.
+	Prolong string
+	// Lock ends a SELECT of a row that the transaction will change.
+	Lock string
 }
 
 // New returns the log of a table.
