@@ -39,103 +39,24 @@ func (l *log) Append(ctx context.Context, appends []eventstore.Append) ([]events
 }
 
 func (l *log) alone(ctx context.Context, call *sqlstate.Call[addition]) error {
-	appends := call.Ask.appends
-	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() {
-		appended, err := l.single(ctx, appends[0])
-		switch {
-		case errors.Is(err, sqlstate.ErrDuplicate): // of a position, a version, or an id
-			if strings.Contains(err.Error(), "PRIMARY") { // the key of positions
-				l.crowd()
-			}
-		case err != nil:
-			return err
-		case appended != nil:
-			call.Ask.appended = []eventstore.Appended{*appended}
-			return nil
-		}
-	}
 	return l.together(ctx, []*sqlstate.Call[addition]{call})
 }
 
 const (
 	columns = "position, category, stream, version, event_id, type, schema_version, metadata, data, recorded_at"
 	oneRow  = "(?, ?, ?, ?, ?, ?, ?, ?, ?, "
-
-	// One event alone. Its version is right, or it meets the unique key of its stream. That the version before it exists is looked for by the key,
-	// and not compared in a condition with the highest there is: MySQL 8 was seen to take what such a statement was first executed with for what it
-	// was given the next time.
-	insertSingle = "INSERT INTO {t} (" + columns + ") SELECT LAST_INSERT_ID(p.next), ?, ?, "
-	singleValues = ", ?, ?, ?, ?, ?, {now} FROM (SELECT COALESCE(MAX(position), 0) + 1 AS next FROM {t}) p"
-
-	insertNew    = insertSingle + "1" + singleValues
-	insertBehind = insertSingle + "s.version + 1" + singleValues + ", {t} s WHERE s.category = ? AND s.stream = ? AND s.version = ?"
-	insertAny    = insertSingle + "s.version + 1" + singleValues + ", (SELECT COALESCE(MAX(version), 0) AS version FROM {t} WHERE category = ? AND stream = ?) s"
 )
 
-// single appends one event with one statement. Nil: the version before it does not exist.
-func (l *log) single(ctx context.Context, a eventstore.Append) (*eventstore.Appended, error) {
-	args := []any{a.Stream.Category, a.Stream.ID}
-	values, err := valuesOf(&a.Events[0])
-	if err != nil {
-		return nil, err
-	}
-	args = append(args, values...)
-	var text string
-	switch a.Expected {
-	case eventstore.NoStream:
-		text = insertNew
-	case eventstore.Any:
-		text = insertAny
-		args = append(args, a.Stream.Category, a.Stream.ID)
-	default:
-		text = insertBehind
-		args = append(args, a.Stream.Category, a.Stream.ID, int64(a.Expected))
-	}
-	stmt, err := l.prepared(ctx, strings.ReplaceAll(text, "{now}", l.db.Now))
-	if err != nil {
-		return nil, err
-	}
-	appended := eventstore.Appended{Stream: a.Stream, Version: int64(a.Expected) + 1}
-	var rows int64
-	err = l.db.Write(ctx, func(*sql.DB) error {
-		result, err := stmt.ExecContext(ctx, args...)
-		if err != nil {
-			return err
-		}
-		if rows, err = result.RowsAffected(); err != nil {
-			return err
-		}
-		appended.Position, err = result.LastInsertId()
-		return err
-	})
-	if err != nil || rows == 0 {
-		return nil, err
-	}
-	if a.Expected == eventstore.Any {
-		if appended.Version, err = l.versionAt(ctx, appended.Position); err != nil {
-			return nil, fmt.Errorf("%w: the event was appended, and its version cannot be read: %w", state.ErrOutcomeUnknown, err)
-		}
-	}
-	return &appended, nil
-}
-
-func (l *log) versionAt(ctx context.Context, position int64) (version int64, err error) {
-	err = l.db.Read(ctx, func(*sql.DB) error {
-		rows, err := l.queries.Query(ctx, l.sql("SELECT version FROM {t} WHERE position = ?"), position) //nolint:rowserrcheck // Number does
-		if err != nil {
-			return err
-		}
-		version, err = sqlstate.Number(rows)
-		return err
-	})
-	return version, err
-}
-
-// together makes appends one after the other, in one transaction. What is refused is its caller's own.
+// together makes appends one after the other, all in one step. What is refused is its caller's own.
 func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) error {
 	t, err := l.begin(ctx, calls)
 	if err != nil {
 		return err
+	}
+	if !l.dialect.Local && !l.isCrowded() && t.events <= maxRows {
+		if done, err := t.hopefully(ctx); done || err != nil {
+			return err
+		}
 	}
 	careful := l.dialect.Local
 	again := false
@@ -151,22 +72,64 @@ func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) er
 				return err
 			}
 		}
-		rows, err := t.decide(ctx, tx, careful)
+		rows, err := t.decide(ctx, within{tx}, careful)
 		if err != nil {
 			return err
 		}
-		return t.insert(ctx, tx, rows)
+		return t.insert(ctx, within{tx}, rows)
 	})
 }
+
+// hopefully does without a transaction, and its round trips: it reads the end, decides, and inserts all rows with one statement. That fails as a
+// whole where another process was faster: a position, or a version, is there already. False: nothing was done.
+func (t *transaction) hopefully(ctx context.Context) (done bool, err error) {
+	var rows []eventstore.Recorded
+	err = t.log.db.Read(ctx, func(db *sql.DB) (err error) {
+		rows, err = t.decide(ctx, outside{db}, false)
+		return err
+	})
+	if err != nil || len(rows) == 0 {
+		return true, err
+	}
+	if sizeOf(rows) > maxBytes {
+		return false, nil
+	}
+	err = t.log.db.Write(ctx, func(db *sql.DB) error { return t.insert(ctx, outside{db}, rows) })
+	if errors.Is(err, sqlstate.ErrDuplicate) {
+		if strings.Contains(err.Error(), "PRIMARY") { // the key of positions
+			t.log.crowd()
+		}
+		return false, nil
+	}
+	return true, err
+}
+
+// A connection is a transaction, or none.
+type connection interface {
+	QueryContext(ctx context.Context, text string, args ...any) (*sql.Rows, error)
+	ExecContext(ctx context.Context, text string, args ...any) (sql.Result, error)
+	prepared(ctx context.Context, stmt *sql.Stmt) *sql.Stmt
+}
+
+type within struct{ *sql.Tx }
+
+func (w within) prepared(ctx context.Context, stmt *sql.Stmt) *sql.Stmt {
+	return w.StmtContext(ctx, stmt)
+}
+
+type outside struct{ *sql.DB }
+
+func (outside) prepared(_ context.Context, stmt *sql.Stmt) *sql.Stmt { return stmt }
 
 func (l *log) isCrowded() bool { return time.Now().UnixNano() < l.crowded.Load() }
 func (l *log) crowd()          { l.crowded.Store(time.Now().Add(crowdedFor).UnixNano()) }
 
-// A transaction appends for several callers.
+// A transaction appends for several callers, in one step.
 type transaction struct {
 	log     *log
 	calls   []*sqlstate.Call[addition]
 	streams []eventstore.StreamID
+	events  int
 	ends    *sql.Stmt
 	inserts map[int]*sql.Stmt // by the number of rows
 }
@@ -181,10 +144,9 @@ const (
 func (l *log) begin(ctx context.Context, calls []*sqlstate.Call[addition]) (*transaction, error) {
 	t := &transaction{log: l, calls: calls, inserts: map[int]*sql.Stmt{}}
 	seen := make(map[eventstore.StreamID]bool, len(calls))
-	events := 0
 	for _, call := range calls {
 		for _, a := range call.Ask.appends {
-			events += len(a.Events)
+			t.events += len(a.Events)
 			if !seen[a.Stream] {
 				seen[a.Stream] = true
 				t.streams = append(t.streams, a.Stream)
@@ -195,7 +157,7 @@ func (l *log) begin(ctx context.Context, calls []*sqlstate.Call[addition]) (*tra
 	if t.ends, err = l.prepared(ctx, endsText(slots(len(t.streams)))); err != nil {
 		return nil, err
 	}
-	for _, n := range []int{min(events, maxRows), events % maxRows} {
+	for _, n := range []int{min(t.events, maxRows), t.events % maxRows} {
 		if n > 0 && t.inserts[n] == nil {
 			t.inserts[n], err = l.prepared(ctx, insertText(n, l.db.Now)) //nolint:sqlclosecheck // it is kept
 			if err != nil {
@@ -219,13 +181,13 @@ func insertText(rows int, now string) string {
 }
 
 // decide says what becomes of each call, and returns the rows to write.
-func (t *transaction) decide(ctx context.Context, tx *sql.Tx, careful bool) ([]eventstore.Recorded, error) {
-	end, err := t.end(ctx, tx)
+func (t *transaction) decide(ctx context.Context, c connection, careful bool) ([]eventstore.Recorded, error) {
+	end, err := t.end(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	if careful {
-		if err := t.look(ctx, tx, end); err != nil {
+		if err := t.look(ctx, c, end); err != nil {
 			return nil, err
 		}
 	}
@@ -233,7 +195,7 @@ func (t *transaction) decide(ctx context.Context, tx *sql.Tx, careful bool) ([]e
 	for _, call := range t.calls {
 		appended, added, err := end.Add(call.Ask.appends)
 		if errors.Is(err, sequence.ErrLook) {
-			return t.decide(ctx, tx, true)
+			return t.decide(ctx, c, true)
 		}
 		call.Ask.appended, call.Err = appended, err
 		rows = append(rows, added...)
@@ -242,9 +204,9 @@ func (t *transaction) decide(ctx context.Context, tx *sql.Tx, careful bool) ([]e
 }
 
 // end reads the end of the log and of the streams.
-func (t *transaction) end(ctx context.Context, tx *sql.Tx) (*sequence.End, error) {
+func (t *transaction) end(ctx context.Context, c connection) (*sequence.End, error) {
 	end := &sequence.End{Versions: make(map[eventstore.StreamID]int64, len(t.streams)), Known: map[string]sequence.Place{}}
-	ends := tx.StmtContext(ctx, t.ends)
+	ends := c.prepared(ctx, t.ends)
 	n := slots(len(t.streams))
 	for begin := 0; begin < len(t.streams); begin += n {
 		args := make([]any, 0, 2*n)
@@ -269,7 +231,7 @@ func (t *transaction) end(ctx context.Context, tx *sql.Tx) (*sequence.End, error
 }
 
 // look finds the events that are there already.
-func (t *transaction) look(ctx context.Context, tx *sql.Tx, end *sequence.End) error {
+func (t *transaction) look(ctx context.Context, c connection, end *sequence.End) error {
 	var ids []any
 	for _, call := range t.calls {
 		for _, a := range call.Ask.appends {
@@ -285,7 +247,7 @@ func (t *transaction) look(ctx context.Context, tx *sql.Tx, end *sequence.End) e
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), 500)]
 		ids = ids[len(part):]
-		if err := t.lookFor(ctx, tx, end, part); err != nil {
+		if err := t.lookFor(ctx, c, end, part); err != nil {
 			return err
 		}
 	}
@@ -293,9 +255,9 @@ func (t *transaction) look(ctx context.Context, tx *sql.Tx, end *sequence.End) e
 	return nil
 }
 
-func (t *transaction) lookFor(ctx context.Context, tx *sql.Tx, end *sequence.End, ids []any) (err error) {
+func (t *transaction) lookFor(ctx context.Context, c connection, end *sequence.End, ids []any) (err error) {
 	query := sqlstate.SQL(t.log.sql("SELECT event_id, category, stream, version, position FROM {t} WHERE event_id IN (@)"), sqlstate.Binds(ids))
-	rows, err := tx.QueryContext(ctx, query.Text, query.Args...)
+	rows, err := c.QueryContext(ctx, query.Text, query.Args...)
 	if err != nil {
 		return err
 	}
@@ -314,7 +276,7 @@ func (t *transaction) lookFor(ctx context.Context, tx *sql.Tx, end *sequence.End
 }
 
 // insert writes the rows with as few statements as fit: prepared ones, unless calls were refused and there are fewer rows than was thought.
-func (t *transaction) insert(ctx context.Context, tx *sql.Tx, rows []eventstore.Recorded) error {
+func (t *transaction) insert(ctx context.Context, c connection, rows []eventstore.Recorded) error {
 	for len(rows) > 0 {
 		n := min(len(rows), maxRows)
 		for n > 1 && sizeOf(rows[:n]) > maxBytes {
@@ -333,9 +295,9 @@ func (t *transaction) insert(ctx context.Context, tx *sql.Tx, rows []eventstore.
 		rows = rows[n:]
 		var err error
 		if stmt := t.inserts[n]; stmt != nil {
-			_, err = tx.StmtContext(ctx, stmt).ExecContext(ctx, args...)
+			_, err = c.prepared(ctx, stmt).ExecContext(ctx, args...)
 		} else {
-			_, err = tx.ExecContext(ctx, t.log.sql(insertText(n, t.log.db.Now)), args...)
+			_, err = c.ExecContext(ctx, t.log.sql(insertText(n, t.log.db.Now)), args...)
 		}
 		if err != nil {
 			return err
