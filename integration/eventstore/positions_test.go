@@ -6,7 +6,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strconv"
@@ -151,7 +150,7 @@ func watch(ctx context.Context, t *testing.T, db *sql.DB, measuring *atomic.Bool
 }
 
 // appendAll is what each process does: its writers append one event of 512 B after the other, each to a stream of its own.
-func appendAll(ctx context.Context, dsn, way, number string, _ io.Writer) error {
+func appendAll(ctx context.Context, dsn, way, number string) error {
 	writers, err := strconv.Atoi(number)
 	if err != nil {
 		return err

@@ -112,7 +112,7 @@ func appender(events *eventstore.Store) call {
 	}
 }
 
-// loader loads an aggregate with 10 000 events, the last 50 of them behind its snapshot.
+// loader loads an aggregate with 10 000 events, whose snapshot is of the last one.
 func loader(b *testing.B, events *eventstore.Store) call {
 	b.Helper()
 	types, err := eventstore.NewTypes(eventstore.TypeOf[written]("written", 1))
@@ -124,7 +124,7 @@ func loader(b *testing.B, events *eventstore.Store) call {
 			return nil
 		}})
 	require.NoError(b, err)
-	for n := range 200 { // at 9 950 the last snapshot is taken
+	for n := range 200 {
 		decided := make([]any, 50)
 		for i := range decided {
 			decided[i] = newWritten(n)

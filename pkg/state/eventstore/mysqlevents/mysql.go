@@ -24,8 +24,9 @@ func Open(driver *mysqlstate.Driver, cfg eventstore.Config) (*eventstore.Store, 
 		// The assignments are made from left to right, and see those before them: the version is compared until it is set last.
 		KeepNewer: " ON DUPLICATE KEY UPDATE event_id = IF(VALUES(version) > version, VALUES(event_id), event_id)," +
 			" data = IF(VALUES(version) > version, VALUES(data), data), version = GREATEST(VALUES(version), version)",
-		Prolong: " ON DUPLICATE KEY UPDATE until = VALUES(until)",
-		Lock:    " FOR UPDATE",
+		ByCategory: " FORCE INDEX ({t}_category)",
+		Prolong:    " ON DUPLICATE KEY UPDATE until = VALUES(until)",
+		Lock:       " FOR UPDATE",
 	}), cfg), nil
 }
 

@@ -39,6 +39,19 @@ func (l *log) Append(ctx context.Context, appends []eventstore.Append) ([]events
 }
 
 func (l *log) alone(ctx context.Context, call *sqlstate.Call[addition]) error {
+	appends := call.Ask.appends
+	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() {
+		appended, err := l.single(ctx, appends[0])
+		switch {
+		case errors.Is(err, sqlstate.ErrDuplicate): // of a position, a version, or an id
+			l.raced(err)
+		case err != nil:
+			return err
+		case appended != nil:
+			call.Ask.appended = []eventstore.Appended{*appended}
+			return nil
+		}
+	}
 	return l.together(ctx, []*sqlstate.Call[addition]{call})
 }
 
@@ -96,9 +109,7 @@ func (t *transaction) hopefully(ctx context.Context) (done bool, err error) {
 	}
 	err = t.log.db.Write(ctx, func(db *sql.DB) error { return t.insert(ctx, outside{db}, rows) })
 	if errors.Is(err, sqlstate.ErrDuplicate) {
-		if strings.Contains(err.Error(), "PRIMARY") { // the key of positions
-			t.log.crowd()
-		}
+		t.log.raced(err)
 		return false, nil
 	}
 	return true, err
@@ -123,6 +134,13 @@ func (outside) prepared(_ context.Context, stmt *sql.Stmt) *sql.Stmt { return st
 
 func (l *log) isCrowded() bool { return time.Now().UnixNano() < l.crowded.Load() }
 func (l *log) crowd()          { l.crowded.Store(time.Now().Add(crowdedFor).UnixNano()) }
+
+// raced notes that a row is there already, if it is the position that another process was faster to take.
+func (l *log) raced(err error) {
+	if strings.Contains(err.Error(), "PRIMARY") { // the key of positions
+		l.crowd()
+	}
+}
 
 // A transaction appends for several callers, in one step.
 type transaction struct {

@@ -66,7 +66,11 @@ func (l *log) Read(ctx context.Context, r eventstore.Range) (events []eventstore
 }
 
 func (l *log) query(r eventstore.Range) (text string, args []any) {
-	text = "SELECT " + columns + " FROM {t} WHERE "
+	text = "SELECT " + columns + " FROM {t}"
+	if r.ID == "" && r.Category != "" {
+		text += l.dialect.ByCategory
+	}
+	text += " WHERE "
 	by := "position"
 	switch {
 	case r.ID != "":
