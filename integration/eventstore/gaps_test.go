@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"database/sql"
+	"errors"
 	"fmt"
 	"io"
 	mathrand "math/rand/v2"
@@ -108,24 +109,33 @@ func follow(ctx context.Context, t *testing.T, s *eventstore.Store) (seen []even
 	return seen
 }
 
+// eachRow reads rows into variables, and calls fn after each.
+func eachRow(db *sql.DB, text string, args, into []any, fn func() error) (err error) {
+	rows, err := db.Query(text, args...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		if err := errors.Join(rows.Scan(into...), fn()); err != nil {
+			return err
+		}
+	}
+	return rows.Err()
+}
+
 // followNaively does the same by ids that are given before the commit.
 func followNaively(ctx context.Context, t *testing.T, db *sql.DB, seen map[int64]bool) {
 	highest := int64(0)
 	for last := false; !last; {
 		last = ctx.Err() != nil
-		rows, err := db.Query("SELECT id FROM naive WHERE id > ? ORDER BY id", highest)
+		err := eachRow(db, "SELECT id FROM naive WHERE id > ? ORDER BY id", []any{highest}, []any{&highest}, func() error {
+			seen[highest] = true
+			return nil
+		})
 		if err != nil {
 			t.Error(err)
 			return
-		}
-		for rows.Next() {
-			if err := rows.Scan(&highest); err != nil {
-				t.Error(err)
-			}
-			seen[highest] = true
-		}
-		if err := rows.Err(); err != nil {
-			t.Error(err)
 		}
 	}
 }
@@ -199,7 +209,7 @@ func appendSlowly(ctx context.Context, db *sql.DB, me string) error {
 	_, err = tx.Exec("INSERT INTO events SELECT e.p, 'gaps', ?, v.v, ?, 'slow', 1, '{}', '{}', 0 FROM (SELECT MAX(position) + 1 AS p FROM events) e,"+
 		" (SELECT COALESCE(MAX(version), 0) + 1 AS v FROM events WHERE category = 'gaps' AND stream = ?) v WHERE e.p IS NOT NULL", "slow"+me, id[:], "slow"+me)
 	if err != nil {
-		return nil //nolint:nilerr // it has lost
+		return nil // it has lost
 	}
 	pause(ctx, 10*time.Millisecond)
 	if mathrand.IntN(2) == 0 {

@@ -120,29 +120,23 @@ func measureWay(t *testing.T, way string, processes, writers int) (rate float64,
 // watch follows the positions without a pause, and returns how long it was from the append of each event, which has its begin as data, to here.
 func watch(ctx context.Context, t *testing.T, db *sql.DB, measuring *atomic.Bool) (lags []time.Duration) {
 	for position := int64(0); ctx.Err() == nil; {
-		rows, err := db.Query("SELECT position, data FROM events WHERE position > ? ORDER BY position LIMIT 1000", position)
-		if err != nil {
-			t.Error(err)
-			return nil
-		}
-		for rows.Next() {
-			var data string
-			var next int64
-			if err := rows.Scan(&next, &data); err != nil || next != position+1 {
-				t.Errorf("position %d after %d: %v", next, position, err)
-				return nil
+		var data string
+		var next int64
+		const text = "SELECT position, data FROM events WHERE position > ? ORDER BY position LIMIT 1000"
+		err := eachRow(db, text, []any{position}, []any{&next, &data}, func() error {
+			if next != position+1 {
+				return fmt.Errorf("position %d comes after %d", next, position)
 			}
 			position = next
 			begun, err := strconv.ParseInt(strings.Trim(data, `" `), 10, 64)
-			if err != nil {
-				t.Error(err)
-			}
 			if measuring.Load() {
 				lags = append(lags, time.Since(time.Unix(0, begun)))
 			}
-		}
-		if err := rows.Err(); err != nil {
+			return err
+		})
+		if err != nil {
 			t.Error(err)
+			return nil
 		}
 		pause(ctx, time.Millisecond)
 	}
@@ -293,24 +287,18 @@ func commitRaw(db *sql.DB, way string, asks []*ask) error {
 // sequence numbers what is committed.
 func sequence(ctx context.Context, t *testing.T, db *sql.DB) {
 	for position := int64(0); ctx.Err() == nil; {
-		rows, err := db.Query("SELECT id FROM events WHERE position IS NULL ORDER BY id LIMIT 500")
-		if err != nil {
-			t.Error(err)
-			return
-		}
 		var cases strings.Builder
 		var ids []string
-		for rows.Next() {
-			var id int64
-			if err := rows.Scan(&id); err != nil {
-				t.Error(err)
-			}
+		var id int64
+		err := eachRow(db, "SELECT id FROM events WHERE position IS NULL ORDER BY id LIMIT 500", nil, []any{&id}, func() error {
 			position++
 			fmt.Fprintf(&cases, " WHEN %d THEN %d", id, position)
 			ids = append(ids, strconv.FormatInt(id, 10))
-		}
-		if err := rows.Err(); err != nil {
+			return nil
+		})
+		if err != nil {
 			t.Error(err)
+			return
 		}
 		if len(ids) == 0 {
 			pause(ctx, time.Millisecond)

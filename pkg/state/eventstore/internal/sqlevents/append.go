@@ -224,7 +224,7 @@ func (t *transaction) decide(ctx context.Context, c connection, careful bool) ([
 // end reads the end of the log and of the streams.
 func (t *transaction) end(ctx context.Context, c connection) (*sequence.End, error) {
 	end := &sequence.End{Versions: make(map[eventstore.StreamID]int64, len(t.streams)), Known: map[string]sequence.Place{}}
-	ends := c.prepared(ctx, t.ends)
+	ends := c.prepared(ctx, t.ends) //nolint:sqlclosecheck // it is kept, or ends with the transaction
 	n := slots(len(t.streams))
 	for begin := 0; begin < len(t.streams); begin += n {
 		args := make([]any, 0, 2*n)
@@ -313,7 +313,7 @@ func (t *transaction) insert(ctx context.Context, c connection, rows []eventstor
 		rows = rows[n:]
 		var err error
 		if stmt := t.inserts[n]; stmt != nil {
-			_, err = c.prepared(ctx, stmt).ExecContext(ctx, args...)
+			_, err = c.prepared(ctx, stmt).ExecContext(ctx, args...) //nolint:sqlclosecheck // it is kept, or ends with the transaction
 		} else {
 			_, err = c.ExecContext(ctx, t.log.sql(insertText(n, t.log.db.Now)), args...)
 		}
