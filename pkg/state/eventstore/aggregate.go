@@ -187,14 +187,23 @@ func (a *Aggregate[S]) append(ctx context.Context, stream StreamID, r *replayed[
 // commits is how often an append is asked for whose answer does not come.
 const commits = 3
 
-func (a *Aggregate[S]) commit(ctx context.Context, stream StreamID, expected Expected, events []Event) (err error) {
+func (a *Aggregate[S]) commit(ctx context.Context, stream StreamID, expected Expected, events []Event) error {
+	var unknown error // of a try that may have been made: that a later one is refused says nothing of it
 	for range commits {
-		_, err = a.store.Append(ctx, stream, expected, events...)
-		if !errors.Is(err, state.ErrOutcomeUnknown) || ctx.Err() != nil {
+		_, err := a.store.Append(ctx, stream, expected, events...)
+		switch {
+		case err == nil, errors.Is(err, state.ErrConflict):
+			return err
+		case errors.Is(err, state.ErrOutcomeUnknown):
+			unknown = err
+		case unknown == nil:
 			return err
 		}
+		if ctx.Err() != nil {
+			break
+		}
 	}
-	return err
+	return unknown
 }
 
 // wait returns false when ctx ends before d has passed.

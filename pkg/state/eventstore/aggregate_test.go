@@ -31,10 +31,15 @@ func one(eventstore.Loaded[int]) ([]any, error) { return []any{step{1}}, nil }
 // deaf appends and does not say so.
 type deaf struct {
 	eventstore.Engine
-	times int
+	times int // how often
+	away  int // and how often after that it cannot be reached
 }
 
 func (d *deaf) Append(ctx context.Context, appends []eventstore.Append) ([]eventstore.Appended, error) {
+	if d.away > 0 && d.times == 0 {
+		d.away--
+		return nil, fmt.Errorf("%w: it is away", state.ErrUnavailable)
+	}
 	appended, err := d.Engine.Append(ctx, appends)
 	if err == nil && d.times > 0 {
 		d.times--
@@ -51,7 +56,17 @@ func TestDecideUnknownOutcome(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, eventstore.Loaded[int]{State: 1, Version: 1}, after)
 
-	engine.times = 100
+	engine.times, engine.away = 1, 100
+	_, err = a.Decide(t.Context(), "a", one)
+	require.ErrorIs(t, err, state.ErrOutcomeUnknown, "that it is away now says nothing of the first try, which was made")
+	require.NotErrorIs(t, err, state.ErrUnavailable)
+	loaded, err := a.Load(t.Context(), "a")
+	require.NoError(t, err)
+	require.EqualValues(t, 2, loaded.Version)
+	_, err = a.Decide(t.Context(), "a", one)
+	require.ErrorIs(t, err, state.ErrUnavailable, "nothing was made")
+
+	engine.times, engine.away = 100, 0
 	_, err = a.Decide(t.Context(), "a", one)
 	require.ErrorIs(t, err, state.ErrOutcomeUnknown)
 }
