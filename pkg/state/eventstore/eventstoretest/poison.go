@@ -90,6 +90,30 @@ func poisonParks(t *testing.T, open Open) {
 	require.Equal(t, []int64{1, 2, 3, 4}, of(r.seen(), "good"))
 }
 
+// A stream that is released before the position of its partition has come to it, as after a crash, is handled once.
+func releasedAhead(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	mustAppend(t, s, stream("a"), eventstore.NoStream, event("x"), event("x"), event("x"))
+	lease, claimed, err := s.Engine().Claim(t.Context(), eventstore.Claim{Name: "sub", Parts: 1, Consumer: "crashed", Lives: time.Minute})
+	require.NoError(t, err)
+	require.True(t, claimed)
+	require.NoError(t, s.Engine().Park(t.Context(), lease, eventstore.Parked{Stream: stream("a"), Version: 2}))
+	require.NoError(t, s.Engine().Yield(t.Context(), lease))
+	require.NoError(t, s.Unpark(t.Context(), "sub", stream("a"), false))
+	r := newRecorder()
+	subscribe(t, s, eventstore.SubscriptionConfig{Handle: r.handle})
+	mustAppend(t, s, stream("a"), 3, event("x"))
+	r.wait(t, 4)
+	require.Eventually(t, func() bool {
+		marks, err := s.Marks(t.Context(), "sub")
+		return err == nil && marks[0].Position == 4
+	}, patience, 10*time.Millisecond)
+	require.Equal(t, []int64{1, 2, 3, 4}, positions(r.seen()))
+	parked, err := s.Parked(t.Context(), "sub")
+	require.NoError(t, err)
+	require.Empty(t, parked)
+}
+
 // While what a handler needs is away, its events wait, however long.
 func awayDoesNotPark(t *testing.T, open Open) {
 	s := open(t, eventstore.Config{})

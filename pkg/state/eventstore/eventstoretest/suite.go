@@ -62,6 +62,7 @@ func cases() []testCase {
 		{"subscription: shared by stream", sharedByStream},
 		{"subscription: taken over", takenOver},
 		{"subscription: a poison event parks its stream", poisonParks},
+		{"subscription: a parked stream released ahead of the position", releasedAhead},
 		{"subscription: what is away does not park", awayDoesNotPark},
 		{"subscription: figures", figures},
 	}
