@@ -11,13 +11,13 @@ import (
 // An announcement has the changes of a store add to an outbox of the server. Nil has them add nothing.
 type announcement struct {
 	to     sqlstate.Announcement
-	tables *outboxTables
+	tables *tables
 }
 
 func newAnnouncement(d *Driver, box state.OutboxConfig) *announcement {
 	return &announcement{
 		to:     sqlstate.Announcement{Outbox: box, Now: nowMicros},
-		tables: &outboxTables{db: d.db, turn: d.turn},
+		tables: d.outboxTables(),
 	}
 }
 

@@ -2,8 +2,6 @@ package mysqlstate
 
 import (
 	"context"
-	"database/sql"
-	"sync/atomic"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
@@ -21,7 +19,7 @@ func (d *Driver) OpenOutbox(_ context.Context, cfg state.OutboxConfig) (state.Ou
 	if d.closed {
 		return nil, errClosed
 	}
-	t := &outboxTables{db: d.db, turn: d.turn}
+	t := d.outboxTables()
 	return sqlstate.NewOutbox(sqlstate.OutboxEngine{
 		Transact: t.transact,
 		Read:     t.read,
@@ -30,69 +28,8 @@ func (d *Driver) OpenOutbox(_ context.Context, cfg state.OutboxConfig) (state.Ou
 	}, cfg), nil
 }
 
-// outboxTables are made when the server is first reached.
-type outboxTables struct {
-	db   *sql.DB
-	turn chan struct{} // held by the one that makes the tables
-	made atomic.Bool
-}
-
-func (t *outboxTables) prepare(ctx context.Context) error {
-	if t.made.Load() {
-		return nil
-	}
-	select {
-	case t.turn <- struct{}{}:
-		defer func() { <-t.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	if t.made.Load() {
-		return nil
-	}
-	if err := migrate(ctx, t.db, sqlstate.OutboxTable, outboxMigrations); err != nil {
-		return err
-	}
-	t.made.Store(true)
-	return nil
-}
-
-func (t *outboxTables) read(ctx context.Context, fn func(*sql.DB) error) error {
-	err := t.prepare(ctx)
-	if err == nil {
-		err = fn(t.db)
-	}
-	if err != nil {
-		return failure(ctx, err, reading)
-	}
-	return nil
-}
-
-// transact runs a transaction, and again when others were in the way.
-func (t *outboxTables) transact(ctx context.Context, fn func(*sql.Tx) error) error {
-	err := t.prepare(ctx)
-	if err == nil {
-		err = again(ctx, func() error { return t.try(ctx, fn) })
-	}
-	if err != nil {
-		return failure(ctx, err, reading) // a commit speaks for itself
-	}
-	return nil
-}
-
-func (t *outboxTables) try(ctx context.Context, fn func(*sql.Tx) error) error {
-	tx, err := t.db.BeginTx(ctx, nil)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
-	if err := fn(tx); err != nil {
-		if number(err) == duplicateKey {
-			return errRaced // another process made the row of the outbox
-		}
-		return err
-	}
-	return commit(ctx, tx)
+func (d *Driver) outboxTables() *tables {
+	return &tables{db: d.db, turn: d.turn, name: sqlstate.OutboxTable, migrations: outboxMigrations}
 }
 
 // outboxMigrations are the statements that make the tables, oldest first; released ones never change. Names and keys are

@@ -1,0 +1,274 @@
+package pairs
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/go-json-experiment/json"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/mysqlevents"
+	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
+)
+
+// written is an event of 512 B.
+type written struct {
+	Number int    `json:"number"`
+	Text   string `json:"text"`
+}
+
+func newWritten(number int) written { return written{number, text[:480]} }
+
+// BenchmarkEvents appends events of 512 B on MySQL, each to the stream of its caller, of which the version is expected. The raw side inserts the
+// same rows into a table of its own with the same keys, the server flushing its log at each commit: it gives positions itself, which one process can,
+// and expects nothing. It gathers what its callers insert as the event store does, and inserts it with one prepared statement.
+func BenchmarkEvents(b *testing.B) {
+	server := servers.NewMySQL(b, servers.MySQLOptions{})
+	driver, err := mysqlstate.New(mysqlstate.Config{DSN: server.DSN, MaxConns: mysqlConnections})
+	require.NoError(b, err)
+	factory := newFactory(b, driver)
+	store, err := state.Open[account](b.Context(), factory, storeName)
+	require.NoError(b, err)
+	saveAccounts(b, store)
+	events, err := mysqlevents.Open(driver, eventstore.Config{})
+	require.NoError(b, err)
+	_, err = events.Head(b.Context())
+	require.NoError(b, err)
+	db := openMySQL(b, server.DSN)
+	for _, statement := range []string{"CREATE TABLE raw_events LIKE events", "CREATE TABLE raw_counter (last BIGINT NOT NULL)", "INSERT INTO raw_counter VALUES (0)"} {
+		_, err := db.ExecContext(b.Context(), statement)
+		require.NoError(b, err)
+	}
+	raw := &rawEvents{db: db, asked: make(chan *insertion, 64), counter: prepare(b, db, "UPDATE raw_counter SET last = LAST_INSERT_ID(last + 1)")}
+	for n := range raw.inserts {
+		raw.inserts[n] = prepare(b, db, rawInsert+strings.Repeat(", "+rawRow, n))
+	}
+	ctx, stop := context.WithCancel(b.Context())
+	defer stop()
+	go raw.gather(ctx)
+
+	ours := appender(events)
+	compareCalls(b, "append", []int{1}, func(ctx context.Context, caller int) error {
+		return raw.commit(ctx, nil, []*insertion{raw.next(caller)})
+	}, ours)
+	compareCalls(b, "append", []int{32}, raw.together, ours)
+	compareCalls(b, "append, beside a transaction each with a counter row", []int{32}, raw.each, ours)
+
+	compare(b, "load an aggregate of 10000 events with a snapshot, beside a get/1_caller", from(1, getter(store)), from(1, loader(b, events)))
+
+	const stored = 100_000
+	fill(b, events, stored)
+	_, err = db.ExecContext(b.Context(), "TRUNCATE raw_events")
+	require.NoError(b, err)
+	_, err = db.ExecContext(b.Context(), "INSERT INTO raw_events SELECT * FROM events")
+	require.NoError(b, err)
+	compare(b, "read 100000 events/1_caller", from(1, raw.readAll), from(1, func(ctx context.Context, _ int) error {
+		n := 0
+		for e, err := range events.ReadCategory(ctx, "bulk", eventstore.ReadOptions{}) {
+			if err := errors.Join(err, checkWritten(e.Data)); err != nil {
+				return err
+			}
+			n++
+		}
+		return expect(n, stored)
+	}))
+}
+
+func checkWritten(data []byte) error {
+	var w written
+	return json.Unmarshal(data, &w)
+}
+
+func expect(n, want int) error {
+	if n != want {
+		return fmt.Errorf("%d events were read, and not %d", n, want)
+	}
+	return nil
+}
+
+// appender appends one event for a caller, whose stream nobody else has.
+func appender(events *eventstore.Store) call {
+	run := uuid.NewString()
+	var versions [64]int64
+	return func(ctx context.Context, caller int) error {
+		data, err := json.Marshal(newWritten(caller))
+		if err != nil {
+			return err
+		}
+		stream := eventstore.StreamID{Category: "bench", ID: run + strconv.Itoa(caller)}
+		appended, err := events.Append(ctx, stream, eventstore.Expected(versions[caller]), eventstore.Event{Type: "written", Data: data})
+		versions[caller] = appended.Version
+		return err
+	}
+}
+
+// loader loads an aggregate with 10 000 events, whose snapshot is of the last one.
+func loader(b *testing.B, events *eventstore.Store) call {
+	b.Helper()
+	types, err := eventstore.NewTypes(eventstore.TypeOf[written]("written", 1))
+	require.NoError(b, err)
+	aggregate, err := eventstore.NewAggregate(events, eventstore.AggregateConfig[written]{Category: "aggregate", Types: types,
+		Snapshots: eventstore.SnapshotPolicy{Events: 100}, Apply: func(current *written, event any) error {
+			current.Number++
+			current.Text = event.(written).Text
+			return nil
+		}})
+	require.NoError(b, err)
+	for n := range 200 {
+		decided := make([]any, 50)
+		for i := range decided {
+			decided[i] = newWritten(n)
+		}
+		_, err := aggregate.Decide(b.Context(), "a", func(eventstore.Loaded[written]) ([]any, error) { return decided, nil })
+		require.NoError(b, err)
+	}
+	return func(ctx context.Context, _ int) error {
+		loaded, err := aggregate.Load(ctx, "a")
+		if err != nil {
+			return err
+		}
+		return expect(int(loaded.Version), 10_000)
+	}
+}
+
+func fill(b *testing.B, events *eventstore.Store, total int) {
+	b.Helper()
+	for n := 0; n < total; n += eventstore.MaxAppendEvents {
+		batch := make([]eventstore.Event, eventstore.MaxAppendEvents)
+		for i := range batch {
+			data, err := json.Marshal(newWritten(n + i))
+			require.NoError(b, err)
+			batch[i] = eventstore.Event{Type: "written", Data: data}
+		}
+		_, err := events.Append(b.Context(), eventstore.StreamID{Category: "bulk", ID: strconv.Itoa(n)}, eventstore.NoStream, batch...)
+		require.NoError(b, err)
+	}
+}
+
+const (
+	rawRow    = "(?, 'bench', ?, ?, ?, 'written', 1, '{}', ?, CAST(UNIX_TIMESTAMP(NOW(6)) * 1000000 AS SIGNED))"
+	rawInsert = "INSERT INTO raw_events (position, category, stream, version, event_id, type, schema_version, metadata, data, recorded_at) VALUES " + rawRow
+)
+
+type rawEvents struct {
+	db       *sql.DB
+	inserts  [64]*sql.Stmt // of one row more than their number
+	counter  *sql.Stmt
+	asked    chan *insertion
+	position atomic.Int64
+	versions [64]int64
+}
+
+type insertion struct {
+	stream  string
+	version int64
+	data    []byte
+	done    chan error
+}
+
+func (r *rawEvents) next(caller int) *insertion {
+	r.versions[caller]++
+	data, err := json.Marshal(newWritten(caller))
+	if err != nil {
+		panic(err) // it is a struct of a number and a text
+	}
+	return &insertion{stream: "raw" + strconv.Itoa(caller), version: r.versions[caller], data: data, done: make(chan error, 1)}
+}
+
+// commit inserts rows with one statement.
+func (r *rawEvents) commit(ctx context.Context, tx *sql.Tx, rows []*insertion) error {
+	args := make([]any, 0, 5*len(rows))
+	for _, row := range rows {
+		id, err := uuid.NewV7()
+		if err != nil {
+			return err
+		}
+		args = append(args, r.position.Add(1), row.stream, row.version, id[:], row.data)
+	}
+	stmt := r.inserts[len(rows)-1]
+	if tx != nil {
+		stmt = tx.StmtContext(ctx, stmt)
+	}
+	_, err := stmt.ExecContext(ctx, args...)
+	return err
+}
+
+// together hands a row to who gathers.
+func (r *rawEvents) together(_ context.Context, caller int) error {
+	row := r.next(caller)
+	r.asked <- row
+	return <-row.done
+}
+
+func (r *rawEvents) gather(ctx context.Context) {
+	for {
+		var rows []*insertion
+		select {
+		case row := <-r.asked:
+			rows = append(rows, row)
+		case <-ctx.Done():
+			return
+		}
+		for more := true; more && len(rows) < len(r.inserts); {
+			select {
+			case row := <-r.asked:
+				rows = append(rows, row)
+			default:
+				more = false
+			}
+		}
+		err := r.commit(ctx, nil, rows)
+		for _, row := range rows {
+			row.done <- err
+		}
+	}
+}
+
+// each has a transaction for one row, which begins with the counter.
+func (r *rawEvents) each(ctx context.Context, caller int) error {
+	tx, err := r.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = tx.Rollback() }()
+	if _, err := tx.StmtContext(ctx, r.counter).ExecContext(ctx); err != nil {
+		return err
+	}
+	if err := r.commit(ctx, tx, []*insertion{r.next(caller)}); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+func (r *rawEvents) readAll(ctx context.Context, _ int) (err error) {
+	rows, err := r.db.QueryContext(ctx, "SELECT position, category, stream, version, event_id, type, schema_version, metadata, data, recorded_at"+
+		" FROM raw_events WHERE category = 'bulk' ORDER BY position")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	n := 0
+	for ; rows.Next(); n++ {
+		var position, version, recorded int64
+		var category, stream, kind string
+		var schema int
+		var id, metadata, data []byte
+		if err := rows.Scan(&position, &category, &stream, &version, &id, &kind, &schema, &metadata, &data, &recorded); err != nil {
+			return err
+		}
+		if err := checkWritten(data); err != nil {
+			return err
+		}
+	}
+	return errors.Join(rows.Err(), expect(n, 100_000))
+}

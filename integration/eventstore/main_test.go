@@ -1,0 +1,21 @@
+package eventstore_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
+)
+
+// Variables that make of the test binary one of the processes that append.
+const (
+	processDSN  = "BANNOU_TEST_EVENTS_DSN"
+	processWork = "BANNOU_TEST_EVENTS_WORK" // "gaps", "consume", or a way of appending and the number of its writers
+)
+
+func TestMain(m *testing.M) {
+	if dsn := os.Getenv(processDSN); dsn != "" {
+		os.Exit(work(dsn, os.Getenv(processWork)))
+	}
+	os.Exit(servers.Main(m))
+}

@@ -1,0 +1,185 @@
+package eventstoretest
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/sdk/metric"
+	"go.opentelemetry.io/otel/sdk/metric/metricdata"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+)
+
+// of returns the versions of one stream, in the order in which they came.
+func of(events []eventstore.Recorded, id string) (versions []int64) {
+	for _, e := range events {
+		if e.Stream.ID == id {
+			versions = append(versions, e.Version)
+		}
+	}
+	return versions
+}
+
+// An event that cannot be handled stops its stream and no other; a released stream goes on where it stopped, in order, with nothing left out.
+func poisonParks(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	r := newRecorder()
+	attempts := 0
+	poison := func(version int64) func(e eventstore.Recorded) error {
+		return func(e eventstore.Recorded) error {
+			if e.Stream.ID != "bad" || e.Version != version {
+				return nil
+			}
+			if attempts++; attempts == 2 {
+				panic("it has a mind of its own")
+			}
+			return errors.New("not to be handled " + strings.Repeat("!", 2000))
+		}
+	}
+	r.fail = poison(2)
+	config := eventstore.SubscriptionConfig{Handle: r.handle, Attempts: 3}
+	sub := subscribe(t, s, config)
+	for range 3 {
+		mustAppend(t, s, stream("bad"), eventstore.Any, event("x"))
+		mustAppend(t, s, stream("good"), eventstore.Any, event("x"))
+	}
+	seen := r.wait(t, 4)
+	require.Equal(t, []int64{1, 2, 3}, of(seen, "good"))
+	require.Equal(t, []int64{1}, of(seen, "bad"))
+	parked := func() []eventstore.Parked {
+		all, err := s.Parked(t.Context(), "sub")
+		require.NoError(t, err)
+		return all
+	}
+	require.Len(t, parked(), 1)
+	p := parked()[0]
+	require.Equal(t, stream("bad"), p.Stream)
+	require.EqualValues(t, 2, p.Version)
+	require.Contains(t, p.Failure, "not to be handled")
+	require.WithinDuration(t, time.Now(), p.At, time.Minute)
+	require.False(t, p.Released)
+	r.mu.Lock()
+	require.Equal(t, 3, attempts)
+	r.mu.Unlock()
+
+	// It stays parked over a restart, and one that fails again too.
+	require.NoError(t, sub.Close(t.Context()))
+	subscribe(t, s, config)
+	mustAppend(t, s, stream("bad"), eventstore.Any, event("x"))
+	mustAppend(t, s, stream("good"), eventstore.Any, event("x"))
+	require.Equal(t, []int64{1}, of(r.wait(t, 5), "bad"))
+	r.failing(poison(3))
+	require.NoError(t, s.Unpark(t.Context(), "sub", stream("bad"), false))
+	require.Eventually(t, func() bool {
+		all := parked()
+		return len(all) == 1 && all[0].Version == 3 && !all[0].Released
+	}, patience, 10*time.Millisecond)
+	require.Equal(t, []int64{1, 2}, of(r.seen(), "bad"))
+
+	// What cannot be handled at all is skipped.
+	require.NoError(t, s.Unpark(t.Context(), "sub", stream("bad"), true))
+	require.Eventually(t, func() bool { return len(parked()) == 0 }, patience, 10*time.Millisecond)
+	require.Equal(t, []int64{1, 2, 4}, of(r.seen(), "bad"))
+	mustAppend(t, s, stream("bad"), eventstore.Any, event("x"))
+	require.Equal(t, []int64{1, 2, 4, 5}, of(r.wait(t, 8), "bad"))
+	require.Equal(t, []int64{1, 2, 3, 4}, of(r.seen(), "good"))
+}
+
+// A stream that is released before the position of its partition has come to it, as after a crash, is handled once.
+func releasedAhead(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	mustAppend(t, s, stream("a"), eventstore.NoStream, event("x"), event("x"), event("x"))
+	lease, claimed, err := s.Engine().Claim(t.Context(), eventstore.Claim{Name: "sub", Parts: 1, Consumer: "crashed", Lives: time.Minute})
+	require.NoError(t, err)
+	require.True(t, claimed)
+	require.NoError(t, s.Engine().Park(t.Context(), lease, eventstore.Parked{Stream: stream("a"), Version: 2}))
+	require.NoError(t, s.Engine().Yield(t.Context(), lease))
+	require.NoError(t, s.Unpark(t.Context(), "sub", stream("a"), false))
+	r := newRecorder()
+	subscribe(t, s, eventstore.SubscriptionConfig{Handle: r.handle})
+	mustAppend(t, s, stream("a"), 3, event("x"))
+	r.wait(t, 4)
+	require.Eventually(t, func() bool {
+		marks, err := s.Marks(t.Context(), "sub")
+		return err == nil && marks[0].Position == 4
+	}, patience, 10*time.Millisecond)
+	require.Equal(t, []int64{1, 2, 3, 4}, positions(r.seen()))
+	parked, err := s.Parked(t.Context(), "sub")
+	require.NoError(t, err)
+	require.Empty(t, parked)
+}
+
+// While what a handler needs is away, its events wait, however long.
+func awayDoesNotPark(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	r := newRecorder()
+	tries := 0
+	r.fail = func(eventstore.Recorded) error {
+		if tries++; tries < 20 {
+			return fmt.Errorf("%w: for now", state.ErrUnavailable)
+		}
+		return nil
+	}
+	subscribe(t, s, eventstore.SubscriptionConfig{Handle: r.handle, Attempts: 2, Backoff: 100 * time.Microsecond})
+	mustAppend(t, s, stream("a"), eventstore.Any, event("x"), event("y"))
+	require.Equal(t, []int64{1, 2}, positions(r.wait(t, 2)))
+	all, err := s.Parked(t.Context(), "sub")
+	require.NoError(t, err)
+	require.Empty(t, all)
+}
+
+// The metrics tell how far behind a subscription is, and what it has done.
+func figures(t *testing.T, open Open) {
+	reader := metric.NewManualReader()
+	s := open(t, eventstore.Config{MeterProvider: metric.NewMeterProvider(metric.WithReader(reader))})
+	r := newRecorder()
+	entered, release := make(chan struct{}, 10), make(chan struct{})
+	r.fail = func(e eventstore.Recorded) error {
+		if e.Stream.ID == "bad" {
+			return errors.New("no")
+		}
+		entered <- struct{}{}
+		<-release
+		return nil
+	}
+	mustAppend(t, s, stream("bad"), eventstore.Any, event("x"), event("x"))
+	mustAppend(t, s, stream("good"), eventstore.Any, event("x"), event("x"), event("x"))
+	subscribe(t, s, eventstore.SubscriptionConfig{Handle: r.handle, Attempts: 2})
+	<-entered
+	got := collected(t, reader)
+	require.InDelta(t, 5, got["bannou.events.subscription.lag"], 0)
+	require.Greater(t, got["bannou.events.subscription.age"], 0.0)
+	require.InDelta(t, 2, got["bannou.events.subscription.failed"], 0)
+	require.InDelta(t, 1, got["bannou.events.subscription.skipped"], 0)
+	close(release)
+	r.wait(t, 3)
+	require.Eventually(t, func() bool {
+		got := collected(t, reader)
+		return got["bannou.events.subscription.lag"] == 0 && got["bannou.events.subscription.age"] == 0 && got["bannou.events.subscription.handled"] == 3
+	}, patience, 10*time.Millisecond)
+}
+
+func collected(t testing.TB, reader metric.Reader) map[string]float64 {
+	t.Helper()
+	var all metricdata.ResourceMetrics
+	require.NoError(t, reader.Collect(t.Context(), &all))
+	values := map[string]float64{}
+	for _, scope := range all.ScopeMetrics {
+		for _, m := range scope.Metrics {
+			switch data := m.Data.(type) {
+			case metricdata.Sum[int64]:
+				values[m.Name] = float64(data.DataPoints[0].Value)
+			case metricdata.Gauge[int64]:
+				values[m.Name] = float64(data.DataPoints[0].Value)
+			case metricdata.Gauge[float64]:
+				values[m.Name] = data.DataPoints[0].Value
+			}
+		}
+	}
+	return values
+}

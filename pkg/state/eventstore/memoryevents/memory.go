@@ -1,0 +1,127 @@
+// Package memoryevents keeps a log of events in memory, for tests and for what may be lost with its process.
+package memoryevents
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/internal/sequence"
+)
+
+// New returns an empty log.
+func New(cfg eventstore.Config) *eventstore.Store {
+	return eventstore.New(&engine{
+		versions: map[eventstore.StreamID][]int64{}, categories: map[string][]int64{}, known: map[string]sequence.Place{},
+		snapshots: map[snapshotKey]eventstore.Snapshot{}, marks: newMarks(),
+	}, cfg)
+}
+
+// An engine is one log. Events are never changed, so that readers share them.
+type engine struct {
+	mu         sync.RWMutex
+	events     []eventstore.Recorded           // by position, from 1
+	versions   map[eventstore.StreamID][]int64 // positions by version, from 1
+	categories map[string][]int64              // positions
+	known      map[string]sequence.Place       // by id
+
+	snapshots map[snapshotKey]eventstore.Snapshot
+	marks
+}
+
+type snapshotKey struct {
+	stream eventstore.StreamID
+	schema int
+}
+
+func (m *engine) Append(ctx context.Context, appends []eventstore.Append) ([]eventstore.Appended, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	end := sequence.End{Position: int64(len(m.events)), Versions: map[eventstore.StreamID]int64{}, Known: m.known, Looked: true}
+	for _, a := range appends {
+		end.Versions[a.Stream] = int64(len(m.versions[a.Stream]))
+	}
+	appended, rows, err := end.Add(appends)
+	now := time.Now().UTC().Truncate(time.Microsecond)
+	for _, r := range rows {
+		r.RecordedAt = now
+		m.events = append(m.events, r)
+		m.versions[r.Stream] = append(m.versions[r.Stream], r.Position)
+		m.categories[r.Stream.Category] = append(m.categories[r.Stream.Category], r.Position)
+	}
+	return appended, err
+}
+
+func (m *engine) Head(ctx context.Context) (int64, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return int64(len(m.events)), ctx.Err()
+}
+
+func (m *engine) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Recorded, bool, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, false, err
+	}
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var count int          // of events of the range's kind
+	var at func(int) int64 // the position of one of them
+	var begin func() int   // the first that is not below From
+	switch {
+	case r.ID != "":
+		list := m.versions[eventstore.StreamID{Category: r.Category, ID: r.ID}]
+		count, at = len(list), func(i int) int64 { return list[i] }
+		begin = func() int { return int(min(max(r.From, 1)-1, int64(count))) }
+	case r.Category != "":
+		list := m.categories[r.Category]
+		count, at = len(list), func(i int) int64 { return list[i] }
+		begin = func() int { i, _ := slices.BinarySearch(list, r.From); return i }
+	default:
+		count, at = len(m.events), func(i int) int64 { return int64(i) + 1 }
+		begin = func() int { return int(min(max(r.From, 1)-1, int64(count))) }
+	}
+	var found []eventstore.Recorded
+	take := func(i int) {
+		e := m.events[at(i)-1]
+		e.Data = slices.Clone(e.Data)
+		found = append(found, e)
+	}
+	if !r.Backward {
+		i := begin()
+		for ; i < count && len(found) < r.Limit; i++ {
+			take(i)
+		}
+		return found, i < count, nil
+	}
+	i := count - 1
+	if r.From > 0 {
+		r.From++ // the first above it
+		i = begin() - 1
+	}
+	for ; i >= 0 && len(found) < r.Limit; i-- {
+		take(i)
+	}
+	return found, i >= 0, nil
+}
+
+func (m *engine) SaveSnapshot(ctx context.Context, s eventstore.Snapshot) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	key := snapshotKey{s.Stream, s.Schema}
+	if there, ok := m.snapshots[key]; !ok || there.Version < s.Version {
+		m.snapshots[key] = s
+	}
+	return ctx.Err()
+}
+
+func (m *engine) LoadSnapshot(ctx context.Context, stream eventstore.StreamID, schema int) (eventstore.Snapshot, bool, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	s, found := m.snapshots[snapshotKey{stream, schema}]
+	return s, found, ctx.Err()
+}

@@ -1,0 +1,336 @@
+package eventstore
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+)
+
+// A part is a partition that this consumer has a lease of. One goroutine handles its events, another one renews the lease.
+type part struct {
+	sub   *Subscription
+	lease Lease
+
+	ctx     context.Context //nolint:containedctx // of the handler: it ends when the lease does
+	cancel  context.CancelCauseFunc
+	expire  *time.Timer  // ends ctx when the lease was not renewed in time
+	left    atomic.Bool  // it is to be given to another consumer
+	renewed atomic.Int64 // when the last renewal began, in nanoseconds since the part was claimed
+	begun   time.Time
+
+	position int64 // up to which everything is handled, in this process
+	entered  int64 // and in the engine
+	parked   map[StreamID]Parked
+	looked   time.Time // when parked was read
+}
+
+// start handles the events of a partition in goroutines of its own, and tells ended when they have ended. asked is from before the claim.
+func (s *Subscription) start(lease Lease, asked time.Time, ended chan<- *part) *part {
+	p := &part{sub: s, lease: lease, begun: asked, position: lease.Position, entered: lease.Position}
+	p.ctx, p.cancel = context.WithCancelCause(s.ctx)
+	p.expire = time.AfterFunc(time.Until(asked.Add(lease.Lives)), func() { p.cancel(ErrLeaseLost) })
+	kept := make(chan struct{})
+	go func() {
+		defer close(kept)
+		p.keep()
+	}()
+	go func() {
+		p.run()
+		p.cancel(nil)
+		p.expire.Stop()
+		<-kept
+		s.metrics.forget(lease.Part)
+		ended <- p
+	}()
+	return p
+}
+
+func (p *part) leaving() bool { return p.left.Load() || p.sub.stopping() || p.ctx.Err() != nil }
+
+// prolonged enters that the lease was renewed by what began then.
+func (p *part) prolonged(asked time.Time) {
+	p.renewed.Store(int64(asked.Sub(p.begun)))
+	p.expire.Reset(time.Until(asked.Add(p.lease.Lives)))
+}
+
+// keep renews the lease while events are handled that take long, or none come.
+func (p *part) keep() {
+	lives := p.lease.Lives
+	for wait(p.ctx, lives/6) {
+		if time.Since(p.begun)-time.Duration(p.renewed.Load()) < lives/3 {
+			continue
+		}
+		asked := time.Now()
+		switch err := p.sub.store.engine.Renew(p.ctx, p.lease); {
+		case err == nil:
+			p.prolonged(asked)
+		case errors.Is(err, ErrLeaseLost):
+			p.cancel(ErrLeaseLost)
+		default:
+			p.sub.warn("a lease cannot be renewed, and will be tried again", err)
+		}
+	}
+}
+
+// run handles events until the partition is to be left, or lost.
+func (p *part) run() {
+	for !p.leaving() {
+		news := p.sub.store.next() // before reading, so that no hint is missed
+		more, err := p.step()
+		switch {
+		case errors.Is(err, ErrLeaseLost):
+			p.sub.warn("a partition was lost", err)
+			return
+		case errors.Is(err, errStopped):
+			continue
+		case err != nil:
+			p.sub.warn("reading events failed, and will be tried again", err)
+		case more:
+			continue
+		}
+		poll := time.NewTimer(p.sub.cfg.Poll)
+		select {
+		case <-news:
+		case <-poll.C:
+		case <-p.ctx.Done():
+		case <-p.sub.stop:
+		}
+		poll.Stop()
+	}
+	if p.ctx.Err() != nil {
+		return
+	}
+	if err := p.enter(); err != nil {
+		p.sub.warn("the position cannot be entered", err)
+		return
+	}
+	if err := p.sub.store.engine.Yield(p.ctx, p.lease); err != nil {
+		p.sub.warn("a partition cannot be given up; others wait for its lease to end", err)
+	}
+}
+
+// step handles the events of one page, and those of streams that were released.
+func (p *part) step() (more bool, err error) {
+	if err := p.lookForParked(); err != nil {
+		return false, err
+	}
+	scope := p.sub.cfg.scope()
+	scope.From, scope.Limit = p.position+1, pageEvents
+	events, more, err := p.sub.store.engine.Read(p.ctx, scope)
+	if err != nil {
+		return false, err
+	}
+	if err := p.page(scope, events, more); err != nil {
+		return false, err
+	}
+	if !more {
+		err = p.enter()
+		p.sub.metrics.caughtUp(p.lease.Part)
+	}
+	return more, err
+}
+
+// page handles events, as many with one entry of the position as Batch says.
+func (p *part) page(scope Range, events []Recorded, more bool) error {
+	for len(events) > 0 && !p.leaving() {
+		n := min(len(events), p.sub.cfg.Batch)
+		batch := events[:n]
+		events = events[n:]
+		if !more {
+			p.sub.metrics.behind(p.lease.Part, len(batch)+len(events), batch[0].RecordedAt)
+		} else if head, err := p.sub.store.engine.Head(p.ctx); err == nil {
+			p.sub.metrics.behind(p.lease.Part, int(head-batch[0].Position)+1, batch[0].RecordedAt)
+		}
+		if err := p.batch(scope, batch); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// batch handles a few events.
+func (p *part) batch(scope Range, events []Recorded) error {
+	if p.sub.cfg.HandleIn != nil {
+		done, err := p.together(scope, events)
+		if done || err != nil {
+			return err
+		}
+	}
+	for _, e := range events {
+		if p.leaving() {
+			return nil
+		}
+		if err := p.one(e, scope.next(e)-1); err != nil {
+			return err
+		}
+	}
+	if p.sub.cfg.Handle != nil {
+		return p.enter()
+	}
+	return nil
+}
+
+// mine reports whether an event is to be handled here and now.
+func (p *part) mine(e *Recorded) bool {
+	if p.sub.cfg.partOf(e.Stream) != p.lease.Part {
+		return false
+	}
+	if parked, ok := p.parked[e.Stream]; ok && e.Version >= parked.Version {
+		p.sub.metrics.skip(p.ctx)
+		return false
+	}
+	return true
+}
+
+// together handles events in one transaction. When it fails, nothing is done, and they are to be handled one by one.
+func (p *part) together(scope Range, events []Recorded) (done bool, err error) {
+	if len(events) < 2 {
+		return false, nil
+	}
+	var mine []Recorded
+	for i := range events {
+		if _, parked := p.parked[events[i].Stream]; parked {
+			return false, nil // rare; one by one it is counted
+		}
+		if p.mine(&events[i]) {
+			mine = append(mine, events[i])
+		}
+	}
+	last := scope.next(events[len(events)-1]) - 1
+	err = p.advance(last, func(tx *sql.Tx) error {
+		for _, e := range mine {
+			if err := p.handleIn(tx, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if errors.Is(err, ErrLeaseLost) || p.ctx.Err() != nil {
+		return false, p.lost(err)
+	}
+	if err == nil {
+		p.sub.metrics.handle(p.ctx, len(mine))
+	}
+	return err == nil, nil
+}
+
+// one handles one event, as often as it needs, or parks its stream. Position is where the part is afterwards.
+func (p *part) one(e Recorded, position int64) error {
+	if !p.mine(&e) {
+		p.position = position
+		return nil
+	}
+	failure, err := p.attempts(e, func() error {
+		if p.sub.cfg.HandleIn == nil {
+			return p.handle(e)
+		}
+		return p.advance(position, func(tx *sql.Tx) error { return p.handleIn(tx, e) })
+	})
+	if err != nil {
+		return err
+	}
+	if failure != nil {
+		if err := p.park(e, failure); err != nil {
+			return err
+		}
+	}
+	p.position = position
+	return nil
+}
+
+// handle calls the handler; that it panics is a failure like another.
+func (p *part) handle(e Recorded) (err error) {
+	defer recovered(&err)
+	return p.sub.cfg.Handle(p.ctx, e)
+}
+
+func (p *part) handleIn(tx *sql.Tx, e Recorded) (err error) {
+	defer recovered(&err)
+	return p.sub.cfg.HandleIn(p.ctx, tx, e)
+}
+
+func recovered(err *error) {
+	if r := recover(); r != nil {
+		*err = fmt.Errorf("the handler panicked: %v", r)
+	}
+}
+
+// attempts runs what handles an event, until it succeeds, or has failed often enough, which is the failure. The error is that of the lease.
+func (p *part) attempts(e Recorded, handle func() error) (failure, err error) {
+	pause := p.sub.cfg.Backoff
+	for counted := 0; ; {
+		failure = handle()
+		switch {
+		case failure == nil:
+			p.sub.metrics.handle(p.ctx, 1)
+			return nil, nil
+		case errors.Is(failure, ErrLeaseLost), p.ctx.Err() != nil:
+			return nil, p.lost(failure)
+		case errors.Is(failure, state.ErrUnavailable), errors.Is(failure, state.ErrOutcomeUnknown):
+		default:
+			counted++
+		}
+		p.sub.metrics.fail(p.ctx)
+		if counted == p.sub.cfg.Attempts {
+			return failure, nil
+		}
+		p.sub.store.cfg.Logger.WarnContext(p.ctx, "an event could not be handled, and will be tried again",
+			"subscription", p.sub.cfg.Name, "stream", e.Stream.String(), "version", e.Version, "type", e.Type, "attempt", counted, "error", failure)
+		if !wait(p.ctx, pause) {
+			return nil, p.lost(failure)
+		}
+		if p.leaving() {
+			return nil, errStopped
+		}
+		pause = min(2*pause, 100*p.sub.cfg.Backoff)
+	}
+}
+
+// errStopped ends the handling of a page whose event fails when the partition is to be left.
+var errStopped = errors.New("the partition is left")
+
+// lost is the error of a part whose context has ended.
+func (p *part) lost(err error) error {
+	if cause := context.Cause(p.ctx); cause != nil {
+		return errors.Join(cause, err)
+	}
+	return err
+}
+
+// advance enters a position that what is done in a transaction leads to.
+func (p *part) advance(position int64, within func(tx *sql.Tx) error) error {
+	asked := time.Now()
+	var failed error
+	err := p.sub.store.engine.Advance(p.ctx, p.lease, position, func(tx *sql.Tx) error {
+		failed = within(tx)
+		return failed
+	})
+	if err != nil {
+		if failed != nil {
+			return failed // the handler's own, and not what the engine makes of it
+		}
+		return err
+	}
+	p.position, p.entered = position, position
+	p.prolonged(asked)
+	return nil
+}
+
+// enter writes down the position.
+func (p *part) enter() error {
+	if p.position == p.entered {
+		return nil
+	}
+	asked := time.Now()
+	if err := p.sub.store.engine.Advance(p.ctx, p.lease, p.position, nil); err != nil {
+		return err
+	}
+	p.entered = p.position
+	p.prolonged(asked)
+	return nil
+}

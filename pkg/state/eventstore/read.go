@@ -1,0 +1,100 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+	"iter"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+)
+
+// ReadOptions say where reading begins and ends.
+type ReadOptions struct {
+	// From is the first position to read, or version when a stream is read. 0: the beginning, or when reading backward the end.
+	From int64
+	// Backward reads from the newest to the oldest.
+	Backward bool
+	// Limit is how many events are read at most. 0: to the end that there is when it is reached.
+	Limit int
+}
+
+// ReadAll reads the log by position. Events are fetched in pages, so memory does not grow with the log, and no connection is held while the
+// caller handles one. The first error ends it.
+func (s *Store) ReadAll(ctx context.Context, o ReadOptions) iter.Seq2[Recorded, error] {
+	return s.read(ctx, Range{}, o)
+}
+
+// ReadCategory reads the events of all streams of a category by position, as ReadAll does.
+func (s *Store) ReadCategory(ctx context.Context, category string, o ReadOptions) iter.Seq2[Recorded, error] {
+	if err := checkCategory(category); err != nil {
+		return failed(err)
+	}
+	return s.read(ctx, Range{Category: category}, o)
+}
+
+// ReadStream reads one stream by version, as ReadAll does. A stream that does not exist has no events.
+func (s *Store) ReadStream(ctx context.Context, stream StreamID, o ReadOptions) iter.Seq2[Recorded, error] {
+	if err := stream.check(); err != nil {
+		return failed(err)
+	}
+	return s.read(ctx, Range{Category: stream.Category, ID: stream.ID}, o)
+}
+
+// Head returns the position of the last event; 0: there is none.
+func (s *Store) Head(ctx context.Context) (int64, error) {
+	head, err := s.engine.Head(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("eventstore: read the end: %w", err)
+	}
+	return head, nil
+}
+
+func failed(err error) iter.Seq2[Recorded, error] {
+	return func(yield func(Recorded, error) bool) { yield(Recorded{}, fmt.Errorf("eventstore: %w", err)) }
+}
+
+// pageEvents is how many events are fetched at once.
+const pageEvents = 512
+
+func (s *Store) read(ctx context.Context, r Range, o ReadOptions) iter.Seq2[Recorded, error] {
+	if o.From < 0 || o.Limit < 0 {
+		return failed(fmt.Errorf("%w: a read begins at 0 or above, and its limit is not negative", state.ErrInvalid))
+	}
+	return func(yield func(Recorded, error) bool) {
+		r.From, r.Backward = o.From, o.Backward
+		for left := o.Limit; ; {
+			r.Limit = pageEvents
+			if o.Limit > 0 {
+				r.Limit = min(left, pageEvents)
+			}
+			events, more, err := s.engine.Read(ctx, r)
+			if err != nil {
+				yield(Recorded{}, fmt.Errorf("eventstore: read: %w", err))
+				return
+			}
+			for _, e := range events {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if left -= len(events); !more || len(events) == 0 || o.Limit > 0 && left == 0 {
+				return
+			}
+			if r.From = r.next(events[len(events)-1]); r.Backward && r.From == 0 {
+				return
+			}
+		}
+	}
+}
+
+// next is where the page after an event begins.
+func (r Range) next(last Recorded) int64 {
+	at := last.Position
+	if r.ID != "" {
+		at = last.Version
+	}
+	if r.Backward {
+		return at - 1
+	}
+	return at + 1
+}

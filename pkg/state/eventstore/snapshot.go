@@ -1,0 +1,66 @@
+package eventstore
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/go-json-experiment/json"
+)
+
+// A Snapshot is the state that a stream's events lead to, up to a version.
+type Snapshot struct {
+	Stream  StreamID
+	Schema  int    // of Data, as AggregateConfig.Schema
+	Version int64  // of the last event in it
+	EventID string // of that event: a snapshot of another history is told by it
+	Data    []byte // JSON
+}
+
+// SnapshotPolicy says when a snapshot is taken: after a decision, when so many events, or so many bytes of them, lie behind the last one. Zero:
+// that does not count. With both zero there are no snapshots.
+type SnapshotPolicy struct {
+	Events int
+	Bytes  int
+}
+
+func (p SnapshotPolicy) due(events, bytes int) bool {
+	return p.Events > 0 && events >= p.Events || p.Bytes > 0 && bytes >= p.Bytes
+}
+
+func (p SnapshotPolicy) none() bool { return p == SnapshotPolicy{} }
+
+// restore fills in what the last snapshot has. One that does not fit is as good as none.
+func (a *Aggregate[S]) restore(ctx context.Context, id StreamID, r *replayed[S]) (eventID string, err error) {
+	if a.cfg.Snapshots.none() {
+		return "", nil
+	}
+	snapshot, found, err := a.store.engine.LoadSnapshot(ctx, id, a.cfg.Schema)
+	if err != nil {
+		return "", fmt.Errorf("eventstore: read the snapshot of %s: %w", id, err)
+	}
+	if !found {
+		return "", nil
+	}
+	if err := json.Unmarshal(snapshot.Data, &r.State); err != nil {
+		a.store.cfg.Logger.WarnContext(ctx, "a snapshot cannot be read, and all events are", "stream", id.String(), "version", snapshot.Version, "error", err)
+		var zero S
+		r.State = zero
+		return "", nil
+	}
+	r.Version = snapshot.Version
+	return snapshot.EventID, nil
+}
+
+// snapshot is taken where the policy says so. That it fails costs time later, and nothing else.
+func (a *Aggregate[S]) snapshot(ctx context.Context, id StreamID, r *replayed[S]) {
+	if !a.cfg.Snapshots.due(r.events, r.bytes) {
+		return
+	}
+	data, err := json.Marshal(r.State)
+	if err == nil {
+		err = a.store.engine.SaveSnapshot(ctx, Snapshot{Stream: id, Schema: a.cfg.Schema, Version: r.Version, EventID: r.lastID, Data: data})
+	}
+	if err != nil {
+		a.store.cfg.Logger.WarnContext(ctx, "a snapshot was not taken", "stream", id.String(), "version", r.Version, "error", err)
+	}
+}
