@@ -53,7 +53,11 @@ type result struct {
 }
 
 // A measurement is one line of `go test -bench`.
-type measurement struct{ nanoseconds, bytes, allocations float64 }
+type measurement struct {
+	nanoseconds, bytes, allocations float64
+
+	processor, p99 float64 // nanoseconds; 0: not measured
+}
 
 // line matches BenchmarkGet/redis/64/bannou-2   1234   5678 ns/op   90 B/op   1 allocs/op.
 var line = regexp.MustCompile(`^Benchmark(\S+)/(bannou|raw)(?:-\d+)?\s+\d+\s+(.*)$`)
@@ -132,6 +136,10 @@ func parse(figures string) (m measurement) {
 			m.bytes = value
 		case "allocs/op":
 			m.allocations = value
+		case "cpu-ns/op":
+			m.processor = value
+		case "p99-ns/op":
+			m.p99 = value
 		}
 	}
 	return m
@@ -142,13 +150,31 @@ func (s suite) write(page *strings.Builder, results []*result) {
 	if s.note != "" {
 		fmt.Fprintf(page, "%s\n\n", s.note)
 	}
-	fmt.Fprint(page, "| work | raw | bannou | ratio | bar | allocations raw / bannou |\n| --- | ---: | ---: | ---: | ---: | ---: |\n")
+	costs := slices.ContainsFunc(results, func(r *result) bool { return median(r.raw, processor) > 0 })
+	head, rule := "| work | raw | bannou | ratio | bar | allocations raw / bannou |", "| --- | ---: | ---: | ---: | ---: | ---: |"
+	if costs {
+		head, rule = head+" CPU of 1000 raw / bannou | p99 raw / bannou |", rule+" ---: | ---: |"
+	}
+	fmt.Fprintf(page, "%s\n%s\n", head, rule)
 	for _, r := range results {
 		low, high := r.spread()
-		fmt.Fprintf(page, "| %s | %s | %s | %.2f (%.2f–%.2f) | %s | %.0f / %.0f |\n", r.work(), perOperation(median(r.raw, nanoseconds)),
+		fmt.Fprintf(page, "| %s | %s | %s | %.2f (%.2f–%.2f) | %s | %.0f / %.0f |", r.work(), perOperation(median(r.raw, nanoseconds)),
 			perOperation(median(r.bannou, nanoseconds)), r.ratio(), low, high, s.bar(r), median(r.raw, allocations), median(r.bannou, allocations))
+		if costs {
+			fmt.Fprintf(page, " %s | %s |", both(r, processor, func(ns float64) string { return fmt.Sprintf("%.0f ms", ns/1000) }), both(r, p99, perOperation))
+		}
+		fmt.Fprintln(page)
 	}
 	fmt.Fprintln(page)
+}
+
+// both is a figure of the raw side and of ours, if it was measured.
+func both(r *result, of func(measurement) float64, text func(float64) string) string {
+	raw, bannou := median(r.raw, of), median(r.bannou, of)
+	if raw == 0 || bannou == 0 {
+		return ""
+	}
+	return text(raw) + " / " + text(bannou)
 }
 
 // bar is what the page says of the ratio that is to be reached.
@@ -184,6 +210,8 @@ func (r *result) spread() (low, high float64) {
 
 func nanoseconds(m measurement) float64 { return m.nanoseconds }
 func allocations(m measurement) float64 { return m.allocations }
+func processor(m measurement) float64   { return m.processor }
+func p99(m measurement) float64         { return m.p99 }
 
 func median[T any, V cmp.Ordered](of []T, value func(T) V) V {
 	values := make([]V, len(of))

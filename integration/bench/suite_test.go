@@ -31,3 +31,19 @@ PASS`
 	require.Contains(t, page.String(), "| 2.00 (2.00–2.00) | 2.50, missed | 3 / 5 |")
 	require.Equal(t, []string{"State: get many, 64 callers: 2.00 of 2.50"}, s.missed(results[:1]))
 }
+
+// Suites that measure what calls cost have two columns more.
+func TestTableOfCosts(t *testing.T) {
+	var results []*result
+	for range 3 {
+		results = collect(results, `BenchmarkMesh/call/raw-2 100 40000 ns/op 150000 cpu-ns/op 900 p99-ns/op 120 B/op 3 allocs/op
+BenchmarkMesh/call/bannou-2 100 20000 ns/op 120400 cpu-ns/op 2500 p99-ns/op 120 B/op 3 allocs/op
+BenchmarkMesh/pick/raw-2 100 40 ns/op 0 B/op 0 allocs/op
+BenchmarkMesh/pick/bannou-2 100 40 ns/op 0 B/op 0 allocs/op`)
+	}
+	var page strings.Builder
+	suite{title: "The mesh"}.write(&page, results)
+	require.Contains(t, page.String(), "| CPU of 1000 raw / bannou | p99 raw / bannou |\n")
+	require.Contains(t, page.String(), "| 3 / 3 | 150 ms / 120 ms | 900 ns / 2.5 µs |\n")
+	require.Contains(t, page.String(), "| 0 / 0 |  |  |\n")
+}

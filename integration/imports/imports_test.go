@@ -70,6 +70,8 @@ var table = []rule{
 
 	{of: "services/problem", why: "the form of an error depends on no service"},
 	{of: "services/egress", why: "what a node may reach is decided without knowing who asks"},
+	{of: "services/guard", may: []string{"pkg/mesh", "services/problem"},
+		why: "who may call a node is decided before any service is asked; names and the invoke endpoint are the mesh's"},
 	{of: "services/jsonbody", may: []string{"services/problem"},
 		why: "reading a body depends on no service"},
 	{of: "services/host", may: []string{"services/problem"},
@@ -98,7 +100,7 @@ const siblings = "a service reaches another through the mesh or the bus, or it c
 
 func service(name string) []string {
 	return []string{"events", "pkg/bus", "pkg/mesh", "pkg/state", "services/" + name + "/...",
-		"services/host", "services/problem", "services/egress", "services/jsonbody", "services/membership", "services/relay"}
+		"services/host", "services/problem", "services/egress", "services/guard", "services/jsonbody", "services/membership", "services/relay"}
 }
 
 type listed struct {

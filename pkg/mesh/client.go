@@ -3,6 +3,7 @@ package mesh
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -53,6 +54,11 @@ type ClientConfig struct {
 	// net.Dialer.ControlContext; its error refuses the connection. Endpoints come from whoever writes to the registry or
 	// the bus: a node that answers strangers should not connect wherever they say. Default: every address is allowed.
 	Control func(ctx context.Context, network, address string, c syscall.RawConn) error
+	// Authorize adds to the headers of a call to another instance what shows who calls. Default: nothing.
+	Authorize func(http.Header)
+	// TLS makes the default transport's connections to instances of an app-id; its ServerName is what their certificates have to
+	// be for. Connections are kept apart by app-id. Default: HTTP without TLS.
+	TLS func(appID string) *tls.Config
 	// Timeout bounds a call whose context has no deadline, its response's body included. Default 30 s.
 	Timeout time.Duration
 	// MaxResponseBytes is the longest body that Invoke reads. Default 16 MiB.
@@ -82,7 +88,9 @@ type Client struct {
 	balancing     balancing
 	pools         pools
 	transport     http.RoundTripper
-	ownTransport  *http.Transport // to close; nil when the caller gave one
+	ownTransport  idleCloser // to close; nil when the caller gave one
+	scheme        string
+	authorize     func(http.Header)
 	timeout       time.Duration
 	maxResponse   int64
 	log           *slog.Logger
@@ -99,13 +107,20 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	c := &Client{directory: cfg.Directory, appID: cfg.AppID, instanceID: cfg.InstanceID,
 		localServices: slices.Clone(cfg.LocalServices), transport: cfg.Transport,
-		timeout: cfg.Timeout, maxResponse: cfg.MaxResponseBytes, log: cfg.Logger}
+		scheme: "http", authorize: cfg.Authorize, timeout: cfg.Timeout, maxResponse: cfg.MaxResponseBytes, log: cfg.Logger}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
 	if c.transport == nil {
-		c.ownTransport = newTransport(cfg.Control)
-		c.transport = c.ownTransport
+		plain := newTransport(cfg.Control)
+		c.transport, c.ownTransport = plain, plain
+	}
+	if cfg.TLS != nil {
+		if cfg.Transport != nil {
+			return nil, errors.New("a mesh client makes TLS connections with its own transport: leave out one of the two")
+		}
+		secured := &tlsTransport{plain: c.ownTransport.(*http.Transport), config: cfg.TLS}
+		c.transport, c.ownTransport, c.scheme = secured, secured, "https"
 	}
 	if c.timeout <= 0 {
 		c.timeout = 30 * time.Second
@@ -326,12 +341,16 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 	ctx, span := c.telemetry.start(ctx, r.appID, req)
 	defer span.End()
 	out := outgoing(ctx, req)
+	out.URL.Scheme = c.scheme
 	var resp *http.Response
 	if r.local {
 		out.URL.Host = r.appID
 		resp, err = c.local.RoundTrip(out)
 	} else {
-		resp, err = c.sendToOne(out, r)
+		if c.authorize != nil {
+			c.authorize(out.Header)
+		}
+		resp, err = c.sendToOne(calling(out, c.scheme, r.appID), r)
 	}
 	if err != nil {
 		// A call that ends with its context may do so at any step; the caller is told the reason, whichever it was.

@@ -106,8 +106,10 @@ func serverRequest(ctx context.Context, req *http.Request) *http.Request {
 	if inner.Host == "" {
 		inner.Host = req.URL.Host
 	}
-	if _, set := inner.Header["User-Agent"]; !set {
+	if agent, set := inner.Header["User-Agent"]; !set {
 		inner.Header.Set("User-Agent", "Go-http-client/1.1")
+	} else if len(agent) == 1 && agent[0] == "" { // as for http.Transport, a caller that has no name
+		delete(inner.Header, "User-Agent")
 	}
 	if req.Body == nil || req.Body == http.NoBody {
 		return inner

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/go-json-experiment/json"
 	"go.opentelemetry.io/otel/propagation"
@@ -37,10 +35,11 @@ type ProxyConfig struct {
 }
 
 type proxy struct {
-	client  *Client
-	fail    func(w http.ResponseWriter, r *http.Request, err error)
-	maxHops int
-	reverse *httputil.ReverseProxy
+	client   *Client
+	fail     func(w http.ResponseWriter, r *http.Request, err error)
+	maxHops  int
+	upgrades *httputil.ReverseProxy // for requests that take the connection over
+	buffers  sync.Pool              // of *[]byte: what bodies are copied through
 }
 
 // NewProxy returns the handler for ANY /v1.0/invoke/{appId}/method/{method...}: the request goes to the app-id, or to a
@@ -62,13 +61,11 @@ func NewProxy(c *Client, cfg ProxyConfig) http.Handler {
 	if p.maxHops <= 0 {
 		p.maxHops = 4
 	}
-	p.reverse = &httputil.ReverseProxy{
-		Rewrite:       rewrite,
-		Transport:     proxyTransport{c},
-		FlushInterval: -1,
-		BufferPool:    &bufferPool{},
-		ErrorLog:      slog.NewLogLogger(c.log.Handler(), slog.LevelDebug), // broken pipes of callers that went away
-		ErrorHandler:  p.answerError,
+	p.upgrades = &httputil.ReverseProxy{
+		Rewrite:      rewrite,
+		Transport:    upgradeTransport{c},
+		ErrorLog:     slog.NewLogLogger(c.log.Handler(), slog.LevelDebug), // broken pipes of callers that went away
+		ErrorHandler: p.answerError,
 	}
 	return p
 }
@@ -90,48 +87,22 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
 	}
-	control := http.NewResponseController(w)
-	// net/http's server otherwise swallows what is left of the request's body when the response begins.
-	_ = control.EnableFullDuplex()
-	defer drainBody(control, r.Body)
-	call := &invocation{target: target, path: path, hops: hops + 1,
-		// A Read of a server's body does not end when it is closed, only at its deadline.
-		interrupt: func() { _ = control.SetReadDeadline(time.Unix(1, 0)) }}
+	call := &invocation{target: target, path: path, hops: hops + 1}
+	if r.Header.Get("Upgrade") == "" {
+		p.forward(ctx, w, r, call)
+		return
+	}
 	r = r.WithContext(context.WithValue(ctx, invocationKey{}, call))
-	if r.Header.Get("Upgrade") != "" && p.upgradeHere(w, r, call) {
-		return
+	if !p.upgradeHere(w, r, call) {
+		p.upgrades.ServeHTTP(w, r)
 	}
-	p.reverse.ServeHTTP(w, r)
-}
-
-// What is read of a request's body that nobody wanted, to keep the connection: as much as net/http's server reads, for as
-// long as a body that is all there takes.
-const (
-	drainBytes = 256 << 10
-	drainTime  = 200 * time.Millisecond
-)
-
-// drainBody reads what is left of a request's body. In full duplex the server does not before it answers, and when its own
-// last attempt, after the handler, meets the body's end, it panics over reading the connection twice (seen on Go 1.26). A
-// body that is too long or too slow closes the connection.
-func drainBody(control *http.ResponseController, body io.Reader) {
-	if body == nil || body == http.NoBody {
-		return
-	}
-	_ = control.SetReadDeadline(time.Now().Add(drainTime))
-	if _, err := io.CopyN(io.Discard, body, drainBytes); errors.Is(err, io.EOF) {
-		_ = control.SetReadDeadline(time.Time{})
-		return
-	}
-	_ = control.SetReadDeadline(time.Unix(1, 0)) // the server's attempt is not to reach the end
 }
 
 // An invocation is what the path of a proxied request says.
 type invocation struct {
-	target    string
-	path      *url.URL // Path and RawPath
-	hops      int
-	interrupt func() // ends a Read of the request's body that waits for the caller
+	target string
+	path   *url.URL // Path and RawPath
+	hops   int
 }
 
 type invocationKey struct{}
@@ -189,24 +160,14 @@ func (p *proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
 	p.fail(w, r, err)
 }
 
-// A proxyTransport sends what ReverseProxy hands over. It bounds the time until the head comes, and leaves bodies
-// unbounded.
-type proxyTransport struct{ client *Client }
-
-// errHeadTimeout is what a call ends with whose response did not begin in time.
-var errHeadTimeout = fmt.Errorf("no response began in time: %w", context.DeadlineExceeded)
+// An upgradeTransport sends what ReverseProxy hands over. It bounds the time until the head comes.
+type upgradeTransport struct{ client *Client }
 
 // RoundTrip implements http.RoundTripper.
-func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
+func (t upgradeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	call := req.Context().Value(invocationKey{}).(*invocation)
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := startHeadTimer(t.client.timeout, func() {
-		cancel(errHeadTimeout)
-		call.interrupt()
-	})
-	if req.Body != nil {
-		req.Body = &movingBody{ReadCloser: req.Body, timer: timer}
-	}
+	timer := startHeadTimer(t.client.timeout, func() { cancel(errHeadTimeout) })
 	resp, err := t.client.send(ctx, call.target, req)
 	if inTime := timer.stop(); !inTime && err == nil {
 		_ = resp.Body.Close()
@@ -220,61 +181,6 @@ func (t proxyTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 		resp.Body = &boundBody{ReadCloser: resp.Body, cancel: func() { cancel(nil) }}
 	}
 	return resp, nil
-}
-
-// A headTimer ends a call whose response does not begin.
-type headTimer struct {
-	timeout time.Duration
-	mu      sync.Mutex
-	timer   *time.Timer
-	over    bool // the head is there, or the time is up
-}
-
-func startHeadTimer(timeout time.Duration, fire func()) *headTimer {
-	t := &headTimer{timeout: timeout}
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.timer = time.AfterFunc(timeout, func() {
-		if t.stop() {
-			fire()
-		}
-	})
-	return t
-}
-
-// stop ends the wait, and reports whether it was not over already.
-func (t *headTimer) stop() bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.over {
-		return false
-	}
-	t.over = true
-	t.timer.Stop()
-	return true
-}
-
-// prolong gives the call its whole time again.
-func (t *headTimer) prolong() {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if !t.over {
-		t.timer.Reset(t.timeout)
-	}
-}
-
-// A movingBody gives its call more time as long as it moves.
-type movingBody struct {
-	io.ReadCloser
-	timer *headTimer
-}
-
-func (b *movingBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.timer.prolong()
-	}
-	return n, err
 }
 
 // ErrorStatus returns the status and the code that tell a caller over HTTP what an error of this package means.
@@ -321,15 +227,3 @@ func writeProblem(w http.ResponseWriter, _ *http.Request, err error) {
 	w.WriteHeader(status)
 	_, _ = w.Write(body)
 }
-
-// A bufferPool lends the buffers that bodies are copied through.
-type bufferPool struct{ pool sync.Pool }
-
-func (p *bufferPool) Get() []byte {
-	if b, ok := p.pool.Get().(*[]byte); ok {
-		return *b
-	}
-	return make([]byte, 32<<10)
-}
-
-func (p *bufferPool) Put(b []byte) { p.pool.Put(&b) }

@@ -86,6 +86,9 @@ func own(pattern string) bool {
 	}
 }
 
+// isProbe reports whether a pattern is for those who look after the node, and tells nothing of what is in it.
+func isProbe(pattern string) bool { return own(pattern) && pattern != "GET /openapi.yaml" }
+
 // readiness asks all dependencies and services at once, each within ReadyTimeout.
 func (h *Host) readiness(ctx context.Context) readiness {
 	h.mu.Lock()

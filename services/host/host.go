@@ -3,6 +3,7 @@ package host
 import (
 	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -22,6 +23,12 @@ type Config struct {
 	Listen string
 	// Listener is used instead of Listen when it is not nil; Run closes it.
 	Listener net.Listener
+
+	// TLS is how connections are made, for HTTP/1.1; its GetConfigForClient may give each another certificate. Default: no TLS.
+	TLS *tls.Config
+	// Admit is asked before each request, the probes /healthz, /readyz and /metrics excepted, with the pattern that it matched,
+	// "" for none. What it returns is served; its error, a problem, is the answer. Default: everyone is let in.
+	Admit func(r *http.Request, pattern string) (*http.Request, error)
 
 	// DrainTimeout is how long requests under way may take after the host was told to stop. Default: 15 s.
 	DrainTimeout time.Duration
@@ -259,6 +266,9 @@ func (h *Host) listen(ctx context.Context) (net.Listener, error) {
 	}
 	h.addr = listener.Addr()
 	close(h.listening)
+	if h.cfg.TLS != nil {
+		listener = tls.NewListener(listener, h.cfg.TLS)
+	}
 	return listener, nil
 }
 

@@ -13,6 +13,14 @@ func (h *Host) route(w http.ResponseWriter, r *http.Request) {
 	if answer, ok := w.(*recorder); ok {
 		answer.route = pattern
 	}
+	if h.cfg.Admit != nil && !isProbe(pattern) {
+		admitted, err := h.cfg.Admit(r, pattern)
+		if err != nil {
+			problem.Write(w, err)
+			return
+		}
+		r = admitted
+	}
 	switch {
 	case pattern == "":
 		unmatched(w, r, handler)

@@ -11,6 +11,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -89,13 +90,14 @@ func Main(args []string, version string, in io.Reader, out, errw io.Writer) int 
 
 // flagsAlone takes variables away from the flags of single calls: an ETag or a count that happens to be in the environment
 // must not change what a command does, and echo does not listen where the node does. What is left are the settings of
-// serve, those of them that say where stores are for the command that goes there itself, and the node, the caller's token and the
+// serve, those of them that say where stores are for the command that goes there itself, and the node, who the caller is and the
 // form of output of all other commands.
 func flagsAlone(k *kong.Kong) error {
 	const none = "-" // kong's word for it
+	shared := []string{"node", "output", "token-file", "ca-file", "cert-file", "key-file"}
 	for _, leaf := range k.Model.Leaves(false) {
 		for _, f := range leaf.Flags {
-			if leaf.Name != "serve" && f.Name != "node" && f.Name != "output" && f.Name != "token-file" && (leaf.Name != "migrate" || !ofServers(f.Name)) {
+			if leaf.Name != "serve" && !slices.Contains(shared, f.Name) && (leaf.Name != "migrate" || !ofServers(f.Name)) {
 				f.Envs = []string{none}
 			}
 		}

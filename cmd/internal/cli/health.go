@@ -9,7 +9,7 @@ type healthCommand struct{ nodeFlag }
 
 // Run ends with 0 when the node is ready: what a container's health check calls.
 func (c *healthCommand) Run(ctx context.Context, std *stdio) error {
-	base, err := c.base()
+	client, base, err := c.client()
 	if err != nil {
 		return err
 	}
@@ -17,7 +17,7 @@ func (c *healthCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return usageError{err}
 	}
-	body, err := read(http.DefaultClient.Do(request))
+	body, err := read(client.Do(request))
 	if err != nil {
 		return err
 	}

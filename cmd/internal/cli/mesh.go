@@ -20,11 +20,7 @@ type endpointsCommand struct {
 }
 
 func (c *endpointsCommand) Run(ctx context.Context, std *stdio) error {
-	base, err := c.base()
-	if err != nil {
-		return err
-	}
-	client, err := meshapi.NewClient(base)
+	client, err := c.mesh()
 	if err != nil {
 		return err
 	}
@@ -64,7 +60,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	base, err := c.base()
+	client, base, err := c.client()
 	if err != nil {
 		return err
 	}
@@ -81,7 +77,7 @@ func (c *invokeCommand) Run(ctx context.Context, std *stdio) error {
 	for name, value := range c.Header {
 		request.Header.Set(name, value)
 	}
-	answer, err := read(http.DefaultClient.Do(request))
+	answer, err := read(client.Do(request))
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,30 +10,19 @@ import (
 	"net/url"
 	"strings"
 
-	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/services/guard"
+	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
+	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
-// nodeFlag names the node that a command talks to.
+// nodeFlag names the node that a command talks to, and says who the caller is.
 type nodeFlag struct {
-	Node string `default:"http://127.0.0.1:3500" help:"Address of the node to talk to."`
-}
-
-// tokenFlag says who the caller is, where stores are reserved for apps.
-type tokenFlag struct {
-	TokenFile string `name:"token-file" type:"path" help:"File with the token of an app, for stores that are reserved for apps."`
-}
-
-// authorization is the header of requests that send the token; empty without one.
-func (f tokenFlag) authorization() (string, error) {
-	if f.TokenFile == "" {
-		return "", nil
-	}
-	tokens, err := config.ReadTokens(f.TokenFile)
-	if err != nil {
-		return "", usageError{fmt.Errorf("--token-file: %w", err)}
-	}
-	return "Bearer " + tokens[0], nil
+	Node      string `default:"http://127.0.0.1:3500" help:"Address of the node to talk to."`
+	TokenFile string `name:"token-file" type:"path" help:"File with a token: of the mesh, or of an app, for nodes that ask who calls and stores that are reserved for apps."`
+	CAFile    string `name:"ca-file" type:"path" help:"File with the certificate of the authority that signed the node's, for https. Default: those that the system trusts."`
+	CertFile  string `name:"cert-file" type:"path" help:"File with a certificate of the mesh to show, instead of a token."`
+	KeyFile   string `name:"key-file" type:"path" help:"File with its key."`
 }
 
 // base is the node's URL, checked.
@@ -44,13 +34,97 @@ func (f nodeFlag) base() (string, error) {
 	return strings.TrimSuffix(f.Node, "/"), nil
 }
 
+// client talks to the node, whose URL is base.
+func (f nodeFlag) client() (client *http.Client, base string, err error) {
+	if base, err = f.base(); err != nil {
+		return nil, "", err
+	}
+	config, err := f.tls()
+	if err != nil {
+		return nil, "", usageError{err}
+	}
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.TLSClientConfig = config
+	showing := &showing{transport: transport}
+	if f.TokenFile != "" {
+		tokens, err := guard.ReadTokens(f.TokenFile)
+		if err != nil {
+			return nil, "", usageError{fmt.Errorf("--token-file: %w", err)}
+		}
+		u, err := url.Parse(base)
+		if err != nil {
+			return nil, "", usageError{err}
+		}
+		showing.token, showing.host = tokens[0], u.Host
+	}
+	return &http.Client{Transport: showing}, base, nil
+}
+
+func (f nodeFlag) tls() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	var err error
+	if f.CAFile != "" {
+		if config.RootCAs, err = guard.ReadAuthority(f.CAFile); err != nil {
+			return nil, fmt.Errorf("--ca-file: %w", err)
+		}
+	}
+	if (f.CertFile == "") != (f.KeyFile == "") {
+		return nil, errors.New("--cert-file and --key-file go together: give both, or none")
+	}
+	if f.CertFile != "" {
+		pair, err := tls.LoadX509KeyPair(f.CertFile, f.KeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--cert-file: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
+}
+
+// showing adds the token to requests to the node, not to those that it redirects elsewhere. An Authorization that is there
+// already is for the target of a call.
+type showing struct {
+	transport   http.RoundTripper
+	token, host string
+}
+
+func (s *showing) RoundTrip(r *http.Request) (*http.Response, error) {
+	if s.token != "" && r.URL.Host == s.host {
+		r = r.Clone(r.Context())
+		if r.Header.Get("Authorization") == "" {
+			r.Header.Set("Authorization", "Bearer "+s.token)
+		} else {
+			r.Header.Set(guard.TokenHeader, s.token)
+		}
+	}
+	return s.transport.RoundTrip(r)
+}
+
 // messaging is the messaging service of the node.
 func (f nodeFlag) messaging() (*messagingapi.Client, error) {
-	base, err := f.base()
+	client, base, err := f.client()
 	if err != nil {
 		return nil, err
 	}
-	return messagingapi.NewClient(base)
+	return messagingapi.NewClient(base, messagingapi.WithHTTPClient(client))
+}
+
+// state is the state service of the node.
+func (f nodeFlag) state() (*stateapi.Client, error) {
+	client, base, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return stateapi.NewClient(base, stateapi.WithHTTPClient(client))
+}
+
+// mesh is the mesh service of the node.
+func (f nodeFlag) mesh() (*meshapi.Client, error) {
+	client, base, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return meshapi.NewClient(base, meshapi.WithHTTPClient(client))
 }
 
 // answerLimit bounds what a command reads of an answer: a page of 1000 values of 4 MiB is not for a terminal.

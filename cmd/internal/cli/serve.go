@@ -34,12 +34,19 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if c.Apps, err = c.File.Apps(); err != nil {
 		return usageError{err}
 	}
+	if c.Mesh.Access, err = c.File.MeshAccess(); err != nil {
+		return usageError{err}
+	}
 	if err := c.Resolve(); err != nil {
 		return usageError{err}
 	}
 	log := c.logger(std)
 	for _, name := range config.UnknownVariables(app) {
 		log.Warn("this variable is no setting; see `bannou serve --help`", "variable", name)
+	}
+	if c.Open() {
+		log.Warn("this node asks nobody who they are, as --insecure allows: whoever reaches it may use it; keep strangers out of its network, "+
+			"or set --mesh-token-file or certificates", "listen", c.Listen)
 	}
 	listener, err := listen(ctx, c.Listen)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -21,7 +20,7 @@ type stateCommand struct {
 }
 
 type stateGetCommand struct {
-	storesFlags
+	nodeFlag
 	outputFlag
 	Store string `arg:"" help:"Name of the store."`
 	Key   string `arg:"" help:"Key."`
@@ -49,7 +48,7 @@ func (c *stateGetCommand) Run(ctx context.Context, std *stdio) error {
 }
 
 type stateSaveCommand struct {
-	storesFlags
+	nodeFlag
 	outputFlag
 	Store   string  `arg:"" help:"Name of the store."`
 	Key     string  `arg:"" help:"Key."`
@@ -86,7 +85,7 @@ func (c *stateSaveCommand) Run(ctx context.Context, std *stdio) error {
 }
 
 type stateDeleteCommand struct {
-	storesFlags
+	nodeFlag
 	outputFlag
 	Store string  `arg:"" help:"Name of the store."`
 	Key   string  `arg:"" help:"Key."`
@@ -113,7 +112,7 @@ func (c *stateDeleteCommand) Run(ctx context.Context, std *stdio) error {
 }
 
 type stateQueryCommand struct {
-	storesFlags
+	nodeFlag
 	outputFlag
 	Store    string   `arg:"" help:"Name of the store."`
 	Filter   string   `arg:"" default:"{}" help:"Filter, such as '{\"level\": {\"$gte\": 5}}'."`
@@ -155,7 +154,7 @@ func (c *stateQueryCommand) Run(ctx context.Context, std *stdio) error {
 }
 
 type storesCommand struct {
-	storesFlags
+	nodeFlag
 	outputFlag
 	Backend string `help:"Only stores on this backend: redis, mysql, sqlite, memory."`
 	Count   bool   `help:"Count the keys; a store that is being counted for longer than a second shows its last count, or a reason why it has none."`
@@ -188,28 +187,4 @@ func (c *storesCommand) Run(ctx context.Context, std *stdio) error {
 			}
 		}
 	})
-}
-
-// storesFlags are those of all commands that talk to the state service.
-type storesFlags struct {
-	nodeFlag
-	tokenFlag
-}
-
-// state is the state service of the node.
-func (f storesFlags) state() (*stateapi.Client, error) {
-	base, err := f.base()
-	if err != nil {
-		return nil, err
-	}
-	authorization, err := f.authorization()
-	if err != nil {
-		return nil, err
-	}
-	return stateapi.NewClient(base, stateapi.WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
-		if authorization != "" {
-			r.Header.Set("Authorization", authorization)
-		}
-		return nil
-	}))
 }

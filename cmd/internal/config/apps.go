@@ -2,13 +2,13 @@ package config
 
 import (
 	"fmt"
-	"io"
+	"log/slog"
 	"maps"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/knadh/koanf/v2"
+
+	"github.com/bannou-mesh/bannou/services/guard"
 )
 
 // appsKey holds the apps in the file: a map, which no flag can express.
@@ -24,9 +24,6 @@ type Access struct {
 	Read  []string `koanf:"read"`
 	Write []string `koanf:"write"`
 }
-
-// tokenFileLimit is far more than the tokens of one app take.
-const tokenFileLimit = 64 << 10
 
 // Apps reads the apps of the YAML file; none when no file is named.
 func (f File) Apps() (map[string]App, error) {
@@ -71,41 +68,15 @@ func (c *Config) checkAccess() error {
 	return nil
 }
 
-// Tokens reads the tokens of the apps, by app-id. Errors name files, and never repeat what is in them.
-func (c *Config) Tokens() (map[string][]string, error) {
-	tokens := map[string][]string{}
+// Tokens are the tokens of the apps, which follow their files. Errors name files, and never repeat what is in them.
+func (c *Config) Tokens(log *slog.Logger) (*guard.Tokens, error) {
+	files := map[string]string{}
 	for id, app := range c.Apps {
-		lines, err := ReadTokens(app.TokenFile)
-		if err != nil {
-			return nil, fmt.Errorf("%s.%s.tokenFile: %w", appsKey, id, err)
-		}
-		tokens[id] = lines
+		files[id] = app.TokenFile
 	}
-	return tokens, nil
-}
-
-// ReadTokens reads a file that holds one token a line, at least one.
-func ReadTokens(name string) ([]string, error) {
-	file, err := os.Open(name)
+	tokens, err := guard.TokenFiles(files, log)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the token: %w", err)
-	}
-	defer func() { _ = file.Close() }() // it was only read
-	text, err := io.ReadAll(io.LimitReader(file, tokenFileLimit+1))
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the token: %w", err)
-	}
-	if len(text) > tokenFileLimit {
-		return nil, fmt.Errorf("%s is larger than the %d bytes that tokens take; is it another file?", name, tokenFileLimit)
-	}
-	var tokens []string
-	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimSpace(line); line != "" {
-			tokens = append(tokens, line)
-		}
-	}
-	if len(tokens) == 0 {
-		return nil, fmt.Errorf("%s holds no token: write one into it, such as by `openssl rand -base64 32`", name)
+		return nil, fmt.Errorf("%s: %w", appsKey, err)
 	}
 	return tokens, nil
 }

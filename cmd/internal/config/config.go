@@ -13,7 +13,7 @@ import (
 // the YAML file follows from the flag's place (see key).
 type Config struct {
 	Listen       string        `default:"127.0.0.1:3500" help:"Address to serve HTTP on."`
-	Insecure     bool          `help:"Accept that whoever reaches a listen address beyond loopback may use this node: it asks for no password."`
+	Insecure     bool          `help:"Accept that whoever reaches a listen address beyond loopback may use this node, when it has neither a token of the mesh nor certificates."`
 	Services     []string      `default:"all" help:"Services to run: all, or a list of messaging, state, mesh."`
 	AppID        string        `name:"app-id" default:"bannou" help:"Name that this node's instances share in the mesh."`
 	InstanceID   string        `name:"instance-id" help:"Name of this instance in the mesh. Default: a random one."`
@@ -121,7 +121,14 @@ type Mesh struct {
 	EjectionWindow    time.Duration `name:"ejection-window" default:"10s" help:"The window of that share."`
 	EjectionTime      time.Duration `name:"ejection-time" default:"10s" help:"How long an instance is ejected; twice as long each time it fails again soon after, up to 5 minutes."`
 	PanicPercent      int           `name:"panic-percent" default:"30" help:"With less than this share of a target's instances left, ejected ones are called too; 0: only when none is left."`
+	Token             string        `help:"The mesh's token, of 16 bytes at least: nodes show it to one another, and ask everyone for it or for the token of an app. Other users of the machine see flags: prefer the variable, or the file."`
+	TokenFile         string        `name:"token-file" help:"File with that token; a second line is taken too, while it is being replaced. It is read again when it changes."`
+	TLSCertFile       string        `name:"tls-cert-file" help:"This node's certificate in PEM; its first DNS name is the app-id. With it nodes call one another over TLS and know each other by their certificates. The three files are read again when they change."`
+	TLSKeyFile        string        `name:"tls-key-file" help:"The key of that certificate."`
+	TLSCAFile         string        `name:"tls-ca-file" help:"The certificates of the authority that signs those of all nodes."`
 	LocalMaxInFlight  int           `name:"local-max-in-flight" default:"1000" help:"Calls to this node's own services at once, over which other instances are called if there are any."`
+
+	Access map[string][]string `kong:"-"` // only in the YAML file: by a service or an app-id, the app-ids that may call it
 }
 
 // Telemetry says where traces go. Metrics are fetched from /metrics.

@@ -35,7 +35,7 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 		known[key(f.Name)] = f != trace.Flag && f.Name != "help"
 	}
 	for _, k := range values.Keys() {
-		if !known[k] && !strings.HasPrefix(k, storesKey+".") && !strings.HasPrefix(k, appsKey+".") {
+		if !known[k] && !strings.HasPrefix(k, storesKey+".") && !strings.HasPrefix(k, appsKey+".") && !strings.HasPrefix(k, accessKey+".") {
 			return fmt.Errorf("%s: no setting is called %s; `bannou serve --help` lists them", name, k)
 		}
 	}

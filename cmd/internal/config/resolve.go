@@ -29,6 +29,7 @@ func (c *Config) Resolve() error {
 		c.State.checkRedis(),
 		c.checkStores(),
 		c.checkAccess(),
+		c.checkSecurity(),
 	)
 }
 
@@ -145,8 +146,8 @@ func (c *Config) checkAddresses() error {
 	var errs []error
 	if err := checkHostPort(c.Listen); err != nil {
 		errs = append(errs, fmt.Errorf("--listen %q: %w", c.Listen, err))
-	} else if !c.Insecure && !onLoopback(c.Listen) {
-		errs = append(errs, fmt.Errorf("--listen %s is beyond loopback, and whoever reaches it may use this node: listen on 127.0.0.1, or give --insecure where the network keeps strangers out", c.Listen))
+	} else if !c.Insecure && !c.Guarded() && !onLoopback(c.Listen) {
+		errs = append(errs, fmt.Errorf("--listen %s is beyond loopback, and whoever reaches it may use this node: give it the mesh's token (--mesh-token-file) or certificates (--mesh-tls-cert-file, --mesh-tls-key-file, --mesh-tls-ca-file), or listen on 127.0.0.1, or give --insecure where the network keeps strangers out", c.Listen))
 	}
 	if c.Advertise != "" {
 		host, _, err := net.SplitHostPort(c.Advertise)

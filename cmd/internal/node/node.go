@@ -21,6 +21,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/egress"
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/incident"
 	"github.com/bannou-mesh/bannou/services/membership"
@@ -42,6 +43,8 @@ type Node struct {
 	factory   *state.Factory
 	directory *mesh.Directory
 	metrics   *host.Metrics
+	apps      *guard.Tokens
+	guard     *guard.Guard // nil: everyone is let in
 	incidents *incident.Reporter
 	tracing   tracing
 	messaging *messaging.Service // nil: not among the services
@@ -69,8 +72,14 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.tracing, err = newTracing(cfg, instanceID, version, log); err != nil {
 		return n, err
 	}
+	if n.apps, err = cfg.Tokens(log); err != nil {
+		return n, err
+	}
+	if n.guard, err = n.newGuard(cfg, log); err != nil {
+		return n, err
+	}
 	if n.host, err = host.New(host.Config{
-		Listener: listener, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
+		Listener: listener, TLS: n.guard.Server(), Admit: n.guard.Admit, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
 		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
 		OnFailure:      n.incidents.RequestFailed,
 		TracerProvider: n.tracing.tracer(),
@@ -144,7 +153,8 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		return err
 	}
 	calls.Directory, calls.AppID, calls.InstanceID = n.directory, cfg.AppID, member.InstanceID()
-	calls.Local, calls.LocalServices, calls.Control = n.host.Handler(), paths(cfg.Services), policy.Control
+	calls.Local, calls.LocalServices, calls.Control = n.guard.Local(n.host.Handler()), paths(cfg.Services), policy.Control
+	calls.Authorize, calls.TLS = n.guard.Authorize, n.guard.Client()
 	calls.Logger, calls.MeterProvider, calls.TracerProvider = log, n.metrics.MeterProvider(), n.tracing.tracer()
 	client, err := mesh.NewClient(calls)
 	if err != nil {
@@ -156,7 +166,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		}
 	}
 	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
-		meter: n.metrics.MeterProvider()}
+		apps: n.apps, meter: n.metrics.MeterProvider()}
 	for _, name := range cfg.Services {
 		service, err := parts.service(name)
 		if err != nil {

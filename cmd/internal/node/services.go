@@ -13,6 +13,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/egress"
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/membership"
 	meshsvc "github.com/bannou-mesh/bannou/services/mesh"
@@ -29,6 +30,7 @@ type parts struct {
 	registry *mesh.Registry
 	client   *mesh.Client
 	policy   *egress.Policy
+	apps     *guard.Tokens
 	meter    metric.MeterProvider
 }
 
@@ -48,7 +50,7 @@ func (p parts) service(name string) (host.Service, error) {
 
 // state makes the state service, with the rules of its stores.
 func (p parts) state() (host.Service, error) {
-	access, err := newAccess(p.cfg)
+	access, err := newAccess(p.cfg, p.apps)
 	if err != nil {
 		return nil, err
 	}
@@ -56,18 +58,14 @@ func (p parts) state() (host.Service, error) {
 }
 
 // newAccess is nil when no store has a rule: then no token is asked for.
-func newAccess(cfg *config.Config) (*statesvc.Access, error) {
+func newAccess(cfg *config.Config, apps *guard.Tokens) (*statesvc.Access, error) {
 	rules := map[string]statesvc.Rule{}
 	for name, store := range cfg.AllStores() {
 		if store.Access != nil {
 			rules[name] = statesvc.Rule{Read: store.Access.Read, Write: store.Access.Write}
 		}
 	}
-	tokens, err := cfg.Tokens()
-	if err != nil {
-		return nil, err
-	}
-	access, err := statesvc.NewAccess(tokens, rules)
+	access, err := statesvc.NewAccess(apps, rules)
 	if err != nil || len(rules) == 0 {
 		return nil, err
 	}

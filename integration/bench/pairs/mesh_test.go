@@ -34,8 +34,8 @@ func BenchmarkMesh(b *testing.B) {
 	b.Cleanup(transport.CloseIdleConnections)
 	plain := &http.Client{Transport: transport}
 
-	compareCalls(b, "call over HTTP", []int{1, 16, 64}, posting(plain, server.URL+"/svc/echo"), invoking(client))
-	compareCalls(b, "call in the same process beside HTTP over loopback", []int{1, 16}, posting(plain, server.URL+"/svc/echo"), invoking(local))
+	compareCosts(b, "call over HTTP", []int{1, 16, 64}, posting(plain, server.URL+"/svc/echo"), invoking(client))
+	compareCosts(b, "call in the same process beside HTTP over loopback", []int{1, 16}, posting(plain, server.URL+"/svc/echo"), invoking(local))
 
 	backend, err := url.Parse(server.URL)
 	require.NoError(b, err)
@@ -43,7 +43,8 @@ func BenchmarkMesh(b *testing.B) {
 	b.Cleanup(reverse.Close)
 	proxy := httptest.NewServer(mesh.NewProxy(client, mesh.ProxyConfig{}))
 	b.Cleanup(proxy.Close)
-	compareCalls(b, "call through a proxy", []int{1, 16}, posting(plain, reverse.URL+"/svc/echo"), posting(plain, proxy.URL+"/v1.0/invoke/"+appID+"/method/svc/echo"))
+	compareCosts(b, "call through a proxy", []int{1, 16, 64},
+		posting(plain, reverse.URL+"/svc/echo"), posting(plain, proxy.URL+"/v1.0/invoke/"+appID+"/method/svc/echo"))
 }
 
 // BenchmarkMeshPick finds an instance for a request, one of 100 whose figures are known from calls. The raw side is the

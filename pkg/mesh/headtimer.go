@@ -1,0 +1,79 @@
+package mesh
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// errHeadTimeout is what a call ends with whose response did not begin in time.
+var errHeadTimeout = fmt.Errorf("no response began in time: %w", context.DeadlineExceeded)
+
+// A headTimer ends a call whose response does not begin.
+type headTimer struct {
+	timeout time.Duration
+	mu      sync.Mutex
+	timer   *time.Timer
+	over    bool // the head is there, or the time is up
+}
+
+func startHeadTimer(timeout time.Duration, fire func()) *headTimer {
+	t := &headTimer{timeout: timeout}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.timer = time.AfterFunc(timeout, func() {
+		if t.stop() {
+			fire()
+		}
+	})
+	return t
+}
+
+// stop ends the wait, and reports whether it was not over already.
+func (t *headTimer) stop() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.over {
+		return false
+	}
+	t.over = true
+	t.timer.Stop()
+	return true
+}
+
+// prolong gives the call its whole time again.
+func (t *headTimer) prolong() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.over {
+		t.timer.Reset(t.timeout)
+	}
+}
+
+// A movingBody gives its call more time as long as it moves. Closing it ends its use only: what it is read from belongs to the
+// server, which would itself read on there.
+type movingBody struct {
+	source io.Reader
+	timer  *headTimer
+	closed atomic.Bool
+}
+
+func (b *movingBody) Read(p []byte) (int, error) {
+	if b.closed.Load() {
+		return 0, http.ErrBodyReadAfterClose
+	}
+	n, err := b.source.Read(p)
+	if n > 0 {
+		b.timer.prolong()
+	}
+	return n, err
+}
+
+func (b *movingBody) Close() error {
+	b.closed.Store(true)
+	return nil
+}
