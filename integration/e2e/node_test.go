@@ -168,13 +168,18 @@ type object = map[string]any
 // post sends a JSON body and decodes the JSON answer.
 func post(t testing.TB, url string, body any) (status int, answer object) {
 	t.Helper()
+	return postAs(t, http.DefaultClient, url, body)
+}
+
+func postAs(t testing.TB, client *http.Client, url string, body any) (status int, answer object) {
+	t.Helper()
 	encoded, ok := body.(string)
 	if !ok {
 		b, err := json.Marshal(body)
 		require.NoError(t, err)
 		encoded = string(b)
 	}
-	res, err := http.Post(url, "application/json", strings.NewReader(encoded))
+	res, err := client.Post(url, "application/json", strings.NewReader(encoded))
 	require.NoError(t, err)
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)
