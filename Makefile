@@ -50,7 +50,7 @@ test: deps build ## run all tests, those against real RabbitMQ, Redis and MySQL 
 race: deps ## run the tests of libraries, services and drivers under the race detector
 	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GO) -C $$m test $(RACE) ./...)
 	@# The drivers on their servers. Bad days are left out, and clusters: the detector is too slow for their deadlines.
-	$(call each,integration,CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -count=1 -p 1 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state)
+	$(call each,integration,CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -count=1 -p 1 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
 
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md

@@ -18,8 +18,8 @@ const (
 	// TopicMeshEndpointDeregistered carries [MeshEndpointDeregisteredEvent]. Sent when an instance has left the registry.
 	TopicMeshEndpointDeregistered = "mesh.endpoint.deregistered"
 
-	// TopicMeshEndpointDegraded carries [MeshEndpointDegradedEvent]. Sent when an instance says that it is degraded, or
-	// has sent no heartbeat for 60 seconds.
+	// TopicMeshEndpointDegraded carries [MeshEndpointDegradedEvent]. Sent when an instance says that it is degraded, has
+	// sent no heartbeat for 60 seconds, or does not answer probes.
 	TopicMeshEndpointDegraded = "mesh.endpoint.degraded"
 
 	// TopicMeshCircuitChanged carries [MeshCircuitChangedEvent]. Sent when a caller's circuit breaker for an instance
@@ -143,21 +143,23 @@ type MeshEndpointDegradedEvent struct {
 	Base
 	MeshEndpoint
 
-	// Why it counts as degraded, because it says so itself or because nothing was heard of it for 60 seconds.
+	// Why it counts as degraded, because it says so itself, because nothing was heard of it for 60 seconds, or because it
+	// does not answer probes.
 	Reason MeshEndpointDegradedReason `json:"reason"`
 }
 
 // EventName returns "MeshEndpointDegradedEvent".
 func (*MeshEndpointDegradedEvent) EventName() string { return "MeshEndpointDegradedEvent" }
 
-// MeshEndpointDegradedReason is why it counts as degraded, because it says so itself or because nothing was heard of
-// it for 60 seconds.
+// MeshEndpointDegradedReason is why it counts as degraded, because it says so itself, because nothing was heard of it
+// for 60 seconds, or because it does not answer probes.
 type MeshEndpointDegradedReason string
 
 // The values of [MeshEndpointDegradedReason].
 const (
 	MeshEndpointDegradedReasonReported         MeshEndpointDegradedReason = "reported"
 	MeshEndpointDegradedReasonMissedHeartbeats MeshEndpointDegradedReason = "missedHeartbeats"
+	MeshEndpointDegradedReasonUnreachable      MeshEndpointDegradedReason = "unreachable"
 )
 
 // MeshCircuitChangedEvent reports that a caller has stopped calling an instance, tries it again, or calls it as

@@ -35,7 +35,10 @@ func TestConfigurationMistakes(t *testing.T) {
 		{"data folder below a file", []string{"--listen", "127.0.0.1:0", "--data-dir", filepath.Join(file, "below")}, []string{file}},
 		{"no database", []string{"--listen", "127.0.0.1:0", "--data-dir", broken}, []string{filepath.Join(broken, "state.db")}},
 		{"unknown flag", []string{"--serv", "state"}, []string{"--serv"}},
-		{"beyond loopback", []string{"--listen", "0.0.0.0:0"}, []string{"beyond loopback", "--insecure"}},
+		{"beyond loopback", []string{"--listen", "0.0.0.0:0"}, []string{"beyond loopback", "--mesh-token-file", "--mesh-tls-cert-file", "--insecure"}},
+		{"a token that is too short", []string{"--listen", "0.0.0.0:0", "--mesh-token", "secret-word"}, []string{"--mesh-token", "16"}},
+		{"no file with the token", []string{"--listen", "0.0.0.0:0", "--mesh-token-file", filepath.Join(file, "token")}, []string{"the mesh's token", file}},
+		{"certificates that are none", []string{"--listen", "0.0.0.0:0", "--mesh-tls-cert-file", file, "--mesh-tls-key-file", file, "--mesh-tls-ca-file", file}, []string{file}},
 		{"a broker's address that is none", []string{"--listen", "127.0.0.1:0", "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", "amqp://user:secret-word@host:port/"}, []string{"rabbitmq"}},
 		{"a DSN that is none", []string{"--listen", "127.0.0.1:0", "--state-mysql-dsn", "root:secret-word@nowhere"}, []string{"mysql"}},
 	} {

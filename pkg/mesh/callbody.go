@@ -70,15 +70,41 @@ func (b *callBody) end(o callOutcome) {
 	}
 }
 
-// blame tells what an error says of the instance that was called.
-func blame(req *http.Request, body *keptBody) callOutcome {
-	ctx := req.Context()
-	switch {
-	case body.broke():
-		return unknownOutcome
-	case ctx.Err() == nil, errors.Is(context.Cause(ctx), context.DeadlineExceeded):
-		return failed
-	default:
-		return unknownOutcome
+// A boundBody frees what a call holds once the response has been read or given up.
+type boundBody struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (b *boundBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err != nil {
+		b.cancel()
 	}
+	return n, err
+}
+
+func (b *boundBody) Close() error {
+	defer b.cancel()
+	return b.ReadCloser.Close()
+}
+
+// A boundConn is what a response with status 101 has for a body.
+type boundConn struct {
+	*boundBody
+	io.Writer
+}
+
+// endWithBody has end called, once or more, when the response's body was read or given up.
+func endWithBody(resp *http.Response, end context.CancelFunc) {
+	if resp.Body == http.NoBody {
+		end()
+		return
+	}
+	body := &boundBody{ReadCloser: resp.Body, cancel: end}
+	if w, ok := resp.Body.(io.Writer); ok {
+		resp.Body = &boundConn{body, w}
+		return
+	}
+	resp.Body = body
 }

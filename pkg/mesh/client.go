@@ -6,7 +6,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
@@ -59,8 +58,12 @@ type ClientConfig struct {
 	// TLS makes the default transport's connections to instances of an app-id; its ServerName is what their certificates have to
 	// be for. Connections are kept apart by app-id. Default: HTTP without TLS.
 	TLS func(appID string) *tls.Config
-	// Timeout bounds a call whose context has no deadline, its response's body included. Default 30 s.
+	// Timeout bounds a call whose context has no deadline, or one that a request brought (see [Inbound]); its response's
+	// body included. Default 30 s.
 	Timeout time.Duration
+	// Policy says of every target what is sent again and when to give up; Policies of some, by app-id, instead of it.
+	Policy   Policy
+	Policies map[string]Policy
 	// MaxResponseBytes is the longest body that Invoke reads. Default 16 MiB.
 	MaxResponseBytes int64
 	// Logger hears of panics of Local and of instances that could not be reached. Default: nobody.
@@ -68,17 +71,19 @@ type ClientConfig struct {
 	// MeterProvider gets, by target (app-id): the counter bannou.mesh.requests and the histogram bannou.mesh.duration
 	// (seconds until the response's head), both by outcome too; bannou.mesh.picks, a counter of requests to instances, and
 	// bannou.mesh.ejections, by reason (consecutive, share, again); the gauges bannou.mesh.instances, by state (available, warming,
-	// ejected), bannou.mesh.in_flight and bannou.mesh.panic (0 or 1). Default: none.
+	// ejected), bannou.mesh.in_flight and bannou.mesh.panic (0 or 1); of the policies, bannou.mesh.retries, by result (made,
+	// overBudget), bannou.mesh.hedges, by result (won, lost), bannou.mesh.breaker, by state (closed, open, halfOpen; 1 or 0), and
+	// bannou.mesh.breaker.opened, bannou.mesh.bulkhead.calls, .waiting and .refused. Default: none.
 	MeterProvider metric.MeterProvider
-	// TracerProvider gets one client span a call. Default: none; the caller's trace context is passed on anyway.
+	// TracerProvider gets one client span a call, with an event for each further attempt. Default: none; the caller's trace context is passed on anyway.
 	TracerProvider trace.TracerProvider
 }
 
 // A Client calls services by name. A target is the name of a service or an app-id, see [Directory.Resolve]; a request for
 // this node itself is handled by its own handler, without a socket. It is safe for concurrent use.
 //
-// What it learns of an instance by calling it is its own: see [Instance]. A request goes to another instance than the first chosen only when no connection to that one could be established, so
-// that nothing was sent, and to each instance at most once.
+// What it learns of an instance by calling it is its own: see [Instance]. A request is sent again, if possible to another
+// instance, when that can do no harm: see [Retry].
 type Client struct {
 	directory     *Directory
 	appID         string
@@ -139,6 +144,9 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 		return nil, err
 	}
 	c.balancing.log, c.balancing.ejections = c.log, c.telemetry.ejected
+	if c.balancing.policies, err = newPolicies(cfg.Policy, cfg.Policies); err != nil {
+		return nil, err
+	}
 	return c, c.telemetry.observe(c.Targets)
 }
 
@@ -184,46 +192,53 @@ func (c *Client) Close() {
 	}
 }
 
+// Directory is the one that the client was made with.
+func (c *Client) Directory() *Directory { return c.directory }
+
 // Do sends a request to a target. Of req.URL, path and query count; req itself is not changed, its body is read and
 // closed. Trace context and request id of ctx are added to its headers; every header already there stays, save
 // traceparent when ctx has a trace. Whatever the target answers is a response, not an error; its body must be closed.
 //
-// Errors: ErrUnknownTarget, ErrNoEndpoint, the context's, or what the transport said.
+// Errors: ErrUnknownTarget, ErrNoEndpoint, ErrCircuitOpen, ErrOverloaded, the context's, or what the transport said.
 func (c *Client) Do(ctx context.Context, target string, req *http.Request) (*http.Response, error) {
-	cancel := context.CancelFunc(func() {})
-	if _, bounded := ctx.Deadline(); !bounded {
-		ctx, cancel = context.WithTimeout(ctx, c.timeout)
-	}
+	ctx, cancel := c.bound(ctx, target)
 	resp, err := c.send(ctx, target, req)
 	if err != nil {
 		cancel()
 		return nil, err
 	}
-	if body, ok := resp.Body.(*callBody); ok {
+	switch body := resp.Body.(type) {
+	case *callBody:
 		body.cancel = cancel
-	} else {
-		resp.Body = &boundBody{ReadCloser: resp.Body, cancel: cancel}
+	case *callConn:
+		body.cancel = cancel
+	default:
+		endWithBody(resp, cancel)
 	}
 	return resp, nil
 }
 
-// A boundBody frees the call's deadline once the response has been read or given up.
-type boundBody struct {
-	io.ReadCloser
-	cancel context.CancelFunc
-}
-
-func (b *boundBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if err != nil {
-		b.cancel()
+// bound gives a call its deadline.
+func (c *Client) bound(ctx context.Context, target string) (context.Context, context.CancelFunc) {
+	_, bounded := ctx.Deadline()
+	timeout, always := c.timeoutOf(target)
+	if bounded && !always {
+		if _, brought := ctx.Value(inboundKey{}).(inbound); !brought {
+			return ctx, func() {}
+		}
 	}
-	return n, err
+	return context.WithTimeout(ctx, timeout)
 }
 
-func (b *boundBody) Close() error {
-	defer b.cancel()
-	return b.ReadCloser.Close()
+// timeoutOf is how long a call may take; always says that this holds whatever the caller's deadline is.
+func (c *Client) timeoutOf(target string) (timeout time.Duration, always bool) {
+	if c.balancing.policies.timeouts {
+		appID, _ := c.directory.current.Load().resolve(target)
+		if p := c.balancing.policies.of(appID); p.Timeout > 0 {
+			return p.Timeout, true
+		}
+	}
+	return c.timeout, false
 }
 
 // Route returns the instance that the balancer picks now for an app-id or a service, as a call from elsewhere would:
@@ -343,6 +358,7 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 	out := outgoing(ctx, req)
 	out.URL.Scheme = c.scheme
 	var resp *http.Response
+	var retries int
 	if r.local {
 		out.URL.Host = r.appID
 		resp, err = c.local.RoundTrip(out)
@@ -350,7 +366,7 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 		if c.authorize != nil {
 			c.authorize(out.Header)
 		}
-		resp, err = c.sendToOne(calling(out, c.scheme, r.appID), r)
+		resp, retries, err = c.sendInTurn(calling(out, c.scheme, r.appID), r)
 	}
 	if err != nil {
 		// A call that ends with its context may do so at any step; the caller is told the reason, whichever it was.
@@ -359,7 +375,7 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 		}
 		err = fmt.Errorf("call %s %s at %s: %w", out.Method, out.URL.Path, target, err)
 	}
-	c.telemetry.end(span, resp, err)
+	c.telemetry.end(span, resp, retries, err)
 	c.telemetry.record(ctx, r.appID, outcomeOf(resp, err), begin)
 	return resp, err
 }
@@ -379,52 +395,16 @@ func outgoing(ctx context.Context, req *http.Request) *http.Request {
 	if out.Header == nil {
 		out.Header = http.Header{}
 	}
+	setTimeout(ctx, out.Header)
+	if key, ok := ctx.Value(idempotencyKey{}).(string); ok && key != "" && out.Header.Get(headerIdempotencyKey) == "" {
+		out.Header.Set(headerIdempotencyKey, key)
+	}
+	if in, ok := ctx.Value(inboundKey{}).(inbound); ok && in.spent {
+		out.Header.Set(headerRetries, retriesSpent)
+	}
 	propagation.TraceContext{}.Inject(ctx, propagation.HeaderCarrier(out.Header))
 	if id := RequestID(ctx); id != "" && out.Header.Get(headerRequestID) == "" {
 		out.Header.Set(headerRequestID, id)
 	}
 	return out
-}
-
-// sendToOne sends to the instance that the balancer picks; while no connection can be established, to another.
-func (c *Client) sendToOne(req *http.Request, r route) (*http.Response, error) {
-	body := keepBody(req)
-	defer body.release()
-	var tried []*Instance
-	for {
-		now := c.balancing.clock()
-		in := r.pool.pick(r.choice, now, tried...)
-		if in == nil {
-			closeBody(req)
-			return nil, noEndpoint(r.appID)
-		}
-		req.URL.Host = in.address
-		if err := body.attach(req, len(tried) == 0); err != nil {
-			return nil, fmt.Errorf("make the body again for another instance: %w", err)
-		}
-		attempt := in.begin(now)
-		resp, err := c.transport.RoundTrip(req)
-		if err == nil {
-			c.watch(resp, req, attempt)
-			return resp, nil
-		}
-		attempt.end(c.balancing.clock(), blame(req, body))
-		if !neverConnected(err) || req.Context().Err() != nil || body.touched() {
-			return nil, err
-		}
-		// Meanwhile instances may have gone, this one may be ejected.
-		tried = append(tried, in)
-		r.choose(c.directory.current.Load().apps[r.appID], c.balancing.clock())
-		if !r.choice.offersOther(tried) {
-			return nil, err
-		}
-		c.log.Warn("an instance cannot be reached; another is tried", "appId", r.appID, "instanceId", in.id,
-			"address", req.URL.Host, "error", err)
-	}
-}
-
-// neverConnected reports whether an error means that no connection was established, so that nothing was sent.
-func neverConnected(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op) && op.Op == "dial"
 }

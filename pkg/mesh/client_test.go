@@ -127,7 +127,7 @@ func TestNothingIsSentTwice(t *testing.T) {
 	assert.Equal(t, int32(1), calls.Load())
 }
 
-func TestWhenAllAreAwayEachIsTriedOnce(t *testing.T) {
+func TestWhenAllAreAwayEachIsTriedAtOnce(t *testing.T) {
 	w := newWorld(t)
 	var dials atomic.Int32
 	transport := mesh.NewTransport()
@@ -138,12 +138,19 @@ func TestWhenAllAreAwayEachIsTriedOnce(t *testing.T) {
 	for i := range 3 {
 		w.register(t, endpoint("bannou", fmt.Sprintf("node-%d", i)))
 	}
-	c := w.client(t, mesh.ClientConfig{Transport: transport})
-	closed := &closing{Reader: strings.NewReader("x"), done: make(chan struct{})}
-	_, err := c.Do(t.Context(), "bannou", request("POST", "/x", closed))
-	require.ErrorContains(t, err, "refused")
-	<-closed.done
-	assert.Equal(t, int32(3), dials.Load())
+	for retries, want := range map[int]int32{-1: 3, 2: 3 + 2, 3: 3} {
+		c := w.client(t, mesh.ClientConfig{Transport: transport, Policy: mesh.Policy{Retry: mesh.Retry{Max: retries}}})
+		closed := &closing{Reader: strings.NewReader("x"), done: make(chan struct{})}
+		dials.Store(0)
+		req := request("POST", "/x", closed)
+		if retries == 3 {
+			req.Header = http.Header{"Bannou-Retries": {"caller"}} // each is tried, and the rest is someone else's
+		}
+		_, err := c.Do(t.Context(), "bannou", req)
+		require.ErrorContains(t, err, "refused")
+		<-closed.done
+		assert.Equal(t, want, dials.Load(), "nothing was sent, so a POST may be tried again too")
+	}
 }
 
 func TestTargetsThatAreNotThere(t *testing.T) {

@@ -74,9 +74,8 @@ func (r *Registry) CurrentConfig(ctx context.Context) (Config, error) {
 // ErrConflict otherwise. It returns the new one, with its version and time, and announces its mappings.
 func (r *Registry) SetConfig(ctx context.Context, expectedVersion int64, c Config) (Config, error) {
 	return r.announceConfig(ctx, func(current Config, next *Config) error {
-		if current.Version != expectedVersion {
-			return fmt.Errorf("%w: the configuration is at version %d, not %d; read it and try again",
-				ErrConflict, current.Version, expectedVersion)
+		if err := current.isAt(expectedVersion); err != nil {
+			return err
 		}
 		next.Mappings, next.DefaultAppID = c.Mappings, c.DefaultAppID
 		next.Settings, next.SourceInstanceID = c.Settings, c.SourceInstanceID
@@ -116,10 +115,25 @@ func (r *Registry) ConfigHistory(ctx context.Context, limit int) ([]Config, erro
 	return history, nil
 }
 
+// AnyVersion as an expected version is whichever is in force.
+const AnyVersion = -1
+
+// isAt reports as ErrConflict that another version is in force than the one expected.
+func (c Config) isAt(expectedVersion int64) error {
+	if expectedVersion == AnyVersion || expectedVersion == c.Version {
+		return nil
+	}
+	return fmt.Errorf("%w: the configuration is at version %d, not %d; read it and try again", ErrConflict, c.Version, expectedVersion)
+}
+
 // RollbackConfig makes the content of an earlier version the configuration again, as a new version, and announces its
-// mappings. ErrNotFound: there is no such version.
-func (r *Registry) RollbackConfig(ctx context.Context, version int64, source string) (Config, error) {
+// mappings. It does so if expectedVersion is the one in force, or AnyVersion; ErrConflict otherwise. ErrNotFound: there is no
+// such version.
+func (r *Registry) RollbackConfig(ctx context.Context, version, expectedVersion int64, source string) (Config, error) {
 	return r.announceConfig(ctx, func(current Config, next *Config) error {
+		if err := current.isAt(expectedVersion); err != nil {
+			return err
+		}
 		old := current
 		if version != current.Version || version == 0 {
 			var etag string

@@ -71,7 +71,7 @@ func TestConfigSetHistoryRollback(t *testing.T) {
 	ctx := t.Context()
 	table := meshtest.NewTable()
 	r := newRegistry(t, table, new(meshtest.Feed))
-	_, err := r.RollbackConfig(ctx, 0, "")
+	_, err := r.RollbackConfig(ctx, 0, mesh.AnyVersion, "")
 	require.ErrorIs(t, err, mesh.ErrNotFound)
 
 	first := mesh.Config{Mappings: map[string]string{"state": "one"}, Settings: jsontext.Value(`{"big":9007199254740993}`)}
@@ -86,14 +86,16 @@ func TestConfigSetHistoryRollback(t *testing.T) {
 	_, err = r.SetConfig(ctx, 1, mesh.Config{Mappings: map[string]string{"state": "two"}})
 	require.NoError(t, err)
 
-	c, err = r.RollbackConfig(ctx, 1, "node-9")
+	_, err = r.RollbackConfig(ctx, 1, 1, "node-9")
+	require.ErrorIs(t, err, mesh.ErrConflict, "somebody changed it meanwhile")
+	c, err = r.RollbackConfig(ctx, 1, 2, "node-9")
 	require.NoError(t, err)
 	assert.Equal(t, int64(3), c.Version, "a rollback is a new version")
 	assert.Equal(t, int64(1), c.RolledBackTo)
 	assert.Equal(t, "one", c.Mappings["state"])
 	assert.JSONEq(t, `{"big":9007199254740993}`, string(c.Settings))
 	assert.Contains(t, string(c.Settings), "9007199254740993", "numbers survive to the digit")
-	_, err = r.RollbackConfig(ctx, 4, "")
+	_, err = r.RollbackConfig(ctx, 4, mesh.AnyVersion, "")
 	require.ErrorIs(t, err, mesh.ErrNotFound)
 
 	history, err := r.ConfigHistory(ctx, 2)

@@ -2,13 +2,14 @@ package mesh
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/metric"
+	metricnoop "go.opentelemetry.io/otel/metric/noop"
 )
 
 // A Source is what a Directory reads: a *Registry, or a client of a remote one. It is safe for concurrent use.
@@ -34,6 +35,9 @@ type DirectoryConfig struct {
 	MissInterval time.Duration
 	// Logger hears when source or feed go away and come back. Default: nobody.
 	Logger *slog.Logger
+	// MeterProvider gets, while Run runs, the gauges bannou.mesh.directory.age (seconds since the source was last read; none
+	// before the first time) and bannou.mesh.mappings.version. Default: none.
+	MeterProvider metric.MeterProvider
 }
 
 // A Directory is this process's copy of the registry, made to be read on every call: AppID, Endpoints and Resolve read
@@ -79,6 +83,9 @@ func NewDirectory(source Source, feed Feed, cfg DirectoryConfig) *Directory {
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if cfg.MeterProvider == nil {
+		cfg.MeterProvider = metricnoop.NewMeterProvider()
 	}
 	d := &Directory{source: source, feed: feed, cfg: cfg, running: make(chan struct{}), wake: make(chan struct{}, 1)}
 	d.current.Store(&snapshot{apps: map[string]*group{}, offered: map[string]int{}})
@@ -128,60 +135,30 @@ func (d *Directory) Age() (age time.Duration, ok bool) {
 	return time.Since(at), true
 }
 
+// A DirectoryState is what a directory knows of itself.
+type DirectoryState struct {
+	Version         uint64        // counts what was put in place, from 1; 0: nothing is known yet
+	MappingsVersion int64         // of the mappings in force here; 0: none were ever set
+	Endpoints       int           // how many instances are known, in any health
+	Read            bool          // whether the source was ever read
+	Age             time.Duration // since the source was last read
+}
+
+// State returns what the directory knows of itself, all of one instant.
+func (d *Directory) State() DirectoryState {
+	now := d.current.Load()
+	s := DirectoryState{Version: now.version, MappingsVersion: now.mappings.Version, Read: !now.refreshed.IsZero()}
+	if s.Read {
+		s.Age = time.Since(now.refreshed)
+	}
+	for _, g := range now.apps {
+		s.Endpoints += len(g.all)
+	}
+	return s
+}
+
 // Running is closed once Run watches the feed and has read the source.
 func (d *Directory) Running() <-chan struct{} { return d.running }
-
-// Run keeps the directory up to date until the context ends, then returns nil. Errors of source and feed are logged and
-// tried again, not returned. It may be called once.
-func (d *Directory) Run(ctx context.Context) error {
-	if !d.started.CompareAndSwap(false, true) {
-		return errors.New("the directory was started already; make a new one")
-	}
-	defer d.endReading()
-	var stop func()
-	defer func() {
-		if stop != nil {
-			stop()
-		}
-	}()
-	up := sync.OnceFunc(func() { close(d.running) })
-	for backoff := time.Second; ; {
-		// First watch, then read: what changes between the two arrives by the feed.
-		if stop == nil {
-			stop = d.watch(ctx)
-		}
-		err := d.Refresh(ctx)
-		wait := d.cfg.RefreshInterval
-		if err == nil && stop != nil {
-			backoff = time.Second
-			up()
-		} else {
-			wait = min(backoff, wait)
-			backoff = 2 * wait
-		}
-		timer := time.NewTimer(wait - wait/10 + rand.N(wait/5+1)) //nolint:gosec // spreads nodes, guards nothing
-		select {
-		case <-ctx.Done():
-			timer.Stop()
-			return nil
-		case <-d.wake:
-			timer.Stop()
-		case <-timer.C:
-		}
-	}
-}
-
-// watch returns nil when the feed is away.
-func (d *Directory) watch(ctx context.Context) (stop func()) {
-	stop, err := d.feed.Watch(ctx, d.apply)
-	if err == nil {
-		return stop
-	}
-	if ctx.Err() == nil {
-		d.cfg.Logger.Warn("the mesh directory cannot watch changes; it reads the registry meanwhile", "error", err)
-	}
-	return nil
-}
 
 // endReading stops a read under way and waits for its end.
 func (d *Directory) endReading() {
@@ -202,7 +179,7 @@ func (d *Directory) apply(c Change) {
 		d.reading.changes = append(d.reading.changes, c)
 	}
 	next, incomplete := d.current.Load().apply(c)
-	d.current.Store(next)
+	d.replace(next)
 	if incomplete {
 		select {
 		case d.wake <- struct{}{}:
@@ -259,7 +236,15 @@ func (d *Directory) read(ctx context.Context, r *reading) {
 	for _, c := range r.changes {
 		next, _ = next.apply(c)
 	}
-	d.current.Store(next)
+	d.replace(next)
+}
+
+// replace puts a snapshot in place, as the next version. The lock is held, and nobody else has the snapshot yet.
+func (d *Directory) replace(next *snapshot) {
+	if current := d.current.Load(); next != current {
+		next.version = current.version + 1
+		d.current.Store(next)
+	}
 }
 
 // refreshOnMiss reads the source because a call asked for what the directory does not know, unless one did so a moment

@@ -28,7 +28,7 @@
 // # Which instance is usable
 //
 // One rule holds wherever endpoints are selected: the healthy ones; if there is none, the degraded ones (quiet for a
-// minute, or declared so by themselves); never one that is unavailable or shutting down. See [Usable]. A client leaves some of
+// minute, declared so by themselves, or found so by a [Prober]); never one that is unavailable or shutting down. See [Usable]. A client leaves some of
 // them out for a while when they fail, and prefers those of its own zone.
 //
 // # Keys
@@ -38,6 +38,7 @@
 //	service:registry:{appId}:{instanceId}  one Endpoint; lives 90 s after the instance was last seen
 //	service:heartbeat:{appId}              health of an app-id with the list of its instances; 90 s
 //	service:apps                           the app-ids that have instances; 90 s. It makes listing need no scan
+//	service:probe                          says that a round of active probes was begun; lives nine tenths of their interval
 //	service:routing:{serviceName}          where a mapped service is; 5 min, refreshed while the mapping stands
 //	config:current                         the Config in force, mappings included
 //	config:version                         its version, alone

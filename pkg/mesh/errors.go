@@ -21,6 +21,11 @@ var (
 	ErrNoEndpoint = errors.New("no usable endpoint")
 	// ErrTooManyHops: a proxied request went through more nodes than allowed, which means it goes in a circle.
 	ErrTooManyHops = errors.New("too many hops")
+	// ErrCircuitOpen: all instances of the target fail, and no call is made for a moment. It is always a
+	// *CircuitOpenError.
+	ErrCircuitOpen = errors.New("circuit open")
+	// ErrOverloaded: as many calls of the target are under way as its bulkhead lets in. It is always an *OverloadedError.
+	ErrOverloaded = errors.New("overloaded")
 	// ErrTooLarge: a response was longer than the client accepts.
 	ErrTooLarge = errors.New("response too large")
 )

@@ -101,7 +101,7 @@ func TestEveryCallIsCountedOff(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			w := newWorld(t)
 			w.serve(t, "app", "node-1", n)
-			c := w.client(t, mesh.ClientConfig{})
+			c := w.client(t, mesh.ClientConfig{Policy: mesh.Policy{Retry: mesh.Retry{Max: -1}}})
 			test.call(t, c)
 			state := only(t, c)
 			assert.Equal(t, uint64(1), state.Picks)

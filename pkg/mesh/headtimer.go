@@ -2,6 +2,7 @@ package mesh
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -59,6 +60,7 @@ func (t *headTimer) prolong() {
 type movingBody struct {
 	source io.Reader
 	timer  *headTimer
+	atEnd  func() // is told when all was read
 	closed atomic.Bool
 }
 
@@ -69,6 +71,9 @@ func (b *movingBody) Read(p []byte) (int, error) {
 	n, err := b.source.Read(p)
 	if n > 0 {
 		b.timer.prolong()
+	}
+	if errors.Is(err, io.EOF) {
+		b.atEnd()
 	}
 	return n, err
 }

@@ -28,6 +28,7 @@ type hop struct {
 	timer   *headTimer
 
 	streams atomic.Bool // the request's body has not been read to its end
+	body    *movingBody // as the target gets it; nil when it was read before
 
 	mu       sync.Mutex // w is written by the transport, or by a timer, until it is answered
 	answered bool
@@ -36,10 +37,13 @@ type hop struct {
 // forward sends a request that takes no connection over, and answers with what it gets.
 func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Request, call *invocation) {
 	h := &hop{proxy: p, w: w, r: r, call: call, control: http.NewResponseController(w)}
-	defer h.drainBody()
+	defer h.drainBody() // when nobody else reads it any more
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	h.timer = startHeadTimer(p.client.timeout, func() {
+	timeout, _ := p.client.timeoutOf(call.target)
+	call.headBy = time.Now().Add(timeout)
+	ctx = context.WithValue(ctx, invocationKey{}, call)
+	h.timer = startHeadTimer(timeout, func() {
 		cancel(errHeadTimeout)
 		if h.streams.Load() { // a Read of a server's body does not end when it is closed, only at its deadline
 			_ = h.control.SetReadDeadline(time.Unix(1, 0))
@@ -47,7 +51,7 @@ func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	})
 	defer h.timer.stop()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: h.inform})
-	out := &http.Request{Method: r.Method, Header: forwarded(r, call.hops), Trailer: r.Trailer, ContentLength: r.ContentLength}
+	out := &http.Request{Method: r.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: forwarded(r, call.hops), Trailer: r.Trailer, ContentLength: r.ContentLength}
 	out.URL = call.path
 	call.path.RawQuery, call.path.ForceQuery = r.URL.RawQuery, r.URL.ForceQuery // also what no parser takes
 	err := h.takeBody(out)
@@ -74,6 +78,9 @@ func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		if cause := context.Cause(ctx); errors.Is(cause, errHeadTimeout) {
 			err = cause
 		}
+		cancel(nil)
+		h.drainBody()
+		h.closeBehindBody()
 		p.answerError(w, r, err)
 		return
 	}
@@ -93,7 +100,7 @@ func (h *hop) takeBody(out *http.Request) error {
 	}
 	h.streams.Store(true)
 	if length := h.r.ContentLength; length < 0 || length > smallBody || len(h.r.Header["Expect"]) > 0 {
-		out.Body = &movingBody{source: body, timer: h.timer}
+		h.passBody(out, body)
 		return nil
 	}
 	first := make([]byte, h.r.ContentLength)
@@ -111,8 +118,22 @@ func (h *hop) takeBody(out *http.Request) error {
 		return invalid("body", "broke off after %d of %d bytes", n, len(first))
 	default:
 		h.timer.prolong()
-		out.Body = &movingBody{source: io.MultiReader(bytes.NewReader(first[:n]), body), timer: h.timer}
+		h.passBody(out, io.MultiReader(bytes.NewReader(first[:n]), body))
 		return nil
+	}
+}
+
+// passBody gives out a body that is read as it comes.
+func (h *hop) passBody(out *http.Request, from io.Reader) {
+	h.body = &movingBody{source: from, timer: h.timer, atEnd: func() { h.streams.Store(false) }}
+	out.Body = h.body
+}
+
+// closeBehindBody makes the connection end with this response, unless the request's body was read to its end: where that is,
+// only its reader knew, and in full duplex net/http's server goes on to read there, whatever it finds, as the next request.
+func (h *hop) closeBehindBody() {
+	if h.streams.Load() {
+		h.w.Header()["Connection"] = []string{"close"}
 	}
 }
 
@@ -123,9 +144,9 @@ const (
 	drainTime  = 200 * time.Millisecond
 )
 
-// drainBody reads what is left of a request's body, once nobody else does. In full duplex the server does not before it answers, and when its own
-// last attempt, after the handler, meets the body's end, it panics over reading the connection twice (seen on Go 1.26). A
-// body that is too long or too slow closes the connection, and so does one that waits to be asked for.
+// drainBody reads what is left of a request's body that nobody reads any more. In full duplex the server does not before it
+// answers, and when its own last attempt, after the handler, meets the body's end, it panics over reading the connection twice
+// (seen on Go 1.26). A body that is too long or too slow closes the connection, and so does one that waits to be asked for.
 func (h *hop) drainBody() {
 	if !h.streams.Load() {
 		return
@@ -134,6 +155,7 @@ func (h *hop) drainBody() {
 		_ = h.control.SetReadDeadline(time.Now().Add(drainTime))
 		if _, err := io.CopyN(io.Discard, h.r.Body, drainBytes); errors.Is(err, io.EOF) {
 			_ = h.control.SetReadDeadline(time.Time{})
+			h.streams.Store(false)
 			return
 		}
 	}
@@ -175,6 +197,10 @@ func (h *hop) answer(resp *http.Response) {
 	if announced > 0 {
 		header["Trailer"] = []string{strings.Join(slices.Sorted(maps.Keys(resp.Trailer)), ", ")}
 	}
+	if h.body != nil && h.body.closed.Load() {
+		h.drainBody()
+	}
+	h.closeBehindBody()
 	h.w.WriteHeader(resp.StatusCode)
 	if resp.Body != http.NoBody {
 		if err := h.pass(resp); err != nil {

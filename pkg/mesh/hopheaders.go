@@ -63,6 +63,19 @@ func forwarded(r *http.Request, hops int) http.Header {
 	return out
 }
 
+// takesOver reports whether a request asks for its connection, as a WebSocket does. HTTP/2 in clear text is refused by
+// leaving the wish out: requests within it would pass by whoever looks at requests here.
+func takesOver(h http.Header) bool {
+	asked := false
+	for _, list := range h["Connection"] {
+		for item := range strings.SplitSeq(list, ",") {
+			asked = asked || strings.EqualFold(textproto.TrimString(item), "upgrade")
+		}
+	}
+	to := h["Upgrade"]
+	return asked && len(to) == 1 && to[0] != "" && !strings.Contains(strings.ToLower(to[0]), "h2c")
+}
+
 // trailersWanted reports whether a TE header says that trailers are understood, which is the one part of it that is passed on.
 func trailersWanted(te []string) bool {
 	for _, list := range te {

@@ -205,6 +205,7 @@ type attempt struct {
 	began    time.Duration
 	headed   bool // a response began
 	settled  bool // the outcome is known and counted
+	permit   permit
 }
 
 // begin counts a picked instance's next request.
@@ -218,10 +219,18 @@ func (in *Instance) begin(now time.Duration) attempt {
 // success shows at its end.
 func (a *attempt) answered(now time.Duration, status int) {
 	a.headed = true
+	a.instance.pool.responded(now - a.began)
 	if isFailure(status) {
 		a.settled = true
 		a.instance.learn(now, sample{latency: now - a.began, atLeast: true, outcome: failed})
 		a.instance.record(now, true)
+	}
+	if unavailable(status) {
+		a.instance.pool.breaker.settle(a.permit, now, failed)
+	} else {
+		a.instance.pool.breaker.settle(a.permit, now, succeeded)
+	}
+	if a.settled {
 		return
 	}
 	a.instance.learn(now, sample{latency: max(1, now-a.began), outcome: succeeded})
@@ -245,5 +254,10 @@ func (a *attempt) end(now time.Duration, o callOutcome) {
 	}
 	if o != unknownOutcome {
 		a.instance.record(now, o == failed)
+	} else if !a.headed {
+		a.instance.pool.responded(now - a.began) // it would have taken longer
+	}
+	if !a.headed {
+		a.instance.pool.breaker.settle(a.permit, now, o)
 	}
 }

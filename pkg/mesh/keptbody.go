@@ -3,6 +3,7 @@ package mesh
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync"
@@ -39,9 +40,11 @@ func (k *keptBody) attach(req *http.Request, first bool) (err error) {
 		req.Body = &attemptBody{kept: k}
 		k.closed.Store(false)
 	case !first && req.GetBody != nil:
-		req.Body, err = req.GetBody()
+		if req.Body, err = req.GetBody(); err != nil {
+			return fmt.Errorf("make the body again for another attempt: %w", err)
+		}
 	}
-	return err
+	return nil
 }
 
 // touched reports whether anything was read, so that the request cannot be sent again.

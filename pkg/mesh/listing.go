@@ -38,7 +38,7 @@ func (r *Registry) apps(ctx context.Context) ([]string, error) {
 // endpoints reads the indexes of some app-ids, then all their entries: two calls of the table, however many there are.
 func (r *Registry) endpoints(ctx context.Context, apps []string, includeUnhealthy bool) ([]Endpoint, error) {
 	now := wallClock()
-	keys, err := r.instanceKeys(ctx, apps, now)
+	keys, lines, err := r.index(ctx, apps, now)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +60,7 @@ func (r *Registry) endpoints(ctx context.Context, apps []string, includeUnhealth
 		if gone {
 			continue
 		}
-		e.Status = status
+		e.Status = lines[i].status(status, now)
 		byApp[e.AppID] = append(byApp[e.AppID], e)
 	}
 	all := make([]Endpoint, 0, len(values))
@@ -74,16 +74,16 @@ func (r *Registry) endpoints(ctx context.Context, apps []string, includeUnhealth
 	return all, nil
 }
 
-func (r *Registry) instanceKeys(ctx context.Context, apps []string, now time.Time) ([]string, error) {
+// index returns the keys of the instances that app-ids have, with their lines in the index.
+func (r *Registry) index(ctx context.Context, apps []string, now time.Time) (keys []string, lines []instanceHealth, err error) {
 	indexes := make([]string, len(apps))
 	for i, app := range apps {
 		indexes[i] = healthKey(app)
 	}
 	values, err := getMany(ctx, r.table, indexes)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var keys []string
 	for i, value := range values {
 		if value == nil {
 			continue
@@ -96,8 +96,9 @@ func (r *Registry) instanceKeys(ctx context.Context, apps []string, now time.Tim
 		for _, line := range health.Instances {
 			if !line.Left && now.Sub(line.LastSeen) < GoneAfter {
 				keys = append(keys, registryKey(apps[i], line.InstanceID))
+				lines = append(lines, line)
 			}
 		}
 	}
-	return keys, nil
+	return keys, lines, nil
 }

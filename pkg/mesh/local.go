@@ -16,8 +16,8 @@ import (
 
 // A localTransport is an http.RoundTripper that calls a handler of this process instead of a socket. To both sides it
 // is as if there were one: the handler's context carries no values of the caller's and ends with the call; headers are
-// copied; bodies stream; a panic is a 500, or, once the head is out, a body that ends early. What is missing is what has
-// no meaning here: Hijack, and deadlines of the connection.
+// copied; bodies stream; a panic is a 500, or, once the head is out, a body that ends early; a connection can be taken over.
+// What is missing is what has no meaning here: deadlines of the connection.
 //
 // The handler runs on its own goroutine, which ends when the handler returns, also after the caller has gone.
 type localTransport struct {
@@ -56,6 +56,9 @@ func (t *localTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	if call.err != nil {
 		return nil, call.err
+	}
+	if call.response.StatusCode == http.StatusSwitchingProtocols {
+		stop() // from here on the connection does not end with the call, as over a socket
 	}
 	return call.response, nil
 }
@@ -183,6 +186,7 @@ func (c *localCall) abort(cause error) {
 func (c *localCall) finish(err error) {
 	w := &c.w
 	switch {
+	case w.hijacked: // the connection is the handler's, which may have given it to others
 	case w.stream != nil:
 		_ = w.flushBuffer()
 		c.trailer = w.trailer()
@@ -223,7 +227,7 @@ func (c *localCall) respondWhole() {
 		length = int64(len(w.buffer))
 		w.sent.Set("Content-Length", strconv.Itoa(len(w.buffer)))
 	}
-	if !w.head && (len(w.buffer) > 0 || len(c.trailer) > 0 || w.declared > 0) {
+	if !w.head && bodyAllowed(w.status) && (len(w.buffer) > 0 || len(c.trailer) > 0 || w.declared > 0) {
 		body = &wholeBody{Reader: *bytes.NewReader(w.buffer), call: c, short: w.declared > w.written}
 	}
 	c.respond(length, body)

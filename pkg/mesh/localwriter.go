@@ -27,14 +27,19 @@ type localWriter struct {
 	buffer   []byte
 	stream   *io.PipeWriter // once the head is out
 	trailers []string       // names declared with the header
+	hijacked bool
 }
 
 // Header implements http.ResponseWriter.
 func (w *localWriter) Header() http.Header { return w.header }
 
-// WriteHeader implements http.ResponseWriter. Informational statuses are not passed on.
+// WriteHeader implements http.ResponseWriter. Informational statuses go to the caller's trace, as http.Transport's do.
 func (w *localWriter) WriteHeader(status int) {
-	if w.sent != nil || status < 200 {
+	if w.sent != nil || w.hijacked {
+		return
+	}
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		w.call.inform(status, w.header)
 		return
 	}
 	w.status, w.declared, w.sent = status, -1, w.header.Clone()
@@ -54,6 +59,9 @@ func (w *localWriter) WriteHeader(status int) {
 
 // Write implements http.ResponseWriter.
 func (w *localWriter) Write(p []byte) (int, error) {
+	if w.hijacked {
+		return 0, http.ErrHijacked
+	}
 	w.WriteHeader(http.StatusOK)
 	if !bodyAllowed(w.status) {
 		return 0, http.ErrBodyNotAllowed
@@ -81,6 +89,9 @@ func (w *localWriter) WriteString(s string) (int, error) { return w.Write([]byte
 
 // FlushError implements what http.ResponseController looks for.
 func (w *localWriter) FlushError() error {
+	if w.hijacked {
+		return http.ErrHijacked
+	}
 	w.WriteHeader(http.StatusOK)
 	w.begin(nil)
 	return w.flushBuffer()
@@ -126,6 +137,12 @@ func (w *localWriter) completeHeader(first []byte) {
 	}
 	if _, set := w.sent["Date"]; !set {
 		w.sent.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	}
+	if !bodyAllowed(w.status) {
+		w.sent.Del("Content-Length")
+	}
+	if w.status == http.StatusNotModified {
+		w.sent.Del("Content-Type")
 	}
 	w.sent.Del("Trailer")
 	for _, name := range w.trailers {

@@ -184,6 +184,11 @@ func sliceOf(size, step int) func(func([]byte) bool) {
 // ways are the two clients of one handler.
 func ways(t *testing.T, run func(t *testing.T, c *mesh.Client, n *node)) {
 	t.Helper()
+	waysWith(t, mesh.ClientConfig{}, run)
+}
+
+func waysWith(t *testing.T, cfg mesh.ClientConfig, run func(t *testing.T, c *mesh.Client, n *node)) {
+	t.Helper()
 	t.Run("socket", func(t *testing.T) {
 		n, w := newNode(), newWorld(t)
 		s := httptest.NewUnstartedServer(n)
@@ -191,11 +196,13 @@ func ways(t *testing.T, run func(t *testing.T, c *mesh.Client, n *node)) {
 		s.Start()
 		t.Cleanup(s.Close)
 		w.register(t, at(endpoint("bannou", "node-1", "svc"), s.Listener.Addr().String()))
-		run(t, w.client(t, mesh.ClientConfig{}), n)
+		run(t, w.client(t, cfg), n)
 	})
 	t.Run("direct", func(t *testing.T) {
 		n, w := newNode(), newWorld(t)
-		run(t, w.client(t, mesh.ClientConfig{AppID: "bannou", InstanceID: "node-1", Local: n, LocalServices: []string{"svc"}}), n)
+		direct := cfg
+		direct.AppID, direct.InstanceID, direct.Local, direct.LocalServices = "bannou", "node-1", n, []string{"svc"}
+		run(t, w.client(t, direct), n)
 	})
 }
 

@@ -20,6 +20,7 @@ type balancing struct {
 	rand      func() uint64
 	log       *slog.Logger
 	ejections func(appID string, reason ejectionReason)
+	policies  *policies
 }
 
 // A pool is the instances of one app-id with what a client knows of them. Picks read an immutable view of it; the view
@@ -28,6 +29,16 @@ type pool struct {
 	balancing
 	appID   string
 	current func() *group // what the directory has now; nil: no such app-id
+
+	policy     *Policy
+	budget     *budget
+	breaker    *breaker
+	bulkhead   *bulkhead     // nil: nothing is bounded
+	latencies  *latencies    // nil: nobody asks
+	retries    atomic.Uint64 // further attempts that were made
+	overBudget atomic.Uint64 // and those that were not
+	hedges     atomic.Uint64 // second attempts beside a first one
+	hedgesWon  atomic.Uint64
 
 	view atomic.Pointer[view]
 
@@ -66,7 +77,33 @@ type choice struct {
 }
 
 func newPool(b balancing, appID string, current func() *group) *pool {
-	return &pool{balancing: b, appID: appID, current: current, instances: map[string]*Instance{}}
+	policy := b.policies.of(appID)
+	p := &pool{balancing: b, appID: appID, current: current, instances: map[string]*Instance{},
+		policy: policy, budget: newBudget(&policy.Retry), bulkhead: newBulkhead(policy.Bulkhead, appID)}
+	p.breaker = newBreaker(policy.Breaker, p.hopeless)
+	if policy.Hedge.On && policy.Hedge.Delay == 0 {
+		p.latencies = new(latencies)
+	}
+	return p
+}
+
+// responded notes how long a response took to begin.
+func (p *pool) responded(took time.Duration) {
+	if p.latencies != nil {
+		p.latencies.add(took)
+	}
+}
+
+// hopeless reports whether no usable instance has answered well since its last failure.
+func (p *pool) hopeless() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, in := range p.instances {
+		if in.id != p.self && in.usable && in.inARow.Load() == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // viewOf returns the view of a group that the directory has, or of a newer one.
@@ -118,11 +155,13 @@ func (p *pool) meet(g *group, now time.Duration) {
 		in.endpoint.Store(e)
 		if until := in.ejected.Load(); until != 0 && int64(now) >= until {
 			in.pardon(now)
+			p.breaker.hope()
 			p.log.Info("an instance gets requests again", "appId", p.appID, "instanceId", in.id)
 		}
 		usable := slices.Contains(g.usable, e)
 		if usable && !in.usable && !first {
 			in.startSlowly(now)
+			p.breaker.hope()
 		}
 		in.usable = usable
 		known[in.id] = in

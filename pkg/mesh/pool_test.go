@@ -28,7 +28,9 @@ func newPoolWorld(t require.TestingT, b Balancer, e Ejection, n int) *poolWorld 
 	w := &poolWorld{now: time.Hour}
 	e, err := e.withDefaults()
 	require.NoError(t, err)
-	w.pool = newPool(balancing{balancer: b, slowStart: 10 * time.Second, ejection: e, rand: rand.Uint64, log: slog.New(slog.DiscardHandler),
+	policies, err := newPolicies(Policy{}, nil)
+	require.NoError(t, err)
+	w.pool = newPool(balancing{policies: policies, balancer: b, slowStart: 10 * time.Second, ejection: e, rand: rand.Uint64, log: slog.New(slog.DiscardHandler),
 		clock:     func() time.Duration { return w.now },
 		ejections: func(_ string, r ejectionReason) { w.ejected = append(w.ejected, r) }}, "app", func() *group { return w.group })
 	for i := range n {
@@ -119,7 +121,7 @@ func TestAnInstanceThatFailsIsEjectedAndComesBackOnTrial(t *testing.T) {
 	state := w.state(w.view(), w.now)
 	assert.Equal(t, 10*time.Second, state.Instances[1].LastEjection, "it was well for long enough: from the beginning")
 	assert.Equal(t, 10*time.Second, state.Instances[1].EjectedFor)
-	assert.Equal(t, "ejected", state.Instances[1].state())
+	assert.Equal(t, "ejected", state.Instances[1].State())
 }
 
 func TestAnInstanceThatOftenFailsIsEjected(t *testing.T) {

@@ -51,6 +51,19 @@ type TargetState struct {
 	Panic bool
 	// Picks is how many requests went to instances, those that are gone included.
 	Picks uint64
+	// Retries is how many of them were further attempts of a call, and RetriesRefused how many attempts there would have
+	// been if the budget had allowed them; see [Retry].
+	Retries, RetriesRefused uint64
+	// Hedges are the second attempts beside a first one, see [Hedge], and HedgesWon those that were faster. Both are
+	// further attempts, and are not among Retries.
+	Hedges, HedgesWon uint64
+	// Breaker is the state of the target's breaker, BreakerOpened how often it opened.
+	Breaker       BreakerState
+	BreakerOpened uint64
+	// Calls, Waiting and Overloaded are the calls within the bulkhead, those before it, and those that it turned away; 0
+	// without one.
+	Calls, Waiting int
+	Overloaded     uint64
 	// Instances are those that the directory has, by instance id.
 	Instances []InstanceState
 }
@@ -89,7 +102,10 @@ func (c *Client) Targets() []TargetState {
 func (p *pool) state(v *view, now time.Duration) TargetState {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := TargetState{AppID: p.appID, Panic: v.panics(), Picks: p.retired}
+	s := TargetState{AppID: p.appID, Panic: v.panics(), Picks: p.retired,
+		Retries: p.retries.Load(), RetriesRefused: p.overBudget.Load(), Hedges: p.hedges.Load(), HedgesWon: p.hedgesWon.Load(),
+		Breaker: p.breaker.state(now), BreakerOpened: p.breaker.opened.Load()}
+	s.Calls, s.Waiting, s.Overloaded = p.bulkhead.counts()
 	for _, in := range p.instances {
 		f := in.figuresAt(now)
 		e := in.Endpoint()

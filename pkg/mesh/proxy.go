@@ -5,13 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"go.opentelemetry.io/otel/propagation"
@@ -51,7 +51,7 @@ type proxy struct {
 // may take as long as both sides like.
 //
 // What cannot be passed on is answered with 404 unknown_target for a name that nobody knows, 503 no_endpoint when none
-// of its instances takes requests, 504 timeout, 502 bad_gateway when the connection failed, and 508 loop_detected. A
+// of its instances takes requests, 503 circuit_open or overloaded when a policy says so, 504 timeout, 502 bad_gateway when the connection failed, and 508 loop_detected. A
 // request for this node itself is given to the local handler.
 func NewProxy(c *Client, cfg ProxyConfig) http.Handler {
 	p := &proxy{client: c, fail: cfg.ErrorHandler, maxHops: cfg.MaxHops}
@@ -62,10 +62,12 @@ func NewProxy(c *Client, cfg ProxyConfig) http.Handler {
 		p.maxHops = 4
 	}
 	p.upgrades = &httputil.ReverseProxy{
-		Rewrite:      rewrite,
-		Transport:    upgradeTransport{c},
-		ErrorLog:     slog.NewLogLogger(c.log.Handler(), slog.LevelDebug), // broken pipes of callers that went away
-		ErrorHandler: p.answerError,
+		Rewrite:   rewrite,
+		Transport: upgradeTransport{c},
+
+		FlushInterval: -1,
+		ErrorLog:      slog.NewLogLogger(c.log.Handler(), slog.LevelDebug), // broken pipes of callers that went away
+		ErrorHandler:  p.answerError,
 	}
 	return p
 }
@@ -83,19 +85,17 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			clip(r.Header.Get(headerHops)), p.maxHops))
 		return
 	}
-	ctx := r.Context()
+	ctx, end := receive(r.Context(), r.Header)
+	defer end()
 	if !trace.SpanContextFromContext(ctx).IsValid() {
 		ctx = propagation.TraceContext{}.Extract(ctx, propagation.HeaderCarrier(r.Header))
 	}
 	call := &invocation{target: target, path: path, hops: hops + 1}
-	if r.Header.Get("Upgrade") == "" {
+	if !takesOver(r.Header) {
 		p.forward(ctx, w, r, call)
 		return
 	}
-	r = r.WithContext(context.WithValue(ctx, invocationKey{}, call))
-	if !p.upgradeHere(w, r, call) {
-		p.upgrades.ServeHTTP(w, r)
-	}
+	p.upgrades.ServeHTTP(w, r.WithContext(context.WithValue(ctx, invocationKey{}, call)))
 }
 
 // An invocation is what the path of a proxied request says.
@@ -103,6 +103,7 @@ type invocation struct {
 	target string
 	path   *url.URL // Path and RawPath
 	hops   int
+	headBy time.Time // when the response's head must be there, if the request's body does not move
 }
 
 type invocationKey struct{}
@@ -134,28 +135,11 @@ func rewrite(pr *httputil.ProxyRequest) {
 	pr.Out.Header.Set(headerHops, strconv.Itoa(call.hops))
 }
 
-// upgradeHere gives a request that takes the connection over, as a WebSocket does, to the local handler with the
-// connection itself, if this node is its target.
-func (p *proxy) upgradeHere(w http.ResponseWriter, r *http.Request, call *invocation) bool {
-	route, err := p.client.route(r.Context(), call.target, call.path.Path)
-	if err != nil || !route.local {
-		return false // the error comes again where it is answered
-	}
-	in := r.Clone(r.Context())
-	in.URL.Path, in.URL.RawPath = call.path.Path, call.path.RawPath
-	in.RequestURI = in.URL.RequestURI()
-	in.Header.Set(headerHops, strconv.Itoa(call.hops))
-	if host, _, err := net.SplitHostPort(r.RemoteAddr); err == nil {
-		in.Header.Add("X-Forwarded-For", host)
-	}
-	p.client.local.handler.ServeHTTP(w, in)
-	return true
-}
-
 // answerError is called by ReverseProxy when no response came.
 func (p *proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && !errors.Is(err, errHeadTimeout) { // giving up a stalled upload ends this context too
-		return // the caller has gone: nobody reads an answer
+	gone := r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errSenderTimeout)
+	if gone && !errors.Is(err, errHeadTimeout) { // giving up a stalled upload ends this context too
+		return // nobody reads an answer
 	}
 	p.fail(w, r, err)
 }
@@ -167,7 +151,9 @@ type upgradeTransport struct{ client *Client }
 func (t upgradeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	call := req.Context().Value(invocationKey{}).(*invocation)
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := startHeadTimer(t.client.timeout, func() { cancel(errHeadTimeout) })
+	timeout, _ := t.client.timeoutOf(call.target)
+	call.headBy = time.Now().Add(timeout)
+	timer := startHeadTimer(timeout, func() { cancel(errHeadTimeout) })
 	resp, err := t.client.send(ctx, call.target, req)
 	if inTime := timer.stop(); !inTime && err == nil {
 		_ = resp.Body.Close()
@@ -200,6 +186,10 @@ func ErrorStatus(err error) (status int, code string) {
 		return http.StatusServiceUnavailable, "no_endpoint"
 	case errors.Is(err, ErrUnavailable):
 		return http.StatusServiceUnavailable, "unavailable"
+	case errors.Is(err, ErrCircuitOpen):
+		return http.StatusServiceUnavailable, "circuit_open"
+	case errors.Is(err, ErrOverloaded):
+		return http.StatusServiceUnavailable, "overloaded"
 	case errors.Is(err, context.DeadlineExceeded):
 		return http.StatusGatewayTimeout, "timeout"
 	default:

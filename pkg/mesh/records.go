@@ -22,6 +22,7 @@ const (
 	keyRoutingPrefix  = "service:routing:"
 	keyRegistryPrefix = "service:registry:"
 	keyHealthPrefix   = "service:heartbeat:"
+	keyProbe          = "service:probe"
 )
 
 const (
@@ -56,6 +57,26 @@ type instanceHealth struct {
 	// Left marks an instance that deregistered, at LastSeen. The mark outlives it, so that a heartbeat it sent before,
 	// and that is still on its way, does not bring it back.
 	Left bool `json:"left,omitzero"`
+	// Probes is what active probes found since the instance was registered at its address.
+	Probes probes `json:"probes,omitzero"`
+}
+
+// probes are those of an instance that failed. A success forgets them.
+type probes struct {
+	Failed  int       `json:"failed"` // in a row
+	Failing bool      `json:"failing"`
+	Last    time.Time `json:"last"`
+}
+
+// failing reports whether the instance counts as degraded. Where nobody probes any more, it does not for ever.
+func (p probes) failing(now time.Time) bool { return p.Failing && now.Sub(p.Last) < GoneAfter }
+
+// status is that of an instance which says of itself, by its word or its silence, what own is.
+func (i *instanceHealth) status(own Status, now time.Time) Status {
+	if own == StatusHealthy && i.Probes.failing(now) {
+		return StatusDegraded
+	}
+	return own
 }
 
 func (h *appHealth) find(instanceID string) *instanceHealth {
@@ -88,8 +109,8 @@ func (h *appHealth) set(line instanceHealth) {
 func (h *appHealth) settle(appID string, now time.Time) {
 	h.AppID, h.UpdatedAt, h.Status = appID, now, StatusUnavailable
 	for _, i := range h.Instances {
-		if !i.Left && better(i.Status, h.Status) {
-			h.Status = i.Status
+		if status := i.status(i.Status, now); !i.Left && better(status, h.Status) {
+			h.Status = status
 		}
 	}
 }

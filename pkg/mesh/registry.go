@@ -145,15 +145,18 @@ func (r *Registry) upsert(ctx context.Context, e Endpoint, registration bool) er
 	if err != nil || stale {
 		return err
 	}
-	turned, err := r.putLine(ctx, &e, health, etag, now)
+	turned, unreachable, err := r.putLine(ctx, &e, health, etag, now, registration || moved)
 	if err != nil {
 		return err
 	}
 	if err := r.listApp(ctx, e.AppID, now); err != nil {
 		return err
 	}
+	if unreachable && e.Status == StatusHealthy {
+		e.Status = StatusDegraded // its own word is not enough
+	}
 	if registration || moved || turned {
-		r.announce(ctx, Change{Kind: kindFor(e.Status), Endpoint: e})
+		r.announce(ctx, Change{Kind: kindFor(e.Status), Endpoint: e, Unreachable: unreachable})
 	}
 	return nil
 }
@@ -222,8 +225,9 @@ func sameAddress(a, b *Endpoint) bool {
 }
 
 // putLine writes the instance's line in the index, beginning with the record as it was read before the entry was
-// written. turned: its status is another than the one last announced.
-func (r *Registry) putLine(ctx context.Context, e *Endpoint, health appHealth, etag string, now time.Time) (turned bool, err error) {
+// written. anew forgets what probes found. turned: its status is another than the one last announced. unreachable: it does
+// not answer probes.
+func (r *Registry) putLine(ctx context.Context, e *Endpoint, health appHealth, etag string, now time.Time, anew bool) (turned, unreachable bool, err error) {
 	first := true
 	err = retry(ctx, func() error {
 		if !first {
@@ -234,17 +238,22 @@ func (r *Registry) putLine(ctx context.Context, e *Endpoint, health appHealth, e
 			}
 		}
 		first, turned = false, true
+		next := instanceHealth{InstanceID: e.InstanceID, Status: e.Status, LoadPercent: e.LoadPercent, LastSeen: e.LastSeen}
 		if line := health.find(e.InstanceID); line != nil {
 			if e.LastSeen.Before(line.LastSeen) {
 				turned = false
 				return nil // a later heartbeat, or the deregistration, came between
 			}
 			turned = line.Left || line.Status != e.Status
+			if !anew && !line.Left {
+				next.Probes = line.Probes
+			}
 		}
-		health.set(instanceHealth{InstanceID: e.InstanceID, Status: e.Status, LoadPercent: e.LoadPercent, LastSeen: e.LastSeen})
+		unreachable = next.Probes.failing(now)
+		health.set(next)
 		return r.writeHealth(ctx, e.AppID, &health, etag, now)
 	})
-	return turned, err
+	return turned, unreachable, err
 }
 
 // writeHealth stores the index of an app-id. Lines that nobody swept are dropped at twice an instance's life.

@@ -118,7 +118,9 @@ func simulate(t testing.TB, seed uint64, named func(random func() uint64) Balanc
 		s.servers = append(s.servers, &simServer{number: i})
 	}
 	s.refresh()
-	b := balancing{balancer: named(s.random.Uint64), slowStart: 10 * time.Second, ejection: e, rand: s.random.Uint64,
+	policies, err := newPolicies(Policy{}, nil)
+	require.NoError(t, err)
+	b := balancing{policies: policies, balancer: named(s.random.Uint64), slowStart: 10 * time.Second, ejection: e, rand: s.random.Uint64,
 		clock: func() time.Duration { return s.now + time.Hour }, log: slog.New(slog.DiscardHandler),
 		ejections: func(string, ejectionReason) { s.ejections++ }}
 	for range simClients {

@@ -10,6 +10,7 @@ import (
 // A snapshot is what a directory knows at an instant. It never changes: a new one is made of it and put in its place,
 // so readers need no lock. Making one copies the map of app-ids and rebuilds only the groups that changed.
 type snapshot struct {
+	version   uint64    // how many were in place before, and it
 	refreshed time.Time // when the source was last read; zero: never
 	mappings  Mappings
 	apps      map[string]*group

@@ -64,4 +64,6 @@ type Change struct {
 	Kind     ChangeKind
 	Endpoint Endpoint
 	Mappings Mappings
+	// Unreachable: the instance is degraded because it did not answer probes, though it sends heartbeats.
+	Unreachable bool
 }

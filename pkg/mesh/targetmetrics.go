@@ -35,6 +35,10 @@ func (t *telemetry) observe(targets func() []TargetState) error {
 	if err != nil {
 		return err
 	}
+	policy, observed, err := newPolicyMetrics(t.meter)
+	if err != nil {
+		return err
+	}
 	t.observing, err = t.meter.RegisterCallback(func(_ context.Context, o metric.Observer) error {
 		for _, s := range targets() {
 			target := attribute.String("target", s.AppID)
@@ -43,7 +47,7 @@ func (t *telemetry) observe(targets func() []TargetState) error {
 			states := map[string]int64{"available": 0, "warming": 0, "ejected": 0}
 			for _, in := range s.Instances {
 				flying += in.InFlight
-				states[in.state()]++
+				states[in.State()]++
 			}
 			for state, n := range states {
 				o.ObserveInt64(instances, n, metric.WithAttributes(target, attribute.String("state", state)))
@@ -55,14 +59,15 @@ func (t *telemetry) observe(targets func() []TargetState) error {
 				panicking = 1
 			}
 			o.ObserveInt64(panics, panicking, byTarget)
+			policy.observe(o, &s)
 		}
 		return nil
-	}, picks, instances, inFlight, panics)
+	}, append(observed, picks, instances, inFlight, panics)...)
 	return err
 }
 
-// state is one word for how an instance is.
-func (i *InstanceState) state() string {
+// State is one word for how an instance is: its status where that is not healthy, else ejected, warming or available.
+func (i *InstanceState) State() string {
 	switch {
 	case i.Status != StatusHealthy:
 		return string(i.Status)

@@ -47,6 +47,8 @@ const (
 	outcomeCanceled    outcome = "canceled"
 	outcomeNoEndpoint  outcome = "noEndpoint"
 	outcomeUnknown     outcome = "unknownTarget"
+	outcomeCircuitOpen outcome = "circuitOpen"
+	outcomeOverloaded  outcome = "overloaded"
 	outcomeFailed      outcome = "failed" // no connection, or one that broke
 )
 
@@ -62,6 +64,10 @@ func outcomeOf(resp *http.Response, err error) outcome {
 		return outcomeUnknown
 	case errors.Is(err, ErrNoEndpoint):
 		return outcomeNoEndpoint
+	case errors.Is(err, ErrCircuitOpen):
+		return outcomeCircuitOpen
+	case errors.Is(err, ErrOverloaded):
+		return outcomeOverloaded
 	case errors.Is(err, context.DeadlineExceeded):
 		return outcomeTimeout
 	case errors.Is(err, context.Canceled):
@@ -133,9 +139,12 @@ func (t *telemetry) start(ctx context.Context, appID string, req *http.Request) 
 	return t.tracer.Start(ctx, req.Method+" "+appID, t.spanKind)
 }
 
-func (t *telemetry) end(span trace.Span, resp *http.Response, err error) {
+func (t *telemetry) end(span trace.Span, resp *http.Response, retries int, err error) {
 	if !span.IsRecording() {
 		return
+	}
+	if retries > 0 {
+		span.SetAttributes(attribute.Int("http.request.resend_count", retries))
 	}
 	switch {
 	case err != nil:
@@ -146,6 +155,20 @@ func (t *telemetry) end(span trace.Span, resp *http.Response, err error) {
 	if resp != nil {
 		span.SetAttributes(attribute.Int("http.response.status_code", resp.StatusCode))
 	}
+}
+
+// noteRetry has the call's span tell of a further attempt, and why it is made.
+func noteRetry(ctx context.Context, wait time.Duration, n int, resp *http.Response, err error) {
+	span := trace.SpanFromContext(ctx)
+	if !span.IsRecording() {
+		return
+	}
+	why := "error"
+	if err == nil {
+		why = "HTTP " + strconv.Itoa(resp.StatusCode)
+	}
+	span.AddEvent("retry", trace.WithAttributes(attribute.Int("retry", n), attribute.String("after", why),
+		attribute.Float64("wait", wait.Seconds())))
 }
 
 // record counts a call. A target that nobody knows is not a label: callers could make any number of them.

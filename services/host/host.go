@@ -52,6 +52,8 @@ type Config struct {
 	// RequestContext adds to the context of each request what libraries look for there, given the request's id.
 	// Default: nothing.
 	RequestContext func(ctx context.Context, requestID string) context.Context
+	// Middleware goes around the services' handlers, within what the host itself does for each request. Default: nothing.
+	Middleware func(http.Handler) http.Handler
 	// OnFailure is told of each request that the node itself failed at, before the next one of its connection is read: it
 	// must not wait. Default: nobody is told.
 	OnFailure func(ctx context.Context, f Failure)
@@ -121,7 +123,11 @@ func New(cfg Config) (*Host, error) {
 	h.hard, h.hardStop = context.WithCancel(context.Background())
 	h.document = sync.OnceValues(h.mergeDocuments)
 	h.mountOwn()
-	handler, err := h.middleware(http.HandlerFunc(h.route))
+	route := http.Handler(http.HandlerFunc(h.route))
+	if h.cfg.Middleware != nil {
+		route = h.cfg.Middleware(route)
+	}
+	handler, err := h.middleware(route)
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -636,4 +637,20 @@ func (l *lockedBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.b.String()
+}
+
+// A middleware sees the request as the host prepared it, and its handler's answer is logged and counted as ever.
+func TestMiddlewareGoesAroundTheServices(t *testing.T) {
+	h, err := host.New(host.Config{Middleware: func(next http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("X-Seen", host.RequestID(r.Context()))
+			next.ServeHTTP(w, r)
+		})
+	}})
+	require.NoError(t, err)
+	rec := httptest.NewRecorder()
+	h.Handler().ServeHTTP(rec, httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/healthz", nil))
+	require.Equal(t, http.StatusOK, rec.Code)
+	require.NotEmpty(t, rec.Header().Get("X-Seen"))
+	require.Equal(t, rec.Header().Get("X-Request-Id"), rec.Header().Get("X-Seen"))
 }

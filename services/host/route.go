@@ -2,6 +2,8 @@ package host
 
 import (
 	"net/http"
+	"net/url"
+	"path"
 	"strings"
 
 	"github.com/bannou-mesh/bannou/services/problem"
@@ -9,7 +11,7 @@ import (
 
 // route hands a request to the service that has its path, once services take requests.
 func (h *Host) route(w http.ResponseWriter, r *http.Request) {
-	handler, pattern := h.mux.Handler(r)
+	handler, pattern, verbatim := h.match(r)
 	if answer, ok := w.(*recorder); ok {
 		answer.route = pattern
 	}
@@ -30,12 +32,40 @@ func (h *Host) route(w http.ResponseWriter, r *http.Request) {
 		problem.Write(w, problem.New(problem.Unavailable, "the node is starting; /readyz tells when it is ready"))
 	case h.phase.Load() == phaseStopped:
 		problem.Write(w, problem.New(problem.Unavailable, "the node has stopped"))
-	case strings.Contains(pattern, "{"):
+	case strings.Contains(pattern, "{") && !verbatim:
 		h.mux.ServeHTTP(w, r) // which fills in what the path holds
 	default:
 		r.Pattern = pattern
 		handler.ServeHTTP(w, r)
 	}
+}
+
+// match finds the handler of a request. A mux redirects paths with empty segments and dots; where a pattern takes the rest of a
+// path, whatever it is, that rest is passed on verbatim.
+func (h *Host) match(r *http.Request) (handler http.Handler, pattern string, verbatim bool) {
+	handler, pattern = h.mux.Handler(r)
+	if !strings.HasSuffix(pattern, "...}") {
+		return handler, pattern, false
+	}
+	escaped := r.URL.EscapedPath()
+	if !strings.Contains(escaped, "//") && !strings.Contains(escaped, "/.") {
+		return handler, pattern, false
+	}
+	short := path.Clean(escaped)
+	if strings.HasSuffix(escaped, "/") {
+		short += "/"
+	}
+	unescaped, err := url.PathUnescape(short)
+	if err != nil {
+		return handler, pattern, false
+	}
+	clean := *r
+	clean.URL = &url.URL{Path: unescaped, RawPath: short}
+	there, found := h.mux.Handler(&clean)
+	if found != pattern { // what is left is another path
+		return handler, pattern, false
+	}
+	return there, pattern, true
 }
 
 // unmatched answers, as a problem, what the mux would answer as text: no such path, or not with this method.

@@ -44,8 +44,8 @@ func (f *Feed) Announce(ctx context.Context, c mesh.Change) error {
 	return err
 }
 
-// eventOf is the event that carries a change. Two of the events give a reason, which follows from how long the instance
-// has been quiet.
+// eventOf is the event that carries a change. Two of the events give a reason, which follows from the change and from how
+// long the instance has been quiet.
 func eventOf(c mesh.Change, now time.Time) (topic string, event bus.Event, err error) {
 	quiet := now.Sub(c.Endpoint.LastSeen) >= mesh.DegradedAfter
 	switch c.Kind {
@@ -53,8 +53,11 @@ func eventOf(c mesh.Change, now time.Time) (topic string, event bus.Event, err e
 		return events.TopicMeshEndpointRegistered, &events.MeshEndpointRegisteredEvent{MeshEndpoint: wire(c.Endpoint)}, nil
 	case mesh.ChangeDegraded:
 		e := &events.MeshEndpointDegradedEvent{MeshEndpoint: wire(c.Endpoint), Reason: events.MeshEndpointDegradedReasonReported}
-		if quiet {
+		switch {
+		case quiet:
 			e.Reason = events.MeshEndpointDegradedReasonMissedHeartbeats
+		case c.Unreachable:
+			e.Reason = events.MeshEndpointDegradedReasonUnreachable
 		}
 		return events.TopicMeshEndpointDegraded, e, nil
 	case mesh.ChangeDeregistered:
@@ -112,7 +115,8 @@ func (f *Feed) Watch(ctx context.Context, fn func(mesh.Change)) (stop func(), er
 		return nil, err
 	}
 	if err := add(ctx, w, f.bus, events.TopicMeshEndpointDegraded, o, func(e *events.MeshEndpointDegradedEvent) {
-		fn(mesh.Change{Kind: mesh.ChangeDegraded, Endpoint: endpoint(e.MeshEndpoint)})
+		fn(mesh.Change{Kind: mesh.ChangeDegraded, Endpoint: endpoint(e.MeshEndpoint),
+			Unreachable: e.Reason == events.MeshEndpointDegradedReasonUnreachable})
 	}); err != nil {
 		return nil, err
 	}

@@ -46,7 +46,12 @@ type Config struct {
 	// Zone is where the node runs: callers prefer instances of their own zone. Default: not said.
 	Zone string
 
-	// MaxConnections is how many requests at once count as full load. Default: 1000.
+	// Import reads what is in force in the mesh, the mappings above all, (*mesh.Directory).Refresh. The node is not announced
+	// before it has succeeded once: whoever is called for a service routes by the mappings that its callers know. Default:
+	// nothing is read.
+	Import func(ctx context.Context) error
+
+	// MaxConnections is how many requests at once count as full load: the node's capacity. Default: 1000.
 	MaxConnections int
 	// InFlight is how many requests are being served now, (*host.Host).InFlight. Default: always 0.
 	InFlight func() int
@@ -55,6 +60,9 @@ type Config struct {
 	Interval time.Duration
 	// Timeout bounds each registration and heartbeat. Default: 5 s.
 	Timeout time.Duration
+	// DrainNotice is how long the node still takes requests after it said that it shuts down, so that callers hear of it before
+	// they find the listener closed. Default: not at all.
+	DrainNotice time.Duration
 	// Logger hears of a registry that is away, and back. Default: nobody.
 	Logger *slog.Logger
 }
@@ -67,6 +75,7 @@ type Member struct {
 	mu     sync.Mutex
 	status mesh.Status
 	err    error // why the node is not in the registry, nil when it is
+	joined bool  // it has imported, and was announced
 	unsaid error // why the registry was not told that this node shuts down
 
 	stopLoop context.CancelFunc
@@ -143,20 +152,27 @@ func (m *Member) Ready(context.Context) error {
 	return nil
 }
 
-// Drain tells the mesh that this node takes no more calls.
+// Drain tells the mesh that this node takes no more calls, and returns when callers had the time to hear it.
 func (m *Member) Drain(ctx context.Context) {
 	m.endLoop()
 	m.mu.Lock()
 	m.status = mesh.StatusShuttingDown
 	m.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-	defer cancel()
-	err := m.beat(ctx)
+	said, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
+	err := m.beat(said)
+	cancel()
 	m.mu.Lock()
 	m.unsaid = err
 	m.mu.Unlock()
 	if err != nil {
 		m.cfg.Logger.Warn("the mesh was not told that this node shuts down; it finds out by itself", "error", err)
+		return
+	}
+	notice := time.NewTimer(m.cfg.DrainNotice)
+	defer notice.Stop()
+	select {
+	case <-notice.C:
+	case <-ctx.Done():
 	}
 }
 
@@ -210,12 +226,22 @@ func (m *Member) run(ctx context.Context) {
 		case <-timer.C:
 		}
 		attempt, cancel := context.WithTimeout(ctx, m.cfg.Timeout)
-		err := m.beat(attempt)
+		say := m.beat
+		if !m.hasJoined() {
+			say = m.register
+		}
+		err := say(attempt)
 		cancel()
 		if ctx.Err() == nil {
 			m.settle(err)
 		}
 	}
+}
+
+func (m *Member) hasJoined() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.joined
 }
 
 func (m *Member) failed() bool {
@@ -238,15 +264,24 @@ func (m *Member) settle(err error) {
 	}
 }
 
-// register enters the node into the registry and announces it to programs that listen on the bus only.
+// register imports what is in force, enters the node into the registry and announces it to programs that listen on the bus
+// only.
 func (m *Member) register(ctx context.Context) error {
 	e, err := m.endpoint()
 	if err != nil {
 		return err
 	}
+	if m.cfg.Import != nil {
+		if err := m.cfg.Import(ctx); err != nil {
+			return fmt.Errorf("import the mappings: %w", err)
+		}
+	}
 	if err := m.cfg.Registry.Register(ctx, e); err != nil {
 		return err
 	}
+	m.mu.Lock()
+	m.joined = true
+	m.mu.Unlock()
 	m.publish(ctx, events.TopicServiceRegistration, &events.ServiceRegistrationEvent{InstanceID: e.InstanceID,
 		AppID: e.AppID, Host: e.Host, Port: e.Port, Services: e.Services, MaxConnections: e.MaxConnections})
 	return nil

@@ -102,10 +102,16 @@ func (s *Service) RollbackConfig(ctx context.Context, r meshapi.RollbackConfigRe
 	case r.Body.Version < 0:
 		return nil, problem.Invalid("version", "is %d, and versions count from 1", r.Body.Version)
 	}
+	expected := int64(mesh.AnyVersion)
+	if e := r.Body.ExpectedVersion; e != nil {
+		if expected = *e; expected < 0 {
+			return nil, problem.Invalid("expectedVersion", "is %d, and versions count from 0, for none", expected)
+		}
+	}
 	if err := validSource(r.Body.SourceInstanceID); err != nil {
 		return nil, err
 	}
-	c, err := s.cfg.Registry.RollbackConfig(ctx, r.Body.Version, r.Body.SourceInstanceID)
+	c, err := s.cfg.Registry.RollbackConfig(ctx, r.Body.Version, expected, r.Body.SourceInstanceID)
 	if err != nil {
 		return nil, err
 	}

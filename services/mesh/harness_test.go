@@ -54,7 +54,8 @@ func (echo) Mount(mux *http.ServeMux) error {
 	return nil
 }
 
-func start(t testing.TB) *node {
+// start starts one. change alters the service's configuration.
+func start(t testing.TB, change ...func(*meshsvc.Config)) *node {
 	t.Helper()
 	driver := memorybus.New(memorybus.Config{})
 	b, err := bus.New(driver, bus.Config{ImmediateRetries: -1, RetryMaxAttempts: -1})
@@ -66,18 +67,23 @@ func start(t testing.TB) *node {
 	feed := membership.NewFeed(b, nil)
 	registry, err := mesh.NewRegistry(table, feed, mesh.RegistryConfig{})
 	require.NoError(t, err)
-	directory := mesh.NewDirectory(registry, feed, mesh.DirectoryConfig{})
-	policy, err := egress.New(egress.Config{Networks: []string{"192.0.2.0/24"}})
-	require.NoError(t, err)
 	metrics, err := host.NewMetrics()
 	require.NoError(t, err)
-	h, err := host.New(host.Config{Listen: "127.0.0.1:0", RequestContext: mesh.WithRequestID, Metrics: metrics})
+	directory := mesh.NewDirectory(registry, feed, mesh.DirectoryConfig{MeterProvider: metrics.MeterProvider()})
+	policy, err := egress.New(egress.Config{Networks: []string{"192.0.2.0/24"}})
+	require.NoError(t, err)
+	h, err := host.New(host.Config{Listen: "127.0.0.1:0", RequestContext: mesh.WithRequestID, Middleware: mesh.Inbound, Metrics: metrics})
 	require.NoError(t, err)
 	client, err := mesh.NewClient(mesh.ClientConfig{Directory: directory, AppID: "bannou", InstanceID: "self",
 		Local: h.Handler(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: 5 * time.Second,
+		Policy:   mesh.Policy{Breaker: mesh.Breaker{Lasting: -1}},
 		Balancer: mesh.RoundRobin(), MeterProvider: metrics.MeterProvider()})
 	require.NoError(t, err)
-	service, err := meshsvc.New(meshsvc.Config{Registry: registry, Client: client, Policy: policy, Bus: b, SweepInterval: 10 * time.Millisecond})
+	cfg := meshsvc.Config{Registry: registry, Client: client, Policy: policy, Bus: b, SweepInterval: 10 * time.Millisecond}
+	for _, c := range change {
+		c(&cfg)
+	}
+	service, err := meshsvc.New(cfg)
 	require.NoError(t, err)
 	member, err := membership.NewMember(membership.Config{Registry: registry, Bus: b, InstanceID: "self", Services: []string{"mesh", "echo"}, Addr: h.Addr})
 	require.NoError(t, err)

@@ -45,6 +45,10 @@ func proxyProblem(err error) error {
 	switch {
 	case errors.Is(err, mesh.ErrTooManyHops):
 		return problem.New(problem.LoopDetected, "the call goes in a circle: %s", err).Because(err)
+	case errors.Is(err, mesh.ErrCircuitOpen):
+		return problem.New(problem.CircuitOpen, "every instance fails, and no call is made for a moment: %s", err).Because(err)
+	case errors.Is(err, mesh.ErrOverloaded):
+		return problem.New(problem.Overloaded, "too many calls of this target are under way: %s", err).Because(err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return problem.New(problem.Timeout, "the instance did not answer in time").Because(err)
 	case errors.Is(err, egress.ErrNotAllowed):

@@ -27,6 +27,7 @@ func endpoints() []Endpoint {
 			Members: map[string]Kind{"appId": String, "includeUnhealthy": Boolean}},
 		{Path: "/mesh/endpoints/list", Valid: `{"includeUnhealthy":true}`, Members: map[string]Kind{"includeUnhealthy": Boolean}},
 		{Path: "/mesh/route", Valid: `{"appId":"bannou"}`, Required: []string{"appId"}, Members: map[string]Kind{"appId": String}},
+		{Path: "/mesh/targets", Valid: `{"appId":"app"}`, Members: map[string]Kind{"appId": String}},
 		{Path: "/mesh/mappings", Valid: `{}`},
 		{Path: "/mesh/health", Valid: `{}`},
 		{Path: "/orchestrator/service-endpoints", Valid: `{"appId":"app","includeUnhealthy":true}`, Required: []string{"appId"},
@@ -39,8 +40,8 @@ func endpoints() []Endpoint {
 			Members: map[string]Kind{"expectedVersion": Integer, "mappings": Object, "defaultAppId": String, "settings": Object,
 				"sourceInstanceId": String}},
 		{Path: "/orchestrator/config/history", Valid: `{"limit":3}`, Members: map[string]Kind{"limit": Integer}},
-		{Path: "/orchestrator/config/rollback", Valid: `{"version":1000000,"sourceInstanceId":"me"}`, Status: 404, Required: []string{"version"},
-			Members: map[string]Kind{"version": Integer, "sourceInstanceId": String}},
+		{Path: "/orchestrator/config/rollback", Valid: `{"version":1000000,"expectedVersion":1000000,"sourceInstanceId":"me"}`, Status: 409,
+			Required: []string{"version"}, Members: map[string]Kind{"version": Integer, "expectedVersion": Integer, "sourceInstanceId": String}},
 	}
 	for i := range all {
 		all[i].MaxBytes = maxBody
@@ -103,6 +104,8 @@ func TestRefusalsOfMesh(t *testing.T) {
 		{"/orchestrator/config/history", `{"limit":0}`, 400, "invalid_member", "limit"},
 		{"/orchestrator/config/history", `{"limit":101}`, 400, "invalid_member", "limit"},
 		{"/orchestrator/config/rollback", `{"version":-1}`, 400, "invalid_member", "version"},
+		{"/orchestrator/config/rollback", `{"version":1,"expectedVersion":-1}`, 400, "invalid_member", "expectedVersion"},
+		{"/mesh/targets", `{"appId":"Not Ok"}`, 400, "invalid_member", "appId"},
 		{"/v1.0/invoke/Not-Ok!/method/x", `{}`, 400, "invalid_member", ""},
 	} {
 		target.Refuses(t, c.path, c.body, c.status, c.code, c.member)

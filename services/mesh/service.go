@@ -34,6 +34,9 @@ type Config struct {
 	// Bus is listened to for programs that announce themselves only there. Default: nobody does.
 	Bus *bus.Bus
 
+	// Prober asks instances whether they live; the service runs it. Default: none does.
+	Prober *mesh.Prober
+
 	// SweepInterval is how often instances that went quiet are looked for. Default: 10 s.
 	SweepInterval time.Duration
 	// Timeout bounds the work on the registry of one request. Default: 5 s.
@@ -49,7 +52,7 @@ type Service struct {
 	host.Base
 	cfg   Config
 	end   context.CancelFunc
-	sweep sync.WaitGroup
+	tasks sync.WaitGroup // sweeping and probing
 }
 
 var _ meshapi.StrictServerInterface = (*Service)(nil)
@@ -116,18 +119,21 @@ func (s *Service) bounded(next meshapi.StrictHandlerFunc, _ string) meshapi.Stri
 	}
 }
 
-// Start begins to look for instances that went quiet.
+// Start begins to look for instances that went quiet, and to probe if there is a prober.
 func (s *Service) Start(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	s.end = end
-	s.sweep.Go(func() { s.keepSweeping(life) })
+	s.tasks.Go(func() { s.keepSweeping(life) })
+	if s.cfg.Prober != nil {
+		s.tasks.Go(func() { s.cfg.Prober.Run(life) })
+	}
 	return nil
 }
 
 // Stop ends what Start began.
 func (s *Service) Stop(context.Context) error {
 	s.end()
-	s.sweep.Wait()
+	s.tasks.Wait()
 	return nil
 }
 

@@ -29,6 +29,8 @@ const (
 	Unroutable         Code = "unroutable"
 	BadGateway         Code = "bad_gateway"
 	NoEndpoint         Code = "no_endpoint"
+	CircuitOpen        Code = "circuit_open"
+	Overloaded         Code = "overloaded"
 	Unavailable        Code = "unavailable"
 	OutcomeUnknown     Code = "outcome_unknown"
 	Timeout            Code = "timeout"
@@ -41,8 +43,8 @@ func Codes() []Code {
 	return []Code{
 		InvalidJSON, InvalidMember, MissingMember, BodyTooLarge, ValueTooLarge, KeyTooLong, UnknownStore,
 		UnknownOperator, Unsupported, CallbackNotAllowed, HostNotAllowed, CrossOrigin, Unauthorized, Forbidden,
-		NotFound, UnknownTarget, MethodNotAllowed, Conflict, Unroutable, BadGateway, NoEndpoint, Unavailable, OutcomeUnknown, Timeout,
-		LoopDetected, Internal,
+		NotFound, UnknownTarget, MethodNotAllowed, Conflict, Unroutable, BadGateway, NoEndpoint, CircuitOpen, Overloaded, Unavailable,
+		OutcomeUnknown, Timeout, LoopDetected, Internal,
 	}
 }
 
@@ -67,7 +69,7 @@ func (c Code) Status() int {
 		return http.StatusUnprocessableEntity
 	case BadGateway:
 		return http.StatusBadGateway
-	case NoEndpoint, Unavailable:
+	case NoEndpoint, CircuitOpen, Overloaded, Unavailable:
 		return http.StatusServiceUnavailable
 	case OutcomeUnknown, Timeout:
 		return http.StatusGatewayTimeout

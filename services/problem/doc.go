@@ -26,6 +26,8 @@
 //	unroutable            422     mandatory, and no queue would receive the event
 //	bad_gateway           502     the instance that was called could not be reached, or broke off
 //	no_endpoint           503     no instance of the app-id can take the call now
+//	circuit_open          503     every instance of the app-id fails, and calls of it end at once for a moment
+//	overloaded            503     as many calls of the app-id are under way as its bulkhead lets in
 //	unavailable           503     what the service depends on is away, nothing was done; Retry-After says when to try
 //	outcome_unknown       504     sent, and no answer came: it may or may not have been done
 //	timeout               504     the time allowed was over before anything was sent

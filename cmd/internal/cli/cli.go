@@ -32,7 +32,9 @@ type commands struct {
 	Tail        tailCommand        `cmd:"" help:"Print the events of a topic as they come."`
 	State       stateCommand       `cmd:"" help:"Read, write and query stores."`
 	Stores      storesCommand      `cmd:"" help:"List the stores."`
-	Endpoints   endpointsCommand   `cmd:"" help:"List the endpoints of the mesh."`
+	Endpoints   endpointsCommand   `cmd:"" help:"List the endpoints of the mesh, or watch them."`
+	Routes      routesCommand      `cmd:"" help:"Say which app-id each service is on, and who takes its calls."`
+	Targets     targetsCommand     `cmd:"" help:"Show what the node learned of the instances that it calls."`
 	Invoke      invokeCommand      `cmd:"" help:"Call a method of a service through the mesh."`
 	DeadLetters deadLettersCommand `cmd:"" help:"List, show, replay and discard events that were given up."`
 	Outbox      outboxCommand      `cmd:"" help:"List, retry and discard events that were kept while the broker was away and that no broker takes."`

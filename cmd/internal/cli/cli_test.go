@@ -16,8 +16,8 @@ import (
 func TestVariablesAreForSettings(t *testing.T) {
 	for command, want := range map[string][]string{
 		"echo":       nil,
-		"state save": {"$BANNOU_NODE", "$BANNOU_OUTPUT", "$BANNOU_TOKEN_FILE"},
-		"tail":       {"$BANNOU_NODE", "$BANNOU_OUTPUT"},
+		"state save": {"$BANNOU_NODE", "$BANNOU_OUTPUT", "$BANNOU_TOKEN_FILE", "$BANNOU_CA_FILE", "$BANNOU_CERT_FILE", "$BANNOU_KEY_FILE"},
+		"tail":       {"$BANNOU_NODE", "$BANNOU_OUTPUT", "$BANNOU_TOKEN_FILE", "$BANNOU_CA_FILE", "$BANNOU_CERT_FILE", "$BANNOU_KEY_FILE"},
 	} {
 		var out, errs bytes.Buffer
 		require.Zero(t, cli.Main(append(strings.Fields(command), "--help"), "test", nil, &out, &errs), errs.String())

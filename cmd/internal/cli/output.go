@@ -22,11 +22,7 @@ func (f outputFlag) print(std *stdio, v any, human func(*table)) error {
 	}
 	var t table
 	human(&t)
-	tabs := tabwriter.NewWriter(std.out, 0, 4, 2, ' ', 0)
-	if _, err := io.WriteString(tabs, t.text.String()); err != nil {
-		return err
-	}
-	return tabs.Flush()
+	return t.write(std.out)
 }
 
 func printJSON(w io.Writer, v any) error {
@@ -47,6 +43,15 @@ func (t *table) row(cells ...any) {
 		t.text.WriteString(printable(fmt.Sprint(c)))
 	}
 	t.text.WriteByte('\n')
+}
+
+// write writes the rows with their columns aligned.
+func (t *table) write(w io.Writer) error {
+	tabs := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	if _, err := io.WriteString(tabs, t.text.String()); err != nil {
+		return err
+	}
+	return tabs.Flush()
 }
 
 func (t *table) line(s string) { t.text.WriteString(s + "\n") }

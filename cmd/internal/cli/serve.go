@@ -37,6 +37,9 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if c.Mesh.Access, err = c.File.MeshAccess(); err != nil {
 		return usageError{err}
 	}
+	if c.Mesh.Resilience, err = c.File.Resilience(); err != nil {
+		return usageError{err}
+	}
 	if err := c.Resolve(); err != nil {
 		return usageError{err}
 	}

@@ -112,6 +112,11 @@ type Migration struct {
 type Mesh struct {
 	Backend           string        `default:"native" help:"Implementation of the mesh: native."`
 	HeartbeatInterval time.Duration `name:"heartbeat-interval" default:"30s" help:"How often this node reports that it lives."`
+	MaxConnections    int           `name:"max-connections" default:"1000" help:"Requests at once that count as this node's full load: its capacity, in proportion to which the balancer weighted calls it."`
+	DrainNotice       time.Duration `name:"drain-notice" default:"500ms" help:"How long this node still takes requests after it told the mesh that it shuts down, so that callers hear of it first; half of drain-timeout at most. Without a meaning where the broker is memory."`
+	ProbeInterval     time.Duration `name:"probe-interval" default:"0s" help:"How often one of the nodes that run the mesh service asks each instance for GET /healthz; one that does not answer is degraded. 0: never."`
+	ProbeTimeout      time.Duration `name:"probe-timeout" default:"2s" help:"How long an instance may take to answer a probe."`
+	ProbeFailures     int           `name:"probe-failures" default:"3" help:"Probes in a row that an instance does not answer, or with a status of 500 and above, until it is degraded."`
 	Balancer          string        `default:"p2c" enum:"p2c,least-connections,weighted,round-robin" help:"How an instance is chosen: p2c (of two drawn by chance the one that is likely to answer first), least-connections, weighted (by reported capacity and load), round-robin."`
 	Zone              string        `help:"Where this node runs, such as eu-1a. Calls stay in the zone while five of seven of the target's instances there take requests, and spill over in part when fewer do. Default: zones do not matter."`
 	SlowStart         time.Duration `name:"slow-start" default:"10s" help:"How long an instance that is new or back takes to get its whole share of calls, from a tenth on; 0 for at once."`
@@ -129,6 +134,8 @@ type Mesh struct {
 	LocalMaxInFlight  int           `name:"local-max-in-flight" default:"1000" help:"Calls to this node's own services at once, over which other instances are called if there are any."`
 
 	Access map[string][]string `kong:"-"` // only in the YAML file: by a service or an app-id, the app-ids that may call it
+
+	Resilience Resilience `kong:"-"`
 }
 
 // Telemetry says where traces go. Metrics are fetched from /metrics.

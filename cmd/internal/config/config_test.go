@@ -33,6 +33,12 @@ func parse(t *testing.T, args ...string) (flags, error) {
 	if f.Apps, err = f.File.Apps(); err != nil {
 		return f, err
 	}
+	if f.Mesh.Access, err = f.File.MeshAccess(); err != nil {
+		return f, err
+	}
+	if f.Mesh.Resilience, err = f.File.Resilience(); err != nil {
+		return f, err
+	}
 	return f, f.Resolve()
 }
 
@@ -90,6 +96,30 @@ state:
 	require.Equal(t, config.Store{Backend: "sqlite", TableName: "people", Indexes: []string{"email"}, PublishChanges: true}, stores["accounts"])
 	require.Equal(t, config.Store{Backend: "redis", KeyPrefix: "s", DefaultTTL: 60}, stores["scores"])
 	require.Equal(t, "redis", stores["auth"].Backend, "the default stores follow the servers that are configured")
+}
+
+// Beyond loopback a node wants to know who calls, or to be told that it need not.
+func TestBeyondLoopbackANodeAsksWhoCalls(t *testing.T) {
+	for _, args := range [][]string{
+		{"--mesh-token", "secret-0123456789"}, {"--mesh-token-file", "t"},
+		{"--mesh-tls-cert-file", "c", "--mesh-tls-key-file", "k", "--mesh-tls-ca-file", "a"},
+	} {
+		f, err := parse(t, append(args, "--listen", "0.0.0.0:3500")...)
+		require.NoError(t, err)
+		require.True(t, f.Guarded())
+		require.False(t, f.Open())
+	}
+	for address, open := range map[string]bool{"0.0.0.0:3500": true, "192.0.2.1:3500": true, "127.0.0.1:3500": false, "[::1]:3500": false, "localhost:3500": false} {
+		f, err := parse(t, "--insecure", "--listen", address)
+		require.NoError(t, err)
+		require.Equal(t, open, f.Open(), address)
+	}
+	t.Setenv("BANNOU_MESH_TOKEN", "secret-0123456789")
+	name := file(t, "mesh:\n  access:\n    state: [game, game.eu]\n    game.eu: []\n    nobody:\n    everyone: [\"*\"]\n")
+	f, err := parse(t, "--insecure", "--listen", "0.0.0.0:3500", "--config", name)
+	require.NoError(t, err)
+	require.False(t, f.Open())
+	require.Equal(t, map[string][]string{"state": {"game", "game.eu"}, "game.eu": {}, "nobody": nil, "everyone": {"*"}}, f.Mesh.Access)
 }
 
 func TestQueueTypeIsOneThatTheBrokerHas(t *testing.T) {
@@ -183,6 +213,17 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		{name: "not a bool", env: [2]string{"BANNOU_USE_NATIVE_MESH", "maybe"}, want: `BANNOU_USE_NATIVE_MESH is "maybe": it is true or false`},
 		{name: "dapr", env: [2]string{"BANNOU_DAPR_ENABLED", "true"}, want: "this node runs without Dapr"},
 		{name: "beyond loopback", args: []string{"--listen", "0.0.0.0:3500"}, want: "beyond loopback"},
+		{name: "what to do beyond loopback", args: []string{"--listen", "[::]:3500"}, want: "(--mesh-token-file) or certificates (--mesh-tls-cert-file, --mesh-tls-key-file, --mesh-tls-ca-file), or listen on 127.0.0.1, or give --insecure"},
+		{name: "two tokens", args: []string{"--mesh-token", "secret-0123456789", "--mesh-token-file", "t"}, want: "remove one of them"},
+		{name: "a short token", args: []string{"--mesh-token", "secret"}, want: "--mesh-token has 6 bytes"},
+		{name: "a certificate alone", args: []string{"--mesh-tls-cert-file", "c"}, want: "go together"},
+		{name: "no authority", args: []string{"--mesh-tls-cert-file", "c", "--mesh-tls-key-file", "k"}, want: "go together"},
+		{name: "an authority alone", args: []string{"--mesh-tls-ca-file", "c"}, want: "go together"},
+		{name: "rules without names", file: "mesh:\n  access: {state: [game]}\n", want: "mesh.access says who may call what, and nothing shows who calls"},
+		{name: "no rules", file: "mesh:\n  token: secret-0123456789\n  access:\n", want: "mesh.access is empty"},
+		{name: "a rule that is no list", file: "mesh:\n  token: secret-0123456789\n  access: {state: game}\n", want: "mesh.access"},
+		{name: "a rule about no name", file: "mesh:\n  token: secret-0123456789\n  access: {State: [game]}\n", want: "mesh.access.State: name a service or an app-id"},
+		{name: "a rule for no app", file: "mesh:\n  token: secret-0123456789\n  access: {state: [A Game]}\n", want: `mesh.access.state lists "A Game"`},
 		{name: "no app-id", args: []string{"--app-id="}, want: "--app-id is empty"},
 		{name: "no folder", env: [2]string{"BANNOU_DATA_DIR", ""}, want: "--data-dir is empty"},
 		{name: "listen", args: []string{"--listen", "3500"}, want: `--listen "3500": write it as host:port`},
@@ -196,6 +237,11 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		{name: "duration", args: []string{"--drain-timeout", "fast"}, want: "--drain-timeout"},
 		{name: "heartbeat", args: []string{"--mesh-heartbeat-interval", "2m"}, want: "choose from 1ms to 60s"},
 		{name: "balancer", args: []string{"--mesh-balancer", "fair"}, want: "--mesh-balancer must be one of"},
+		{name: "capacity", args: []string{"--mesh-max-connections", "0"}, want: "choose from 1 to"},
+		{name: "drain notice", args: []string{"--mesh-drain-notice=-1s"}, want: "choose 0 or a positive duration"},
+		{name: "probe interval", args: []string{"--mesh-probe-interval", "1m"}, want: "choose 0 for never, or from 1s to 30s"},
+		{name: "probe timeout", args: []string{"--mesh-probe-timeout", "0s"}, want: "--mesh-probe-timeout 0s: choose from 1ms to 1m"},
+		{name: "probe failures", args: []string{"--mesh-probe-failures", "0"}, want: "choose from 1 to 1000"},
 		{name: "zone", args: []string{"--mesh-zone", "EU 1"}, want: `--mesh-zone: zone must be lower-case letters`},
 		{name: "slow start", args: []string{"--mesh-slow-start=-1s"}, want: "--mesh-slow-start -1s: choose 0 or a positive duration"},
 		{name: "ejection failures", args: []string{"--mesh-ejection-failures", "0"}, want: "choose from 1 to 1000"},

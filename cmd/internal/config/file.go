@@ -36,12 +36,19 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 		known[key(f.Name)] = f != trace.Flag && f.Name != "help"
 	}
 	for _, k := range values.Keys() {
-		if !known[k] && !strings.HasPrefix(k, storesKey+".") && !strings.HasPrefix(k, appsKey+".") && !strings.HasPrefix(k, accessKey+".") {
+		if !known[k] && !inMaps(k) {
 			return fmt.Errorf("%s: no setting is called %s; `bannou serve --help` lists them", name, k)
 		}
 	}
 	fill(ctx, name, values)
 	return nil
+}
+
+// inMaps reports whether a member is in one of the maps that no flag can express; who reads those knows their members.
+func inMaps(key string) bool {
+	return slices.ContainsFunc([]string{storesKey, appsKey, accessKey, resilienceKey}, func(of string) bool {
+		return key == of || strings.HasPrefix(key, of+".")
+	})
 }
 
 // fill gives the flags that neither the command line nor a variable sets the file's values.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -30,6 +31,7 @@ func (c *Config) Resolve() error {
 		c.checkStores(),
 		c.checkAccess(),
 		c.checkSecurity(),
+		c.checkResilience(),
 	)
 }
 
@@ -247,6 +249,8 @@ func (c *Config) checkNumbers() error {
 		{"--mesh-ejection-failures", c.Mesh.EjectionFailures, 1, 1000},
 		{"--mesh-ejection-percent", c.Mesh.EjectionPercent, 1, 100},
 		{"--mesh-panic-percent", c.Mesh.PanicPercent, 0, 100},
+		{"--mesh-max-connections", c.Mesh.MaxConnections, 1, 1_000_000},
+		{"--mesh-probe-failures", c.Mesh.ProbeFailures, 1, 1000},
 		{"--mesh-local-max-in-flight", c.Mesh.LocalMaxInFlight, 1, 1_000_000},
 		{"--messaging-retry-delay-ms", c.Messaging.RetryDelayMs, 1, 86_400_000},
 		{"--messaging-outbox-max-events", c.Messaging.OutboxMaxEvents, 1, 1_000_000_000},
@@ -273,7 +277,26 @@ func (c *Config) checkNumbers() error {
 	if c.Mesh.HeartbeatInterval <= 0 || c.Mesh.HeartbeatInterval.Seconds() > 60 {
 		return fmt.Errorf("--mesh-heartbeat-interval %s: choose from 1ms to 60s", c.Mesh.HeartbeatInterval)
 	}
-	return c.checkBalancing()
+	return cmp.Or(c.checkMembership(), c.checkBalancing())
+}
+
+// checkMembership checks how this node is in the registry, and what it does there for others.
+func (c *Config) checkMembership() error {
+	m := &c.Mesh
+	switch {
+	case m.DrainNotice < 0:
+		return fmt.Errorf("--mesh-drain-notice %s: choose 0 or a positive duration, such as 500ms", m.DrainNotice)
+	case m.ProbeInterval != 0 && (m.ProbeInterval < time.Second || m.ProbeInterval > 30*time.Second):
+		return fmt.Errorf("--mesh-probe-interval %s: choose 0 for never, or from 1s to 30s", m.ProbeInterval)
+	case m.ProbeTimeout <= 0 || m.ProbeTimeout > time.Minute:
+		return fmt.Errorf("--mesh-probe-timeout %s: choose from 1ms to 1m", m.ProbeTimeout)
+	}
+	return nil
+}
+
+func (c *Config) checkResilience() error {
+	_, _, err := c.Mesh.Resilience.Compile()
+	return err
 }
 
 func (c *Config) checkBalancing() error {

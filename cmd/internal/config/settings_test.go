@@ -40,6 +40,12 @@ func TestSettingsPage(t *testing.T) {
 	for i := range store.NumField() {
 		require.Contains(t, after, "| `"+store.Field(i).Tag.Get("koanf")+"` |")
 	}
+	for _, policy := range []reflect.Type{reflect.TypeFor[config.Timeout](), reflect.TypeFor[config.Retry](),
+		reflect.TypeFor[config.CircuitBreaker](), reflect.TypeFor[config.Bulkhead](), reflect.TypeFor[config.Hedge]()} {
+		for i := range policy.NumField() {
+			require.Regexp(t, "(?m)^\\|.*\\|.*`"+policy.Field(i).Tag.Get("koanf")+"[.`]", after)
+		}
+	}
 }
 
 func settingsTable(t *testing.T) string {

@@ -81,6 +81,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.host, err = host.New(host.Config{
 		Listener: listener, TLS: n.guard.Server(), Admit: n.guard.Admit, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
 		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
+		Middleware:     mesh.Inbound,       // and what is left of its time
 		OnFailure:      n.incidents.RequestFailed,
 		TracerProvider: n.tracing.tracer(),
 	}); err != nil {
@@ -139,7 +140,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	n.directory = mesh.NewDirectory(registry, feed, mesh.DirectoryConfig{Logger: log})
+	n.directory = mesh.NewDirectory(registry, feed, mesh.DirectoryConfig{Logger: log, MeterProvider: n.metrics.MeterProvider()})
 	policy, err := egress.New(egress.Config{Networks: cfg.Egress.Allow})
 	if err != nil {
 		return fmt.Errorf("--egress-allow: %w", err)
@@ -148,7 +149,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	if err != nil {
 		return err
 	}
-	calls, err := balancing(&cfg.Mesh)
+	calls, err := calling(&cfg.Mesh)
 	if err != nil {
 		return err
 	}
@@ -186,7 +187,10 @@ func (n *Node) newMember(cfg *config.Config, instanceID string, registry *mesh.R
 	member := membership.Config{
 		Registry: registry, Bus: n.bus, AppID: cfg.AppID, InstanceID: instanceID, Services: cfg.Services,
 		Addr: n.host.Addr, InFlight: n.host.InFlight, Interval: cfg.Mesh.HeartbeatInterval, Logger: log,
-		Zone: cfg.Mesh.Zone,
+		Zone: cfg.Mesh.Zone, MaxConnections: cfg.Mesh.MaxConnections, Import: n.directory.Refresh,
+	}
+	if cfg.Messaging.Backend != "memory" { // else there is nobody to hear it
+		member.DrainNotice = min(cfg.Mesh.DrainNotice, cfg.DrainTimeout/2)
 	}
 	if cfg.Advertise != "" {
 		name, port, err := net.SplitHostPort(cfg.Advertise)

@@ -42,7 +42,7 @@ func (p parts) service(name string) (host.Service, error) {
 	case "state":
 		return p.state()
 	case "mesh":
-		return meshsvc.New(meshsvc.Config{Registry: p.registry, Client: p.client, Policy: p.policy, Bus: p.bus, Logger: p.log})
+		return p.mesh()
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
@@ -55,6 +55,22 @@ func (p parts) state() (host.Service, error) {
 		return nil, err
 	}
 	return statesvc.New(statesvc.Config{Factory: p.factory, Internal: internalNames(), Access: access, MeterProvider: p.meter})
+}
+
+// mesh makes the mesh service, which probes if it is told to.
+func (p parts) mesh() (host.Service, error) {
+	cfg := meshsvc.Config{Registry: p.registry, Client: p.client, Policy: p.policy, Bus: p.bus, Logger: p.log}
+	if m := p.cfg.Mesh; m.ProbeInterval > 0 {
+		transport := p.policy.Transport()
+		transport.DisableKeepAlives = true // a kept connection says nothing about new ones
+		var err error
+		if cfg.Prober, err = mesh.NewProber(mesh.ProberConfig{
+			Registry: p.registry, Interval: m.ProbeInterval, Timeout: m.ProbeTimeout, Failures: m.ProbeFailures, Transport: transport, Logger: p.log,
+		}); err != nil {
+			return nil, err
+		}
+	}
+	return meshsvc.New(cfg)
 }
 
 // newAccess is nil when no store has a rule: then no token is asked for.

@@ -88,11 +88,12 @@ func feedEveryKind(t *testing.T, here, there mesh.Feed) {
 
 	registered, shutting := sampleEndpoint("i-registered"), sampleEndpoint("i-shutting")
 	shutting.Status = mesh.StatusShuttingDown
-	left := sampleEndpoint("i-left")
+	left, silent := sampleEndpoint("i-left"), sampleEndpoint("i-silent")
+	silent.Status = mesh.StatusDegraded
 	mappings := mesh.Mappings{Services: map[string]string{"realm": "bannou-world"}, DefaultAppID: "bannou", Version: 7, SourceInstanceID: "i-1"}
 	for _, c := range []mesh.Change{
 		{Kind: mesh.ChangeRegistered, Endpoint: registered}, {Kind: mesh.ChangeDegraded, Endpoint: shutting},
-		{Kind: mesh.ChangeDeregistered, Endpoint: left}, {Kind: mesh.ChangeMappings, Mappings: mappings},
+		{Kind: mesh.ChangeDegraded, Endpoint: silent, Unreachable: true}, {Kind: mesh.ChangeDeregistered, Endpoint: left}, {Kind: mesh.ChangeMappings, Mappings: mappings},
 	} {
 		require.NoError(t, here.Announce(ctx, c))
 	}
@@ -103,7 +104,10 @@ func feedEveryKind(t *testing.T, here, there mesh.Feed) {
 			})
 		}
 		sameEndpoint(t, registered, of(mesh.ChangeRegistered, "i-registered").Endpoint)
-		sameEndpoint(t, shutting, of(mesh.ChangeDegraded, "i-shutting").Endpoint)
+		reported := of(mesh.ChangeDegraded, "i-shutting")
+		sameEndpoint(t, shutting, reported.Endpoint)
+		assert.False(t, reported.Unreachable)
+		assert.True(t, of(mesh.ChangeDegraded, "i-silent").Unreachable)
 		got := of(mesh.ChangeDeregistered, "i-left").Endpoint
 		assert.Equal(t, left.AppID, got.AppID)
 		assert.WithinDuration(t, left.LastSeen, got.LastSeen, 0, "changes are ordered by lastSeen")

@@ -67,6 +67,21 @@ type DeregisterRequest struct {
 	InstanceID string `json:"instanceId"`
 }
 
+// DirectoryState The node's copy of the registry, by which it calls.
+type DirectoryState struct {
+	// AgeSeconds Since the registry was last read. Absent while it never was.
+	AgeSeconds *float64 `json:"ageSeconds,omitempty"`
+
+	// Endpoints How many instances it knows, in any health.
+	Endpoints int `json:"endpoints"`
+
+	// MappingsVersion Of the mappings by which the node routes; 0 if none were ever set.
+	MappingsVersion int64 `json:"mappingsVersion"`
+
+	// Version Counts what was put in place since the node began; 0 while it knows nothing.
+	Version int64 `json:"version"`
+}
+
 // EmptyRequest Takes no members.
 type EmptyRequest = map[string]interface{}
 
@@ -159,6 +174,9 @@ type RegisterResponse struct {
 
 // RollbackConfigRequest defines model for RollbackConfigRequest.
 type RollbackConfigRequest struct {
+	// ExpectedVersion The version that is in force. If another is, the code is conflict. Without it, whichever is in force is replaced.
+	ExpectedVersion *int64 `json:"expectedVersion,omitempty"`
+
 	// SourceInstanceID Who did it.
 	SourceInstanceID string `json:"sourceInstanceId,omitempty,omitzero"`
 	Version          int64  `json:"version"`
@@ -206,6 +224,63 @@ type SuccessResponse struct {
 	Success bool `json:"success"`
 }
 
+// Target An app-id that this node called.
+type Target struct {
+	AppID     string           `json:"appId"`
+	Instances []TargetInstance `json:"instances"`
+
+	// Panic So few instances are left that those that are ejected get requests too.
+	Panic bool `json:"panic"`
+
+	// Picks Requests sent to its instances, those that are gone included.
+	Picks int64 `json:"picks"`
+}
+
+// TargetInstance defines model for TargetInstance.
+type TargetInstance struct {
+	// EjectedForMs How long it is ejected yet; 0 if it is not.
+	EjectedForMs float64 `json:"ejectedForMs"`
+
+	// FailureShare Of the latest calls, from 0 to 1.
+	FailureShare float64 `json:"failureShare"`
+
+	// InFlight Requests whose responses are not over.
+	InFlight   int    `json:"inFlight"`
+	InstanceID string `json:"instanceId"`
+
+	// LastEjectionMs Length of its last ejection; 0 if there was none.
+	LastEjectionMs float64 `json:"lastEjectionMs"`
+
+	// LatencyMs Until the head of a response, a moving average that follows peaks; 0 for not known.
+	LatencyMs float64 `json:"latencyMs"`
+
+	// Picks Requests sent to it.
+	Picks int64 `json:"picks"`
+
+	// Share What it gets of its usual share of requests, below 1 in a slow start.
+	Share float64 `json:"share"`
+
+	// State available, warming, or ejected; its status if that is not healthy.
+	State string `json:"state"`
+
+	// Status In the registry, healthy, degraded, unavailable or shuttingDown.
+	Status string `json:"status"`
+	Zone   string `json:"zone,omitempty,omitzero"`
+}
+
+// TargetsRequest defines model for TargetsRequest.
+type TargetsRequest struct {
+	// AppID Only this target. Default all.
+	AppID string `json:"appId,omitempty,omitzero"`
+}
+
+// TargetsResponse defines model for TargetsResponse.
+type TargetsResponse struct {
+	// Directory The node's copy of the registry, by which it calls.
+	Directory DirectoryState `json:"directory"`
+	Targets   []Target       `json:"targets"`
+}
+
 // Problem An error as RFC 9457 has it, with a stable code to program against. Members that are absent do not apply.
 type Problem = externalRef0.Problem
 
@@ -232,6 +307,9 @@ type RegisterEndpointJSONRequestBody = RegisterRequest
 
 // RouteJSONRequestBody defines body for Route for application/json ContentType.
 type RouteJSONRequestBody = RouteRequest
+
+// TargetsJSONRequestBody defines body for Targets for application/json ContentType.
+type TargetsJSONRequestBody = TargetsRequest
 
 // CurrentConfigJSONRequestBody defines body for CurrentConfig for application/json ContentType.
 type CurrentConfigJSONRequestBody = EmptyRequest
@@ -448,6 +526,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /mesh/route (the `Route` operationId).
 	Route(ctx context.Context, body RouteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TargetsWithBody See what this node learned of the instances that it calls
+	//
+	// Figures are this node's own, of its calls and of those that passed through it. Another node's differ.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /mesh/targets (the `Targets` operationId).
+	TargetsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Targets See what this node learned of the instances that it calls
+	//
+	// Figures are this node's own, of its calls and of those that passed through it. Another node's differ.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /mesh/targets (the `Targets` operationId).
+	Targets(ctx context.Context, body TargetsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CurrentConfigWithBody Read the configuration in force
 	//
@@ -812,6 +908,44 @@ func (c *Client) RouteWithBody(ctx context.Context, contentType string, body io.
 // Corresponds with POST /mesh/route (the `Route` operationId).
 func (c *Client) Route(ctx context.Context, body RouteJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRouteRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TargetsWithBody See what this node learned of the instances that it calls
+//
+// Figures are this node's own, of its calls and of those that passed through it. Another node's differ.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /mesh/targets (the `Targets` operationId).
+func (c *Client) TargetsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTargetsRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Targets See what this node learned of the instances that it calls
+//
+// Figures are this node's own, of its calls and of those that passed through it. Another node's differ.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /mesh/targets (the `Targets` operationId).
+func (c *Client) Targets(ctx context.Context, body TargetsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTargetsRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1350,6 +1484,46 @@ func NewRouteRequestWithBody(server string, contentType string, body io.Reader) 
 	return req, nil
 }
 
+// NewTargetsRequest calls the generic Targets builder with application/json body
+func NewTargetsRequest(server string, body TargetsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTargetsRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewTargetsRequestWithBody constructs an http.Request for the Targets method, with any body, and a specified content type
+func NewTargetsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/mesh/targets")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewCurrentConfigRequest calls the generic CurrentConfig builder with application/json body
 func NewCurrentConfigRequest(server string, body CurrentConfigJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -1757,6 +1931,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /mesh/route (the `Route` operationId).
 	RouteWithResponse(ctx context.Context, body RouteJSONRequestBody, reqEditors ...RequestEditorFn) (*RouteReply, error)
+
+	// TargetsWithBodyWithResponse See what this node learned of the instances that it calls
+	//
+	// Figures are this node's own, of its calls and of those that passed through it. Another node's differ.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /mesh/targets (the `Targets` operationId).
+	TargetsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TargetsReply, error)
+
+	// TargetsWithResponse See what this node learned of the instances that it calls
+	//
+	// Figures are this node's own, of its calls and of those that passed through it. Another node's differ.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /mesh/targets (the `Targets` operationId).
+	TargetsWithResponse(ctx context.Context, body TargetsJSONRequestBody, reqEditors ...RequestEditorFn) (*TargetsReply, error)
 
 	// CurrentConfigWithBodyWithResponse Read the configuration in force
 	//
@@ -2225,6 +2417,54 @@ func (r RouteReply) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RouteReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TargetsReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TargetsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TargetsReply) GetJSON200() *TargetsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r TargetsReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r TargetsReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TargetsReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TargetsReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TargetsReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2739,6 +2979,36 @@ func (c *ClientWithResponses) RouteWithResponse(ctx context.Context, body RouteJ
 	return ParseRouteReply(rsp)
 }
 
+// TargetsWithBodyWithResponse See what this node learned of the instances that it calls
+//
+// Figures are this node's own, of its calls and of those that passed through it. Another node's differ.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /mesh/targets (the `Targets` operationId).
+func (c *ClientWithResponses) TargetsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TargetsReply, error) {
+	rsp, err := c.TargetsWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTargetsReply(rsp)
+}
+
+// TargetsWithResponse See what this node learned of the instances that it calls
+//
+// Figures are this node's own, of its calls and of those that passed through it. Another node's differ.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /mesh/targets (the `Targets` operationId).
+func (c *ClientWithResponses) TargetsWithResponse(ctx context.Context, body TargetsJSONRequestBody, reqEditors ...RequestEditorFn) (*TargetsReply, error) {
+	rsp, err := c.Targets(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTargetsReply(rsp)
+}
+
 // CurrentConfigWithBodyWithResponse Read the configuration in force
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
@@ -3163,6 +3433,39 @@ func ParseRouteReply(rsp *http.Response) (*RouteReply, error) {
 	return response, nil
 }
 
+// ParseTargetsReply parses an HTTP response from a TargetsWithResponse call
+func ParseTargetsReply(rsp *http.Response) (*TargetsReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TargetsReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TargetsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseCurrentConfigReply parses an HTTP response from a CurrentConfigWithResponse call
 func ParseCurrentConfigReply(rsp *http.Response) (*CurrentConfigReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -3387,6 +3690,9 @@ type ServerInterface interface {
 	// Route Choose an instance of an app-id as the balancer does
 	// (POST /mesh/route)
 	Route(w http.ResponseWriter, r *http.Request)
+	// Targets See what this node learned of the instances that it calls
+	// (POST /mesh/targets)
+	Targets(w http.ResponseWriter, r *http.Request)
 	// CurrentConfig Read the configuration in force
 	// (POST /orchestrator/config/current)
 	CurrentConfig(w http.ResponseWriter, r *http.Request)
@@ -3519,6 +3825,20 @@ func (siw *ServerInterfaceWrapper) Route(w http.ResponseWriter, r *http.Request)
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.Route(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// Targets operation middleware
+func (siw *ServerInterfaceWrapper) Targets(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.Targets(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3738,6 +4058,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/mesh/endpoints/get", wrapper.GetEndpoints)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/mesh/endpoints/list", wrapper.ListEndpoints)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/mesh/route", wrapper.Route)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/mesh/targets", wrapper.Targets)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/mesh/mappings", wrapper.GetMappings)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/mesh/health", wrapper.MeshHealth)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/orchestrator/service-endpoints", wrapper.GetServiceEndpoints)
@@ -4064,6 +4385,45 @@ func (response RoutedefaultApplicationProblemPlusJSONResponse) VisitRouteRespons
 	return err
 }
 
+type TargetsRequestObject struct {
+	Body *TargetsJSONRequestBody
+}
+
+type TargetsResponseObject interface {
+	VisitTargetsResponse(w http.ResponseWriter) error
+}
+
+type Targets200JSONResponse TargetsResponse
+
+func (response Targets200JSONResponse) VisitTargetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type TargetsdefaultApplicationProblemPlusJSONResponse struct {
+	Body       externalRef0.Problem
+	StatusCode int
+}
+
+func (response TargetsdefaultApplicationProblemPlusJSONResponse) VisitTargetsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type CurrentConfigRequestObject struct {
 	Body *CurrentConfigJSONRequestBody
 }
@@ -4324,6 +4684,9 @@ type StrictServerInterface interface {
 	// Route Choose an instance of an app-id as the balancer does
 	// (POST /mesh/route)
 	Route(ctx context.Context, request RouteRequestObject) (RouteResponseObject, error)
+	// Targets See what this node learned of the instances that it calls
+	// (POST /mesh/targets)
+	Targets(ctx context.Context, request TargetsRequestObject) (TargetsResponseObject, error)
 	// CurrentConfig Read the configuration in force
 	// (POST /orchestrator/config/current)
 	CurrentConfig(ctx context.Context, request CurrentConfigRequestObject) (CurrentConfigResponseObject, error)
@@ -4633,6 +4996,40 @@ func (sh *strictHandler) Route(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RouteResponseObject); ok {
 		if err := validResponse.VisitRouteResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// Targets operation middleware
+func (sh *strictHandler) Targets(w http.ResponseWriter, r *http.Request) {
+	var request TargetsRequestObject
+
+	var body TargetsJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		if !errors.Is(err, io.EOF) {
+			sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+			return
+		}
+	} else {
+		request.Body = &body
+	}
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.Targets(ctx, request.(TargetsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Targets")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(TargetsResponseObject); ok {
+		if err := validResponse.VisitTargetsResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

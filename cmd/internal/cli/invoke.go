@@ -3,47 +3,10 @@ package cli
 import (
 	"bytes"
 	"context"
-	"fmt"
 	"net/http"
 	"net/url"
 	"strings"
-	"time"
-
-	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 )
-
-type endpointsCommand struct {
-	nodeFlag
-	outputFlag
-	AppID string `arg:"" optional:"" name:"app-id" help:"Only the endpoints of this app-id."`
-	All   bool   `help:"Those in bad health too."`
-}
-
-func (c *endpointsCommand) Run(ctx context.Context, std *stdio) error {
-	client, err := c.mesh()
-	if err != nil {
-		return err
-	}
-	var answer meshapi.EndpointsResponse
-	if c.AppID != "" {
-		answer, err = decode[meshapi.EndpointsResponse](read(
-			client.GetEndpoints(ctx, meshapi.GetEndpointsRequest{AppID: c.AppID, IncludeUnhealthy: c.All})))
-	} else {
-		answer, err = decode[meshapi.EndpointsResponse](read(
-			client.ListEndpoints(ctx, meshapi.ListEndpointsRequest{IncludeUnhealthy: c.All})))
-	}
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	return c.print(std, answer, func(t *table) {
-		t.row("APP-ID", "INSTANCE", "ADDRESS", "STATUS", "LOAD", "SEEN", "SERVICES")
-		for _, e := range answer.Endpoints {
-			t.row(e.AppID, e.InstanceID, fmt.Sprintf("%s:%d", e.Host, e.Port), e.Status,
-				fmt.Sprintf("%.0f%%", e.LoadPercent), ago(e.LastSeen, now), strings.Join(e.Services, ","))
-		}
-	})
-}
 
 type invokeCommand struct {
 	nodeFlag

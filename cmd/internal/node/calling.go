@@ -5,9 +5,9 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 )
 
-// balancing is how calls are spread over instances. What is 0 in the settings is negative for the mesh, where 0 is the
+// calling is how calls are spread over instances, and what is done when they fail. What is 0 in the settings is negative for the mesh, where 0 is the
 // default.
-func balancing(cfg *config.Mesh) (mesh.ClientConfig, error) {
+func calling(cfg *config.Mesh) (mesh.ClientConfig, error) {
 	balancer, err := mesh.BalancerNamed(cfg.Balancer)
 	if err != nil {
 		return mesh.ClientConfig{}, err
@@ -25,5 +25,6 @@ func balancing(cfg *config.Mesh) (mesh.ClientConfig, error) {
 	if c.Ejection.PanicBelow == 0 {
 		c.Ejection.PanicBelow = -1
 	}
-	return c, nil
+	c.Policy, c.Policies, err = cfg.Resilience.Compile()
+	return c, err
 }

@@ -1,0 +1,258 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
+	"github.com/bannou-mesh/bannou/services/guard"
+	"github.com/bannou-mesh/bannou/services/guard/guardtest"
+)
+
+const meshToken = "secret-of-mesh-0123456789"
+
+// secured is a client with what it shows.
+type secured struct {
+	*http.Client
+	header http.Header
+}
+
+// ask posts JSON to a URL, and sees to it that no secret is in the answer.
+func (c secured) ask(t *testing.T, method, url, body string) (int, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), method, url, strings.NewReader(body))
+	require.NoError(t, err)
+	request.Header.Set("Content-Type", "application/json")
+	for name, values := range c.header {
+		request.Header[name] = values
+	}
+	response, err := c.Do(request)
+	require.NoError(t, err)
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	require.NoError(t, err)
+	require.NotContains(t, string(answer), "secret-of")
+	if response.StatusCode == 401 || response.StatusCode == 403 {
+		require.Equal(t, "application/problem+json", response.Header.Get("Content-Type"))
+	}
+	return response.StatusCode, string(answer)
+}
+
+func bearer(token string) secured {
+	return secured{http.DefaultClient, http.Header{"Authorization": {"Bearer " + token}}}
+}
+
+// Every endpoint of a node with the mesh's token asks for one; the probes do not. Rules refuse who is not named.
+func TestEveryEndpointAsksForAToken(t *testing.T) {
+	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game]}\n",
+		write(t, "game", gameToken), write(t, "web", webToken), write(t, "mesh", meshToken+"\n")))
+	n := startNode(t, "--log-level", "debug", "--config", config)
+	status, document := bearer(gameToken).ask(t, http.MethodGet, n.url+"/openapi.yaml", "")
+	require.Equal(t, 200, status)
+	paths := regexp.MustCompile(`(?m)^  "?(/[a-z][^ :"]*)"?:$`).FindAllStringSubmatch(document, -1)
+	require.Greater(t, len(paths), 30)
+	wrong := secured{http.DefaultClient, http.Header{guard.TokenHeader: {"wrong-0123456789abcdef"}}}
+	nameless := secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}}}
+	named := secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"game"}}}
+	for _, match := range paths {
+		path := strings.NewReplacer("{appId}", "bannou", "{method}", "mesh/mappings").Replace(match[1])
+		if strings.Contains(path, "tail") { // a stream, once one is let in
+			continue
+		}
+		method := http.MethodPost
+		if path == "/healthz" || path == "/readyz" || path == "/metrics" || path == "/openapi.yaml" {
+			method = http.MethodGet
+		}
+		probe := method == http.MethodGet && path != "/openapi.yaml"
+		for name, c := range map[string]struct {
+			of     secured
+			status int // 0: whatever the endpoint answers
+		}{
+			"no token": {secured{http.DefaultClient, nil}, 401}, "a wrong token": {wrong, 401}, "a wrong bearer": {bearer("wrong-0123456789abcdef"), 401},
+			"another's token": {bearer(webToken), 403}, "no name": {nameless, 403}, "its token": {bearer(gameToken), 0}, "the mesh's token": {named, 0},
+		} {
+			status, answer := c.of.ask(t, method, n.url+path, "{}")
+			if c.status == 0 || probe {
+				require.NotContains(t, []int{401, 403}, status, "%s with %s: %s", path, name, answer)
+				continue
+			}
+			if c.status == 403 && path == "/openapi.yaml" {
+				continue // it is no part of the app
+			}
+			require.Equal(t, c.status, status, "%s with %s: %s", path, name, answer)
+			if c.status == 403 {
+				require.Contains(t, answer, "mesh.access.bannou", path)
+			}
+			if name == "another's token" {
+				require.Contains(t, answer, `\"web\"`, path)
+			}
+		}
+	}
+	for _, path := range []string{"/healthz", "/readyz", "/metrics"} {
+		status, _ := secured{http.DefaultClient, nil}.ask(t, http.MethodGet, n.url+path, "")
+		require.Equal(t, 200, status)
+	}
+	_, errs, code := run(t, "endpoints", "--node", n.url)
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "unauthorized, status 401")
+	for _, command := range [][]string{{"endpoints"}, {"topics"}, {"stores"}, {"publish", "a.b"}, {"invoke", "bannou", "mesh/mappings"}, {"health"}} {
+		_, errs, code := run(t, append(command, "--node", n.url, "--token-file", write(t, "token", gameToken))...)
+		require.Zero(t, code, errs)
+	}
+	require.Zero(t, n.stop(t))
+	require.NotContains(t, n.log.String(), "secret-of")
+}
+
+// twoNodes starts a node that offers the mesh and one that keeps state, on one registry.
+func twoNodes(t *testing.T, start func(appID string, args ...string) *node) (front, back *node) {
+	t.Helper()
+	shared := []string{"--state-redis-url", servers.Redis(t).URL, "--messaging-backend", "redis", "--log-level", "debug"}
+	return start("front", append(shared, "--services", "mesh")...), start("back", append(shared, "--services", "state")...)
+}
+
+// A call leads from one node to the other with the mesh's token, in place of its caller's. A token that is replaced in the file is
+// taken without a restart.
+func TestTwoNodesWithTheMeshsToken(t *testing.T) {
+	token := write(t, "mesh", meshToken+"\n")
+	game := write(t, "game", gameToken)
+	front, back := twoNodes(t, func(appID string, args ...string) *node {
+		config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {state: [game, %s]}\n", game, token, "front"))
+		return startNode(t, append(args, "--app-id", appID, "--config", config)...)
+	})
+	url := front.url + "/v1.0/invoke/back/method/state/list-stores"
+	calls := func(c secured, want int) func() bool {
+		return func() bool {
+			status, _ := c.ask(t, http.MethodPost, url, "{}")
+			return status == want
+		}
+	}
+	require.Eventually(t, calls(bearer(gameToken), 200), 10*time.Second, 50*time.Millisecond, "once the registry is known")
+	require.True(t, calls(secured{http.DefaultClient, nil}, 401)())
+	require.True(t, calls(secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"other"}}}, 403)())
+	require.True(t, calls(secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"game"}, "Authorization": {"Bearer of somebody else"}}}, 200)(),
+		"what is for the target is not looked at here")
+	status, _ := bearer("wrong-0123456789abcdef").ask(t, http.MethodPost, back.url+"/state/list-stores", "{}")
+	require.Equal(t, 401, status)
+
+	const next = "secret-of-mesh-which-comes-next"
+	require.NoError(t, os.WriteFile(token, []byte(next+"\n"), 0o600))
+	shown := secured{http.DefaultClient, http.Header{guard.TokenHeader: {next}, guard.AppHeader: {"game"}}}
+	require.Eventually(t, calls(shown, 200), 10*time.Second, 50*time.Millisecond)
+	require.Eventually(t, calls(secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"game"}}}, 401), 10*time.Second, 50*time.Millisecond)
+	for _, n := range []*node{front, back} {
+		require.Zero(t, n.stop(t))
+		require.NotContains(t, n.log.String(), "secret-of")
+	}
+}
+
+// The same over TLS: nodes know each other by their certificates, which are replaced while calls are made.
+func TestTwoNodesWithCertificates(t *testing.T) {
+	authority := guardtest.NewAuthority(t)
+	files := map[string]guardtest.Files{"front": authority.Node(t, "front"), "back": authority.Node(t, "back"), "game": authority.Node(t, "game")}
+	config := write(t, "bannou.yaml", "mesh:\n  access: {state: [game, front]}\n")
+	client := func(f guardtest.Files) secured {
+		pool, err := guard.ReadAuthority(f.Authority)
+		require.NoError(t, err)
+		tls := &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+		if f.Cert != "" {
+			tls.GetClientCertificate = certificateOf(f)
+		}
+		transport := &http.Transport{TLSClientConfig: tls, DisableKeepAlives: true}
+		return secured{&http.Client{Transport: transport}, nil}
+	}
+	outside := client(guardtest.Files{Authority: files["front"].Authority})
+	front, back := twoNodes(t, func(appID string, args ...string) *node {
+		f := files[appID]
+		n := launch(t, freeAddress(t), append(args, "--app-id", appID, "--config", config,
+			"--mesh-tls-cert-file", f.Cert, "--mesh-tls-key-file", f.Key, "--mesh-tls-ca-file", f.Authority)...)
+		n.url = strings.Replace(n.url, "http://", "https://", 1)
+		require.Eventually(t, func() bool {
+			response, err := outside.Get(n.url + "/readyz") //nolint:noctx // a test
+			if err != nil {
+				return false
+			}
+			defer response.Body.Close()
+			return response.StatusCode == 200
+		}, 30*time.Second, 10*time.Millisecond)
+		return n
+	})
+	url := front.url + "/v1.0/invoke/back/method/state/list-stores"
+	game := client(files["game"])
+	require.Eventually(t, func() bool {
+		status, _ := game.ask(t, http.MethodPost, url, "{}")
+		return status == 200
+	}, 10*time.Second, 50*time.Millisecond)
+	for _, n := range []*node{front, back} {
+		status, _ := outside.ask(t, http.MethodPost, n.url+"/state/list-stores", "{}")
+		require.Equal(t, 401, status)
+	}
+	status, answer := client(authority.Node(t, "web")).ask(t, http.MethodPost, url, "{}")
+	require.Equal(t, 403, status)
+	require.Contains(t, answer, `\"web\"`)
+	_, err := client(guardtest.NewAuthority(t).Node(t, "game")).Get(front.url + "/readyz") //nolint:noctx,bodyclose // a test; there is none
+	require.Error(t, err)
+
+	for _, f := range files {
+		authority.Issue(t, f.Cert, f.Key, time.Hour, strings.TrimSuffix(appOf(t, f), "\n"), "localhost")
+	}
+	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	defer stop()
+	for again := 0; again < 2 && ctx.Err() == nil; again = strings.Count(front.log.String()+back.log.String(), "were read again") {
+		status, answer := game.ask(t, http.MethodPost, url, "{}")
+		require.Equal(t, 200, status, answer)
+		status, answer = game.ask(t, http.MethodPost, back.url+"/state/list-stores", "{}")
+		require.Equal(t, 200, status, answer)
+	}
+	require.NoError(t, ctx.Err(), "both have read them again")
+
+	f := files["game"]
+	_, errs, code := run(t, "endpoints", "--node", strings.Replace(front.url, "127.0.0.1", "localhost", 1), "--ca-file", f.Authority, "--cert-file", f.Cert, "--key-file", f.Key)
+	require.Zero(t, code, errs)
+	_, errs, code = run(t, "endpoints", "--node", front.url, "--ca-file", f.Authority)
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "status 401")
+	for _, n := range []*node{front, back} {
+		require.Zero(t, n.stop(t))
+	}
+}
+
+func certificateOf(f guardtest.Files) func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+		pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+		return &pair, err
+	}
+}
+
+// appOf is the app-id that files were issued for.
+func appOf(t *testing.T, f guardtest.Files) string {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	require.NoError(t, err)
+	return guard.AppOf(pair.Leaf)
+}
+
+// With --insecure a node beyond loopback asks nobody, and says so.
+func TestInsecureIsSaidAtStart(t *testing.T) {
+	n := launch(t, strings.Replace(freeAddress(t), "127.0.0.1", "0.0.0.0", 1), "--insecure")
+	n.url = strings.Replace(n.url, "0.0.0.0", "127.0.0.1", 1)
+	n.waitReady(t)
+	require.Contains(t, n.log.String(), "level=WARN")
+	require.Contains(t, n.log.String(), "asks nobody who they are")
+	require.Zero(t, n.stop(t))
+	guarded := launch(t, strings.Replace(freeAddress(t), "127.0.0.1", "0.0.0.0", 1), "--mesh-token-file", filepath.Clean(write(t, "t", meshToken)))
+	guarded.url = strings.Replace(guarded.url, "0.0.0.0", "127.0.0.1", 1)
+	guarded.waitReady(t)
+	require.NotContains(t, guarded.log.String(), "asks nobody")
+	require.Zero(t, guarded.stop(t))
+}
