@@ -19,7 +19,7 @@ var (
 )
 
 // patience is how long the suite may take to come up: RabbitMQ on a busy machine is the slowest.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // A stack is a Compose project.
 type stack struct {
