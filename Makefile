@@ -75,7 +75,7 @@ lint: .bin/golangci-lint ## vet and lint every module
 	$(call each,tools,(cd $$m && GOWORK=off $(LINT) ./...))
 
 tidy-check: ## fail when a go.mod or go.sum is not tidy
-	@for m in $(MODULES) tools; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
+	@for m in $(MODULES) tools tools/compose; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
 
 standalone: ## build and vet every module without the workspace
 	$(call each,$(MODULES) tools,GOWORK=off $(GO) -C $$m build ./... && GOWORK=off $(GO) -C $$m vet ./...)
@@ -85,12 +85,13 @@ deps: ## install RabbitMQ, Redis and MariaDB for the tests, or say what to insta
 	@./tools/install-mysql $(BIN)/mysql-8.0 || true
 
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
+	./compose/secrets
 	docker compose -f compose/compose.yaml up --build --detach --wait
 
 compose-down: ## stop what compose-up started and remove its data
 	docker compose -f compose/compose.yaml down --volumes
 
-compose-test: ## run the end-to-end test against the Compose suite, then take it down
+compose-test: ## tell the end-to-end story against the Compose suite, kill its containers under load, and take it down; needs no registry
 	./compose/test
 
 clean: ## remove what builds and runs leave behind

@@ -23,7 +23,7 @@ import (
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
-// binary is the program under test, built once.
+// binary is the program under test: built once, or the one that BANNOU_TEST_BINARY names.
 var binary string
 
 func TestMain(m *testing.M) {
@@ -32,11 +32,13 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	binary = filepath.Join(folder, "bannou")
-	build := exec.Command("go", "build", "-o", binary, "github.com/bannou-mesh/bannou/cmd/bannou")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
-		os.Exit(1)
+	if binary = os.Getenv("BANNOU_TEST_BINARY"); binary == "" {
+		binary = filepath.Join(folder, "bannou")
+		build := exec.Command("go", "build", "-o", binary, "github.com/bannou-mesh/bannou/cmd/bannou")
+		if out, err := build.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
+			os.Exit(1)
+		}
 	}
 	// Tests that are parallel wait most of their time: for claims of killed nodes, and for brokers to come back.
 	if err := flag.Set("test.parallel", "4"); err != nil {
@@ -168,13 +170,18 @@ type object = map[string]any
 // post sends a JSON body and decodes the JSON answer.
 func post(t testing.TB, url string, body any) (status int, answer object) {
 	t.Helper()
+	return postAs(t, http.DefaultClient, url, body)
+}
+
+func postAs(t testing.TB, client *http.Client, url string, body any) (status int, answer object) {
+	t.Helper()
 	encoded, ok := body.(string)
 	if !ok {
 		b, err := json.Marshal(body)
 		require.NoError(t, err)
 		encoded = string(b)
 	}
-	res, err := http.Post(url, "application/json", strings.NewReader(encoded))
+	res, err := client.Post(url, "application/json", strings.NewReader(encoded))
 	require.NoError(t, err)
 	defer res.Body.Close()
 	raw, err := io.ReadAll(res.Body)

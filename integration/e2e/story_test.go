@@ -5,10 +5,10 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -26,6 +26,10 @@ type suite struct {
 	at func(service, method string) string
 	// nodes are the base URLs of all nodes.
 	nodes []string
+	// client is the caller's. Default: http.DefaultClient.
+	client *http.Client
+	// host is where the nodes reach programs of the test. Default: 127.0.0.1.
+	host string
 }
 
 func (s suite) call(t *testing.T, method string, body any) (int, object) {
@@ -34,7 +38,28 @@ func (s suite) call(t *testing.T, method string, body any) (int, object) {
 	if service == "orchestrator" {
 		service = "mesh"
 	}
-	return post(t, s.at(service, method), body)
+	return s.post(t, s.at(service, method), body)
+}
+
+func (s suite) post(t *testing.T, url string, body any) (int, object) {
+	t.Helper()
+	return postAs(t, s.caller(), url, body)
+}
+
+func (s suite) caller() *http.Client {
+	if s.client == nil {
+		return http.DefaultClient
+	}
+	return s.client
+}
+
+// receiver is a program of a user's that the nodes reach.
+func (s suite) receiver(t *testing.T, answer func(n int64) int) (string, <-chan call) {
+	t.Helper()
+	if s.host == "" {
+		return receiver(t, answer)
+	}
+	return receiverAt(t, s.host, answer)
 }
 
 func (s suite) must(t *testing.T, method string, body any) object {
@@ -66,13 +91,7 @@ func TestStory(t *testing.T) {
 	t.Run("three processes on the same servers", func(t *testing.T) {
 		tell(t, split(t))
 	})
-	t.Run("external", func(t *testing.T) {
-		base := os.Getenv("BANNOU_TEST_NODE")
-		if base == "" {
-			t.Skip("BANNOU_TEST_NODE names no node; `make compose-test` sets it")
-		}
-		tell(t, direct(base))
-	})
+	t.Run("external", func(t *testing.T) { tell(t, external(t)) })
 }
 
 // quick makes retries fast enough for a test.
@@ -106,15 +125,19 @@ func split(t *testing.T) suite {
 	status, answer := post(t, mesh.url+"/orchestrator/service-mappings/set",
 		object{"mappings": object{"messaging": "messaging-node", "state": "state-node"}})
 	require.Equal(t, http.StatusOK, status, "%v", answer)
-	return suite{
-		at: func(service, method string) string {
-			if service == "mesh" {
-				return mesh.url + "/" + method
-			}
-			return mesh.url + "/v1.0/invoke/" + service + "/method/" + method
-		},
-		nodes: []string{messaging.url, state.url, mesh.url},
-	}
+	s := throughMesh(mesh.url)
+	s.nodes = []string{messaging.url, state.url, mesh.url}
+	return s
+}
+
+// throughMesh calls every service through a node of the mesh.
+func throughMesh(base string) suite {
+	return suite{at: func(service, method string) string {
+		if service == "mesh" {
+			return base + "/" + method
+		}
+		return base + "/v1.0/invoke/" + service + "/method/" + method
+	}}
 }
 
 // tell is the story.
@@ -188,9 +211,17 @@ type call struct {
 
 // receiver is a program of a user's that is called back. It answers what answer says.
 func receiver(t *testing.T, answer func(n int64) int) (string, <-chan call) {
+	t.Helper()
+	return receiverAt(t, "127.0.0.1", answer)
+}
+
+func receiverAt(t *testing.T, host string, answer func(n int64) int) (string, <-chan call) {
+	t.Helper()
+	listener, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	require.NoError(t, err)
 	calls := make(chan call, 100)
 	var n atomic.Int64
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		raw, _ := io.ReadAll(r.Body)
 		var body object
 		_ = json.Unmarshal(raw, &body)
@@ -198,6 +229,9 @@ func receiver(t *testing.T, answer func(n int64) int) (string, <-chan call) {
 		_, _ = w.Write(raw)
 		calls <- call{body, r.Header.Clone(), r.URL.Path}
 	}))
+	require.NoError(t, server.Listener.Close()) // the one that httptest chose
+	server.Listener = listener
+	server.Start()
 	t.Cleanup(server.Close)
 	return server.URL, calls
 }
@@ -221,8 +255,8 @@ func topic(word string) string {
 
 func messagingStory(t *testing.T, s suite) {
 	topic := topic("played")
-	one, first := receiver(t, ok)
-	two, second := receiver(t, ok)
+	one, first := s.receiver(t, ok)
+	two, second := s.receiver(t, ok)
 	a := s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": one + "/a"})
 	s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": two + "/b", "options": object{"durable": true}})
 	require.Contains(t, a["queueName"], topic)
@@ -259,13 +293,13 @@ func messagingStory(t *testing.T, s suite) {
 
 func retryStory(t *testing.T, s suite) {
 	topic := topic("refused")
-	failing, refused := receiver(t, func(n int64) int {
+	failing, refused := s.receiver(t, func(n int64) int {
 		if n <= 3 { // at once twice, then again after the delay
 			return http.StatusInternalServerError
 		}
 		return http.StatusNoContent
 	})
-	healthy, accepted := receiver(t, ok)
+	healthy, accepted := s.receiver(t, ok)
 	s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": failing})
 	s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": healthy})
 	s.must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
@@ -276,7 +310,7 @@ func retryStory(t *testing.T, s suite) {
 	}
 	require.Empty(t, accepted, "the neighbour of a failing callback is called once")
 
-	gone, calls := receiver(t, func(int64) int { return http.StatusGone })
+	gone, calls := s.receiver(t, func(int64) int { return http.StatusGone })
 	sub := s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": gone})
 	s.must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
 	next(t, calls)
@@ -292,7 +326,7 @@ func tailStory(t *testing.T, s suite) {
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.at("messaging", "messaging/tail"), strings.NewReader(`{"topic":"`+topic+`"}`))
 	require.NoError(t, err)
-	res, err := http.DefaultClient.Do(request)
+	res, err := s.caller().Do(request)
 	require.NoError(t, err)
 	defer res.Body.Close()
 	require.Equal(t, http.StatusOK, res.StatusCode)
@@ -310,13 +344,13 @@ func tailStory(t *testing.T, s suite) {
 
 func meshStory(t *testing.T, s suite) {
 	app := "leaderboard-" + strconv.FormatInt(time.Now().UnixNano(), 36)
-	base, calls := receiver(t, ok)
+	base, calls := s.receiver(t, ok)
 	address, err := url.Parse(base)
 	require.NoError(t, err)
 	port, err := strconv.Atoi(address.Port())
 	require.NoError(t, err)
 
-	status, answer := post(t, s.at("mesh", "v1.0/invoke/"+app+"/method/scores/top"), object{"limit": 3})
+	status, answer := s.post(t, s.at("mesh", "v1.0/invoke/"+app+"/method/scores/top"), object{"limit": 3})
 	require.Equal(t, http.StatusNotFound, status, "%v", answer)
 
 	s.must(t, "mesh/register", object{"appId": app, "instanceId": app + "-1", "host": address.Hostname(), "port": port, "services": []string{app + "-scores"}})
@@ -325,7 +359,7 @@ func meshStory(t *testing.T, s suite) {
 	require.Equal(t, "healthy", endpoints[0].(object)["status"])
 	require.Equal(t, endpoints, s.must(t, "orchestrator/service-endpoints", object{"appId": app})["endpoints"])
 
-	status, answer = post(t, s.at("mesh", "v1.0/invoke/"+app+"/method/scores/top"), object{"limit": 3})
+	status, answer = s.post(t, s.at("mesh", "v1.0/invoke/"+app+"/method/scores/top"), object{"limit": 3})
 	require.Equal(t, http.StatusOK, status, "%v", answer)
 	require.Equal(t, json.Number("3"), answer["limit"])
 	require.Equal(t, "/scores/top", next(t, calls).path)
@@ -339,7 +373,7 @@ func nodeStory(t *testing.T, s suite) {
 		for path, want := range map[string]string{
 			"/healthz": "", "/readyz": "", "/metrics": "go_goroutines", "/openapi.yaml": "openapi: 3",
 		} {
-			res, err := http.Get(base + path)
+			res, err := s.caller().Get(base + path)
 			require.NoError(t, err)
 			body, err := io.ReadAll(res.Body)
 			res.Body.Close()

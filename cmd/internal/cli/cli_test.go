@@ -2,6 +2,8 @@ package cli_test
 
 import (
 	"bytes"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -27,4 +29,14 @@ func TestVariablesAreForSettings(t *testing.T) {
 	var out bytes.Buffer
 	require.Zero(t, cli.Main([]string{"serve", "--help"}, "test", nil, &out, &out))
 	require.Contains(t, out.String(), "$BANNOU_LISTEN")
+}
+
+// The file that a container names for its node stands in the way of no other command, such as its health check.
+func TestTheFileOfANodeIsForNodes(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("messaging: {rabbitmqManagementUrl: http://broker:15672}\n"), 0o600))
+	t.Setenv("BANNOU_CONFIG", file)
+	var out, errs bytes.Buffer
+	require.Zero(t, cli.Main([]string{"version"}, "test", nil, &out, &errs), errs.String())
+	require.Equal(t, 1, cli.Main([]string{"health", "--node", "http://127.0.0.1:1"}, "test", nil, &out, &errs), errs.String())
 }

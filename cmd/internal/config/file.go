@@ -23,7 +23,8 @@ const storesKey = "state.stores"
 // BeforeResolve reads the file before kong fills in what the command line and the environment left open.
 func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 	name := string(ctx.FlagValue(trace.Flag).(File))
-	if name == "" {
+	// kong asks the flags of all commands that a variable sets. The variable of a node's container is nothing to the others.
+	if name == "" || !slices.Contains(ctx.Flags(), trace.Flag) {
 		return nil
 	}
 	values, err := read(name)

@@ -1,6 +1,10 @@
 package config
 
-import "github.com/alecthomas/kong"
+import (
+	"slices"
+
+	"github.com/alecthomas/kong"
+)
 
 // SharedFile is the flag that names the nodes' YAML file for a command that needs some of their settings. It leaves the others alone.
 type SharedFile string
@@ -8,7 +12,7 @@ type SharedFile string
 // BeforeResolve reads the file, as that of File does.
 func (SharedFile) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 	name := string(ctx.FlagValue(trace.Flag).(SharedFile))
-	if name == "" {
+	if name == "" || !slices.Contains(ctx.Flags(), trace.Flag) { // as File's
 		return nil
 	}
 	values, err := read(name)
