@@ -201,8 +201,21 @@ func (c *Client) Directory() *Directory { return c.directory }
 //
 // Errors: ErrUnknownTarget, ErrNoEndpoint, ErrCircuitOpen, ErrOverloaded, the context's, or what the transport said.
 func (c *Client) Do(ctx context.Context, target string, req *http.Request) (*http.Response, error) {
+	return c.call(ctx, target, req, ownHeader(req))
+}
+
+// ownHeader is a copy of a request's headers that may be changed.
+func ownHeader(req *http.Request) http.Header {
+	if req.Header == nil {
+		return http.Header{}
+	}
+	return req.Header.Clone()
+}
+
+// call is Do with headers that are the call's to change.
+func (c *Client) call(ctx context.Context, target string, req *http.Request, header http.Header) (*http.Response, error) {
 	ctx, cancel := c.bound(ctx, target)
-	resp, err := c.send(ctx, target, req)
+	resp, err := c.send(ctx, target, req, header)
 	if err != nil {
 		cancel()
 		return nil, err
@@ -344,8 +357,9 @@ func firstSegment(path string) string {
 	return segment
 }
 
-// send routes a request and sends it, with telemetry around it. The context's end ends the response's body too.
-func (c *Client) send(ctx context.Context, target string, req *http.Request) (*http.Response, error) {
+// send routes a request and sends it with these headers, which are its to change, with telemetry around it. The context's end ends
+// the response's body too.
+func (c *Client) send(ctx context.Context, target string, req *http.Request, header http.Header) (*http.Response, error) {
 	begin := time.Now()
 	r, err := c.route(ctx, target, req.URL.Path)
 	if err != nil {
@@ -355,7 +369,7 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 	}
 	ctx, span := c.telemetry.start(ctx, r.appID, req)
 	defer span.End()
-	out := outgoing(ctx, req)
+	out := outgoing(ctx, req, header)
 	out.Header[headerCalled] = []string{r.appID}
 	out.URL.Scheme = c.scheme
 	var resp *http.Response
@@ -381,8 +395,8 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request) (*h
 	return resp, err
 }
 
-// outgoing makes a copy of the request that may be changed, with what the context adds.
-func outgoing(ctx context.Context, req *http.Request) *http.Request {
+// outgoing makes a copy of the request that may be changed, with these headers and what the context adds to them.
+func outgoing(ctx context.Context, req *http.Request, header http.Header) *http.Request {
 	out := req.WithContext(ctx)
 	u := url.URL{Scheme: "http", Path: req.URL.Path, RawPath: req.URL.RawPath, RawQuery: req.URL.RawQuery, ForceQuery: req.URL.ForceQuery}
 	if !strings.HasPrefix(u.Path, "/") {
@@ -392,10 +406,7 @@ func outgoing(ctx context.Context, req *http.Request) *http.Request {
 		}
 	}
 	out.URL, out.Host, out.RequestURI = &u, "", ""
-	out.Header = req.Header.Clone()
-	if out.Header == nil {
-		out.Header = http.Header{}
-	}
+	out.Header = header
 	setTimeout(ctx, out.Header)
 	if key, ok := ctx.Value(idempotencyKey{}).(string); ok && key != "" && out.Header.Get(headerIdempotencyKey) == "" {
 		out.Header.Set(headerIdempotencyKey, key)

@@ -61,7 +61,7 @@ func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	}
 	var resp *http.Response
 	if err == nil {
-		resp, err = p.client.send(ctx, call.target, out)
+		resp, err = p.client.send(ctx, call.target, out, out.Header)
 		inTime := h.timer.stop()
 		h.begin()
 		if err == nil {

@@ -75,7 +75,7 @@ func (c *Client) post(ctx context.Context, target, method string, body []byte) (
 		// A kept connection may be found closed by the other side before anything was sent.
 		GetBody: func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil },
 	}
-	resp, err := c.Do(ctx, target, req)
+	resp, err := c.call(ctx, target, req, req.Header)
 	if err != nil {
 		return nil, err
 	}

@@ -154,7 +154,7 @@ func (t upgradeTransport) RoundTrip(req *http.Request) (*http.Response, error) {
 	timeout, _ := t.client.timeoutOf(call.target)
 	call.headBy = time.Now().Add(timeout)
 	timer := startHeadTimer(timeout, func() { cancel(errHeadTimeout) })
-	resp, err := t.client.send(ctx, call.target, req)
+	resp, err := t.client.send(ctx, call.target, req, ownHeader(req))
 	if inTime := timer.stop(); !inTime && err == nil {
 		_ = resp.Body.Close()
 		err = errHeadTimeout
