@@ -225,7 +225,9 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 	for _, n := range []*node{front, back} {
 		require.Zero(t, n.stop(t))
 		for _, trouble := range []string{"HTTP request to an HTTPS server", "does not answer probes"} {
-			require.False(t, strings.Contains(n.log.String(), trouble), "probes are made over TLS too: %s", trouble)
+			if strings.Contains(n.log.String(), trouble) { // without the whole log
+				t.Errorf("probes are not made over TLS: %s", trouble)
+			}
 		}
 	}
 }
