@@ -162,8 +162,12 @@ func (h *hop) drainBody() {
 	_ = h.control.SetReadDeadline(time.Unix(1, 0)) // the server's attempt is not to reach the end
 }
 
-// inform passes an informational response on, such as 103 Early Hints.
+// inform passes an informational response on, such as 103 Early Hints. 100 is not passed on: the server sends it when the body is
+// first read, which the transport does when the instance has asked for it, and would send a second one.
 func (h *hop) inform(status int, header textproto.MIMEHeader) error {
+	if status == http.StatusContinue {
+		return nil
+	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.answered {
