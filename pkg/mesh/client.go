@@ -66,6 +66,9 @@ type ClientConfig struct {
 	Policies map[string]Policy
 	// MaxResponseBytes is the longest body that Invoke reads. Default 16 MiB.
 	MaxResponseBytes int64
+	// Circuits is told when this client ejects an instance (open), tries it again (halfOpen) and calls it as before (closed). It may not
+	// block. Default: nobody is.
+	Circuits func(CircuitChange)
 	// Logger hears of panics of Local and of instances that could not be reached. Default: nobody.
 	Logger *slog.Logger
 	// MeterProvider gets, by target (app-id): the counter bannou.mesh.requests and the histogram bannou.mesh.duration
@@ -143,7 +146,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	if c.telemetry, err = newTelemetry(cfg.MeterProvider, cfg.TracerProvider); err != nil {
 		return nil, err
 	}
-	c.balancing.log, c.balancing.ejections = c.log, c.telemetry.ejected
+	c.balancing.log, c.balancing.ejections, c.balancing.circuits = c.log, c.telemetry.ejected, cfg.Circuits
 	if c.balancing.policies, err = newPolicies(cfg.Policy, cfg.Policies); err != nil {
 		return nil, err
 	}

@@ -48,8 +48,11 @@ func (r *Registry) SetMappings(ctx context.Context, services map[string]string, 
 }
 
 // ApplyMappings takes over mappings that another program announced, if their version is higher than the one in force;
-// others are refused without an error. They are not announced again.
+// others are refused without an error. They are not announced again. A version over 2^53 is ErrInvalid.
 func (r *Registry) ApplyMappings(ctx context.Context, m Mappings) (applied bool, err error) {
+	if m.Version > maxAnnouncedVersion {
+		return false, invalid("version", "must be %d at most, got %d", int64(maxAnnouncedVersion), m.Version)
+	}
 	_, err = r.changeConfig(ctx, func(current Config, next *Config) error {
 		if m.Version <= current.Version {
 			return errUnchanged

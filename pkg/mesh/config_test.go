@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"testing"
@@ -65,6 +66,14 @@ func TestAnnouncedMappingsAreTakenOverOnlyIfNewer(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, history, 2, "versions that never were are not in the history")
 	assert.Equal(t, int64(7), history[1].Version)
+
+	// No announcement keeps mappings from being set.
+	_, err = r.ApplyMappings(ctx, mesh.Mappings{Version: math.MaxInt64})
+	require.ErrorIs(t, err, mesh.ErrInvalid)
+	assert.True(t, announce(1<<53, "last"))
+	m, err = r.SetMappings(ctx, map[string]string{"state": "after"}, "")
+	require.NoError(t, err)
+	assert.Equal(t, "after", m.AppID("state"))
 }
 
 func TestConfigSetHistoryRollback(t *testing.T) {

@@ -102,6 +102,17 @@ const (
 	ejectedAgain       ejectionReason = "again" // the first call after an ejection failed
 )
 
+func (r ejectionReason) sentence() string {
+	switch r {
+	case ejectedConsecutive:
+		return "calls failed in a row"
+	case ejectedShare:
+		return "too many of its calls failed"
+	default:
+		return "the first call after an ejection failed"
+	}
+}
+
 // judgeEvery bounds how often an instance that fails all the time is looked at.
 const judgeEvery = 50 * time.Millisecond
 
@@ -112,8 +123,8 @@ func (in *Instance) record(now time.Duration, failed bool) {
 		if in.inARow.Load() != 0 {
 			in.inARow.Store(0)
 		}
-		if in.onTrial.Load() {
-			in.onTrial.Store(false)
+		if in.onTrial.Load() && in.onTrial.CompareAndSwap(true, false) {
+			in.pool.circuitOf(in, BreakerHalfOpen, BreakerClosed, "a call succeeded")
 		}
 		return
 	}

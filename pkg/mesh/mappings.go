@@ -8,6 +8,10 @@ import (
 // DefaultAppID is the node that runs every service that is not mapped elsewhere.
 const DefaultAppID = "bannou"
 
+// maxAnnouncedVersion is the highest version that is taken over from an announcement: what a number in JSON is exact up to in
+// every language. With a higher one nobody could set mappings any more.
+const maxAnnouncedVersion = 1 << 53
+
 // Mappings say which app-id a service runs on. They are one value, replaced as a whole, and only by a higher version.
 type Mappings struct {
 	Services         map[string]string `json:"mappings"`     // service to app-id; what is not in it is on DefaultAppID

@@ -20,6 +20,7 @@ type balancing struct {
 	rand      func() uint64
 	log       *slog.Logger
 	ejections func(appID string, reason ejectionReason)
+	circuits  func(CircuitChange) // nil: nobody asks
 	policies  *policies
 }
 
@@ -155,6 +156,7 @@ func (p *pool) meet(g *group, now time.Duration) {
 		in.endpoint.Store(e)
 		if until := in.ejected.Load(); until != 0 && int64(now) >= until {
 			in.pardon(now)
+			p.circuitOf(in, BreakerOpen, BreakerHalfOpen, "its ejection is over")
 			p.breaker.hope()
 			p.log.Info("an instance gets requests again", "appId", p.appID, "instanceId", in.id)
 		}
@@ -204,6 +206,11 @@ func (p *pool) eject(in *Instance, reason ejectionReason, now time.Duration) {
 	if p.ejections != nil {
 		p.ejections(p.appID, reason)
 	}
+	before := BreakerClosed
+	if reason == ejectedAgain {
+		before = BreakerHalfOpen
+	}
+	p.circuitOf(in, before, BreakerOpen, reason.sentence())
 }
 
 // stands reports whether an instance is an outlier: whether there is another to go to that fails less than half as often.

@@ -131,6 +131,9 @@ func (s *snapshot) with(appID string, all []*Endpoint) *snapshot {
 func (s *snapshot) apply(c Change) (next *snapshot, incomplete bool) {
 	switch c.Kind {
 	case ChangeMappings:
+		if c.Mappings.Version > maxAnnouncedVersion {
+			return s, false
+		}
 		return s.withMappings(c.Mappings), false
 	case ChangeRegistered, ChangeDegraded:
 		return s.put(c)

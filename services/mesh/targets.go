@@ -36,7 +36,9 @@ func directoryState(s mesh.DirectoryState) meshapi.DirectoryState {
 }
 
 func target(t mesh.TargetState) meshapi.Target {
-	wire := meshapi.Target{AppID: t.AppID, Panic: t.Panic, Picks: int64(t.Picks), Instances: make([]meshapi.TargetInstance, len(t.Instances))}
+	wire := meshapi.Target{AppID: t.AppID, Panic: t.Panic, Picks: int64(t.Picks), Instances: make([]meshapi.TargetInstance, len(t.Instances)),
+		Retries: int64(t.Retries), RetriesRefused: int64(t.RetriesRefused), Hedges: int64(t.Hedges), HedgesWon: int64(t.HedgesWon),
+		Breaker: string(t.Breaker), BreakerOpened: int64(t.BreakerOpened), Calls: t.Calls, Waiting: t.Waiting, Overloaded: int64(t.Overloaded)}
 	for i, in := range t.Instances {
 		wire.Instances[i] = meshapi.TargetInstance{
 			InstanceID: in.InstanceID, Zone: in.Zone, Status: string(in.Status), State: in.State(), Picks: int64(in.Picks),

@@ -61,6 +61,10 @@ func TestTargets(t *testing.T) {
 	require.Equal(t, "orders", target["appId"])
 	require.EqualValues(t, 101, target["picks"])
 	require.Equal(t, false, target["panic"])
+	require.Equal(t, "closed", target["breaker"])
+	for _, none := range []string{"retries", "retriesRefused", "hedges", "hedgesWon", "breakerOpened", "calls", "waiting", "overloaded"} {
+		require.EqualValues(t, 0, target[none], none)
+	}
 	bad, good := target["instances"].([]any)[0].(object), target["instances"].([]any)[1].(object)
 	require.Equal(t, "bad", bad["instanceId"])
 	require.Equal(t, "ejected", bad["state"])

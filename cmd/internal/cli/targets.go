@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
@@ -36,7 +37,30 @@ func (c *targetsCommand) Run(ctx context.Context, std *stdio) error {
 					ejected(in.EjectedForMs), in.Picks)
 			}
 		}
+		for i := range answer.Targets {
+			if told := resilience(&answer.Targets[i]); told != "" {
+				t.line(answer.Targets[i].AppID + ": " + told)
+			}
+		}
 	})
+}
+
+// resilience tells what was done about a target's failures; empty: nothing was.
+func resilience(t *meshapi.Target) string {
+	var told []string
+	if t.Breaker != "closed" || t.BreakerOpened > 0 {
+		told = append(told, fmt.Sprintf("its breaker is %s and opened %d times", t.Breaker, t.BreakerOpened))
+	}
+	if t.Retries > 0 || t.RetriesRefused > 0 {
+		told = append(told, fmt.Sprintf("%d further attempts, %d refused by the budget", t.Retries, t.RetriesRefused))
+	}
+	if t.Hedges > 0 {
+		told = append(told, fmt.Sprintf("%d hedges, %d won", t.Hedges, t.HedgesWon))
+	}
+	if t.Calls > 0 || t.Waiting > 0 || t.Overloaded > 0 {
+		told = append(told, fmt.Sprintf("%d calls in the bulkhead, %d wait, %d turned away", t.Calls, t.Waiting, t.Overloaded))
+	}
+	return strings.Join(told, "; ")
 }
 
 // directoryLine tells how fresh the node's copy of the registry is.

@@ -235,7 +235,7 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		{name: "outbox limit", args: []string{"--messaging-outbox-max-events", "0"}, want: "choose from 1 to"},
 		{name: "drain", args: []string{"--drain-timeout", "0s"}, want: "choose a positive duration"},
 		{name: "duration", args: []string{"--drain-timeout", "fast"}, want: "--drain-timeout"},
-		{name: "heartbeat", args: []string{"--mesh-heartbeat-interval", "2m"}, want: "choose from 1ms to 60s"},
+		{name: "heartbeat", args: []string{"--mesh-heartbeat-interval", "60s"}, want: "choose from 1ms to 50s"},
 		{name: "balancer", args: []string{"--mesh-balancer", "fair"}, want: "--mesh-balancer must be one of"},
 		{name: "capacity", args: []string{"--mesh-max-connections", "0"}, want: "choose from 1 to"},
 		{name: "drain notice", args: []string{"--mesh-drain-notice=-1s"}, want: "choose 0 or a positive duration"},

@@ -47,6 +47,7 @@ type Node struct {
 	apps      *guard.Tokens
 	guard     *guard.Guard // nil: everyone is let in
 	incidents *incident.Reporter
+	circuits  *membership.Circuits
 	tracing   tracing
 	messaging *messaging.Service // nil: not among the services
 	folder    *os.File           // the claim on the data folder, nil without one
@@ -159,6 +160,8 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	calls.Directory, calls.AppID, calls.InstanceID = n.directory, cfg.AppID, member.InstanceID()
 	calls.Local, calls.LocalServices, calls.Control = n.guard.Local(n.host.Handler()), paths(cfg.Services), policy.Control
 	calls.Authorize, calls.TLS = n.guard.Authorize, n.guard.Client()
+	n.circuits = membership.NewCircuits(member.InstanceID(), log)
+	calls.Circuits = n.circuits.Changed
 	calls.Logger, calls.MeterProvider, calls.TracerProvider = log, n.metrics.MeterProvider(), n.tracing.tracer()
 	client, err := mesh.NewClient(calls)
 	if err != nil {
@@ -223,6 +226,7 @@ func (n *Node) Run(ctx context.Context) error {
 	defer endReports()
 	var reports sync.WaitGroup
 	reports.Go(func() { n.incidents.Run(reporting, n.bus) })
+	reports.Go(func() { n.circuits.Run(reporting, n.bus) })
 
 	err := n.host.Run(ctx)
 

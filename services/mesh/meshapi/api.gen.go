@@ -226,14 +226,41 @@ type SuccessResponse struct {
 
 // Target An app-id that this node called.
 type Target struct {
-	AppID     string           `json:"appId"`
+	AppID string `json:"appId"`
+
+	// Breaker closed, open or halfOpen.
+	Breaker string `json:"breaker"`
+
+	// BreakerOpened How often the breaker opened.
+	BreakerOpened int64 `json:"breakerOpened"`
+
+	// Calls Calls within the bulkhead; 0 without one.
+	Calls int `json:"calls"`
+
+	// Hedges Second attempts beside a first one.
+	Hedges int64 `json:"hedges"`
+
+	// HedgesWon Of them, those that were faster.
+	HedgesWon int64            `json:"hedgesWon"`
 	Instances []TargetInstance `json:"instances"`
+
+	// Overloaded Calls that it turned away.
+	Overloaded int64 `json:"overloaded"`
 
 	// Panic So few instances are left that those that are ejected get requests too.
 	Panic bool `json:"panic"`
 
 	// Picks Requests sent to its instances, those that are gone included.
 	Picks int64 `json:"picks"`
+
+	// Retries Of them, further attempts of a call.
+	Retries int64 `json:"retries"`
+
+	// RetriesRefused Further attempts that the budget did not allow.
+	RetriesRefused int64 `json:"retriesRefused"`
+
+	// Waiting Calls that wait before it.
+	Waiting int `json:"waiting"`
 }
 
 // TargetInstance defines model for TargetInstance.
