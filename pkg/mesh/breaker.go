@@ -79,6 +79,7 @@ func unavailable(status int) bool {
 type breaker struct {
 	Breaker
 	hopeless func() bool // no usable instance has answered well since its last failure
+	told     func(open bool) // of each change, once
 
 	closed atomic.Bool
 	inARow atomic.Int32 // failures since the last success
@@ -93,7 +94,7 @@ type breaker struct {
 }
 
 func newBreaker(b Breaker, hopeless func() bool) *breaker {
-	made := &breaker{Breaker: b, hopeless: hopeless}
+	made := &breaker{Breaker: b, hopeless: hopeless, told: func(bool) {}}
 	made.closed.Store(true)
 	return made
 }
@@ -186,7 +187,9 @@ func (b *breaker) begin(now time.Duration) {
 	b.period++
 	b.until, b.trials, b.successes = now+b.OpenFor, 0, 0
 	b.opened.Add(1)
-	b.closed.Store(false)
+	if b.closed.Swap(false) {
+		b.told(true)
+	}
 }
 
 // close is called with the lock held.
@@ -195,7 +198,9 @@ func (b *breaker) close() {
 	b.trials, b.successes = 0, 0
 	b.inARow.Store(0)
 	b.since.Store(0)
-	b.closed.Store(true)
+	if !b.closed.Swap(true) {
+		b.told(false)
+	}
 }
 
 // hope closes the breaker: there is an instance of which nothing bad is known.

@@ -43,9 +43,10 @@ type pool struct {
 
 	view atomic.Pointer[view]
 
-	mu        sync.Mutex
-	instances map[string]*Instance
-	retired   uint64 // picks of instances that are gone
+	mu         sync.Mutex
+	instances  map[string]*Instance
+	retired    uint64        // picks of instances that are gone
+	complained time.Duration // when the log was told last that the target fails
 }
 
 // A view is what picks of an app-id read.
@@ -82,6 +83,13 @@ func newPool(b balancing, appID string, current func() *group) *pool {
 	p := &pool{balancing: b, appID: appID, current: current, instances: map[string]*Instance{},
 		policy: policy, budget: newBudget(&policy.Retry), bulkhead: newBulkhead(policy.Bulkhead, appID)}
 	p.breaker = newBreaker(policy.Breaker, p.hopeless)
+	p.breaker.told = func(open bool) {
+		if open {
+			p.log.Warn("calls are not made for a while: every instance fails", "appId", appID, "time", p.breaker.OpenFor)
+		} else {
+			p.log.Info("calls are made again", "appId", appID)
+		}
+	}
 	if policy.Hedge.On && policy.Hedge.Delay == 0 {
 		p.latencies = new(latencies)
 	}
@@ -191,7 +199,11 @@ func (in *Instance) pardon(now time.Duration) {
 func (p *pool) eject(in *Instance, reason ejectionReason, now time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if in.ejected.Load() != 0 || p.instances[in.id] != in || !p.stands(in, now) {
+	if in.ejected.Load() != 0 || p.instances[in.id] != in {
+		return
+	}
+	if !p.stands(in, now) {
+		p.complain(in, reason, now)
 		return
 	}
 	length := in.again.next(now, &p.ejection)
@@ -211,6 +223,19 @@ func (p *pool) eject(in *Instance, reason ejectionReason, now time.Duration) {
 		before = BreakerHalfOpen
 	}
 	p.circuitOf(in, before, BreakerOpen, reason.sentence())
+}
+
+// complainEvery bounds how often a target is complained of.
+const complainEvery = time.Minute
+
+// complain tells of an instance that fails and is called nevertheless, with the lock held: nothing else would show in the log.
+func (p *pool) complain(in *Instance, reason ejectionReason, now time.Duration) {
+	if p.complained != 0 && now-p.complained < complainEvery {
+		return
+	}
+	p.complained = now
+	p.log.Warn("an instance fails and is called nevertheless: no other does better", "appId", p.appID, "instanceId", in.id,
+		"address", in.address, "reason", reason.sentence())
 }
 
 // stands reports whether an instance is an outlier: whether there is another to go to that fails less than half as often.
