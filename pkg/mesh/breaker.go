@@ -78,7 +78,7 @@ func unavailable(status int) bool {
 // A breaker is a Breaker at work. While it is closed, calls read one word and failures count in another.
 type breaker struct {
 	Breaker
-	hopeless func() bool // no usable instance has answered well since its last failure
+	hopeless func() bool     // no usable instance has answered well since its last failure
 	told     func(open bool) // of each change, once
 
 	closed atomic.Bool
