@@ -133,7 +133,7 @@ type LetterList struct {
 }
 
 // ListLetters lists dead letters that a filter matches. It reads the whole store, and holds no more of it than the page.
-// Reading waits, for ten seconds at most, for the broker and for another reader of the store to finish; then it is ErrUnavailable. ErrNoLetter: After is not there any more.
+// Reading waits, while ctx lasts, for another reader of the store to finish. ErrNoLetter: After is not there any more.
 func (b *Bus) ListLetters(ctx context.Context, f LetterFilter, p LetterPage) (*LetterList, error) {
 	if err := f.check(); err != nil {
 		return nil, err
@@ -213,9 +213,6 @@ func (b *Bus) ShowLetter(ctx context.Context, id string) (*Letter, error) {
 	return found, nil
 }
 
-// lettersTimeout bounds the wait for the store of dead letters to be opened. Reading it may take as long as the context allows.
-const lettersTimeout = 10 * time.Second
-
 // letterReader is what goes through the store. All but each may be nil.
 type letterReader struct {
 	opened func(total int64)
@@ -229,9 +226,7 @@ func (b *Bus) readLetters(ctx context.Context, r letterReader) (err error) {
 		r.finish = sync.OnceFunc(r.finish)
 		defer r.finish()
 	}
-	opening, cancel := context.WithTimeout(ctx, lettersTimeout)
-	reading, err := b.driver.Letters(opening)
-	cancel()
+	reading, err := b.driver.Letters(ctx)
 	if err != nil {
 		return fmt.Errorf("cannot read the dead letters: %w", err)
 	}

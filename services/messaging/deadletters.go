@@ -39,6 +39,8 @@ func (s *Service) ListDeadLetters(ctx context.Context, r messagingapi.ListDeadLe
 		}
 		page.Limit = *body.Limit
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.LettersTimeout)
+	defer cancel()
 	list, err := s.cfg.Bus.ListLetters(ctx, filter, page)
 	if err != nil {
 		return nil, letterProblem(err, "cursor")
@@ -60,6 +62,8 @@ func (s *Service) GetDeadLetter(ctx context.Context, r messagingapi.GetDeadLette
 	if err := problem.Require("id", r.Body.ID); err != nil {
 		return nil, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.LettersTimeout)
+	defer cancel()
 	l, err := s.cfg.Bus.ShowLetter(ctx, r.Body.ID)
 	if err != nil {
 		return nil, letterProblem(err, "id")

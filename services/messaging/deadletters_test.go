@@ -150,3 +150,18 @@ func TestReplayStreamsProgress(t *testing.T) {
 	}
 	require.Len(t, seen, len(ids), "each once")
 }
+
+// Who asks for dead letters while they cannot be read is told so.
+func TestReadingDeadLettersDoesNotWaitForEver(t *testing.T) {
+	b := newBroker(t)
+	n := b.start(t, func(c *messaging.Config) { c.LettersTimeout = 50 * time.Millisecond })
+	other, err := b.driver.Letters(t.Context())
+	require.NoError(t, err)
+	for path, body := range map[string]string{"list": "{}", "get": `{"id":"x"}`} {
+		status, answer := n.post("/messaging/dead-letters/"+path, body)
+		require.Equal(t, 503, status, path)
+		require.Equal(t, "unavailable", answer["code"])
+	}
+	require.NoError(t, other.Close(t.Context()))
+	n.must("/messaging/dead-letters/list", "{}")
+}

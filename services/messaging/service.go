@@ -49,6 +49,8 @@ type Config struct {
 	PublishTimeout time.Duration
 	// SubscribeTimeout bounds creating and removing a subscription. Default: 10 s.
 	SubscribeTimeout time.Duration
+	// LettersTimeout bounds listing and showing dead letters, the wait for the broker or for another reader included. Default: 30 s.
+	LettersTimeout time.Duration
 	// CallbackTimeout bounds one call of a callback. Default: 30 s.
 	CallbackTimeout time.Duration
 	// ReconcileInterval is how often the store is asked for durable subscriptions that were made or removed through other
@@ -100,6 +102,7 @@ func New(cfg Config) (*Service, error) {
 	cfg.AppID = cmp.Or(cfg.AppID, "bannou")
 	cfg.PublishTimeout = cmp.Or(cfg.PublishTimeout, 10*time.Second)
 	cfg.SubscribeTimeout = cmp.Or(cfg.SubscribeTimeout, 10*time.Second)
+	cfg.LettersTimeout = cmp.Or(cfg.LettersTimeout, 30*time.Second)
 	cfg.CallbackTimeout = cmp.Or(cfg.CallbackTimeout, 30*time.Second)
 	cfg.ReconcileInterval = cmp.Or(cfg.ReconcileInterval, 15*time.Second)
 	cfg.OutboxAfter = cmp.Or(cfg.OutboxAfter, 2*time.Second)
