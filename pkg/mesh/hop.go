@@ -78,10 +78,11 @@ func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		if cause := context.Cause(ctx); errors.Is(cause, errHeadTimeout) {
 			err = cause
 		}
+		gone := callerGone(ctx) // draining may end the context as well
 		cancel(nil)
 		h.drainBody()
 		h.closeBehindBody()
-		p.answerError(w, r, err)
+		p.answerUnless(gone, w, r, err)
 		return
 	}
 	h.answer(resp)

@@ -28,7 +28,8 @@ const headerHops = "Bannou-Hops"
 // ProxyConfig configures NewProxy. The zero value is ready to use.
 type ProxyConfig struct {
 	// ErrorHandler answers a request that could not be passed on. ErrorStatus says what an error means. Default: a
-	// problem document (RFC 9457) with status, title, detail and code.
+	// problem document (RFC 9457) with status, title, detail and code. It is not called for a caller that is gone: there the
+	// proxy panics with http.ErrAbortHandler, for the server to break the connection.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 	// MaxHops is how many proxies a request may go through before it is taken to go in a circle. Default 4.
 	MaxHops int
@@ -137,11 +138,23 @@ func rewrite(pr *httputil.ProxyRequest) {
 
 // answerError is called by ReverseProxy when no response came.
 func (p *proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
-	gone := r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errSenderTimeout)
-	if gone && !errors.Is(err, errHeadTimeout) { // giving up a stalled upload ends this context too
-		return // nobody reads an answer
+	p.answerUnless(callerGone(r.Context()), w, r, err)
+}
+
+// answerUnless tells the caller why there is no response. One that is gone gets its connection broken: what is left
+// unanswered, net/http's server answers with 200 and nothing, and it may be that somebody reads it.
+func (p *proxy) answerUnless(gone bool, w http.ResponseWriter, r *http.Request, err error) {
+	if gone {
+		panic(http.ErrAbortHandler)
 	}
 	p.fail(w, r, err)
+}
+
+// callerGone reports whether a call ended because nobody waits for its answer. Where the time was up that the hop or the
+// caller gave it, somebody does.
+func callerGone(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return cause != nil && !errors.Is(cause, errHeadTimeout) && !errors.Is(cause, errSenderTimeout)
 }
 
 // An upgradeTransport sends what ReverseProxy hands over. It bounds the time until the head comes.

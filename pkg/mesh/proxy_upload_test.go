@@ -1,0 +1,69 @@
+package mesh_test
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/pkg/mesh"
+)
+
+// gate serves the invoke endpoint of a client; what comes back is where paths of app-ids begin.
+func (w *world) gate(t *testing.T, cfg mesh.ClientConfig) (base string, client *mesh.Client) {
+	t.Helper()
+	client = w.client(t, cfg)
+	s := httptest.NewServer(mesh.NewProxy(client, mesh.ProxyConfig{}))
+	t.Cleanup(s.Close)
+	return s.URL + mesh.ProxyPattern, client
+}
+
+// refusal reads an error of the invoke endpoint.
+func (c *wire) refusal(t *testing.T) problem {
+	t.Helper()
+	resp, body, err := c.answer(t, "POST")
+	require.NoError(t, err)
+	require.Equal(t, "application/problem+json", resp.Header.Get("Content-Type"), "%d %q", resp.StatusCode, body)
+	var p problem
+	require.NoError(t, json.Unmarshal([]byte(body), &p), body)
+	assert.Equal(t, resp.StatusCode, p.Status)
+	return p
+}
+
+// What went wrong is told also while the request's body is still on its way, and never as 200.
+func TestProxyTellsFailuresInMidUpload(t *testing.T) {
+	w := newWorld(t)
+	w.register(t, at(endpoint("dead", "node-1"), deadAddress(t)))
+	stalled := make(chan struct{})
+	w.serve(t, "stalled", "node-2", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stalled }))
+	t.Cleanup(func() { close(stalled) })
+	base, _ := w.gate(t, mesh.ClientConfig{Policies: map[string]mesh.Policy{"stalled": {AttemptTimeout: 50 * time.Millisecond}}})
+	for target, want := range map[string]problem{
+		"nobody": {Status: 404, Code: "unknown_target"},
+		"dead":   {Status: 502, Code: "bad_gateway"},
+	} {
+		for _, head := range []string{"Content-Length: 10\n\nhello", "Content-Length: 100000\n\nhello", "Transfer-Encoding: chunked\n\n5\nhello\n"} {
+			conn := dial(t, base+target+"/method/")
+			conn.say(t, "POST PATHx HTTP/1.1\nHost: x\n"+head) // and no more
+			p := conn.refusal(t)
+			assert.Equal(t, want.Status, p.Status, "%s %q", target, head)
+			assert.Equal(t, want.Code, p.Code, "%s %q", target, head)
+			_, err := conn.answers.ReadByte()
+			require.ErrorIs(t, err, io.EOF, "what follows would be read as a request")
+		}
+	}
+	// An instance that reads nothing of a body that is longer than what sockets hold.
+	conn := dial(t, base+"stalled/method/")
+	go func() {
+		_, _ = io.WriteString(conn.Conn, "POST "+conn.path+"x HTTP/1.1\r\nHost: x\r\nContent-Length: 100000000\r\n\r\n")
+		_, _ = conn.Write(make([]byte, 50_000_000))
+	}()
+	p := conn.refusal(t)
+	assert.Equal(t, 504, p.Status)
+	assert.Equal(t, "timeout", p.Code)
+}
