@@ -67,3 +67,19 @@ func TestProxyTellsFailuresInMidUpload(t *testing.T) {
 	assert.Equal(t, 504, p.Status)
 	assert.Equal(t, "timeout", p.Code)
 }
+
+// A caller that says how long it waits is answered then, also when its own body stands still.
+func TestProxyEndsStalledUploadsAtTheirDeadline(t *testing.T) {
+	n := newNode()
+	proxied(t, n, mesh.ClientConfig{}, func(t *testing.T, base string) {
+		for _, body := range []string{
+			"Content-Length: 10\n\n", "Content-Length: 10\n\nabc", "Content-Length: 100000\n\nabc", "Transfer-Encoding: chunked\n\n3\nabc\n",
+		} {
+			conn := dial(t, base) // which waits for 10 s, and the client's own time is 30 s
+			conn.say(t, "POST PATHsvc/echo HTTP/1.1\nHost: x\nBannou-Timeout-Ms: 100\n"+body)
+			p := conn.refusal(t)
+			assert.Equal(t, 504, p.Status, body)
+			assert.Equal(t, "timeout", p.Code, body)
+		}
+	})
+}
