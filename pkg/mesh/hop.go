@@ -29,6 +29,7 @@ type hop struct {
 
 	streams atomic.Bool // the request's body has not been read to its end
 	body    *movingBody // as the target gets it; nil when it was read before
+	drained bool        // what is left of the request's body was read, or given up
 
 	mu       sync.Mutex // w is written by the transport, or by a timer, until it is answered
 	answered bool
@@ -106,7 +107,9 @@ func (h *hop) endBodyWith(ctx context.Context) (release func()) {
 	})
 }
 
-func hasBody(r *http.Request) bool { return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody }
+func hasBody(r *http.Request) bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
+}
 
 // smallBody is how long a request's body may be to be read before it is sent on.
 const smallBody = 16 << 10
@@ -169,9 +172,10 @@ const (
 // answers, and when its own last attempt, after the handler, meets the body's end, it panics over reading the connection twice
 // (seen on Go 1.26). A body that is too long or too slow closes the connection, and so does one that waits to be asked for.
 func (h *hop) drainBody() {
-	if !h.streams.Load() {
+	if h.drained || !h.streams.Load() {
 		return
 	}
+	h.drained = true
 	if len(h.r.Header["Expect"]) == 0 {
 		_ = h.control.SetReadDeadline(time.Now().Add(drainTime))
 		if _, err := io.CopyN(io.Discard, h.r.Body, drainBytes); errors.Is(err, io.EOF) {
