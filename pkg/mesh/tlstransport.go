@@ -6,7 +6,11 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
+
+// connectTime is how long it may take to connect, the handshake of TLS included.
+const connectTime = 3 * time.Second
 
 // An idleCloser is a transport with kept connections.
 type idleCloser interface{ CloseIdleConnections() }
@@ -61,6 +65,9 @@ func (t *tlsTransport) to(appID string) *http.Transport {
 	transport = t.plain.Clone()
 	// Asked anew for each connection, so that certificates may be replaced.
 	transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		// net/http goes on with a connection that is begun when its caller has left: ctx does not end with the call.
+		ctx, cancel := context.WithTimeout(ctx, connectTime)
+		defer cancel()
 		conn, err := t.plain.DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
