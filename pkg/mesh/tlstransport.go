@@ -50,6 +50,19 @@ func (t *tlsTransport) CloseIdleConnections() {
 	}
 }
 
+// keep forgets the app-ids that are not to be kept, and closes their idle connections. One that carries a request yet is closed
+// when it has been idle for as long as any may be.
+func (t *tlsTransport) keep(kept func(appID string) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for appID, transport := range t.transports {
+		if !kept(appID) {
+			delete(t.transports, appID)
+			transport.CloseIdleConnections()
+		}
+	}
+}
+
 func (t *tlsTransport) to(appID string) *http.Transport {
 	t.mu.RLock()
 	transport := t.transports[appID]
