@@ -80,10 +80,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, err)
 		return
 	}
-	hops, _ := strconv.Atoi(r.Header.Get(headerHops))
-	if hops < 0 || hops >= p.maxHops {
-		p.fail(w, r, fmt.Errorf("%w: the request went through %s proxies, %d are allowed", ErrTooManyHops,
-			clip(r.Header.Get(headerHops)), p.maxHops))
+	hops, err := parseHops(r.Header[headerHops])
+	if err == nil && hops >= p.maxHops {
+		err = fmt.Errorf("%w: the request went through %d proxies, %d are allowed", ErrTooManyHops, hops, p.maxHops)
+	}
+	if err != nil {
+		p.fail(w, r, err)
 		return
 	}
 	ctx, end := receive(r.Context(), r.Header)
@@ -97,6 +99,19 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.upgrades.ServeHTTP(w, r.WithContext(context.WithValue(ctx, invocationKey{}, call)))
+}
+
+// parseHops reads the header; none is 0. What is no number is refused: taken for 0, it would let a request go in a circle.
+func parseHops(values []string) (int, error) {
+	if len(values) == 0 {
+		return 0, nil
+	}
+	value := strings.Join(values, ", ")
+	hops, err := strconv.ParseUint(value, 10, 31)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // too many to count are still a number
+		return 0, invalid(headerHops, "must be one number, 0 or more, got %q", clip(value))
+	}
+	return int(hops), nil
 }
 
 // An invocation is what the path of a proxied request says.
