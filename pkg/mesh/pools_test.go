@@ -40,7 +40,7 @@ func TestAClientForgetsAppIDsThatAreGone(t *testing.T) {
 	source := new(listed)
 	directory := NewDirectory(source, nil, DirectoryConfig{ForgetAfter: -1})
 	client, err := NewClient(ClientConfig{Directory: directory, TLS: func(string) *tls.Config {
-		return &tls.Config{InsecureSkipVerify: true} //nolint:gosec // whom it is for does not matter here
+		return &tls.Config{InsecureSkipVerify: true} // whom it is for does not matter here
 	}})
 	require.NoError(t, err)
 	t.Cleanup(client.Close)
