@@ -130,12 +130,15 @@ func (k *call) attempt(req *http.Request, in *Instance, allowed permit, now time
 // errAttemptTimeout is why an attempt ended whose response did not begin in time.
 var errAttemptTimeout = fmt.Errorf("the instance did not answer within the time of one attempt: %w", context.DeadlineExceeded)
 
-// boundAttempt is an attempt that ends when its response does not begin in time.
+// boundAttempt is an attempt that ends when its response does not begin in time. The time begins anew whenever the request's body
+// moves, and does not run out while more of it is due from the caller: for that wait there is the time of the call.
 func (c *Client) boundAttempt(req *http.Request, body *keptBody, a attempt, limit time.Duration) (*http.Response, error) {
 	ctx, cancel := context.WithCancelCause(req.Context())
-	timer := time.AfterFunc(limit, func() { cancel(errAttemptTimeout) })
+	timer := &headTimer{timeout: limit, held: body.awaited}
+	timer.start(func() { cancel(errAttemptTimeout) })
+	body.prolongs(timer)
 	resp, err := c.roundTrip(req.WithContext(ctx), body, a)
-	if inTime := timer.Stop(); !inTime && err == nil {
+	if inTime := timer.stop(); !inTime && err == nil {
 		_ = resp.Body.Close()
 		err = errAttemptTimeout
 	}
@@ -180,13 +183,15 @@ func discard(resp *http.Response) {
 	_, _ = io.Copy(io.Discard, resp.Body)
 }
 
-// blame tells what an error says of the instance that was called.
+// blame tells what an error says of the instance that was called: nothing, where the caller was the one that was waited for.
 func blame(req *http.Request, body *keptBody) callOutcome {
 	ctx := req.Context()
 	switch {
 	case body.broke():
 		return unknownOutcome
-	case ctx.Err() == nil, errors.Is(context.Cause(ctx), context.DeadlineExceeded):
+	case ctx.Err() == nil:
+		return failed
+	case errors.Is(context.Cause(ctx), context.DeadlineExceeded) && !body.awaited():
 		return failed
 	default:
 		return unknownOutcome

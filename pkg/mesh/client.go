@@ -172,11 +172,11 @@ func newBalancing(cfg ClientConfig) (balancing, error) {
 }
 
 // NewTransport returns what a Client uses by default: HTTP/1.1 with many kept connections to each node, no proxy, bodies
-// as they are, and 3 seconds to connect, because another instance may be waiting.
+// as they are, and 3 seconds to connect (with a client's TLS, its handshake included), because another instance may be waiting.
 func NewTransport() *http.Transport { return newTransport(nil) }
 
 func newTransport(control func(context.Context, string, string, syscall.RawConn) error) *http.Transport {
-	dialer := &net.Dialer{Timeout: 3 * time.Second, KeepAlive: 30 * time.Second, ControlContext: control}
+	dialer := &net.Dialer{Timeout: connectTime, KeepAlive: 30 * time.Second, ControlContext: control}
 	return &http.Transport{
 		DialContext:           dialer.DialContext,
 		MaxIdleConns:          1024,

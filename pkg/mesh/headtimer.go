@@ -14,9 +14,10 @@ import (
 // errHeadTimeout is what a call ends with whose response did not begin in time.
 var errHeadTimeout = fmt.Errorf("no response began in time: %w", context.DeadlineExceeded)
 
-// A headTimer ends a call whose response does not begin.
+// A headTimer ends a call, or an attempt, whose response does not begin.
 type headTimer struct {
 	timeout time.Duration
+	held    func() bool // while it says so, the time does not run out; nil: never
 	mu      sync.Mutex
 	timer   *time.Timer
 	over    bool // the head is there, or the time is up
@@ -24,14 +25,22 @@ type headTimer struct {
 
 func startHeadTimer(timeout time.Duration, fire func()) *headTimer {
 	t := &headTimer{timeout: timeout}
+	t.start(fire)
+	return t
+}
+
+func (t *headTimer) start(fire func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.timer = time.AfterFunc(timeout, func() {
+	t.timer = time.AfterFunc(t.timeout, func() {
+		if t.held != nil && t.held() {
+			t.prolong()
+			return
+		}
 		if t.stop() {
 			fire()
 		}
 	})
-	return t
 }
 
 // stop ends the wait, and reports whether it was not over already.
@@ -46,7 +55,7 @@ func (t *headTimer) stop() bool {
 	return true
 }
 
-// prolong gives the call its whole time again.
+// prolong gives the whole time again.
 func (t *headTimer) prolong() {
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -29,6 +29,7 @@ type hop struct {
 
 	streams atomic.Bool // the request's body has not been read to its end
 	body    *movingBody // as the target gets it; nil when it was read before
+	drained bool        // what is left of the request's body was read, or given up
 
 	mu       sync.Mutex // w is written by the transport, or by a timer, until it is answered
 	answered bool
@@ -43,13 +44,10 @@ func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	timeout, _ := p.client.timeoutOf(call.target)
 	call.headBy = time.Now().Add(timeout)
 	ctx = context.WithValue(ctx, invocationKey{}, call)
-	h.timer = startHeadTimer(timeout, func() {
-		cancel(errHeadTimeout)
-		if h.streams.Load() { // a Read of a server's body does not end when it is closed, only at its deadline
-			_ = h.control.SetReadDeadline(time.Unix(1, 0))
-		}
-	})
+	h.timer = startHeadTimer(timeout, func() { cancel(errHeadTimeout) })
 	defer h.timer.stop()
+	release := h.endBodyWith(ctx)
+	defer release()
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{Got1xxResponse: h.inform})
 	out := &http.Request{Method: r.Method, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: forwarded(r, call.hops), Trailer: r.Trailer, ContentLength: r.ContentLength}
 	out.URL = call.path
@@ -75,16 +73,42 @@ func (p *proxy) forward(ctx context.Context, w http.ResponseWriter, r *http.Requ
 		}
 	}
 	if err != nil {
-		if cause := context.Cause(ctx); errors.Is(cause, errHeadTimeout) {
+		if cause := context.Cause(ctx); errors.Is(cause, errHeadTimeout) || errors.Is(cause, errSenderTimeout) {
 			err = cause
 		}
+		release()
+		gone := callerGone(ctx) // draining may end the context as well
 		cancel(nil)
 		h.drainBody()
 		h.closeBehindBody()
-		p.answerError(w, r, err)
+		p.answerUnless(gone, w, r, err)
 		return
 	}
 	h.answer(resp)
+}
+
+// endBodyWith ends a Read of the request's body when the context ends, until it is released: a Read of a server's body does not
+// end when it is closed, only at its deadline.
+func (h *hop) endBodyWith(ctx context.Context) (release func()) {
+	if !hasBody(h.r) {
+		return func() {}
+	}
+	done := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(done)
+		if h.streams.Load() {
+			_ = h.control.SetReadDeadline(time.Unix(1, 0))
+		}
+	})
+	return sync.OnceFunc(func() {
+		if !stop() {
+			<-done // lest it be the deadline of the connection's next request
+		}
+	})
+}
+
+func hasBody(r *http.Request) bool {
+	return r.ContentLength != 0 && r.Body != nil && r.Body != http.NoBody
 }
 
 // smallBody is how long a request's body may be to be read before it is sent on.
@@ -94,7 +118,7 @@ const smallBody = 16 << 10
 // head, and sent again. What is not there yet is passed on as it comes.
 func (h *hop) takeBody(out *http.Request) error {
 	body := h.r.Body
-	if h.r.ContentLength == 0 || body == nil || body == http.NoBody {
+	if !hasBody(h.r) {
 		out.ContentLength = 0
 		return nil
 	}
@@ -148,9 +172,10 @@ const (
 // answers, and when its own last attempt, after the handler, meets the body's end, it panics over reading the connection twice
 // (seen on Go 1.26). A body that is too long or too slow closes the connection, and so does one that waits to be asked for.
 func (h *hop) drainBody() {
-	if !h.streams.Load() {
+	if h.drained || !h.streams.Load() {
 		return
 	}
+	h.drained = true
 	if len(h.r.Header["Expect"]) == 0 {
 		_ = h.control.SetReadDeadline(time.Now().Add(drainTime))
 		if _, err := io.CopyN(io.Discard, h.r.Body, drainBytes); errors.Is(err, io.EOF) {

@@ -19,7 +19,9 @@ type keptBody struct {
 	last   atomic.Bool // no attempt follows
 	closed atomic.Bool // the last attempt is through with it
 	read   atomic.Bool
-	broken atomic.Bool // the caller's reader failed
+	broken atomic.Bool               // the caller's reader failed
+	due    atomic.Bool               // the caller's reader was asked for more, and has not given any
+	timer  atomic.Pointer[headTimer] // of the attempt under way; nil: it has no time of its own
 	once   sync.Once
 	unbind func() bool // from the context
 }
@@ -53,6 +55,17 @@ func (k *keptBody) touched() bool { return k != nil && k.read.Load() }
 // broke reports whether the caller's reader failed, so that the request could not be sent whole.
 func (k *keptBody) broke() bool { return k != nil && k.broken.Load() }
 
+// awaited reports whether the caller is the one to be waited for, since more of its body is due. It stays so when the body breaks
+// off there.
+func (k *keptBody) awaited() bool { return k != nil && k.due.Load() }
+
+// prolongs has the body give an attempt its time again whenever it moves.
+func (k *keptBody) prolongs(timer *headTimer) {
+	if k != nil {
+		k.timer.Store(timer)
+	}
+}
+
 // release says that no attempt follows. The one under way may still be reading; it closes the body when it is through.
 func (k *keptBody) release() {
 	if k == nil {
@@ -78,8 +91,14 @@ func (b *attemptBody) Read(p []byte) (int, error) {
 	if b.closed.Load() {
 		return 0, http.ErrBodyReadAfterClose
 	}
+	b.kept.due.Store(true)
 	n, err := b.kept.source.Read(p)
-	if err != nil && !errors.Is(err, io.EOF) && !b.closed.Load() {
+	if err == nil || errors.Is(err, io.EOF) {
+		if timer := b.kept.timer.Load(); timer != nil {
+			timer.prolong()
+		}
+		b.kept.due.Store(false)
+	} else if !b.closed.Load() {
 		b.kept.broken.Store(true)
 	}
 	return n, err

@@ -14,7 +14,8 @@ type Policy struct {
 	// more. Of a call through NewProxy it bounds the wait for the head. Default: the client's Timeout, for calls without a
 	// deadline of their own.
 	Timeout time.Duration
-	// AttemptTimeout bounds the wait of one attempt for the response's head. Default: none but the call's own.
+	// AttemptTimeout bounds the wait of one attempt for the response's head, from when the request's body last moved. While
+	// more of the body is due from the caller it does not run out. Default: none but the call's own.
 	AttemptTimeout time.Duration
 	// Retry says what is sent again.
 	Retry Retry

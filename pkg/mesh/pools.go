@@ -41,7 +41,17 @@ func (c *Client) addPool(appID string) *pool {
 		next[appID] = newPool(c.balancing, appID, func() *group { return c.directory.current.Load().apps[appID] })
 	}
 	c.pools.current.Store(&next)
+	c.keepOnly(next)
 	return next[appID]
+}
+
+// keepOnly forgets what is kept by app-id beside the pools, of all but those that have one: app-ids come and go.
+func (c *Client) keepOnly(all map[string]*pool) {
+	kept := func(appID string) bool { return all[appID] != nil || appID == c.appID }
+	if secured, ok := c.transport.(*tlsTransport); ok {
+		secured.keep(kept)
+	}
+	c.telemetry.keep(kept)
 }
 
 // A TargetState is what a client knows of an app-id that it called.

@@ -28,7 +28,8 @@ const headerHops = "Bannou-Hops"
 // ProxyConfig configures NewProxy. The zero value is ready to use.
 type ProxyConfig struct {
 	// ErrorHandler answers a request that could not be passed on. ErrorStatus says what an error means. Default: a
-	// problem document (RFC 9457) with status, title, detail and code.
+	// problem document (RFC 9457) with status, title, detail and code. It is not called for a caller that is gone: there the
+	// proxy panics with http.ErrAbortHandler, for the server to break the connection.
 	ErrorHandler func(w http.ResponseWriter, r *http.Request, err error)
 	// MaxHops is how many proxies a request may go through before it is taken to go in a circle. Default 4.
 	MaxHops int
@@ -79,10 +80,12 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p.fail(w, r, err)
 		return
 	}
-	hops, _ := strconv.Atoi(r.Header.Get(headerHops))
-	if hops < 0 || hops >= p.maxHops {
-		p.fail(w, r, fmt.Errorf("%w: the request went through %s proxies, %d are allowed", ErrTooManyHops,
-			clip(r.Header.Get(headerHops)), p.maxHops))
+	hops, err := parseHops(r.Header[headerHops])
+	if err == nil && hops >= p.maxHops {
+		err = fmt.Errorf("%w: the request went through %d proxies, %d are allowed", ErrTooManyHops, hops, p.maxHops)
+	}
+	if err != nil {
+		p.fail(w, r, err)
 		return
 	}
 	ctx, end := receive(r.Context(), r.Header)
@@ -96,6 +99,19 @@ func (p *proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	p.upgrades.ServeHTTP(w, r.WithContext(context.WithValue(ctx, invocationKey{}, call)))
+}
+
+// parseHops reads the header; none is 0. What is no number is refused: taken for 0, it would let a request go in a circle.
+func parseHops(values []string) (int, error) {
+	if len(values) == 0 {
+		return 0, nil
+	}
+	value := strings.Join(values, ", ")
+	hops, err := strconv.ParseUint(value, 10, 31)
+	if err != nil && !errors.Is(err, strconv.ErrRange) { // too many to count are still a number
+		return 0, invalid(headerHops, "must be one number, 0 or more, got %q", clip(value))
+	}
+	return int(hops), nil
 }
 
 // An invocation is what the path of a proxied request says.
@@ -137,11 +153,23 @@ func rewrite(pr *httputil.ProxyRequest) {
 
 // answerError is called by ReverseProxy when no response came.
 func (p *proxy) answerError(w http.ResponseWriter, r *http.Request, err error) {
-	gone := r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errSenderTimeout)
-	if gone && !errors.Is(err, errHeadTimeout) { // giving up a stalled upload ends this context too
-		return // nobody reads an answer
+	p.answerUnless(callerGone(r.Context()), w, r, err)
+}
+
+// answerUnless tells the caller why there is no response. One that is gone gets its connection broken: what is left
+// unanswered, net/http's server answers with 200 and nothing, and it may be that somebody reads it.
+func (p *proxy) answerUnless(gone bool, w http.ResponseWriter, r *http.Request, err error) {
+	if gone {
+		panic(http.ErrAbortHandler)
 	}
 	p.fail(w, r, err)
+}
+
+// callerGone reports whether a call ended because nobody waits for its answer. Where the time was up that the hop or the
+// caller gave it, somebody does.
+func callerGone(ctx context.Context) bool {
+	cause := context.Cause(ctx)
+	return cause != nil && !errors.Is(cause, errHeadTimeout) && !errors.Is(cause, errSenderTimeout)
 }
 
 // An upgradeTransport sends what ReverseProxy hands over. It bounds the time until the head comes.

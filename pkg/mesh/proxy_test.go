@@ -230,6 +230,14 @@ func TestProxyErrors(t *testing.T) {
 	p := fetchProblem(t, h, "/v1.0/invoke/slow/method/svc/echo", http.Header{"Bannou-Hops": {"4"}})
 	assert.Equal(t, 508, p.Status)
 	assert.Equal(t, "loop_detected", p.Code)
+	p = fetchProblem(t, h, "/v1.0/invoke/slow/method/svc/echo", http.Header{"Bannou-Hops": {"99999999999999999999"}})
+	assert.Equal(t, "loop_detected", p.Code, "too many to count")
+	for _, hops := range [][]string{{"-3"}, {""}, {"+1"}, {"1.5"}, {"0x1"}, {"many"}, {"1, 2"}, {"1", "1"}} {
+		p := fetchProblem(t, h, "/v1.0/invoke/slow/method/svc/echo", http.Header{"Bannou-Hops": hops})
+		assert.Equal(t, 400, p.Status, hops)
+		assert.Equal(t, "invalid", p.Code, hops)
+		assert.Contains(t, p.Detail, "Bannou-Hops must be one number", hops)
+	}
 }
 
 func TestProxyThatPointsAtProxiesEnds(t *testing.T) {
@@ -263,7 +271,9 @@ func TestProxyErrorHandlerAndCallersThatWent(t *testing.T) {
 
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/v1.0/invoke/slow/method/svc/wait", nil))
+	assert.PanicsWithValue(t, http.ErrAbortHandler, func() { // for the server to break the connection
+		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequestWithContext(ctx, "GET", "/v1.0/invoke/slow/method/svc/wait", nil))
+	})
 	require.Error(t, <-n.ended)
 	assert.Empty(t, errs, "nobody reads an answer")
 }

@@ -200,3 +200,22 @@ func (t *telemetry) measurement(l label) *measurement {
 	t.labels.Store(&next)
 	return m
 }
+
+// keep forgets the options of targets that are not to be kept. They are made anew when such a one is called.
+func (t *telemetry) keep(kept func(appID string) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	labels := t.labels.Load()
+	if labels == nil {
+		return
+	}
+	next := make(map[label]*measurement, len(*labels))
+	for l, m := range *labels {
+		if kept(l.target) {
+			next[l] = m
+		}
+	}
+	if len(next) < len(*labels) {
+		t.labels.Store(&next)
+	}
+}

@@ -6,7 +6,11 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"time"
 )
+
+// connectTime is how long it may take to connect, the handshake of TLS included.
+const connectTime = 3 * time.Second
 
 // An idleCloser is a transport with kept connections.
 type idleCloser interface{ CloseIdleConnections() }
@@ -46,6 +50,19 @@ func (t *tlsTransport) CloseIdleConnections() {
 	}
 }
 
+// keep forgets the app-ids that are not to be kept, and closes their idle connections. One that carries a request yet is closed
+// when it has been idle for as long as any may be.
+func (t *tlsTransport) keep(kept func(appID string) bool) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for appID, transport := range t.transports {
+		if !kept(appID) {
+			delete(t.transports, appID)
+			transport.CloseIdleConnections()
+		}
+	}
+}
+
 func (t *tlsTransport) to(appID string) *http.Transport {
 	t.mu.RLock()
 	transport := t.transports[appID]
@@ -61,6 +78,9 @@ func (t *tlsTransport) to(appID string) *http.Transport {
 	transport = t.plain.Clone()
 	// Asked anew for each connection, so that certificates may be replaced.
 	transport.DialTLSContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		// net/http goes on with a connection that is begun when its caller has left: ctx does not end with the call.
+		ctx, cancel := context.WithTimeout(ctx, connectTime)
+		defer cancel()
 		conn, err := t.plain.DialContext(ctx, network, address)
 		if err != nil {
 			return nil, err
