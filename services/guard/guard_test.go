@@ -197,6 +197,21 @@ func TestRules(t *testing.T) {
 		{"/v1.0/invoke/accounts/method/x", invoke, "", "accounts-app"},
 		{"/v1.0/invoke/echo/method/method/state", invoke, "game", "echo"},
 		{"/v1.0/invoke/echo/method/method/state", invoke, "web", ""},
+
+		// What is passed on is asked too, since it is passed on as the node's own.
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/state/save", invoke, "game", ""},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/state/save", invoke, "bannou", ""},
+		{"/v1.0/invoke/web/method/v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/messaging/publish", invoke, "web", ""},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/accounts/method/x", invoke, "web", "accounts-app"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method//v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/x/../v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/%76%31.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0%2Finvoke%2Fbannou%2Fmethod%2Fstate%2Fsave", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/%73tate/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/%2573tate/save", invoke, "web", "state"},
 	} {
 		_, err := admit(t, g, c.path, c.pattern, guard.TokenHeader, meshToken, guard.AppHeader, c.caller)
 		if c.rule == "" {
@@ -208,6 +223,16 @@ func TestRules(t *testing.T) {
 		if c.caller != "" {
 			require.ErrorContains(t, err, `"`+c.caller+`"`)
 		}
+	}
+}
+
+// More calls within one another than nodes pass on are not looked through, and are refused.
+func TestRulesRefuseWhatIsTooDeep(t *testing.T) {
+	g := newGuard(t, guard.Config{Token: meshToken, Rules: map[string][]string{"state": {"game"}}})
+	for calls, refused := range map[int]bool{1: false, 4: false, 5: true, 500: true} {
+		path := strings.Repeat("/v1.0/invoke/bannou/method", calls) + "/messaging/publish"
+		_, err := admit(t, g, path, "/v1.0/invoke/", guard.TokenHeader, webToken)
+		require.Equal(t, refused, statusOf(t, err) == 403, calls)
 	}
 }
 
