@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -33,41 +34,77 @@ func checkRules(rules map[string][]string) error {
 // maxLevels is how many calls within one another a path may ask for, which is how many nodes pass a request on.
 const maxLevels = 4
 
+// meshServices are those that decide who is called. Whoever may use them is given the mesh's token, by an endpoint of his own.
+var meshServices = []string{"mesh", "orchestrator"}
+
 // allow asks the rules of all that a request is for.
-func (g *Guard) allow(r *http.Request, pattern, caller string) error {
+func (g *Guard) allow(r *http.Request, pattern string, by caller) error {
 	_, route, found := strings.Cut(pattern, "/")
-	if len(g.cfg.Rules) == 0 || !found {
+	if !found || len(g.cfg.Rules) == 0 && by.node {
 		return nil
 	}
 	all, tooDeep := g.called(r, "/"+route)
 	if tooDeep {
-		g.refused(r, "forbidden")
+		g.refused(r.Context(), "forbidden")
 		return problem.New(problem.Forbidden, "the path is a call within calls, more than %d of them; call the last one", maxLevels)
 	}
 	for _, c := range all {
-		if caller != "" && caller == c.target {
-			continue
-		}
 		for _, name := range c.names {
-			if !g.mayCall(caller, name) {
-				g.refused(r, "forbidden")
-				return problem.New(problem.Forbidden, "%s may not call %q: the rule mesh.access.%s does not name it", described(caller), name, name)
+			if err := g.mayCall(r.Context(), by, c.target, name); err != nil {
+				return err
 			}
 		}
 	}
 	return nil
 }
 
-func (g *Guard) mayCall(caller, name string) bool {
+// mayCall asks the rule about one name, of a target that is called.
+func (g *Guard) mayCall(ctx context.Context, by caller, target, name string) error {
 	apps, ruled := g.cfg.Rules[name]
-	return !ruled || slices.Contains(apps, Everyone) || caller != "" && slices.Contains(apps, caller)
+	closed := !by.node && slices.Contains(meshServices, name) // unless a rule opens it
+	switch {
+	case by.app != "" && by.app == target && !closed:
+		return nil
+	case !ruled && !closed, slices.Contains(apps, Everyone), by.app != "" && slices.Contains(apps, by.app):
+		return nil
+	}
+	g.refused(ctx, "forbidden")
+	if !ruled {
+		return problem.New(problem.Forbidden, "%s may not call %q with the token of an app: there is no rule mesh.access.%s that names it", by, name, name)
+	}
+	return problem.New(problem.Forbidden, "%s may not call %q: the rule mesh.access.%s does not name it", by, name, name)
 }
 
-func described(caller string) string {
-	if caller == "" {
+// MayAnnounce lets who a request is from tell the mesh, on a topic that it listens to, what its services would be asked for.
+// That takes the credentials of a node; the token of an app will not do, also where a node passes on what came with it.
+// Otherwise the error is a problem: 403.
+func (g *Guard) MayAnnounce(ctx context.Context, topic string) error {
+	if g == nil {
+		return nil
+	}
+	by, _ := ctx.Value(callerKey{}).(caller)
+	if by.behalf != "" {
+		by = caller{app: by.behalf}
+	}
+	if !by.node {
+		g.refused(ctx, "forbidden")
+		return problem.New(problem.Forbidden,
+			"%s may not publish on %q: the mesh listens to it, and wants the mesh's token or a certificate; this has the token of an app", by, topic)
+	}
+	for _, name := range meshServices {
+		if err := g.mayCall(ctx, by, g.cfg.AppID, name); err != nil {
+			return problem.New(problem.Forbidden, "%s may not publish on %q, which is for who may call %q: the rule mesh.access.%s does not name it",
+				by, topic, name, name).Because(err)
+		}
+	}
+	return nil
+}
+
+func (c caller) String() string {
+	if c.app == "" {
 		return "a caller without an app-id"
 	}
-	return fmt.Sprintf("the caller %q", caller)
+	return fmt.Sprintf("the caller %q", c.app)
 }
 
 // A call is what is asked for: the app-id that is to do it, and all names by which there may be a rule.
