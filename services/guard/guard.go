@@ -182,6 +182,7 @@ func Caller(ctx context.Context) string {
 // error is a problem: 401 for who it is not known, 403 for who may not. Headers that show who calls end here.
 func (g *Guard) Admit(r *http.Request, pattern string) (*http.Request, error) {
 	if g == nil {
+		delete(r.Header, TokenHeader) // shown for nothing, and nobody else's
 		return r, nil
 	}
 	ctx := r.Context()

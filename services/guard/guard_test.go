@@ -140,9 +140,11 @@ func TestNilLetsEveryoneIn(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, g)
 	r := httptest.NewRequestWithContext(t.Context(), http.MethodGet, "/x", http.NoBody)
+	r.Header.Set(guard.TokenHeader, meshToken)
 	admitted, err := g.Admit(r, "/x")
 	require.NoError(t, err)
 	require.Same(t, r, admitted)
+	require.Empty(t, r.Header, "a token goes no further")
 	h := http.Header{}
 	g.Authorize(h)
 	require.Empty(t, h)

@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
@@ -55,7 +56,7 @@ func (f nodeFlag) client() (client *http.Client, base string, err error) {
 		if err != nil {
 			return nil, "", usageError{err}
 		}
-		showing.token, showing.host = tokens[0], u.Host
+		showing.token, showing.host, showing.invoke = tokens[0], u.Host, u.Path+mesh.ProxyPattern
 	}
 	return &http.Client{Transport: showing}, base, nil
 }
@@ -81,17 +82,18 @@ func (f nodeFlag) tls() (*tls.Config, error) {
 	return config, nil
 }
 
-// showing adds the token to requests to the node, not to those that it redirects elsewhere. An Authorization that is there
-// already is for the target of a call.
+// showing adds the token to requests to the node, not to those that it redirects elsewhere. What goes on to a target takes its
+// Authorization there: the token is beside it, in the header that ends at the node.
 type showing struct {
 	transport   http.RoundTripper
 	token, host string
+	invoke      string // paths below it are a target's
 }
 
 func (s *showing) RoundTrip(r *http.Request) (*http.Response, error) {
 	if s.token != "" && r.URL.Host == s.host {
 		r = r.Clone(r.Context())
-		if r.Header.Get("Authorization") == "" {
+		if r.Header.Get("Authorization") == "" && !strings.HasPrefix(r.URL.Path, s.invoke) {
 			r.Header.Set("Authorization", "Bearer "+s.token)
 		} else {
 			r.Header.Set(guard.TokenHeader, s.token)
