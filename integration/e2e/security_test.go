@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -147,6 +148,41 @@ func TestAnAppsTokenDoesNotRuleTheMesh(t *testing.T) {
 		require.Equal(t, c.status, status, "%s %s: %s", c.path, c.body, answer)
 		if status == 403 {
 			require.Contains(t, answer, `\"web\"`, c.path)
+		}
+	}
+	require.Zero(t, n.stop(t))
+}
+
+// A node says of what is for another app-id that it is, to those who are let in, before its own rules are asked. Probes are for whoever
+// gets them.
+func TestWhatIsForAnotherAppID(t *testing.T) {
+	config := write(t, "bannou.yaml", fmt.Sprintf("mesh:\n  tokenFile: %s\n  access: {state: [game]}\n", write(t, "mesh", meshToken+"\n")))
+	n := startNode(t, "--config", config)
+	called := func(app string, more http.Header) secured {
+		header := http.Header{"Bannou-Called-App-Id": {app}}
+		maps.Copy(header, more)
+		return secured{http.DefaultClient, header}
+	}
+	node := http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"accounts"}}
+	for _, c := range []struct {
+		of           secured
+		method, path string
+		status       int
+	}{
+		{called("other", nil), http.MethodGet, "/healthz", 200},
+		{called("other", nil), http.MethodGet, "/readyz", 200},
+		{called("other", nil), http.MethodGet, "/metrics", 200},
+		{called("other", nil), http.MethodPost, "/mesh/mappings", 401},
+		{called("other", node), http.MethodPost, "/mesh/mappings", 421},
+		{called("other", node), http.MethodPost, "/nothing", 421},
+		{called("other", node), http.MethodPost, "/state/list-stores", 421},
+		{called("bannou", node), http.MethodPost, "/state/list-stores", 403},
+		{called("bannou", node), http.MethodPost, "/mesh/mappings", 200},
+	} {
+		status, answer := c.of.ask(t, c.method, n.url+c.path, "{}")
+		require.Equal(t, c.status, status, "%s for %s: %s", c.path, c.of.header, answer)
+		if status == 421 {
+			require.Contains(t, answer, `"misdirected"`)
 		}
 	}
 	require.Zero(t, n.stop(t))
