@@ -51,9 +51,10 @@ type Config struct {
 
 // A Guard is what a node asks and shows. It is safe for concurrent use. A nil Guard lets everyone in.
 type Guard struct {
-	cfg      Config
-	token    *watched[secrets] // nil: none
-	refusals metric.Int64Counter
+	cfg       Config
+	token     *watched[secrets] // nil: none
+	refusals  metric.Int64Counter
+	strangers strangers
 }
 
 // secrets are the mesh's token, as it is shown, and those that are taken.
@@ -79,7 +80,7 @@ func New(cfg Config) (*Guard, error) {
 	if err := checkRules(cfg.Rules); err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	g := &Guard{cfg: cfg}
+	g := &Guard{cfg: cfg, strangers: strangers{log: cfg.Logger}}
 	if err := g.readToken(); err != nil {
 		return nil, fmt.Errorf("guard: the mesh's token: %w", err)
 	}
@@ -214,6 +215,12 @@ func (g *Guard) identify(r *http.Request) (c caller, err error) {
 	case len(values) == 1:
 		if c, known := g.owner(r, values[0]); known {
 			return c, nil
+		}
+		if len(r.Header[mesh.HeaderCalled]) > 0 { // by a node; its other instances may have its token
+			g.refused(r.Context(), "wrong_credentials")
+			g.strangers.tell(r)
+			return c, problem.New(problem.Misdirected,
+				"the request's %s is not the mesh's token here: the tokens of the two nodes differ; give both the same", TokenHeader)
 		}
 		return c, g.unauthorized(r, "wrong_credentials", "the request's %s is neither the mesh's token nor that of an app here", TokenHeader)
 	case len(values) > 1:
