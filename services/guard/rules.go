@@ -35,7 +35,7 @@ func checkRules(rules map[string][]string) error {
 const maxLevels = 4
 
 // meshServices are those that decide who is called. Whoever may use them is given the mesh's token, by an endpoint of his own.
-var meshServices = []string{"mesh", "orchestrator"}
+func meshServices() []string { return []string{"mesh", "orchestrator"} }
 
 // allow asks the rules of all that a request is for.
 func (g *Guard) allow(r *http.Request, pattern string, by caller) error {
@@ -61,7 +61,7 @@ func (g *Guard) allow(r *http.Request, pattern string, by caller) error {
 // mayCall asks the rule about one name, of a target that is called.
 func (g *Guard) mayCall(ctx context.Context, by caller, target, name string) error {
 	apps, ruled := g.cfg.Rules[name]
-	closed := !by.node && slices.Contains(meshServices, name) // unless a rule opens it
+	closed := !by.node && slices.Contains(meshServices(), name) // unless a rule opens it
 	switch {
 	case by.app != "" && by.app == target && !closed:
 		return nil
@@ -91,7 +91,7 @@ func (g *Guard) MayAnnounce(ctx context.Context, topic string) error {
 		return problem.New(problem.Forbidden,
 			"%s may not publish on %q: the mesh listens to it, and wants the mesh's token or a certificate; this has the token of an app", by, topic)
 	}
-	for _, name := range meshServices {
+	for _, name := range meshServices() {
 		if err := g.mayCall(ctx, by, g.cfg.AppID, name); err != nil {
 			return problem.New(problem.Forbidden, "%s may not publish on %q, which is for who may call %q: the rule mesh.access.%s does not name it",
 				by, topic, name, name).Because(err)
