@@ -2,6 +2,7 @@ package cli
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -160,14 +161,33 @@ func read(res *http.Response, err error) ([]byte, error) {
 	return body, nil
 }
 
+// unreachable says why there was no answer.
 func unreachable(err error) error {
-	if failed, ok := errors.AsType[*url.Error](err); ok {
-		if u, parsed := url.Parse(failed.URL); parsed == nil {
-			return fmt.Errorf("no node answers at %s://%s: start one with `bannou serve`, or name another with --node (%w)", u.Scheme, u.Host, failed.Err)
-		}
+	failed, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return err
 	}
-	return err
+	u, parseErr := url.Parse(failed.URL)
+	if parseErr != nil {
+		return err
+	}
+	node := u.Scheme + "://" + u.Host
+	untrusted, ofTLS := errors.AsType[*tls.CertificateVerificationError](err)
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	switch {
+	case unknown:
+		return fmt.Errorf("the certificate of the node at %s is of an authority that is not trusted here: name its file with --ca-file (%w)", node, failed.Err)
+	case ofTLS:
+		return fmt.Errorf("the certificate of the node at %s does not hold for it (%w)", node, untrusted.Err)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("the node at %s speaks http, not https: name it with --node http://%s", u.Host, u.Host)
+	default:
+		return fmt.Errorf("no node answers at %s: start one with `bannou serve`, or name another with --node (%w)", node, failed.Err)
+	}
 }
+
+// wantsTLS is the sentence with which net/http answers, without TLS, who speaks without it.
+const wantsTLS = "Client sent an HTTP request to an HTTPS server."
 
 // refused is what a node said no with.
 func refused(res *http.Response, body []byte) error {
@@ -178,6 +198,10 @@ func refused(res *http.Response, body []byte) error {
 			text = problem.Title
 		}
 		return fmt.Errorf("%s (%s, status %d)", printable(text), printable(problem.Code), res.StatusCode)
+	}
+	if res.StatusCode == http.StatusBadRequest && strings.TrimSpace(string(body)) == wantsTLS && res.Request != nil {
+		host := res.Request.URL.Host
+		return fmt.Errorf("the node at %s speaks https: name it with --node https://%s, and with --ca-file the authority of its certificate", host, host)
 	}
 	return fmt.Errorf("status %s: %s", res.Status, printable(strings.TrimSpace(string(body[:min(len(body), 500)]))))
 }
