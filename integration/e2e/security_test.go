@@ -139,6 +139,8 @@ func TestAnAppsTokenDoesNotRuleTheMesh(t *testing.T) {
 		{bearer(webToken), "/messaging/publish", hidden, 403},
 		{bearer(webToken), invoke + "/messaging/publish", heartbeat, 403},
 		{bearer(webToken), invoke + invoke + "/messaging/publish", hidden, 403},
+		{secured{http.DefaultClient, http.Header{"Authorization": {"Bearer " + webToken}, "Connection": {"keep-alive, bannou-on-behalf-of"}}},
+			invoke + "/messaging/publish", heartbeat, 403}, // it asks the node to take the header off on the way
 		{bearer(webToken), invoke + "/messaging/publish", `{"topic":"a.b","payload":{}}`, 200},
 		{node, "/mesh/mappings", "{}", 200},
 		{node, "/messaging/publish", hidden, 200},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -201,8 +202,24 @@ func (g *Guard) Admit(r *http.Request, pattern string) (*http.Request, error) {
 	} else if !c.node { // whatever it says
 		r.Header[BehalfHeader] = []string{c.app}
 	}
+	keepOnTheWay(r.Header, BehalfHeader)
 	r = r.WithContext(context.WithValue(ctx, callerKey{}, c))
 	return r, g.allow(r, pattern, c)
+}
+
+// keepOnTheWay takes a header out of those that end at this hop, which a request may name in Connection (RFC 9110, 7.6.1).
+func keepOnTheWay(h http.Header, name string) {
+	var kept []string
+	for _, line := range h["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			if option = strings.TrimSpace(option); option != "" && !strings.EqualFold(option, name) {
+				kept = append(kept, option)
+			}
+		}
+	}
+	if delete(h, "Connection"); len(kept) > 0 {
+		h["Connection"] = []string{strings.Join(kept, ", ")}
+	}
 }
 
 // identify finds who a request is from.

@@ -164,8 +164,10 @@ func TestWhoMayAnnounce(t *testing.T) {
 // A request that an app's token let in is known for it behind the node that passes it on, in this process and elsewhere.
 func TestOnWhoseBehalfIsCarriedOn(t *testing.T) {
 	g := newGuard(t, guard.Config{Token: meshToken})
-	r, err := admit(t, g, "/v1.0/invoke/bannou/method/messaging/publish", "/v1.0/invoke/", guard.TokenHeader, gameToken)
+	r, err := admit(t, g, "/v1.0/invoke/bannou/method/messaging/publish", "/v1.0/invoke/", guard.TokenHeader, gameToken,
+		"Connection", "X-Hop, bannou-on-behalf-of", "Connection", "Bannou-On-Behalf-Of")
 	require.NoError(t, err)
+	require.Equal(t, []string{"X-Hop"}, r.Header["Connection"], "the header is not for this hop alone")
 	on := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/messaging/publish", http.NoBody)
 	on.Header = r.Header.Clone()
 	var within error
