@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,7 +56,7 @@ func bearer(token string) secured {
 
 // Every endpoint of a node with the mesh's token asks for one; the probes do not. Rules refuse who is not named.
 func TestEveryEndpointAsksForAToken(t *testing.T) {
-	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game]}\n",
+	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game], mesh: ['*'], orchestrator: ['*']}\n",
 		write(t, "game", gameToken), write(t, "web", webToken), write(t, "mesh", meshToken+"\n")))
 	n := startNode(t, "--log-level", "debug", "--config", config)
 	status, document := bearer(gameToken).ask(t, http.MethodGet, n.url+"/openapi.yaml", "")
@@ -112,6 +113,81 @@ func TestEveryEndpointAsksForAToken(t *testing.T) {
 	}
 	require.Zero(t, n.stop(t))
 	require.NotContains(t, n.log.String(), "secret-of")
+}
+
+// The token of an app takes nothing over: neither by the mesh's services, nor by what the mesh hears on the bus, nor through calls
+// that the node passes on as its own.
+func TestAnAppsTokenDoesNotRuleTheMesh(t *testing.T) {
+	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {state: [game]}\n",
+		write(t, "web", webToken), write(t, "mesh", meshToken+"\n")))
+	n := startNode(t, "--config", config)
+	const heartbeat = `{"topic":"bannou-service-heartbeats","payload":{}}`
+	const hidden = `{"topic":"a.b","payload":{},"options":{"routingKey":"mesh.endpoint.registered"}}`
+	invoke := "/v1.0/invoke/bannou/method"
+	node := secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"accounts"}}}
+	for _, c := range []struct {
+		of         secured
+		path, body string
+		status     int
+	}{
+		{bearer(webToken), "/state/save", "{}", 403},
+		{bearer(webToken), invoke + invoke + "/state/save", "{}", 403},
+		{bearer(webToken), "/mesh/register", "{}", 403},
+		{bearer(webToken), invoke + "/mesh/register", "{}", 403},
+		{bearer(webToken), "/orchestrator/service-mappings/set", "{}", 403},
+		{bearer(webToken), "/messaging/publish", heartbeat, 403},
+		{bearer(webToken), "/messaging/publish", hidden, 403},
+		{bearer(webToken), invoke + "/messaging/publish", heartbeat, 403},
+		{bearer(webToken), invoke + invoke + "/messaging/publish", hidden, 403},
+		{secured{http.DefaultClient, http.Header{"Authorization": {"Bearer " + webToken}, "Connection": {"keep-alive, bannou-on-behalf-of"}}},
+			invoke + "/messaging/publish", heartbeat, 403}, // it asks the node to take the header off on the way
+		{bearer(webToken), invoke + "/messaging/publish", `{"topic":"a.b","payload":{}}`, 200},
+		{node, "/mesh/mappings", "{}", 200},
+		{node, "/messaging/publish", hidden, 200},
+		{node, invoke + "/messaging/publish", hidden, 200},
+	} {
+		status, answer := c.of.ask(t, http.MethodPost, n.url+c.path, c.body)
+		require.Equal(t, c.status, status, "%s %s: %s", c.path, c.body, answer)
+		if status == 403 {
+			require.Contains(t, answer, `\"web\"`, c.path)
+		}
+	}
+	require.Zero(t, n.stop(t))
+}
+
+// A node says of what is for another app-id that it is, to those who are let in, before its own rules are asked. Probes are for whoever
+// gets them.
+func TestWhatIsForAnotherAppID(t *testing.T) {
+	config := write(t, "bannou.yaml", fmt.Sprintf("mesh:\n  tokenFile: %s\n  access: {state: [game]}\n", write(t, "mesh", meshToken+"\n")))
+	n := startNode(t, "--config", config)
+	called := func(app string, more http.Header) secured {
+		header := http.Header{"Bannou-Called-App-Id": {app}}
+		maps.Copy(header, more)
+		return secured{http.DefaultClient, header}
+	}
+	node := http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"accounts"}}
+	for _, c := range []struct {
+		of           secured
+		method, path string
+		status       int
+	}{
+		{called("other", nil), http.MethodGet, "/healthz", 200},
+		{called("other", nil), http.MethodGet, "/readyz", 200},
+		{called("other", nil), http.MethodGet, "/metrics", 200},
+		{called("other", nil), http.MethodPost, "/mesh/mappings", 401},
+		{called("other", node), http.MethodPost, "/mesh/mappings", 421},
+		{called("other", node), http.MethodPost, "/nothing", 421},
+		{called("other", node), http.MethodPost, "/state/list-stores", 421},
+		{called("bannou", node), http.MethodPost, "/state/list-stores", 403},
+		{called("bannou", node), http.MethodPost, "/mesh/mappings", 200},
+	} {
+		status, answer := c.of.ask(t, c.method, n.url+c.path, "{}")
+		require.Equal(t, c.status, status, "%s for %s: %s", c.path, c.of.header, answer)
+		if status == 421 {
+			require.Contains(t, answer, `"misdirected"`)
+		}
+	}
+	require.Zero(t, n.stop(t))
 }
 
 // twoNodes starts a node that offers the mesh and one that keeps state, on one registry.

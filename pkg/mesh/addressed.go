@@ -5,8 +5,8 @@ import (
 	"net/http"
 )
 
-// headerCalled names the app-id that the sender of a request means to reach.
-const headerCalled = "Bannou-Called-App-Id"
+// HeaderCalled names the app-id that the sender of a request means to reach. Every [Client] sends it.
+const HeaderCalled = "Bannou-Called-App-Id"
 
 // Addressed keeps from a node what is meant for another: a request whose header Bannou-Called-App-Id names another app-id
 // is answered with 421 misdirected, and next does not see it. Every [Client] sends the header. Addresses are given anew,
@@ -16,12 +16,21 @@ const headerCalled = "Bannou-Called-App-Id"
 // A request without the header is for whoever gets it.
 func Addressed(appID string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if called := r.Header[headerCalled]; len(called) > 0 && called[0] != appID {
-			writeProblem(w, r, fmt.Errorf("%w: it is for %q, and this is an instance of %q", ErrMisdirected, clip(called[0]), appID))
+		if err := CheckAddressed(appID, r.Header); err != nil {
+			writeProblem(w, r, err)
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// CheckAddressed is ErrMisdirected when the header of a request names another app-id, for handlers that answer it themselves: as
+// [Addressed] does, with 421.
+func CheckAddressed(appID string, h http.Header) error {
+	if called := h[HeaderCalled]; len(called) > 0 && called[0] != appID {
+		return fmt.Errorf("%w: it is for %q, and this is an instance of %q", ErrMisdirected, clip(called[0]), appID)
+	}
+	return nil
 }
 
 // neverHandled reports whether an attempt ended before any handler saw the request: no connection could be established, or

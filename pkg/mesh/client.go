@@ -373,7 +373,7 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request, hea
 	ctx, span := c.telemetry.start(ctx, r.appID, req)
 	defer span.End()
 	out := outgoing(ctx, req, header)
-	out.Header[headerCalled] = []string{r.appID}
+	out.Header[HeaderCalled] = []string{r.appID}
 	out.URL.Scheme = c.scheme
 	var resp *http.Response
 	var retries int

@@ -49,6 +49,9 @@ func readCredentials(certFile, keyFile, caFile, appID string) (*credentials, err
 	if err != nil {
 		return nil, err
 	}
+	if err := verify(leaf, own.Certificate[1:], authority); err != nil {
+		return nil, fmt.Errorf("certificate %s is one that no other node would take, by the authority of %s: %w; sign one with it", certFile, caFile, err)
+	}
 	c := &credentials{own: own, authority: authority}
 	c.server = &tls.Config{
 		MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}, Certificates: []tls.Certificate{own},
@@ -56,6 +59,25 @@ func readCredentials(certFile, keyFile, caFile, appID string) (*credentials, err
 		ClientAuth: tls.VerifyClientCertIfGiven, ClientCAs: authority,
 	}
 	return c, nil
+}
+
+// verify asks of a node's own certificate what other nodes ask of it, whether they call it or are called.
+func verify(leaf *x509.Certificate, between [][]byte, authority *x509.CertPool) error {
+	o := x509.VerifyOptions{DNSName: AppOf(leaf), Roots: authority, Intermediates: x509.NewCertPool()}
+	for _, der := range between {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return err
+		}
+		o.Intermediates.AddCert(c)
+	}
+	for _, usage := range []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth} {
+		o.KeyUsages = []x509.ExtKeyUsage{usage}
+		if _, err := leaf.Verify(o); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // ReadAuthority reads a PEM file of certificates that sign others.

@@ -100,6 +100,23 @@ func call(ctx context.Context, c *mesh.Client, target string) (int, string, erro
 	return resp.StatusCode, string(body), err
 }
 
+// show calls with what files hold, whatever it is.
+func show(t *testing.T, f guardtest.Files, address string) error {
+	t.Helper()
+	pair, err := tls.LoadX509KeyPair(f.Cert, f.Key)
+	require.NoError(t, err)
+	pool, err := guard.ReadAuthority(f.Authority)
+	require.NoError(t, err)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &pair, nil }}}}
+	defer client.CloseIdleConnections()
+	resp, err := client.Get("https://" + address + "/who/called")
+	if err == nil {
+		_ = resp.Body.Close()
+	}
+	return err
+}
+
 func TestCertificatesSayWhoCalls(t *testing.T) {
 	authority, stranger := guardtest.NewAuthority(t), guardtest.NewAuthority(t)
 	address := guarded(t, "accounts", authority.Node(t, "accounts"), nil)
@@ -117,11 +134,9 @@ func TestCertificatesSayWhoCalls(t *testing.T) {
 	// Neither side takes one that another authority signed, or that is over.
 	of := authority.Node(t, "game")
 	stranger.Issue(t, of.Cert, of.Key, time.Hour, "game")
-	_, _, err = call(t.Context(), caller(t, of, "accounts", address), "accounts")
-	require.ErrorContains(t, err, "certificate")
+	require.ErrorContains(t, show(t, of, address), "certificate")
 	authority.Issue(t, of.Cert, of.Key, -time.Minute, "game")
-	_, _, err = call(t.Context(), caller(t, of, "accounts", address), "accounts")
-	require.ErrorContains(t, err, "certificate")
+	require.ErrorContains(t, show(t, of, address), "certificate")
 	of = stranger.Node(t, "game")
 	_, _, err = call(t.Context(), caller(t, of, "accounts", address), "accounts")
 	require.ErrorContains(t, err, "unknown authority")
@@ -227,7 +242,15 @@ func TestCertificatesAreReplacedInMidTraffic(t *testing.T) {
 	_, _, err := call(t.Context(), caller(t, old.Node(t, "game"), "accounts", address), "accounts")
 	require.Error(t, err, "the old authority is trusted no more")
 
-	// What cannot be used changes nothing.
+	// What cannot be used changes nothing: one of an authority that others do not ask, one for another app-id.
+	log.Reset()
+	old.Issue(t, server.Cert, server.Key, time.Hour, "accounts")
+	require.Eventually(t, func() bool {
+		c.Close()
+		_, _, err := call(t.Context(), c, "accounts")
+		require.NoError(t, err)
+		return bytes.Contains(log.Bytes(), []byte("unknown authority"))
+	}, 10*time.Second, 10*time.Millisecond)
 	log.Reset()
 	old.Issue(t, server.Cert, server.Key, time.Hour, "payments")
 	require.Eventually(t, func() bool {
@@ -247,6 +270,12 @@ func TestCertificatesAreCheckedWhenTheyAreRead(t *testing.T) {
 	require.ErrorContains(t, err, f.Cert)
 	_, err = guard.NewCertificates(f.Cert, f.Key, f.Key, "game", nil)
 	require.ErrorContains(t, err, "no certificate of an authority")
+	for lifetime, by := range map[time.Duration]*guardtest.Authority{time.Hour: guardtest.NewAuthority(t), -time.Minute: authority} {
+		by.Issue(t, f.Cert, f.Key, lifetime, "game")
+		_, err = guard.NewCertificates(f.Cert, f.Key, f.Authority, "game", nil)
+		require.ErrorContains(t, err, f.Cert, "what others would not take")
+		require.ErrorContains(t, err, f.Authority)
+	}
 	authority.Issue(t, f.Cert, f.Key, time.Hour)
 	_, err = guard.NewCertificates(f.Cert, f.Key, f.Authority, "game", nil)
 	require.ErrorContains(t, err, "names no app-id")

@@ -15,8 +15,10 @@
 // # What they may do
 //
 // Rules name, for a service or an app-id, the app-ids that may call it. What has no rule may be called by every caller that was
-// let in. An app-id may always call itself. On the invoke endpoint the rules of its target are asked, before the call is passed on
-// as the node's own: a node answers for those whom it lets in.
+// let in, but for the services mesh and orchestrator, which the token of an app calls only by a rule: whoever registers an endpoint is
+// shown the mesh's token. An app-id may always call itself. On the invoke endpoint the rules of its target are asked, before the call
+// is passed on as the node's own: a node answers for those whom it lets in. Bannou-On-Behalf-Of tells the nodes behind it whose token
+// that was, for what no token of an app may do (Guard.MayAnnounce).
 //
 // # Secrets
 //

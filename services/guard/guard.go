@@ -1,12 +1,14 @@
 package guard
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -21,6 +23,9 @@ const (
 	TokenHeader = "Bannou-Token" //nolint:gosec // a name, no secret
 	AppHeader   = "Bannou-App-Id"
 )
+
+// BehalfHeader names the app whose token let a request in, on its whole way through nodes. Only nodes are believed.
+const BehalfHeader = "Bannou-On-Behalf-Of"
 
 // challenge is what is asked of a request without credentials (RFC 6750).
 const challenge = `Bearer realm="bannou"`
@@ -47,9 +52,10 @@ type Config struct {
 
 // A Guard is what a node asks and shows. It is safe for concurrent use. A nil Guard lets everyone in.
 type Guard struct {
-	cfg      Config
-	token    *watched[secrets] // nil: none
-	refusals metric.Int64Counter
+	cfg       Config
+	token     *watched[secrets] // nil: none
+	refusals  metric.Int64Counter
+	strangers strangers
 }
 
 // secrets are the mesh's token, as it is shown, and those that are taken.
@@ -75,7 +81,7 @@ func New(cfg Config) (*Guard, error) {
 	if err := checkRules(cfg.Rules); err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
-	g := &Guard{cfg: cfg}
+	g := &Guard{cfg: cfg, strangers: strangers{log: cfg.Logger}}
 	if err := g.readToken(); err != nil {
 		return nil, fmt.Errorf("guard: the mesh's token: %w", err)
 	}
@@ -150,91 +156,127 @@ func (g *Guard) Authorize(h http.Header) {
 
 type callerKey struct{}
 
+// A caller is who a request is from.
+type caller struct {
+	app  string // its app-id, "" when it has none
+	node bool   // it showed the mesh's token or a certificate, or is the node itself; else the token of an app
+	// behalf is the app whose token let the request in, where a node has passed it on.
+	behalf string
+}
+
 // Local is a handler for calls within the process: they are the node's own.
 func (g *Guard) Local(next http.Handler) http.Handler {
 	if g == nil {
 		return next
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, g.cfg.AppID)))
+		next.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), callerKey{}, caller{app: g.cfg.AppID, node: true})))
 	})
 }
 
 // Caller is the app-id that a request is from, "" when it has none or was not asked.
 func Caller(ctx context.Context) string {
-	app, _ := ctx.Value(callerKey{}).(string)
-	return app
+	c, _ := ctx.Value(callerKey{}).(caller)
+	return c.app
 }
 
 // Admit lets a request in that matched a pattern of http.ServeMux, "" for none, and returns it with its caller. Otherwise the
 // error is a problem: 401 for who it is not known, 403 for who may not. Headers that show who calls end here.
 func (g *Guard) Admit(r *http.Request, pattern string) (*http.Request, error) {
 	if g == nil {
+		delete(r.Header, TokenHeader) // shown for nothing, and nobody else's
 		return r, nil
 	}
 	ctx := r.Context()
-	app, within := ctx.Value(callerKey{}).(string)
+	c, within := ctx.Value(callerKey{}).(caller)
 	if !within {
 		var err error
-		if app, err = g.identify(r); err != nil {
+		if c, err = g.identify(r); err != nil {
 			return nil, err
 		}
-		r = r.WithContext(context.WithValue(ctx, callerKey{}, app))
 	}
 	delete(r.Header, TokenHeader)
 	delete(r.Header, AppHeader)
-	return r, g.allow(r, pattern, app)
+	if passed := r.Header[BehalfHeader]; c.node && len(passed) > 0 {
+		c.behalf = cmp.Or(passed[0], "unknown")
+	} else if !c.node { // whatever it says
+		r.Header[BehalfHeader] = []string{c.app}
+	}
+	keepOnTheWay(r.Header, BehalfHeader)
+	r = r.WithContext(context.WithValue(ctx, callerKey{}, c))
+	return r, g.allow(r, pattern, c)
+}
+
+// keepOnTheWay takes a header out of those that end at this hop, which a request may name in Connection (RFC 9110, 7.6.1).
+func keepOnTheWay(h http.Header, name string) {
+	var kept []string
+	for _, line := range h["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			if option = strings.TrimSpace(option); option != "" && !strings.EqualFold(option, name) {
+				kept = append(kept, option)
+			}
+		}
+	}
+	if delete(h, "Connection"); len(kept) > 0 {
+		h["Connection"] = []string{strings.Join(kept, ", ")}
+	}
 }
 
 // identify finds who a request is from.
-func (g *Guard) identify(r *http.Request) (app string, err error) {
+func (g *Guard) identify(r *http.Request) (c caller, err error) {
 	if app, given := certified(r.TLS); given {
-		return app, nil
+		return caller{app: app, node: true}, nil
 	}
 	values := r.Header[TokenHeader]
 	switch {
 	case len(values) == 1:
-		if app, known := g.owner(r, values[0]); known {
-			return app, nil
+		if c, known := g.owner(r, values[0]); known {
+			return c, nil
 		}
-		return "", g.unauthorized(r, "wrong_credentials", "the request's %s is neither the mesh's token nor that of an app here", TokenHeader)
+		if len(r.Header[mesh.HeaderCalled]) > 0 { // by a node; its other instances may have its token
+			g.refused(r.Context(), "wrong_credentials")
+			g.strangers.tell(r)
+			return c, problem.New(problem.Misdirected,
+				"the request's %s is not the mesh's token here: the tokens of the two nodes differ; give both the same", TokenHeader)
+		}
+		return c, g.unauthorized(r, "wrong_credentials", "the request's %s is neither the mesh's token nor that of an app here", TokenHeader)
 	case len(values) > 1:
-		return "", g.unauthorized(r, "wrong_credentials", "the request has %d headers %s; send one", len(values), TokenHeader)
+		return c, g.unauthorized(r, "wrong_credentials", "the request has %d headers %s; send one", len(values), TokenHeader)
 	}
 	token, given := Bearer(r.Header["Authorization"])
 	if !given {
-		return "", g.unauthorized(r, "no_credentials",
+		return c, g.unauthorized(r, "no_credentials",
 			"this node asks who calls: show a certificate of the mesh, or a token as Authorization: Bearer or %s", TokenHeader)
 	}
-	if app, known := g.owner(r, token); known {
-		return app, nil
+	if c, known := g.owner(r, token); known {
+		return c, nil
 	}
-	return "", g.unauthorized(r, "wrong_credentials",
+	return c, g.unauthorized(r, "wrong_credentials",
 		"the request's Authorization is neither the mesh's token nor that of an app here; a token for the call's target alone goes beside %s", TokenHeader)
 }
 
-// owner is the app-id that a token shows. Both tables are asked, whichever knows it.
-func (g *Guard) owner(r *http.Request, token string) (app string, known bool) {
+// owner is who a token shows. Both tables are asked, whichever knows it.
+func (g *Guard) owner(r *http.Request, token string) (c caller, known bool) {
 	ofMesh := ""
 	if g.token != nil {
 		ofMesh = g.token.get().taken.owner(token)
 	}
-	app = g.cfg.Apps.App(token)
+	app := g.cfg.Apps.App(token)
 	if ofMesh == "" {
-		return app, app != ""
+		return caller{app: app}, app != ""
 	}
 	named := r.Header[AppHeader]
 	if len(named) != 1 || mesh.ValidateName("appId", named[0]) != nil {
-		return "", true // let in without a name, which no rule grants anything
+		return caller{node: true}, true // let in without a name, which no rule grants anything
 	}
-	return named[0], true
+	return caller{app: named[0], node: true}, true
 }
 
 func (g *Guard) unauthorized(r *http.Request, reason, format string, args ...any) error {
-	g.refused(r, reason)
+	g.refused(r.Context(), reason)
 	return problem.New(problem.Unauthorized, format, args...).Challenge(challenge)
 }
 
-func (g *Guard) refused(r *http.Request, reason string) {
-	g.refusals.Add(r.Context(), 1, metric.WithAttributes(attribute.String("reason", reason)))
+func (g *Guard) refused(ctx context.Context, reason string) {
+	g.refusals.Add(ctx, 1, metric.WithAttributes(attribute.String("reason", reason)))
 }

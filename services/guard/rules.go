@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -30,47 +31,118 @@ func checkRules(rules map[string][]string) error {
 	return nil
 }
 
+// maxLevels is how many calls within one another a path may ask for, which is how many nodes pass a request on.
+const maxLevels = 4
+
+// meshServices are those that decide who is called. Whoever may use them is given the mesh's token, by an endpoint of his own.
+func meshServices() []string { return []string{"mesh", "orchestrator"} }
+
 // allow asks the rules of all that a request is for.
-func (g *Guard) allow(r *http.Request, pattern, caller string) error {
+func (g *Guard) allow(r *http.Request, pattern string, by caller) error {
 	_, route, found := strings.Cut(pattern, "/")
-	if len(g.cfg.Rules) == 0 || !found {
+	if !found || len(g.cfg.Rules) == 0 && by.node {
 		return nil
 	}
-	target, names := g.called(r, "/"+route)
-	if caller != "" && caller == target {
-		return nil
+	all, tooDeep := g.called(r, "/"+route)
+	if tooDeep {
+		g.refused(r.Context(), "forbidden")
+		return problem.New(problem.Forbidden, "the path is a call within calls, more than %d of them; call the last one", maxLevels)
 	}
-	for _, name := range names {
-		apps, ruled := g.cfg.Rules[name]
-		if !ruled || slices.Contains(apps, Everyone) || caller != "" && slices.Contains(apps, caller) {
-			continue
+	for _, c := range all {
+		for _, name := range c.names {
+			if err := g.mayCall(r.Context(), by, c.target, name); err != nil {
+				return err
+			}
 		}
-		g.refused(r, "forbidden")
-		who := "a caller without an app-id"
-		if caller != "" {
-			who = fmt.Sprintf("the caller %q", caller)
-		}
-		return problem.New(problem.Forbidden, "%s may not call %q: the rule mesh.access.%s does not name it", who, name, name)
 	}
 	return nil
 }
 
-// called is what a request is for: the app-id that is to do it, and all names by which there may be a rule. On the invoke
-// endpoint those are what it asks for, by app-id, by service and by the path; elsewhere the service of the path, on this
-// node's app-id.
-func (g *Guard) called(r *http.Request, route string) (target string, names []string) {
+// mayCall asks the rule about one name, of a target that is called.
+func (g *Guard) mayCall(ctx context.Context, by caller, target, name string) error {
+	apps, ruled := g.cfg.Rules[name]
+	closed := !by.node && slices.Contains(meshServices(), name) // unless a rule opens it
+	switch {
+	case by.app != "" && by.app == target && !closed:
+		return nil
+	case !ruled && !closed, slices.Contains(apps, Everyone), by.app != "" && slices.Contains(apps, by.app):
+		return nil
+	}
+	g.refused(ctx, "forbidden")
+	if !ruled {
+		return problem.New(problem.Forbidden, "%s may not call %q with the token of an app: there is no rule mesh.access.%s that names it", by, name, name)
+	}
+	return problem.New(problem.Forbidden, "%s may not call %q: the rule mesh.access.%s does not name it", by, name, name)
+}
+
+// MayAnnounce lets who a request is from tell the mesh, on a topic that it listens to, what its services would be asked for.
+// That takes the credentials of a node; the token of an app will not do, also where a node passes on what came with it.
+// Otherwise the error is a problem: 403.
+func (g *Guard) MayAnnounce(ctx context.Context, topic string) error {
+	if g == nil {
+		return nil
+	}
+	by, _ := ctx.Value(callerKey{}).(caller)
+	if by.behalf != "" {
+		by = caller{app: by.behalf}
+	}
+	if !by.node {
+		g.refused(ctx, "forbidden")
+		return problem.New(problem.Forbidden,
+			"%s may not publish on %q: the mesh listens to it, and wants the mesh's token or a certificate; this has the token of an app", by, topic)
+	}
+	for _, name := range meshServices() {
+		if err := g.mayCall(ctx, by, g.cfg.AppID, name); err != nil {
+			return problem.New(problem.Forbidden, "%s may not publish on %q, which is for who may call %q: the rule mesh.access.%s does not name it",
+				by, topic, name, name).Because(err)
+		}
+	}
+	return nil
+}
+
+func (c caller) String() string {
+	if c.app == "" {
+		return "a caller without an app-id"
+	}
+	return fmt.Sprintf("the caller %q", c.app)
+}
+
+// A call is what is asked for: the app-id that is to do it, and all names by which there may be a rule.
+type call struct {
+	target string
+	names  []string
+}
+
+// called is what a request is for. On the invoke endpoint that is what it asks for, by app-id, by service and by the path, and
+// what the path asks for in turn when it is of an invoke endpoint itself: whoever passes that on does so as itself. Elsewhere
+// it is the service of the path, on this node's app-id.
+func (g *Guard) called(r *http.Request, route string) (all []call, tooDeep bool) {
 	if !strings.HasPrefix(route, mesh.ProxyPattern) {
 		service, _, _ := strings.Cut(route[1:], "/")
-		return g.cfg.AppID, []string{service, g.cfg.AppID}
+		return []call{{g.cfg.AppID, []string{service, g.cfg.AppID}}}, false
 	}
-	named, method, _ := strings.Cut(strings.TrimPrefix(r.URL.EscapedPath(), mesh.ProxyPattern), "/method/")
-	target = g.cfg.Resolve(named)
-	names = []string{named, target}
-	for _, p := range readings(method) {
-		first, _, _ := strings.Cut(strings.TrimLeft(p, "/"), "/")
-		names = append(names, first)
+	paths := []string{r.URL.EscapedPath()}
+	for range maxLevels {
+		var within []string
+		for _, p := range paths {
+			named, method, _ := strings.Cut(strings.TrimPrefix(p, mesh.ProxyPattern), "/method/")
+			c := call{target: g.cfg.Resolve(named)}
+			c.names = []string{named, c.target}
+			for _, p := range readings(method) {
+				p = "/" + strings.TrimLeft(p, "/")
+				first, _, _ := strings.Cut(p[1:], "/")
+				c.names = append(c.names, first)
+				if strings.HasPrefix(p, mesh.ProxyPattern) && !slices.Contains(within, p) {
+					within = append(within, p)
+				}
+			}
+			all = append(all, c)
+		}
+		if paths = within; len(paths) == 0 {
+			return all, false
+		}
 	}
-	return target, names
+	return all, true
 }
 
 // readings are the ways in which a target may read a path: as it is, unescaped, and without dots.

@@ -17,6 +17,9 @@ func (s *Service) PublishEvent(ctx context.Context, r messagingapi.PublishEventR
 	if err != nil {
 		return nil, err
 	}
+	if err := s.mayPublish(ctx, r.Body.Topic, o.RoutingKey); err != nil {
+		return nil, err
+	}
 	event, err := s.cfg.Bus.Prepare(r.Body.Topic, r.Body.Payload, o)
 	if err != nil {
 		return nil, busProblem(err, "payload")
@@ -36,6 +39,21 @@ func (s *Service) PublishEvent(ctx context.Context, r messagingapi.PublishEventR
 		s.announcePublished(ctx, r.Body.Topic, event.Options.MessageID, len(r.Body.Payload))
 	}
 	return messagingapi.PublishEvent200JSONResponse{Success: true, MessageID: event.Options.MessageID, Queued: queued}, nil
+}
+
+// mayPublish asks about each name by which subscribers may get the event.
+func (s *Service) mayPublish(ctx context.Context, topics ...string) error {
+	if s.cfg.MayPublish == nil {
+		return nil
+	}
+	for _, topic := range topics {
+		if topic != "" {
+			if err := s.cfg.MayPublish(ctx, topic); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // publishOptions checks the request member by member, so that the answer can name the one at fault.

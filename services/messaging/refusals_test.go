@@ -1,11 +1,13 @@
 package messaging_test
 
 import (
+	"context"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/bannou-mesh/bannou/services/messaging"
+	"github.com/bannou-mesh/bannou/services/problem"
 
 	. "github.com/bannou-mesh/bannou/services/host/hosttest"
 )
@@ -186,4 +188,32 @@ func manyHeaders(n int) string {
 		headers[i] = `"h` + strconv.Itoa(i) + `":"` + strings.Repeat("v", 8<<10) + `"`
 	}
 	return strings.Join(headers, ",")
+}
+
+// Who may publish is asked about the topic and about the key that an event is sent by.
+func TestWhoMayPublishIsAsked(t *testing.T) {
+	n := newBroker(t).start(t, func(c *messaging.Config) {
+		c.MayPublish = func(_ context.Context, topic string) error {
+			if strings.HasPrefix(topic, "closed.") {
+				return problem.New(problem.Forbidden, "not on %q", topic)
+			}
+			return nil
+		}
+	})
+	for body, want := range map[string]int{
+		`{"topic":"a.b","payload":{}}`:                                                               200,
+		`{"topic":"closed.b","payload":{}}`:                                                          403,
+		`{"topic":"closed.b","payload":{},"options":{"routingKey":"a.b"}}`:                           403,
+		`{"topic":"a.b","payload":{},"options":{"routingKey":"closed.b"}}`:                           403,
+		`{"topic":"a.b","payload":{},"options":{"routingKey":"closed.b","exchange":"bannou"}}`:       403,
+		`{"topic":"a.b","payload":{},"options":{"routingKey":"b.closed","correlationId":"closed."}}`: 200,
+	} {
+		status, answer := n.post("/messaging/publish", body)
+		if status != want {
+			t.Errorf("%s: %d %v", body, status, answer)
+		}
+	}
+	if status, answer := n.post("/messaging/tap/create", `{"topic":"a.b","exchange":"bannou"}`); status != 400 {
+		t.Errorf("a tap into the node's own exchange: %d %v", status, answer)
+	}
 }

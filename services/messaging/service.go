@@ -43,6 +43,10 @@ type Config struct {
 	// MeterProvider receives the metrics bannou.messaging.outbox.*. Default: none.
 	MeterProvider metric.MeterProvider
 
+	// MayPublish is asked, with the request's context, for each topic and routing key that a request names; its error is the answer.
+	// Default: everyone may publish everything.
+	MayPublish func(ctx context.Context, topic string) error
+
 	// AppID is named in SubscriptionCreatedEvent and MessagePublishedEvent. Default: "bannou".
 	AppID string
 	// PublishTimeout bounds a publish, the broker's confirmation included. Default: 10 s.

@@ -26,6 +26,7 @@ const (
 	UnknownTarget      Code = "unknown_target"
 	MethodNotAllowed   Code = "method_not_allowed"
 	Conflict           Code = "conflict"
+	Misdirected        Code = "misdirected"
 	Unroutable         Code = "unroutable"
 	BadGateway         Code = "bad_gateway"
 	NoEndpoint         Code = "no_endpoint"
@@ -43,8 +44,8 @@ func Codes() []Code {
 	return []Code{
 		InvalidJSON, InvalidMember, MissingMember, BodyTooLarge, ValueTooLarge, KeyTooLong, UnknownStore,
 		UnknownOperator, Unsupported, CallbackNotAllowed, HostNotAllowed, CrossOrigin, Unauthorized, Forbidden,
-		NotFound, UnknownTarget, MethodNotAllowed, Conflict, Unroutable, BadGateway, NoEndpoint, CircuitOpen, Overloaded, Unavailable,
-		OutcomeUnknown, Timeout, LoopDetected, Internal,
+		NotFound, UnknownTarget, MethodNotAllowed, Conflict, Misdirected, Unroutable, BadGateway, NoEndpoint, CircuitOpen, Overloaded,
+		Unavailable, OutcomeUnknown, Timeout, LoopDetected, Internal,
 	}
 }
 
@@ -65,6 +66,8 @@ func (c Code) Status() int {
 		return http.StatusConflict
 	case BodyTooLarge, ValueTooLarge:
 		return http.StatusRequestEntityTooLarge
+	case Misdirected:
+		return http.StatusMisdirectedRequest
 	case Unroutable:
 		return http.StatusUnprocessableEntity
 	case BadGateway:

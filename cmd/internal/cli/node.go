@@ -2,6 +2,7 @@ package cli
 
 import (
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"strings"
 
+	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
@@ -55,7 +57,7 @@ func (f nodeFlag) client() (client *http.Client, base string, err error) {
 		if err != nil {
 			return nil, "", usageError{err}
 		}
-		showing.token, showing.host = tokens[0], u.Host
+		showing.token, showing.host, showing.invoke = tokens[0], u.Host, u.Path+mesh.ProxyPattern
 	}
 	return &http.Client{Transport: showing}, base, nil
 }
@@ -81,17 +83,18 @@ func (f nodeFlag) tls() (*tls.Config, error) {
 	return config, nil
 }
 
-// showing adds the token to requests to the node, not to those that it redirects elsewhere. An Authorization that is there
-// already is for the target of a call.
+// showing adds the token to requests to the node, not to those that it redirects elsewhere. What goes on to a target takes its
+// Authorization there: the token is beside it, in the header that ends at the node.
 type showing struct {
 	transport   http.RoundTripper
 	token, host string
+	invoke      string // paths below it are a target's
 }
 
 func (s *showing) RoundTrip(r *http.Request) (*http.Response, error) {
 	if s.token != "" && r.URL.Host == s.host {
 		r = r.Clone(r.Context())
-		if r.Header.Get("Authorization") == "" {
+		if r.Header.Get("Authorization") == "" && !strings.HasPrefix(r.URL.Path, s.invoke) {
 			r.Header.Set("Authorization", "Bearer "+s.token)
 		} else {
 			r.Header.Set(guard.TokenHeader, s.token)
@@ -158,14 +161,33 @@ func read(res *http.Response, err error) ([]byte, error) {
 	return body, nil
 }
 
+// unreachable says why there was no answer.
 func unreachable(err error) error {
-	if failed, ok := errors.AsType[*url.Error](err); ok {
-		if u, parsed := url.Parse(failed.URL); parsed == nil {
-			return fmt.Errorf("no node answers at %s://%s: start one with `bannou serve`, or name another with --node (%w)", u.Scheme, u.Host, failed.Err)
-		}
+	failed, ok := errors.AsType[*url.Error](err)
+	if !ok {
+		return err
 	}
-	return err
+	u, parseErr := url.Parse(failed.URL)
+	if parseErr != nil {
+		return err
+	}
+	node := u.Scheme + "://" + u.Host
+	untrusted, ofTLS := errors.AsType[*tls.CertificateVerificationError](err)
+	_, unknown := errors.AsType[x509.UnknownAuthorityError](err)
+	switch {
+	case unknown:
+		return fmt.Errorf("the certificate of the node at %s is of an authority that is not trusted here: name its file with --ca-file (%w)", node, failed.Err)
+	case ofTLS:
+		return fmt.Errorf("the certificate of the node at %s does not hold for it (%w)", node, untrusted.Err)
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return fmt.Errorf("the node at %s speaks http, not https: name it with --node http://%s", u.Host, u.Host)
+	default:
+		return fmt.Errorf("no node answers at %s: start one with `bannou serve`, or name another with --node (%w)", node, failed.Err)
+	}
 }
+
+// wantsTLS is the sentence with which net/http answers, without TLS, who speaks without it.
+const wantsTLS = "Client sent an HTTP request to an HTTPS server."
 
 // refused is what a node said no with.
 func refused(res *http.Response, body []byte) error {
@@ -176,6 +198,10 @@ func refused(res *http.Response, body []byte) error {
 			text = problem.Title
 		}
 		return fmt.Errorf("%s (%s, status %d)", printable(text), printable(problem.Code), res.StatusCode)
+	}
+	if res.StatusCode == http.StatusBadRequest && strings.TrimSpace(string(body)) == wantsTLS && res.Request != nil {
+		host := res.Request.URL.Host
+		return fmt.Errorf("the node at %s speaks https: name it with --node https://%s, and with --ca-file the authority of its certificate", host, host)
 	}
 	return fmt.Errorf("status %s: %s", res.Status, printable(strings.TrimSpace(string(body[:min(len(body), 500)]))))
 }

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"strconv"
 	"sync"
@@ -81,11 +80,9 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 		return n, err
 	}
 	if n.host, err = host.New(host.Config{
-		Listener: listener, TLS: n.guard.Server(), Admit: n.guard.Admit, DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
+		Listener: listener, TLS: n.guard.Server(), Admit: admit(cfg.AppID, n.guard), DrainTimeout: cfg.DrainTimeout, Logger: log, Metrics: n.metrics, Version: version,
 		RequestContext: mesh.WithRequestID, // calls made for a request carry its id on
-		Middleware: func(next http.Handler) http.Handler { // what is for others is refused, and what is left of the time counts
-			return mesh.Addressed(cfg.AppID, mesh.Inbound(next))
-		},
+		Middleware:     mesh.Inbound,       // what is left of the time counts
 		OnFailure:      n.incidents.RequestFailed,
 		TracerProvider: n.tracing.tracer(),
 	}); err != nil {

@@ -2,9 +2,12 @@ package node
 
 import (
 	"log/slog"
+	"net/http"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/guard"
+	"github.com/bannou-mesh/bannou/services/problem"
 )
 
 // newGuard makes what the node asks its callers for, and shows to other nodes; nil when it is for everyone.
@@ -25,4 +28,18 @@ func (n *Node) newGuard(cfg *config.Config, log *slog.Logger) (*guard.Guard, err
 		}
 	}
 	return guard.New(c)
+}
+
+// admit lets in whom the guard lets in, with what is for this app-id. Who it knows, and may have misdirected, hears that rather than
+// what this node's rules say.
+func admit(appID string, g *guard.Guard) func(*http.Request, string) (*http.Request, error) {
+	return func(r *http.Request, pattern string) (*http.Request, error) {
+		admitted, err := g.Admit(r, pattern)
+		if err == nil || problem.From(err).Code == problem.Forbidden {
+			if misdirected := mesh.CheckAddressed(appID, r.Header); misdirected != nil {
+				return nil, problem.New(problem.Misdirected, "%s", misdirected).Because(misdirected)
+			}
+		}
+		return admitted, err
+	}
 }

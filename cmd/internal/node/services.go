@@ -95,6 +95,12 @@ func (p parts) messaging() (host.Service, error) {
 	cfg := messaging.Config{
 		Bus: p.bus, Policy: p.policy, Factory: p.factory, AppID: p.cfg.AppID,
 		AnnouncePublished: m.AnnouncePublished, Logger: p.log, MeterProvider: p.meter, OutboxAfter: m.OutboxAfter,
+		MayPublish: func(ctx context.Context, topic string) error {
+			if !membership.IsTopic(topic) {
+				return nil
+			}
+			return p.guard.MayAnnounce(ctx, topic)
+		},
 	}
 	if m.Outbox && m.Backend != "memory" {
 		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)

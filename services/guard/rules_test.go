@@ -1,0 +1,197 @@
+package guard_test
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/services/guard"
+)
+
+func TestRules(t *testing.T) {
+	const invoke = "/v1.0/invoke/{appId}/method/{method...}"
+	g := newGuard(t, guard.Config{
+		Token: meshToken,
+		Rules: map[string][]string{"state": {"game"}, "mesh": {guard.Everyone}, "accounts-app": {"game"}, "secret": {}, "echo": {"web"}},
+		Resolve: func(target string) string {
+			if target == "accounts" {
+				return "accounts-app"
+			}
+			if target == "accounts-app" || target == "echo" {
+				return target
+			}
+			return "bannou"
+		},
+	})
+	for _, c := range []struct {
+		path, pattern, caller string
+		rule                  string // that refuses; "" for none
+	}{
+		{"/state/get", "POST /state/get", "game", ""},
+		{"/state/get", "POST /state/get", "web", "state"},
+		{"/state/get", "POST /state/get", "", "state"},
+		{"/state/get", "POST /state/get", "bannou", ""}, // an app-id may call itself
+		{"/%73tate/get", "POST /state/get", "web", "state"},
+		{"/messaging/publish", "POST /messaging/publish", "web", ""},
+		{"/messaging/publish", "POST /messaging/publish", "", ""},
+		{"/mesh/route", "POST /mesh/route", "", ""},
+		{"/secret/x", "/secret/{x}", "game", "secret"},
+		{"/openapi.yaml", "GET /openapi.yaml", "web", ""},
+		{"/nothing", "", "web", ""},
+
+		{"/v1.0/invoke/bannou/method/state/get", invoke, "game", ""},
+		{"/v1.0/invoke/bannou/method/state/get", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method//state/get", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/x/../state/get", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/x/%2e%2e/state/get", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/%73tate%2Fget", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/messaging/publish", invoke, "web", ""},
+		{"/v1.0/invoke/state/method/get", invoke, "web", "state"},
+		{"/v1.0/invoke/accounts-app/method/x", invoke, "game", ""},
+		{"/v1.0/invoke/accounts-app/method/x", invoke, "web", "accounts-app"},
+		{"/v1.0/invoke/accounts-app/method/x", invoke, "bannou", "accounts-app"},
+		{"/v1.0/invoke/accounts-app/method/x", invoke, "accounts-app", ""},
+		{"/v1.0/invoke/accounts/method/x", invoke, "web", "accounts-app"},
+		{"/v1.0/invoke/accounts/method/x", invoke, "", "accounts-app"},
+		{"/v1.0/invoke/echo/method/method/state", invoke, "game", "echo"},
+		{"/v1.0/invoke/echo/method/method/state", invoke, "web", ""},
+
+		// What is passed on is asked too, since it is passed on as the node's own.
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/state/save", invoke, "game", ""},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/state/save", invoke, "bannou", ""},
+		{"/v1.0/invoke/web/method/v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/messaging/publish", invoke, "web", ""},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/accounts/method/x", invoke, "web", "accounts-app"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method//v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/x/../v1.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/%76%31.0/invoke/bannou/method/state/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0%2Finvoke%2Fbannou%2Fmethod%2Fstate%2Fsave", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/%73tate/save", invoke, "web", "state"},
+		{"/v1.0/invoke/bannou/method/v1.0/invoke/bannou/method/%2573tate/save", invoke, "web", "state"},
+	} {
+		_, err := admit(t, g, c.path, c.pattern, guard.TokenHeader, meshToken, guard.AppHeader, c.caller)
+		if c.rule == "" {
+			require.NoError(t, err, "%s by %q", c.path, c.caller)
+			continue
+		}
+		require.Equal(t, 403, statusOf(t, err), "%s by %q", c.path, c.caller)
+		require.ErrorContains(t, err, "mesh.access."+c.rule)
+		if c.caller != "" {
+			require.ErrorContains(t, err, `"`+c.caller+`"`)
+		}
+	}
+}
+
+// Whoever registers an endpoint is called with the mesh's token: the token of an app does not do for that without a rule.
+func TestTheMeshIsClosedToAppsUnlessARuleNamesThem(t *testing.T) {
+	const invoke = "/v1.0/invoke/{appId}/method/{method...}"
+	open := newGuard(t, guard.Config{Token: meshToken})
+	ruled := newGuard(t, guard.Config{Token: meshToken, Rules: map[string][]string{"mesh": {"game"}, "orchestrator": {guard.Everyone}}})
+	game, web, node := []string{guard.TokenHeader, gameToken}, []string{"Authorization", "Bearer " + webToken},
+		[]string{guard.TokenHeader, meshToken, guard.AppHeader, "web"}
+	for _, c := range []struct {
+		g             *guard.Guard
+		path, pattern string
+		by            []string
+		refused       bool
+	}{
+		{open, "/mesh/register", "POST /mesh/register", game, true},
+		{open, "/mesh/endpoints/list", "POST /mesh/endpoints/list", web, true},
+		{open, "/orchestrator/service-mappings/set", "POST /orchestrator/service-mappings/set", game, true},
+		{open, "/v1.0/invoke/bannou/method/mesh/register", invoke, game, true},
+		{open, "/v1.0/invoke/mesh/method/register", invoke, game, true},
+		{open, "/v1.0/invoke/game/method/mesh/register", invoke, game, true},
+		{open, "/v1.0/invoke/x/method/v1.0/invoke/bannou/method/mesh/register", invoke, game, true},
+		{open, "/state/get", "POST /state/get", game, false},
+		{open, "/v1.0/invoke/bannou/method/state/get", invoke, game, false},
+		{open, "/mesh/register", "POST /mesh/register", node, false},
+		{open, "/v1.0/invoke/bannou/method/mesh/register", invoke, node, false},
+		{ruled, "/mesh/register", "POST /mesh/register", game, false},
+		{ruled, "/mesh/register", "POST /mesh/register", web, true},
+		{ruled, "/mesh/register", "POST /mesh/register", node, true},
+		{ruled, "/orchestrator/service-endpoints", "POST /orchestrator/service-endpoints", web, false},
+	} {
+		_, err := admit(t, c.g, c.path, c.pattern, c.by...)
+		if !c.refused {
+			require.NoError(t, err, "%s by %s", c.path, c.by)
+			continue
+		}
+		require.Equal(t, 403, statusOf(t, err), "%s by %s", c.path, c.by)
+		require.ErrorContains(t, err, "mesh.access.")
+	}
+}
+
+// What the mesh hears on the bus does the same as calls of its services, and takes more: the credentials of a node.
+func TestWhoMayAnnounce(t *testing.T) {
+	for name, c := range map[string]struct {
+		rules   map[string][]string
+		headers []string
+		missing string // "" when it may
+	}{
+		"a node":                 {nil, []string{guard.TokenHeader, meshToken, guard.AppHeader, "accounts"}, ""},
+		"without a name":         {nil, []string{guard.TokenHeader, meshToken}, ""},
+		"an app":                 {nil, []string{guard.TokenHeader, gameToken}, `"game" may not publish on "mesh.endpoint.registered"`},
+		"an app that may call":   {map[string][]string{"mesh": {"game"}}, []string{guard.TokenHeader, gameToken}, "the mesh's token or a certificate"},
+		"an app, as if a node's": {nil, []string{guard.TokenHeader, gameToken, guard.BehalfHeader, ""}, `"game"`},
+		"an app, through a node": {nil, []string{guard.TokenHeader, meshToken, guard.AppHeader, "accounts", guard.BehalfHeader, "game"}, `"game"`},
+		"nobody, through a node": {nil, []string{guard.TokenHeader, meshToken, guard.BehalfHeader, ""}, "the token of an app"},
+		"a rule for it":          {map[string][]string{"mesh": {"accounts"}}, []string{guard.TokenHeader, meshToken, guard.AppHeader, "accounts"}, ""},
+		"a rule for others":      {map[string][]string{"mesh": {"accounts"}, "orchestrator": {"deploy"}}, []string{guard.TokenHeader, meshToken, guard.AppHeader, "accounts"}, "mesh.access.orchestrator"},
+		"a rule, and no name":    {map[string][]string{"mesh": {"accounts"}}, []string{guard.TokenHeader, meshToken}, "mesh.access.mesh"},
+		"the node's own app-id":  {map[string][]string{"mesh": {"accounts"}}, []string{guard.TokenHeader, meshToken, guard.AppHeader, "bannou"}, ""},
+	} {
+		g := newGuard(t, guard.Config{Token: meshToken, Rules: c.rules})
+		r, err := admit(t, g, "/messaging/publish", "POST /messaging/publish", c.headers...)
+		require.NoError(t, err, name)
+		err = g.MayAnnounce(r.Context(), "mesh.endpoint.registered")
+		if c.missing == "" {
+			require.NoError(t, err, name)
+			continue
+		}
+		require.Equal(t, 403, statusOf(t, err), name)
+		require.ErrorContains(t, err, c.missing, name)
+	}
+	var none *guard.Guard
+	require.NoError(t, none.MayAnnounce(t.Context(), "mesh.endpoint.registered"))
+	require.Error(t, newGuard(t, guard.Config{Token: meshToken}).MayAnnounce(t.Context(), "mesh.endpoint.registered"), "of no request")
+}
+
+// A request that an app's token let in is known for it behind the node that passes it on, in this process and elsewhere.
+func TestOnWhoseBehalfIsCarriedOn(t *testing.T) {
+	g := newGuard(t, guard.Config{Token: meshToken})
+	r, err := admit(t, g, "/v1.0/invoke/bannou/method/messaging/publish", "/v1.0/invoke/", guard.TokenHeader, gameToken,
+		"Connection", "X-Hop, bannou-on-behalf-of", "Connection", "Bannou-On-Behalf-Of")
+	require.NoError(t, err)
+	require.Equal(t, []string{"X-Hop"}, r.Header["Connection"], "the header is not for this hop alone")
+	on := httptest.NewRequestWithContext(t.Context(), http.MethodPost, "/messaging/publish", http.NoBody)
+	on.Header = r.Header.Clone()
+	var within error
+	g.Local(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		r, err = g.Admit(r, "POST /messaging/publish")
+		within = g.MayAnnounce(r.Context(), "mesh.endpoint.registered")
+	})).ServeHTTP(httptest.NewRecorder(), on)
+	require.NoError(t, err)
+	require.Equal(t, 403, statusOf(t, within))
+
+	on.Header = r.Header.Clone()
+	g.Authorize(on.Header)
+	on, err = newGuard(t, guard.Config{Token: meshToken, AppID: "back"}).Admit(on, "POST /messaging/publish")
+	require.NoError(t, err)
+	require.Equal(t, "bannou", guard.Caller(on.Context()))
+	require.Equal(t, 403, statusOf(t, g.MayAnnounce(on.Context(), "mesh.endpoint.registered")))
+}
+
+// More calls within one another than nodes pass on are not looked through, and are refused.
+func TestRulesRefuseWhatIsTooDeep(t *testing.T) {
+	g := newGuard(t, guard.Config{Token: meshToken, Rules: map[string][]string{"state": {"game"}}})
+	for calls, refused := range map[int]bool{1: false, 4: false, 5: true, 500: true} {
+		path := strings.Repeat("/v1.0/invoke/bannou/method", calls) + "/messaging/publish"
+		_, err := admit(t, g, path, "/v1.0/invoke/", guard.TokenHeader, webToken)
+		require.Equal(t, refused, statusOf(t, err) == 403, calls)
+	}
+}
