@@ -211,7 +211,7 @@ func TestProxyErrors(t *testing.T) {
 	w.register(t, draining)
 	n := newNode()
 	w.serve(t, "slow", "node-3", n)
-	h := mesh.NewProxy(w.client(t, mesh.ClientConfig{Timeout: 50 * time.Millisecond}), mesh.ProxyConfig{})
+	h := mesh.NewProxy(w.client(t, mesh.ClientConfig{Policies: map[string]mesh.Policy{"slow": {Timeout: 50 * time.Millisecond}}}), mesh.ProxyConfig{})
 	for path, want := range map[string]problem{
 		"/v1.0/invoke/nothing/method/x":     {Status: 404, Code: "unknown_target"},
 		"/v1.0/invoke/draining/method/x":    {Status: 503, Code: "no_endpoint"},
