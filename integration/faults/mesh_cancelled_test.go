@@ -60,7 +60,7 @@ func TestMeshCallsCancelled(t *testing.T) {
 
 // hold makes a call that ends with ctx.
 func (r *meshRun) hold(ctx context.Context, n int, begun *atomic.Int64) error {
-	resp, err := r.client.Do(ctx, "work", &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/work/held/" + strconv.Itoa(n)}})
+	resp, err := r.client.Do(ctx, "work", &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/task/held/" + strconv.Itoa(n)}})
 	if err != nil {
 		return err
 	}

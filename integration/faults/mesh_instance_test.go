@@ -149,8 +149,8 @@ type manner struct {
 func (*worker) Name() string { return "work" }
 
 func (w *worker) Mount(mux *http.ServeMux) error {
-	mux.HandleFunc("/work/{call}", w.work)
-	mux.HandleFunc("/work/held/{call}", w.hold)
+	mux.HandleFunc("/task/{call}", w.work)
+	mux.HandleFunc("/task/held/{call}", w.hold)
 	return nil
 }
 

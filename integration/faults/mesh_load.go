@@ -33,7 +33,7 @@ const (
 type MeshLoad struct {
 	Client    *mesh.Client
 	Directory *mesh.Directory // the client's
-	Targets   []string        // services and app-ids, all of which answer /work
+	Targets   []string        // services and app-ids, all of which answer /task
 	Ledger    *MeshLedger
 	Seed      uint64
 
@@ -91,7 +91,7 @@ func (l *MeshLoad) One(ctx context.Context, c Call) Outcome {
 }
 
 func (l *MeshLoad) call(ctx context.Context, c Call) (answer Answer, err error) {
-	req := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/work/" + strconv.Itoa(c.Number)}, Header: http.Header{}}
+	req := &http.Request{Method: http.MethodGet, URL: &url.URL{Path: "/task/" + strconv.Itoa(c.Number)}, Header: http.Header{}}
 	if c.Kind != Reads {
 		const text = `{"order":"one"}`
 		req.Method, req.ContentLength = http.MethodPost, int64(len(text))

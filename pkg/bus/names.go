@@ -8,6 +8,15 @@ import (
 // maxNameBytes is what AMQP allows for a routing key, a queue's name and the short properties.
 const maxNameBytes = 255
 
+// CheckTopic reports, as ErrInvalid, what is no topic: it has dotted lower-case words of letters, digits, "-" and "_", at most 255 bytes,
+// and is not the name of the dead-letter store. With patterns, a word may also be "*" or "#". Routing keys are held to the same.
+func (b *Bus) CheckTopic(topic string, patterns bool) error {
+	if err := checkTopic(topic, patterns); err != nil {
+		return err
+	}
+	return b.cfg.checkFree(topic)
+}
+
 // checkTopic accepts dotted lower-case words of letters, digits, "-" and "_"; with patterns, a word may also be "*" or
 // "#".
 func checkTopic(topic string, patterns bool) error {

@@ -182,17 +182,11 @@ func (s sending) ended(err error) error {
 
 // check refuses what no broker would take.
 func (b *Bus) check(topic string, m *Message) error {
-	if err := checkTopic(topic, false); err != nil {
-		return err
-	}
-	if err := b.cfg.checkFree(topic); err != nil {
+	if err := b.CheckTopic(topic, false); err != nil {
 		return err
 	}
 	if m.RoutingKey != topic {
-		if err := checkTopic(m.RoutingKey, false); err != nil {
-			return fmt.Errorf("as a routing key: %w", err)
-		}
-		if err := b.cfg.checkFree(m.RoutingKey); err != nil {
+		if err := b.CheckTopic(m.RoutingKey, false); err != nil {
 			return fmt.Errorf("as a routing key: %w", err)
 		}
 	}

@@ -21,10 +21,7 @@ type reading struct {
 }
 
 func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
-	if err := checkTopic(topic, true); err != nil {
-		return reading{}, err
-	}
-	if err := b.cfg.checkFree(topic); err != nil {
+	if err := b.CheckTopic(topic, true); err != nil {
 		return reading{}, err
 	}
 	if o.PrefetchCount < 0 {

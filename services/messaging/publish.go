@@ -13,7 +13,7 @@ import (
 
 // PublishEvent is POST /messaging/publish.
 func (s *Service) PublishEvent(ctx context.Context, r messagingapi.PublishEventRequestObject) (messagingapi.PublishEventResponseObject, error) {
-	o, err := publishOptions(r.Body)
+	o, err := s.publishOptions(r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -57,11 +57,11 @@ func (s *Service) mayPublish(ctx context.Context, topics ...string) error {
 }
 
 // publishOptions checks the request member by member, so that the answer can name the one at fault.
-func publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions, error) {
+func (s *Service) publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions, error) {
 	if err := problem.Require("topic", body.Topic); err != nil {
 		return bus.PublishOptions{}, err
 	}
-	if err := checkTopic(body.Topic, false); err != nil {
+	if err := s.checkTopic("topic", body.Topic, false); err != nil {
 		return bus.PublishOptions{}, err
 	}
 	switch payload := bytes.TrimLeft(body.Payload, " \t\r\n"); {
@@ -99,6 +99,11 @@ func publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions,
 			return o, problem.Invalid("options."+member, "has %d bytes, at most %d are allowed", len(value), maxShortString)
 		}
 	}
+	if in.RoutingKey != "" {
+		if err := s.checkTopic("options.routingKey", in.RoutingKey, false); err != nil {
+			return o, err
+		}
+	}
 	size := 0
 	for name, value := range in.Headers {
 		if size += len(name) + len(value) + headerCost; size > maxHeaders {
@@ -123,37 +128,9 @@ const (
 	maxExpiration  = (1<<32 - 1) * time.Millisecond // RabbitMQ's, 49 days
 )
 
-// checkTopic accepts dotted words of lower-case letters, digits, dashes and underscores, and in patterns also "*" and
-// "#" as words.
-func checkTopic(topic string, pattern bool) error {
-	if len(topic) > maxShortString {
-		return problem.Invalid("topic", "has %d bytes, at most %d are allowed", len(topic), maxShortString)
-	}
-	start := 0
-	for i := 0; i <= len(topic); i++ {
-		if i < len(topic) && topic[i] != '.' {
-			continue
-		}
-		word := topic[start:i]
-		start = i + 1
-		if (word == "*" || word == "#") && pattern {
-			continue
-		}
-		if !isWord(word) {
-			return problem.Invalid("topic", "is no topic: it has to be words of a-z, 0-9, - and _ with dots between them")
-		}
-	}
-	return nil
-}
-
-func isWord(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
-			return false
-		}
-	}
-	return s != ""
+// checkTopic refuses what is no topic, or no pattern of topics, and names the member.
+func (s *Service) checkTopic(member, topic string, pattern bool) error {
+	return busProblem(s.cfg.Bus.CheckTopic(topic, pattern), member)
 }
 
 // announcePublished tells of an event that was published, if that is wanted, and never of itself.

@@ -37,7 +37,7 @@ func (s *Service) newTap(body *messagingapi.CreateTapRequest) (record, error) {
 	if err := problem.Require("topic", body.Topic, "exchange", body.Exchange); err != nil {
 		return record{}, err
 	}
-	if err := checkTopic(body.Topic, true); err != nil {
+	if err := s.checkTopic("topic", body.Topic, true); err != nil {
 		return record{}, err
 	}
 	if err := s.cfg.Bus.CheckForward(body.Exchange); err != nil {
