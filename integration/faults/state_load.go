@@ -56,6 +56,7 @@ type stateWriter struct {
 	count  int
 	etag   string // of the counted key
 	lost   bool   // the counted key has to be read: what became of the last count is not known
+	onWay  bool   // a count whose outcome was unknown may still be on its way to the key, until a later one is acknowledged
 }
 
 // write makes one write, and reports whether it was acknowledged.
@@ -79,7 +80,7 @@ func (w *stateWriter) write(ctx context.Context, i int) bool {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), deadline) // the end of the load ends no write
 	defer cancel()
 	err := w.make(bounded, one)
-	v := verdictOf(err)
+	v := w.judge(one, err)
 	if v == Wrong {
 		w.load.Fail(fmt.Errorf("%+v: %w", one, err))
 	}
@@ -106,7 +107,21 @@ func (w *stateWriter) make(ctx context.Context, one Write) error {
 	}
 }
 
-// recover reads the counted key. A count that is still on its way may come after it: then the next one conflicts, and says so.
+// judge is verdictOf, but for a count that follows one whose outcome was unknown: it has the same number, and when it conflicts then the
+// one before was made after the key was read.
+func (w *stateWriter) judge(one Write, err error) Verdict {
+	v := verdictOf(err)
+	if one.Kind != Count {
+		return v
+	}
+	if w.onWay && errors.Is(err, state.ErrConflict) {
+		return Unknown
+	}
+	w.onWay = v == Unknown || w.onWay && v != Acknowledged
+	return v
+}
+
+// recover reads the counted key. A count that is still on its way may come after it: then the next one conflicts.
 func (w *stateWriter) recover(ctx context.Context) bool {
 	bounded, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
