@@ -24,7 +24,7 @@ func meshProblem(err error) error {
 	}
 	switch {
 	case errors.Is(err, mesh.ErrUnknownTarget):
-		return problem.New(problem.UnknownTarget, "no app-id or service of that name is known: %s", err).Because(err)
+		return problem.New(problem.UnknownTarget, "%s; POST /mesh/endpoints/list lists the app-ids, POST /mesh/mappings the services", err).Because(err)
 	case errors.Is(err, mesh.ErrNoEndpoint):
 		return problem.New(problem.NoEndpoint, "no instance takes requests now: %s", err).Because(err)
 	case errors.Is(err, mesh.ErrNotFound):
