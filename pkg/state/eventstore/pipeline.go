@@ -188,12 +188,13 @@ func (l *pipeline) abandon() {
 func (l *pipeline) land() error {
 	f := l.underWay[0]
 	l.underWay = l.underWay[1:]
-	if f.failure = ending(f.end); f.failure != nil {
-		l.failed = append(l.failed, f)
-		return nil
+	f.failure = ending(f.end)
+	if f.failure == nil {
+		l.p.sub.metrics.handle(l.p.ctx, 1)
+		return l.over(f)
 	}
-	l.p.sub.metrics.handle(l.p.ctx, 1)
-	return l.over(f)
+	l.failed = append(l.failed, f)
+	return nil
 }
 
 // mend handles what has failed, one by one in order, when nothing is under way any more.
@@ -267,7 +268,7 @@ func (p *part) begin(e Recorded) (end func() error) {
 		defer recovered(&failure)
 		end = p.sub.cfg.Begin(p.ctx, e)
 	}()
-	if failure != nil {
+	if end == nil {
 		return func() error { return failure }
 	}
 	return end

@@ -135,7 +135,7 @@ func fewUnderWay(t *testing.T, open Open) {
 func beginsInOrder(t *testing.T, open Open) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 0)) //nolint:gosec // a schedule to be repeated
+	random := rand.New(rand.NewPCG(seed, 0))
 	s := open(t, eventstore.Config{})
 	const streams, appends = 7, 150
 	all := int64(0)
