@@ -95,6 +95,8 @@ var table = []rule{
 		why: "what fails is told by host and bus, without knowing which service it was"},
 	{of: "services/relay", may: []string{"pkg/bus", "pkg/state", "pkg/state/eventstore", "services/host"},
 		why: "sending what waits in an outbox depends on no service, whoever put it there"},
+	{of: "services/inbox", may: []string{"pkg/bus", "pkg/state"},
+		why: "handling an event once depends on no service, whoever's handler it is"},
 	{of: "services/messaging", may: service("messaging"), why: siblings},
 	{of: "services/state", may: service("state"), why: siblings},
 	{of: "services/mesh", may: service("mesh"), why: siblings},

@@ -277,9 +277,11 @@ func (p *part) handleIn(tx *sql.Tx, e Recorded) (err error) {
 
 func recovered(err *error) {
 	if r := recover(); r != nil {
-		*err = fmt.Errorf("the handler panicked: %v", r)
+		*err = panicked(r)
 	}
 }
+
+func panicked(r any) error { return fmt.Errorf("the handler panicked: %v", r) }
 
 // attempts runs what handles an event, until it succeeds, or has failed often enough, which is the failure. The error is that of the lease.
 func (p *part) attempts(e Recorded, handle func() error) (failure, err error) {

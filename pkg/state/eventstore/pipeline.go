@@ -246,7 +246,12 @@ func (l *pipeline) over(f *flight) error {
 		l.ahead = l.ahead[1:]
 		l.passed++
 	}
-	if l.passed < l.p.sub.cfg.Batch || l.p.ctx.Err() != nil {
+	select {
+	case <-l.p.ctx.Done(): // the lease is over, and so is entering
+		return nil
+	default:
+	}
+	if l.passed < l.p.sub.cfg.Batch {
 		return nil
 	}
 	if err := l.p.enter(); err != nil {
@@ -263,13 +268,10 @@ func ending(end func() error) (err error) {
 
 // begin calls the function that begins to handle an event; that it panics is a failure like another.
 func (p *part) begin(e Recorded) (end func() error) {
-	var failure error
-	func() {
-		defer recovered(&failure)
-		end = p.sub.cfg.Begin(p.ctx, e)
+	defer func() {
+		if r := recover(); r != nil {
+			end = func() error { return panicked(r) }
+		}
 	}()
-	if end == nil {
-		return func() error { return failure }
-	}
-	return end
+	return p.sub.cfg.Begin(p.ctx, e)
 }
