@@ -84,3 +84,12 @@ func (s *scanner) copied(data []byte) []byte {
 	s.room = append(s.room, data...)
 	return s.room[begin:len(s.room):len(s.room)]
 }
+
+// textOf is the text of an id, or empty where that is none.
+func textOf(id []byte) string {
+	parsed, err := uuid.FromBytes(id)
+	if err != nil {
+		return ""
+	}
+	return parsed.String()
+}
