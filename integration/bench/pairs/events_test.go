@@ -5,10 +5,12 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
@@ -28,6 +30,9 @@ type written struct {
 }
 
 func newWritten(number int) written { return written{number, text[:480]} }
+
+// stored is how many events are read.
+const stored = 100_000
 
 // BenchmarkEvents appends events of 512 B on MySQL, each to the stream of its caller, of which the version is expected. The raw side inserts the
 // same rows into a table of its own with the same keys, the server flushing its log at each commit: it gives positions itself, which one process can,
@@ -64,24 +69,33 @@ func BenchmarkEvents(b *testing.B) {
 	compareCalls(b, "append", []int{32}, raw.together, ours)
 	compareCalls(b, "append, beside a transaction each with a counter row", []int{32}, raw.each, ours)
 
+	b.Run("append to handled at half the peak rate/32_callers/bannou", live(events))
+
 	compare(b, "load an aggregate of 10000 events with a snapshot, beside a get/1_caller", from(1, getter(store)), from(1, loader(b, events)))
 
-	const stored = 100_000
 	fill(b, events, stored)
 	_, err = db.ExecContext(b.Context(), "TRUNCATE raw_events")
 	require.NoError(b, err)
 	_, err = db.ExecContext(b.Context(), "INSERT INTO raw_events SELECT * FROM events")
 	require.NoError(b, err)
-	compare(b, "read 100000 events/1_caller", from(1, raw.readAll), from(1, func(ctx context.Context, _ int) error {
-		n := 0
-		for e, err := range events.ReadCategory(ctx, "bulk", eventstore.ReadOptions{}) {
-			if err := errors.Join(err, checkWritten(e.Data)); err != nil {
-				return err
-			}
-			n++
-		}
-		return expect(n, stored)
+	all := eventstore.ReadOptions{From: 1, Limit: stored}
+	compare(b, "read 100000 events/1_caller", from(1, raw.reader(b, "position >= 1 ORDER BY position LIMIT 100000")), from(1, func(ctx context.Context, _ int) error {
+		return readAll(events.ReadAll(ctx, all))
 	}))
+	compare(b, "read 100000 events of a category/1_caller", from(1, raw.reader(b, "category = 'bulk' ORDER BY position")), from(1, func(ctx context.Context, _ int) error {
+		return readAll(events.ReadCategory(ctx, "bulk", eventstore.ReadOptions{}))
+	}))
+}
+
+func readAll(events iter.Seq2[eventstore.Recorded, error]) error {
+	n := 0
+	for e, err := range events {
+		if err := errors.Join(err, checkWritten(e.Data)); err != nil {
+			return err
+		}
+		n++
+	}
+	return expect(n, stored)
 }
 
 func checkWritten(data []byte) error {
@@ -139,6 +153,69 @@ func loader(b *testing.B, events *eventstore.Store) call {
 		}
 		return expect(int(loaded.Version), 10_000)
 	}
+}
+
+// live measures the time from an event's due time to its handling by a subscription, at half the rate that 32 callers and the subscription carry.
+func live(events *eventstore.Store) func(b *testing.B) {
+	peak := 0.0
+	return func(b *testing.B) {
+		if peak == 0 {
+			const burst = 5000
+			begin := time.Now()
+			t := newTally(burst)
+			appendLive(b, events, burst, func(int) {}, t.add)
+			peak = burst / time.Since(begin).Seconds()
+		}
+		p, n := newPace(b.N, peak/2)
+		t := newTally(n)
+		p.start()
+		appendLive(b, events, n, p.wait, func(number int) {
+			p.handled(number)
+			t.add(number)
+		})
+		t.check(b)
+		p.report(b)
+		b.ReportMetric(float64(p.delay[len(p.delay)/2].Nanoseconds()), "ns/op")
+		b.ReportMetric(float64(p.delay[len(p.delay)*99/100].Nanoseconds()), "p99-ns/op")
+		b.Logf("%.0f events/s, half of the peak rate", peak/2)
+	}
+}
+
+// appendLive appends n events from 32 callers, each when wait returns, and returns when a subscription has handled them all.
+func appendLive(b *testing.B, events *eventstore.Store, n int, wait, handled func(number int)) {
+	b.Helper()
+	run := uuid.NewString()
+	head, err := events.Head(b.Context())
+	require.NoError(b, err)
+	all := make(chan struct{})
+	left := n
+	sub, err := events.Subscribe(eventstore.SubscriptionConfig{Name: run, Category: "live", From: head, Handle: func(_ context.Context, e eventstore.Recorded) error {
+		var w written
+		if err := json.Unmarshal(e.Data, &w); err != nil {
+			return err
+		}
+		handled(w.Number)
+		if left--; left == 0 {
+			close(all)
+		}
+		return nil
+	}})
+	require.NoError(b, err)
+	together(b, 32, n, func(caller, number int) error {
+		wait(number)
+		data, err := json.Marshal(newWritten(number))
+		if err != nil {
+			return err
+		}
+		_, err = events.Append(b.Context(), eventstore.StreamID{Category: "live", ID: run + strconv.Itoa(caller)}, eventstore.Any, eventstore.Event{Type: "written", Data: data})
+		return err
+	})
+	select {
+	case <-all:
+	case <-time.After(patience):
+		b.Fatal("events were not handled")
+	}
+	require.NoError(b, sub.Close(b.Context()))
 }
 
 func fill(b *testing.B, events *eventstore.Store, total int) {
@@ -250,25 +327,29 @@ func (r *rawEvents) each(ctx context.Context, caller int) error {
 	return tx.Commit()
 }
 
-func (r *rawEvents) readAll(ctx context.Context, _ int) (err error) {
-	rows, err := r.db.QueryContext(ctx, "SELECT position, category, stream, version, event_id, type, schema_version, metadata, data, recorded_at"+
-		" FROM raw_events WHERE category = 'bulk' ORDER BY position")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	n := 0
-	for ; rows.Next(); n++ {
-		var position, version, recorded int64
-		var category, stream, kind string
-		var schema int
-		var id, metadata, data []byte
-		if err := rows.Scan(&position, &category, &stream, &version, &id, &kind, &schema, &metadata, &data, &recorded); err != nil {
+// reader reads with one statement, which sends rows as they are asked for, and holds a connection.
+func (r *rawEvents) reader(b *testing.B, which string) call {
+	b.Helper()
+	stmt := prepare(b, r.db, "SELECT position, category, stream, version, event_id, type, schema_version, metadata, data, recorded_at FROM raw_events WHERE "+which)
+	return func(ctx context.Context, _ int) (err error) {
+		rows, err := stmt.QueryContext(ctx)
+		if err != nil {
 			return err
 		}
-		if err := checkWritten(data); err != nil {
-			return err
+		defer func() { err = errors.Join(err, rows.Close()) }()
+		n := 0
+		for ; rows.Next(); n++ {
+			var position, version, recorded int64
+			var category, stream, kind string
+			var schema int
+			var id, metadata, data []byte
+			if err := rows.Scan(&position, &category, &stream, &version, &id, &kind, &schema, &metadata, &data, &recorded); err != nil {
+				return err
+			}
+			if err := checkWritten(data); err != nil {
+				return err
+			}
 		}
+		return errors.Join(rows.Err(), expect(n, stored))
 	}
-	return errors.Join(rows.Err(), expect(n, 100_000))
 }
