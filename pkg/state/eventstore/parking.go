@@ -88,12 +88,12 @@ func (p *part) replay(parked Parked) error {
 // replayOne handles an event and enters that; one that fails again parks the stream there.
 func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 	failure, err := p.attempts(e, func() error {
-		if p.sub.cfg.HandleIn == nil {
-			return p.handle(e)
+		if !p.sub.cfg.transactional() {
+			return p.sub.cfg.call(p.ctx, nil, []Recorded{e})
 		}
 		var failed error
 		err := p.sub.store.engine.Replayed(p.ctx, p.lease, e.Stream, e.Version+1, false, func(tx *sql.Tx) error {
-			failed = p.handleIn(tx, e)
+			failed = p.sub.cfg.call(p.ctx, tx, []Recorded{e})
 			return failed
 		})
 		if failed != nil {
@@ -106,7 +106,7 @@ func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 		return false, err
 	case failure != nil:
 		return true, p.park(e, failure)
-	case p.sub.cfg.HandleIn == nil:
+	case !p.sub.cfg.transactional():
 		return false, p.sub.store.engine.Replayed(p.ctx, p.lease, e.Stream, e.Version+1, false, nil)
 	default:
 		return false, nil

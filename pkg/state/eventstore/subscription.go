@@ -26,12 +26,17 @@ type SubscriptionConfig struct {
 	From int64
 
 	// Handle is given one event after the other. An event was handled when it returns nil; after a crash, or the loss of a lease, the last ones are
-	// handled again, up to Batch of them. ctx ends when the part of the subscription is lost. One of Handle and HandleIn is required.
+	// handled again, up to Batch of them. ctx ends when the part of the subscription is lost. One of the four handlers is required.
 	Handle func(ctx context.Context, e Recorded) error
 
 	// HandleIn is Handle with a transaction of the log's own database, in which the event is marked as handled too: what it changes there is
 	// changed once. The transaction may be of several events, and may be made again from its beginning. Engines in memory have none.
 	HandleIn func(ctx context.Context, tx *sql.Tx, e Recorded) error
+
+	// HandleBatch and HandleBatchIn are Handle and HandleIn for several events at once, in their order, Batch at most. When they fail, each half
+	// of the events is tried, down to the one that fails alone.
+	HandleBatch   func(ctx context.Context, events []Recorded) error
+	HandleBatchIn func(ctx context.Context, tx *sql.Tx, events []Recorded) error
 
 	// Partitions is how many consumers, in this process and others, can share the subscription. Each has some of the streams. Events of one stream are
 	// handled in order, those of different partitions at the same time. It is the same for all consumers, and cannot be changed
@@ -74,7 +79,7 @@ func (s *Store) Subscribe(cfg SubscriptionConfig) (*Subscription, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("eventstore: subscription %q: %w", cfg.Name, err)
 	}
-	if cfg.HandleIn != nil && !s.engine.Transactional() {
+	if cfg.transactional() && !s.engine.Transactional() {
 		return nil, fmt.Errorf("eventstore: subscription %q: %w: this engine has no transactions for HandleIn; use Handle", cfg.Name, state.ErrUnsupported)
 	}
 	metrics, err := newSubscriptionMetrics(s.cfg.MeterProvider, cfg.Name)
@@ -91,8 +96,8 @@ func (c *SubscriptionConfig) complete() error {
 	switch {
 	case c.Name == "" || len(c.Name) > MaxIDBytes:
 		return fmt.Errorf("%w: its name has 1 to %d bytes", state.ErrInvalid, MaxIDBytes)
-	case (c.Handle == nil) == (c.HandleIn == nil):
-		return fmt.Errorf("%w: it needs one of Handle and HandleIn", state.ErrInvalid)
+	case c.handlers() != 1:
+		return fmt.Errorf("%w: it needs one of Handle, HandleIn, HandleBatch and HandleBatchIn", state.ErrInvalid)
 	case c.Category != "" && c.Stream != StreamID{}:
 		return fmt.Errorf("%w: it is of a category or of a stream", state.ErrInvalid)
 	case c.From < 0 || c.Partitions < 0 || c.Partitions > 1024 || c.Poll < 0 || c.Batch < 0 || c.Attempts < 0 || c.Backoff < 0:
@@ -128,6 +133,40 @@ func (c *SubscriptionConfig) complete() error {
 	}
 	if c.Backoff == 0 {
 		c.Backoff = 20 * time.Millisecond
+	}
+	return nil
+}
+
+func (c *SubscriptionConfig) handlers() (n int) {
+	for _, given := range []bool{c.Handle != nil, c.HandleIn != nil, c.HandleBatch != nil, c.HandleBatchIn != nil} {
+		if given {
+			n++
+		}
+	}
+	return n
+}
+
+// transactional reports whether events are marked as handled in the handler's own transaction.
+func (c *SubscriptionConfig) transactional() bool { return c.HandleIn != nil || c.HandleBatchIn != nil }
+
+// call hands events to the handler; there is one unless that takes several. That it panics is a failure like another.
+func (c *SubscriptionConfig) call(ctx context.Context, tx *sql.Tx, events []Recorded) (err error) {
+	defer recovered(&err)
+	switch {
+	case c.HandleBatchIn != nil:
+		return c.HandleBatchIn(ctx, tx, events)
+	case c.HandleBatch != nil:
+		return c.HandleBatch(ctx, events)
+	}
+	for _, e := range events {
+		if c.HandleIn != nil {
+			err = c.HandleIn(ctx, tx, e)
+		} else {
+			err = c.Handle(ctx, e)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -40,7 +40,7 @@ func (l *log) Append(ctx context.Context, appends []eventstore.Append) ([]events
 
 func (l *log) alone(ctx context.Context, call *sqlstate.Call[addition]) error {
 	appends := call.Ask.appends
-	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() {
+	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() && !l.isInline() {
 		appended, err := l.single(ctx, appends[0])
 		switch {
 		case errors.Is(err, sqlstate.ErrDuplicate): // of a position, a version, or an id
@@ -66,14 +66,14 @@ func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) er
 	if err != nil {
 		return err
 	}
-	if !l.dialect.Local && !l.isCrowded() && t.events <= maxRows {
+	if !l.dialect.Local && !l.isCrowded() && !l.isInline() && t.events <= maxRows {
 		if done, err := t.hopefully(ctx); done || err != nil {
 			return err
 		}
 	}
 	careful := l.dialect.Local
 	again := false
-	return l.db.Transact(ctx, func(tx *sql.Tx) error {
+	return l.verdict(ctx, func(tx *sql.Tx) (refused, err error) {
 		if again { // a position, a version or an id was there already
 			l.crowd()
 			careful = true
@@ -82,14 +82,17 @@ func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) er
 		if l.dialect.Turn != "" && l.isCrowded() {
 			var one int
 			if err := tx.QueryRowContext(ctx, l.sql(l.dialect.Turn)).Scan(&one); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		rows, err := t.decide(ctx, within{tx}, careful)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return t.insert(ctx, within{tx}, rows)
+		if err := t.insert(ctx, within{tx}, rows); err != nil || len(rows) == 0 || !l.isInline() {
+			return nil, err
+		}
+		return l.project(ctx, tx)
 	})
 }
 
