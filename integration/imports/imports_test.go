@@ -73,6 +73,10 @@ var table = []rule{
 		why: "events are in the database of the stores, and one driver connects to it"},
 	{of: "pkg/state/eventstore/eventstoretest", may: []string{"pkg/state", "pkg/state/eventstore"},
 		why: "one suite for all engines cannot know one of them"},
+	{of: "pkg/state/eventstore/projection", may: []string{"pkg/state", "pkg/state/eventstore"},
+		why: "a projection is kept by any engine, so it knows none"},
+	{of: "pkg/state/eventstore/projection/projectiontest", may: []string{"pkg/state", "pkg/state/eventstore", "pkg/state/eventstore/projection", "pkg/state/memorystate"},
+		why: "one suite for all engines cannot know one of them; rows by key are in memory beside each"},
 
 	{of: "pkg/mesh", may: []string{"pkg/mesh/internal/..."},
 		why: "the mesh asks for state and a bus through small interfaces of its own"},

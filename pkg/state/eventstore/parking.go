@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"context"
 	"database/sql"
 	"time"
 )
@@ -89,11 +90,11 @@ func (p *part) replay(parked Parked) error {
 func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 	failure, err := p.attempts(e, func() error {
 		if !p.sub.cfg.transactional() {
-			return p.sub.cfg.call(p.ctx, nil, []Recorded{e})
+			return p.sub.cfg.call(context.WithValue(p.ctx, releasedKey{}, true), nil, []Recorded{e})
 		}
 		var failed error
 		err := p.sub.store.engine.Replayed(p.ctx, p.lease, e.Stream, e.Version+1, false, func(tx *sql.Tx) error {
-			failed = p.sub.cfg.call(p.ctx, tx, []Recorded{e})
+			failed = p.sub.cfg.call(context.WithValue(p.ctx, releasedKey{}, true), tx, []Recorded{e})
 			return failed
 		})
 		if failed != nil {
@@ -112,3 +113,9 @@ func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 		return false, nil
 	}
 }
+
+type releasedKey struct{}
+
+// Released reports of a handler's context whether the handler is called for an event of a stream that was set aside: later events of other streams
+// were handled before it.
+func Released(ctx context.Context) bool { return ctx.Value(releasedKey{}) != nil }

@@ -45,6 +45,9 @@ type Within interface {
 	// Seize enters how far the subscription is. Who has a lease of it loses that.
 	Seize(ctx context.Context, subscription string, position int64) error
 
+	// Parked returns how many streams are set aside in the subscription.
+	Parked(ctx context.Context, subscription string) (int, error)
+
 	// Forget removes everything that is kept of a subscription.
 	Forget(ctx context.Context, subscription string) error
 }

@@ -58,7 +58,9 @@ func (m *engine) Append(ctx context.Context, appends []eventstore.Append) ([]eve
 		m.categories[r.Stream.Category] = append(m.categories[r.Stream.Category], r.Position)
 	}
 	if m.inline != nil && len(rows) > 0 {
-		if err := m.inline(ctx, (*step)(m)); err != nil {
+		s := &step{engine: m}
+		if err := m.inline(ctx, s); err != nil {
+			s.undo()
 			m.takeBack(len(rows))
 			return nil, err
 		}

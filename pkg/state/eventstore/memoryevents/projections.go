@@ -24,15 +24,17 @@ func (m *engine) Projections(ctx context.Context, name string) (map[string][]byt
 	return entries, ctx.Err()
 }
 
-// ChangeProjection is made on condition that nobody appends meanwhile. Positions that fn has changed before it fails stay: its caller changes them last.
+// ChangeProjection is made on condition that nobody appends meanwhile.
 func (m *engine) ChangeProjection(ctx context.Context, name string, fn func(w eventstore.Within, current []byte) ([]byte, error)) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	changed, err := fn((*step)(m), m.projections[name])
+	s := &step{engine: m}
+	changed, err := fn(s, m.projections[name])
 	if err != nil {
+		s.undo()
 		return err
 	}
 	if changed == nil {
@@ -55,8 +57,20 @@ func (m *engine) Define(context.Context, ...string) error {
 	return fmt.Errorf("%w: there are no tables in memory", state.ErrUnsupported)
 }
 
-// A step is an engine whose lock is held.
-type step engine
+// A step is one of an engine whose lock is held.
+type step struct {
+	*engine
+	before map[*mark]int64 // positions that it has changed
+}
+
+// undo sets positions back.
+func (s *step) undo() {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	for p, position := range s.before {
+		p.Position = position
+	}
+}
 
 func (s *step) Tx() *sql.Tx { return nil }
 
@@ -68,7 +82,7 @@ func (s *step) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Recor
 	if err := ctx.Err(); err != nil {
 		return nil, false, err
 	}
-	events, more := (*engine)(s).read(r)
+	events, more := s.read(r)
 	return events, more, nil
 }
 
@@ -91,16 +105,28 @@ func (s *step) Seize(ctx context.Context, subscription string, position int64) e
 		p = &mark{}
 		s.parts[key] = p
 	}
+	if s.before == nil {
+		s.before = map[*mark]int64{}
+	}
+	if _, changed := s.before[p]; !changed {
+		s.before[p] = p.Position
+	}
 	p.token++
 	p.Mark = eventstore.Mark{Parts: 1, Position: position}
 	return ctx.Err()
+}
+
+func (s *step) Parked(ctx context.Context, subscription string) (int, error) {
+	s.lock.Lock()
+	defer s.lock.Unlock()
+	return len(s.parked[subscription]), ctx.Err()
 }
 
 func (s *step) Forget(ctx context.Context, subscription string) error {
 	s.lock.Lock()
 	defer s.lock.Unlock()
 	maps.DeleteFunc(s.parts, func(key partKey, _ *mark) bool { return key.name == subscription })
-	delete(s.marks.parked, subscription)
+	delete(s.parked, subscription)
 	delete(s.consumers, subscription)
 	return ctx.Err()
 }

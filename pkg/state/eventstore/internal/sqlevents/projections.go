@@ -155,6 +155,11 @@ func (s *step) Seize(ctx context.Context, subscription string, position int64) e
 	return s.note(err)
 }
 
+func (s *step) Parked(ctx context.Context, subscription string) (n int, err error) {
+	err = s.tx.QueryRowContext(ctx, s.log.sql("SELECT COUNT(*) FROM {t}_parked WHERE name = ?"), subscription).Scan(&n)
+	return n, s.note(err)
+}
+
 func (s *step) Forget(ctx context.Context, subscription string) error {
 	for _, table := range []string{"_positions", "_parked", "_consumers"} {
 		if _, err := s.tx.ExecContext(ctx, s.log.sql("DELETE FROM {t}"+table+" WHERE name = ?"), subscription); err != nil {
