@@ -4,6 +4,7 @@ package memoryevents
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -136,6 +137,19 @@ func (m *engine) read(r eventstore.Range) ([]eventstore.Recorded, bool) {
 		take(i)
 	}
 	return found, i >= 0
+}
+
+func (m *engine) Streams(ctx context.Context, category, after string, limit int) ([]eventstore.StreamVersion, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var all []eventstore.StreamVersion
+	for id, list := range m.versions {
+		if id.Category == category && id.ID > after {
+			all = append(all, eventstore.StreamVersion{Stream: id, Version: int64(len(list))})
+		}
+	}
+	slices.SortFunc(all, func(a, b eventstore.StreamVersion) int { return strings.Compare(a.Stream.ID, b.Stream.ID) })
+	return all[:min(limit, len(all))], ctx.Err()
 }
 
 func (m *engine) SaveSnapshot(ctx context.Context, s eventstore.Snapshot) error {
