@@ -56,7 +56,7 @@ func conflict(v *eventstore.VersionError) *problem.Problem {
 // reason is what an error of the log says, without whose it is and the words of its sentinel.
 func reason(err error) string {
 	text := strings.TrimPrefix(err.Error(), "eventstore: ")
-	for _, sentinel := range []error{state.ErrInvalid, state.ErrTooLarge, state.ErrUnsupported, state.ErrNotFound} {
+	for _, sentinel := range []error{state.ErrInvalid, state.ErrTooLarge, state.ErrUnsupported, state.ErrNotFound, state.ErrConflict} {
 		if _, rest, found := strings.Cut(text, sentinel.Error()+": "); found && errors.Is(err, sentinel) {
 			return rest
 		}

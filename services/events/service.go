@@ -12,6 +12,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/projection"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
 )
@@ -26,6 +27,10 @@ type Config struct {
 
 	// Hints tell other nodes of appends. Default: nobody is told, and those who follow the log on other nodes look by themselves.
 	Hints *Hints
+
+	// Projections are those of the log that the program has defined. Its owner closes it. Default: the service lists and commands what others
+	// have defined.
+	Projections *projection.Set
 
 	// Access says who may use which categories. Default: everyone, all.
 	Access *guard.Access
@@ -54,7 +59,8 @@ type Service struct {
 	host.Base
 	cfg       Config
 	refusals  refusals
-	followers chan struct{} // one for each
+	own       *projection.Set // where Config has none: opened by Start, closed by Stop
+	followers chan struct{}   // one for each
 
 	draining  chan struct{} // closed when streams have to end
 	drainOnce sync.Once
@@ -87,7 +93,12 @@ func (s *Service) Name() string { return "events" }
 func (s *Service) OpenAPI() []byte { return document }
 
 // Start begins to tell other nodes of appends, and to hear of theirs.
-func (s *Service) Start(context.Context) error {
+func (s *Service) Start(ctx context.Context) (err error) {
+	if s.cfg.Projections == nil {
+		if s.own, err = projection.Open(ctx, s.cfg.Log, projection.Config{Logger: s.cfg.Logger}); err != nil {
+			return err
+		}
+	}
 	s.cfg.Hints.start(s.cfg.Log)
 	return nil
 }
@@ -96,7 +107,13 @@ func (s *Service) Start(context.Context) error {
 func (s *Service) Drain(context.Context) { s.drainOnce.Do(func() { close(s.draining) }) }
 
 // Stop ends what Start began.
-func (s *Service) Stop(ctx context.Context) error { return s.cfg.Hints.stop(ctx) }
+func (s *Service) Stop(ctx context.Context) error {
+	err := s.cfg.Hints.stop(ctx)
+	if s.own != nil {
+		err = errors.Join(err, s.own.Close(ctx))
+	}
+	return err
+}
 
 // Ready reports a database that does not answer.
 func (s *Service) Ready(ctx context.Context) error {

@@ -47,6 +47,12 @@ type EventMetadata struct {
 	Trace string `json:"trace,omitempty,omitzero"`
 }
 
+// ListProjectionsRequest defines model for ListProjectionsRequest.
+type ListProjectionsRequest struct {
+	// Name Only this projection. By default those of all categories that the caller may read.
+	Name string `json:"name,omitempty,omitzero"`
+}
+
 // ListStreamsRequest defines model for ListStreamsRequest.
 type ListStreamsRequest struct {
 	// After Go on behind this id.
@@ -80,6 +86,73 @@ type NewEvent struct {
 	Type string `json:"type"`
 }
 
+// ProjectionRequest defines model for ProjectionRequest.
+type ProjectionRequest struct {
+	Name string `json:"name"`
+}
+
+// ProjectionVersion defines model for ProjectionVersion.
+type ProjectionVersion struct {
+	// AgeSeconds How long ago the event was appended that is next. 0, there is none.
+	AgeSeconds float64   `json:"ageSeconds"`
+	BegunAt    time.Time `json:"begunAt"`
+
+	// Category That of its events. Empty, it has those of all.
+	Category string `json:"category"`
+
+	// Followed A process changes it. Without one that has its revision, nobody does.
+	Followed bool `json:"followed"`
+
+	// Inline It is changed in the transaction of each append.
+	Inline bool `json:"inline"`
+
+	// Lag Positions between the two.
+	Lag int64 `json:"lag"`
+
+	// Live Readers are given this one, also while it is paused.
+	Live bool   `json:"live"`
+	Name string `json:"name"`
+
+	// Parked Streams that are set aside in it, because an event of them could not be applied.
+	Parked int `json:"parked"`
+
+	// Position Up to which events are in it.
+	Position int64 `json:"position"`
+
+	// Rate While it is built, positions a second since it was begun.
+	Rate float64 `json:"rate,omitempty,omitzero"`
+
+	// RemainingSeconds While it is built, until it has caught up, at that rate. Absent, it is not known.
+	RemainingSeconds float64 `json:"remainingSeconds,omitempty,omitzero"`
+
+	// Revision That of its definition in the program that has it.
+	Revision int `json:"revision"`
+
+	// State What becomes of it, live, building, ready (built, and waiting for swap), standby (it was live, and is followed on), paused or dropping.
+	State string `json:"state"`
+
+	// Total The position of the last event that there is for it.
+	Total int64 `json:"total"`
+
+	// Version From 1. A number is not used twice.
+	Version int `json:"version"`
+}
+
+// ProjectionVersionRequest defines model for ProjectionVersionRequest.
+type ProjectionVersionRequest struct {
+	Name    string `json:"name"`
+	Version int    `json:"version"`
+}
+
+// ProjectionsResponse defines model for ProjectionsResponse.
+type ProjectionsResponse struct {
+	// Version Of a rebuild, the version that is being built.
+	Version int `json:"version,omitempty,omitzero"`
+
+	// Versions By name and number.
+	Versions []ProjectionVersion `json:"versions"`
+}
+
 // ReadEventsRequest defines model for ReadEventsRequest.
 type ReadEventsRequest struct {
 	// Backward From the newest to the oldest.
@@ -102,6 +175,13 @@ type ReadEventsResponse struct {
 
 	// Next What `from` is for the page after this one. Absent at the end that there is now.
 	Next int64 `json:"next,omitempty,omitzero"`
+}
+
+// RebuildProjectionRequest defines model for RebuildProjectionRequest.
+type RebuildProjectionRequest struct {
+	// Hold It is not made live when it has caught up, but waits for swap.
+	Hold bool   `json:"hold,omitempty,omitzero"`
+	Name string `json:"name"`
 }
 
 // RecordedEvent defines model for RecordedEvent.
@@ -213,6 +293,24 @@ type SubscribeEventsParams struct {
 // AppendEventsJSONRequestBody defines body for AppendEvents for application/json ContentType.
 type AppendEventsJSONRequestBody = AppendEventsRequest
 
+// DropProjectionJSONRequestBody defines body for DropProjection for application/json ContentType.
+type DropProjectionJSONRequestBody = ProjectionVersionRequest
+
+// ListProjectionsJSONRequestBody defines body for ListProjections for application/json ContentType.
+type ListProjectionsJSONRequestBody = ListProjectionsRequest
+
+// PauseProjectionJSONRequestBody defines body for PauseProjection for application/json ContentType.
+type PauseProjectionJSONRequestBody = ProjectionRequest
+
+// RebuildProjectionJSONRequestBody defines body for RebuildProjection for application/json ContentType.
+type RebuildProjectionJSONRequestBody = RebuildProjectionRequest
+
+// ResumeProjectionJSONRequestBody defines body for ResumeProjection for application/json ContentType.
+type ResumeProjectionJSONRequestBody = ProjectionRequest
+
+// SwapProjectionJSONRequestBody defines body for SwapProjection for application/json ContentType.
+type SwapProjectionJSONRequestBody = ProjectionVersionRequest
+
 // ReadEventsJSONRequestBody defines body for ReadEvents for application/json ContentType.
 type ReadEventsJSONRequestBody = ReadEventsRequest
 
@@ -317,6 +415,102 @@ type ClientInterface interface {
 	// Corresponds with POST /events/append (the `AppendEvents` operationId).
 	AppendEvents(ctx context.Context, body AppendEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// DropProjectionWithBody Remove a version of a projection, with its data
+	//
+	// Answers before that is done. The live one is refused: the code is conflict.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/projections/drop (the `DropProjection` operationId).
+	DropProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DropProjection Remove a version of a projection, with its data
+	//
+	// Answers before that is done. The live one is refused: the code is conflict.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/projections/drop (the `DropProjection` operationId).
+	DropProjection(ctx context.Context, body DropProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListProjectionsWithBody List the versions of projections
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/projections/list (the `ListProjections` operationId).
+	ListProjectionsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListProjections List the versions of projections
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/projections/list (the `ListProjections` operationId).
+	ListProjections(ctx context.Context, body ListProjectionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseProjectionWithBody Have no version of a projection changed any more
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/projections/pause (the `PauseProjection` operationId).
+	PauseProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PauseProjection Have no version of a projection changed any more
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/projections/pause (the `PauseProjection` operationId).
+	PauseProjection(ctx context.Context, body PauseProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RebuildProjectionWithBody Build a version of a projection beside the live one
+	//
+	// Answers before it is built. It is made live when it has caught up, unless `hold` is set. Where one is being built already, that is the one.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/projections/rebuild (the `RebuildProjection` operationId).
+	RebuildProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RebuildProjection Build a version of a projection beside the live one
+	//
+	// Answers before it is built. It is made live when it has caught up, unless `hold` is set. Where one is being built already, that is the one.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/projections/rebuild (the `RebuildProjection` operationId).
+	RebuildProjection(ctx context.Context, body RebuildProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeProjectionWithBody Have the versions of a paused projection go on
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/projections/resume (the `ResumeProjection` operationId).
+	ResumeProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ResumeProjection Have the versions of a paused projection go on
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/projections/resume (the `ResumeProjection` operationId).
+	ResumeProjection(ctx context.Context, body ResumeProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SwapProjectionWithBody Make a version of a projection the live one
+	//
+	// A version that is behind the live one is refused: the code is conflict.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/projections/swap (the `SwapProjection` operationId).
+	SwapProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SwapProjection Make a version of a projection the live one
+	//
+	// A version that is behind the live one is refused: the code is conflict.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/projections/swap (the `SwapProjection` operationId).
+	SwapProjection(ctx context.Context, body SwapProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ReadEventsWithBody Read a part of the log
 	//
 	// A stream with `category` and `id`, by version; a category with `category` alone, or the whole log with neither, by position. A page may have fewer events than `limit` where they are large.
@@ -414,6 +608,222 @@ func (c *Client) AppendEventsWithBody(ctx context.Context, contentType string, b
 // Corresponds with POST /events/append (the `AppendEvents` operationId).
 func (c *Client) AppendEvents(ctx context.Context, body AppendEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAppendEventsRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DropProjectionWithBody Remove a version of a projection, with its data
+//
+// Answers before that is done. The live one is refused: the code is conflict.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/projections/drop (the `DropProjection` operationId).
+func (c *Client) DropProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDropProjectionRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DropProjection Remove a version of a projection, with its data
+//
+// Answers before that is done. The live one is refused: the code is conflict.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/projections/drop (the `DropProjection` operationId).
+func (c *Client) DropProjection(ctx context.Context, body DropProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDropProjectionRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListProjectionsWithBody List the versions of projections
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/projections/list (the `ListProjections` operationId).
+func (c *Client) ListProjectionsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProjectionsRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListProjections List the versions of projections
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/projections/list (the `ListProjections` operationId).
+func (c *Client) ListProjections(ctx context.Context, body ListProjectionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListProjectionsRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseProjectionWithBody Have no version of a projection changed any more
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/projections/pause (the `PauseProjection` operationId).
+func (c *Client) PauseProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseProjectionRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PauseProjection Have no version of a projection changed any more
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/projections/pause (the `PauseProjection` operationId).
+func (c *Client) PauseProjection(ctx context.Context, body PauseProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPauseProjectionRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RebuildProjectionWithBody Build a version of a projection beside the live one
+//
+// Answers before it is built. It is made live when it has caught up, unless `hold` is set. Where one is being built already, that is the one.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/projections/rebuild (the `RebuildProjection` operationId).
+func (c *Client) RebuildProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRebuildProjectionRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RebuildProjection Build a version of a projection beside the live one
+//
+// Answers before it is built. It is made live when it has caught up, unless `hold` is set. Where one is being built already, that is the one.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/projections/rebuild (the `RebuildProjection` operationId).
+func (c *Client) RebuildProjection(ctx context.Context, body RebuildProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRebuildProjectionRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeProjectionWithBody Have the versions of a paused projection go on
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/projections/resume (the `ResumeProjection` operationId).
+func (c *Client) ResumeProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeProjectionRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ResumeProjection Have the versions of a paused projection go on
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/projections/resume (the `ResumeProjection` operationId).
+func (c *Client) ResumeProjection(ctx context.Context, body ResumeProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewResumeProjectionRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SwapProjectionWithBody Make a version of a projection the live one
+//
+// A version that is behind the live one is refused: the code is conflict.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/projections/swap (the `SwapProjection` operationId).
+func (c *Client) SwapProjectionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSwapProjectionRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SwapProjection Make a version of a projection the live one
+//
+// A version that is behind the live one is refused: the code is conflict.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/projections/swap (the `SwapProjection` operationId).
+func (c *Client) SwapProjection(ctx context.Context, body SwapProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSwapProjectionRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -593,6 +1003,246 @@ func NewAppendEventsRequestWithBody(server string, contentType string, body io.R
 	}
 
 	operationPath := fmt.Sprintf("/events/append")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDropProjectionRequest calls the generic DropProjection builder with application/json body
+func NewDropProjectionRequest(server string, body DropProjectionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDropProjectionRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewDropProjectionRequestWithBody constructs an http.Request for the DropProjection method, with any body, and a specified content type
+func NewDropProjectionRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/projections/drop")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListProjectionsRequest calls the generic ListProjections builder with application/json body
+func NewListProjectionsRequest(server string, body ListProjectionsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewListProjectionsRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewListProjectionsRequestWithBody constructs an http.Request for the ListProjections method, with any body, and a specified content type
+func NewListProjectionsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/projections/list")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewPauseProjectionRequest calls the generic PauseProjection builder with application/json body
+func NewPauseProjectionRequest(server string, body PauseProjectionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPauseProjectionRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewPauseProjectionRequestWithBody constructs an http.Request for the PauseProjection method, with any body, and a specified content type
+func NewPauseProjectionRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/projections/pause")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRebuildProjectionRequest calls the generic RebuildProjection builder with application/json body
+func NewRebuildProjectionRequest(server string, body RebuildProjectionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRebuildProjectionRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRebuildProjectionRequestWithBody constructs an http.Request for the RebuildProjection method, with any body, and a specified content type
+func NewRebuildProjectionRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/projections/rebuild")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewResumeProjectionRequest calls the generic ResumeProjection builder with application/json body
+func NewResumeProjectionRequest(server string, body ResumeProjectionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewResumeProjectionRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewResumeProjectionRequestWithBody constructs an http.Request for the ResumeProjection method, with any body, and a specified content type
+func NewResumeProjectionRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/projections/resume")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewSwapProjectionRequest calls the generic SwapProjection builder with application/json body
+func NewSwapProjectionRequest(server string, body SwapProjectionJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSwapProjectionRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewSwapProjectionRequestWithBody constructs an http.Request for the SwapProjection method, with any body, and a specified content type
+func NewSwapProjectionRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/projections/swap")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -847,6 +1497,102 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /events/append (the `AppendEvents` operationId).
 	AppendEventsWithResponse(ctx context.Context, body AppendEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*AppendEventsReply, error)
 
+	// DropProjectionWithBodyWithResponse Remove a version of a projection, with its data
+	//
+	// Answers before that is done. The live one is refused: the code is conflict.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/drop (the `DropProjection` operationId).
+	DropProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DropProjectionReply, error)
+
+	// DropProjectionWithResponse Remove a version of a projection, with its data
+	//
+	// Answers before that is done. The live one is refused: the code is conflict.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/drop (the `DropProjection` operationId).
+	DropProjectionWithResponse(ctx context.Context, body DropProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*DropProjectionReply, error)
+
+	// ListProjectionsWithBodyWithResponse List the versions of projections
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/list (the `ListProjections` operationId).
+	ListProjectionsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListProjectionsReply, error)
+
+	// ListProjectionsWithResponse List the versions of projections
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/list (the `ListProjections` operationId).
+	ListProjectionsWithResponse(ctx context.Context, body ListProjectionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListProjectionsReply, error)
+
+	// PauseProjectionWithBodyWithResponse Have no version of a projection changed any more
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/pause (the `PauseProjection` operationId).
+	PauseProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseProjectionReply, error)
+
+	// PauseProjectionWithResponse Have no version of a projection changed any more
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/pause (the `PauseProjection` operationId).
+	PauseProjectionWithResponse(ctx context.Context, body PauseProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseProjectionReply, error)
+
+	// RebuildProjectionWithBodyWithResponse Build a version of a projection beside the live one
+	//
+	// Answers before it is built. It is made live when it has caught up, unless `hold` is set. Where one is being built already, that is the one.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/rebuild (the `RebuildProjection` operationId).
+	RebuildProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RebuildProjectionReply, error)
+
+	// RebuildProjectionWithResponse Build a version of a projection beside the live one
+	//
+	// Answers before it is built. It is made live when it has caught up, unless `hold` is set. Where one is being built already, that is the one.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/rebuild (the `RebuildProjection` operationId).
+	RebuildProjectionWithResponse(ctx context.Context, body RebuildProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*RebuildProjectionReply, error)
+
+	// ResumeProjectionWithBodyWithResponse Have the versions of a paused projection go on
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/resume (the `ResumeProjection` operationId).
+	ResumeProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeProjectionReply, error)
+
+	// ResumeProjectionWithResponse Have the versions of a paused projection go on
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/resume (the `ResumeProjection` operationId).
+	ResumeProjectionWithResponse(ctx context.Context, body ResumeProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeProjectionReply, error)
+
+	// SwapProjectionWithBodyWithResponse Make a version of a projection the live one
+	//
+	// A version that is behind the live one is refused: the code is conflict.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/swap (the `SwapProjection` operationId).
+	SwapProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SwapProjectionReply, error)
+
+	// SwapProjectionWithResponse Make a version of a projection the live one
+	//
+	// A version that is behind the live one is refused: the code is conflict.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/projections/swap (the `SwapProjection` operationId).
+	SwapProjectionWithResponse(ctx context.Context, body SwapProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*SwapProjectionReply, error)
+
 	// ReadEventsWithBodyWithResponse Read a part of the log
 	//
 	// A stream with `category` and `id`, by version; a category with `category` alone, or the whole log with neither, by position. A page may have fewer events than `limit` where they are large.
@@ -958,6 +1704,294 @@ func (r AppendEventsReply) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r AppendEventsReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DropProjectionReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProjectionsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DropProjectionReply) GetJSON200() *ProjectionsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DropProjectionReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DropProjectionReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DropProjectionReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DropProjectionReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DropProjectionReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListProjectionsReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProjectionsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListProjectionsReply) GetJSON200() *ProjectionsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListProjectionsReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListProjectionsReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListProjectionsReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListProjectionsReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListProjectionsReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PauseProjectionReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProjectionsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PauseProjectionReply) GetJSON200() *ProjectionsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PauseProjectionReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PauseProjectionReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PauseProjectionReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PauseProjectionReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PauseProjectionReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RebuildProjectionReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProjectionsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RebuildProjectionReply) GetJSON200() *ProjectionsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RebuildProjectionReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RebuildProjectionReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RebuildProjectionReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RebuildProjectionReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RebuildProjectionReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ResumeProjectionReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProjectionsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ResumeProjectionReply) GetJSON200() *ProjectionsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ResumeProjectionReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ResumeProjectionReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ResumeProjectionReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ResumeProjectionReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ResumeProjectionReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SwapProjectionReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProjectionsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SwapProjectionReply) GetJSON200() *ProjectionsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r SwapProjectionReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r SwapProjectionReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SwapProjectionReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SwapProjectionReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SwapProjectionReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -1179,6 +2213,174 @@ func (c *ClientWithResponses) AppendEventsWithResponse(ctx context.Context, body
 	return ParseAppendEventsReply(rsp)
 }
 
+// DropProjectionWithBodyWithResponse Remove a version of a projection, with its data
+//
+// Answers before that is done. The live one is refused: the code is conflict.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/drop (the `DropProjection` operationId).
+func (c *ClientWithResponses) DropProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DropProjectionReply, error) {
+	rsp, err := c.DropProjectionWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDropProjectionReply(rsp)
+}
+
+// DropProjectionWithResponse Remove a version of a projection, with its data
+//
+// Answers before that is done. The live one is refused: the code is conflict.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/drop (the `DropProjection` operationId).
+func (c *ClientWithResponses) DropProjectionWithResponse(ctx context.Context, body DropProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*DropProjectionReply, error) {
+	rsp, err := c.DropProjection(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDropProjectionReply(rsp)
+}
+
+// ListProjectionsWithBodyWithResponse List the versions of projections
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/list (the `ListProjections` operationId).
+func (c *ClientWithResponses) ListProjectionsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListProjectionsReply, error) {
+	rsp, err := c.ListProjectionsWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListProjectionsReply(rsp)
+}
+
+// ListProjectionsWithResponse List the versions of projections
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/list (the `ListProjections` operationId).
+func (c *ClientWithResponses) ListProjectionsWithResponse(ctx context.Context, body ListProjectionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListProjectionsReply, error) {
+	rsp, err := c.ListProjections(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListProjectionsReply(rsp)
+}
+
+// PauseProjectionWithBodyWithResponse Have no version of a projection changed any more
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/pause (the `PauseProjection` operationId).
+func (c *ClientWithResponses) PauseProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PauseProjectionReply, error) {
+	rsp, err := c.PauseProjectionWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseProjectionReply(rsp)
+}
+
+// PauseProjectionWithResponse Have no version of a projection changed any more
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/pause (the `PauseProjection` operationId).
+func (c *ClientWithResponses) PauseProjectionWithResponse(ctx context.Context, body PauseProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*PauseProjectionReply, error) {
+	rsp, err := c.PauseProjection(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePauseProjectionReply(rsp)
+}
+
+// RebuildProjectionWithBodyWithResponse Build a version of a projection beside the live one
+//
+// Answers before it is built. It is made live when it has caught up, unless `hold` is set. Where one is being built already, that is the one.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/rebuild (the `RebuildProjection` operationId).
+func (c *ClientWithResponses) RebuildProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RebuildProjectionReply, error) {
+	rsp, err := c.RebuildProjectionWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRebuildProjectionReply(rsp)
+}
+
+// RebuildProjectionWithResponse Build a version of a projection beside the live one
+//
+// Answers before it is built. It is made live when it has caught up, unless `hold` is set. Where one is being built already, that is the one.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/rebuild (the `RebuildProjection` operationId).
+func (c *ClientWithResponses) RebuildProjectionWithResponse(ctx context.Context, body RebuildProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*RebuildProjectionReply, error) {
+	rsp, err := c.RebuildProjection(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRebuildProjectionReply(rsp)
+}
+
+// ResumeProjectionWithBodyWithResponse Have the versions of a paused projection go on
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/resume (the `ResumeProjection` operationId).
+func (c *ClientWithResponses) ResumeProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ResumeProjectionReply, error) {
+	rsp, err := c.ResumeProjectionWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeProjectionReply(rsp)
+}
+
+// ResumeProjectionWithResponse Have the versions of a paused projection go on
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/resume (the `ResumeProjection` operationId).
+func (c *ClientWithResponses) ResumeProjectionWithResponse(ctx context.Context, body ResumeProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeProjectionReply, error) {
+	rsp, err := c.ResumeProjection(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseResumeProjectionReply(rsp)
+}
+
+// SwapProjectionWithBodyWithResponse Make a version of a projection the live one
+//
+// A version that is behind the live one is refused: the code is conflict.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/swap (the `SwapProjection` operationId).
+func (c *ClientWithResponses) SwapProjectionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SwapProjectionReply, error) {
+	rsp, err := c.SwapProjectionWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSwapProjectionReply(rsp)
+}
+
+// SwapProjectionWithResponse Make a version of a projection the live one
+//
+// A version that is behind the live one is refused: the code is conflict.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/projections/swap (the `SwapProjection` operationId).
+func (c *ClientWithResponses) SwapProjectionWithResponse(ctx context.Context, body SwapProjectionJSONRequestBody, reqEditors ...RequestEditorFn) (*SwapProjectionReply, error) {
+	rsp, err := c.SwapProjection(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSwapProjectionReply(rsp)
+}
+
 // ReadEventsWithBodyWithResponse Read a part of the log
 //
 // A stream with `category` and `id`, by version; a category with `category` alone, or the whole log with neither, by position. A page may have fewer events than `limit` where they are large.
@@ -1328,6 +2530,204 @@ func ParseAppendEventsReply(rsp *http.Response) (*AppendEventsReply, error) {
 	return response, nil
 }
 
+// ParseDropProjectionReply parses an HTTP response from a DropProjectionWithResponse call
+func ParseDropProjectionReply(rsp *http.Response) (*DropProjectionReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DropProjectionReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProjectionsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListProjectionsReply parses an HTTP response from a ListProjectionsWithResponse call
+func ParseListProjectionsReply(rsp *http.Response) (*ListProjectionsReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListProjectionsReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProjectionsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePauseProjectionReply parses an HTTP response from a PauseProjectionWithResponse call
+func ParsePauseProjectionReply(rsp *http.Response) (*PauseProjectionReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PauseProjectionReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProjectionsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRebuildProjectionReply parses an HTTP response from a RebuildProjectionWithResponse call
+func ParseRebuildProjectionReply(rsp *http.Response) (*RebuildProjectionReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RebuildProjectionReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProjectionsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseResumeProjectionReply parses an HTTP response from a ResumeProjectionWithResponse call
+func ParseResumeProjectionReply(rsp *http.Response) (*ResumeProjectionReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ResumeProjectionReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProjectionsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSwapProjectionReply parses an HTTP response from a SwapProjectionWithResponse call
+func ParseSwapProjectionReply(rsp *http.Response) (*SwapProjectionReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SwapProjectionReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProjectionsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseReadEventsReply parses an HTTP response from a ReadEventsWithResponse call
 func ParseReadEventsReply(rsp *http.Response) (*ReadEventsReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -1458,6 +2858,24 @@ type ServerInterface interface {
 	// AppendEvents Append events to streams
 	// (POST /events/append)
 	AppendEvents(w http.ResponseWriter, r *http.Request)
+	// DropProjection Remove a version of a projection, with its data
+	// (POST /events/projections/drop)
+	DropProjection(w http.ResponseWriter, r *http.Request)
+	// ListProjections List the versions of projections
+	// (POST /events/projections/list)
+	ListProjections(w http.ResponseWriter, r *http.Request)
+	// PauseProjection Have no version of a projection changed any more
+	// (POST /events/projections/pause)
+	PauseProjection(w http.ResponseWriter, r *http.Request)
+	// RebuildProjection Build a version of a projection beside the live one
+	// (POST /events/projections/rebuild)
+	RebuildProjection(w http.ResponseWriter, r *http.Request)
+	// ResumeProjection Have the versions of a paused projection go on
+	// (POST /events/projections/resume)
+	ResumeProjection(w http.ResponseWriter, r *http.Request)
+	// SwapProjection Make a version of a projection the live one
+	// (POST /events/projections/swap)
+	SwapProjection(w http.ResponseWriter, r *http.Request)
 	// ReadEvents Read a part of the log
 	// (POST /events/read)
 	ReadEvents(w http.ResponseWriter, r *http.Request)
@@ -1486,6 +2904,90 @@ func (siw *ServerInterfaceWrapper) AppendEvents(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.AppendEvents(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DropProjection operation middleware
+func (siw *ServerInterfaceWrapper) DropProjection(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DropProjection(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListProjections operation middleware
+func (siw *ServerInterfaceWrapper) ListProjections(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListProjections(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// PauseProjection operation middleware
+func (siw *ServerInterfaceWrapper) PauseProjection(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.PauseProjection(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RebuildProjection operation middleware
+func (siw *ServerInterfaceWrapper) RebuildProjection(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RebuildProjection(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ResumeProjection operation middleware
+func (siw *ServerInterfaceWrapper) ResumeProjection(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ResumeProjection(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// SwapProjection operation middleware
+func (siw *ServerInterfaceWrapper) SwapProjection(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.SwapProjection(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1698,6 +3200,12 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 		ErrorHandlerFunc:   options.ErrorHandlerFunc,
 	}
 
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/projections/list", wrapper.ListProjections)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/projections/pause", wrapper.PauseProjection)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/projections/resume", wrapper.ResumeProjection)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/projections/rebuild", wrapper.RebuildProjection)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/projections/swap", wrapper.SwapProjection)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/projections/drop", wrapper.DropProjection)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/append", wrapper.AppendEvents)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/read", wrapper.ReadEvents)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/subscribe", wrapper.SubscribeEvents)

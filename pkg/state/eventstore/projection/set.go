@@ -57,7 +57,7 @@ func Open(ctx context.Context, log *eventstore.Store, cfg Config) (*Set, error) 
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, s.cancel) // the first look ends with the caller's patience
-	s.tend() //nolint:contextcheck // it ends with this one until Open returns
+	s.tend()                                 //nolint:contextcheck // it ends with this one until Open returns
 	stopped := stop()
 	go s.run() //nolint:contextcheck // until Close
 	if !stopped {
@@ -130,13 +130,17 @@ func (s *Set) hurry() {
 
 func (s *Set) run() {
 	defer close(s.done)
-	tick := time.NewTicker(s.cfg.Poll)
-	defer tick.Stop()
+	var tick <-chan time.Time
+	if len(s.definitions) > 0 { // else there is nothing to do but what it is told
+		ticker := time.NewTicker(s.cfg.Poll)
+		defer ticker.Stop()
+		tick = ticker.C
+	}
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
-		case <-tick.C:
+		case <-tick:
 		case <-s.wake:
 		}
 		s.tend()

@@ -26,7 +26,8 @@ const (
 // A Status tells of one version.
 type Status struct {
 	Version
-	Revision int // of its definition
+	Revision int    // of its definition
+	Category string // of its events; empty: all
 	State    State
 	Live     bool // it is the one that readers are given, also when it is paused
 	Inline   bool // it is changed in the appends of those who have its definition
@@ -102,7 +103,7 @@ func (s *Set) List(ctx context.Context, name string) ([]Status, error) {
 }
 
 func (s *Set) status(ctx context.Context, name string, e *entry, v version) (Status, error) {
-	r := Status{Version: Version{name, v.Number}, Revision: v.Shape.Revision, State: v.Phase, Live: v.Number == e.Live, Inline: v.Attached,
+	r := Status{Version: Version{name, v.Number}, Revision: v.Shape.Revision, Category: v.Shape.Category, State: v.Phase, Live: v.Number == e.Live, Inline: v.Attached,
 		Follower: v.Attached, Begun: v.Begun}
 	marks, err := s.engine.Marks(ctx, r.Subscription())
 	if err != nil {
