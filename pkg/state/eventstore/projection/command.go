@@ -10,16 +10,21 @@ import (
 )
 
 // Rebuild begins a version beside the live one, of the highest revision that was ever defined, and returns before it is built. With hold it is not
-// made live when it has caught up, but waits for Swap. Where a version is being built already, that is the one. state.ErrNotFound: nobody has
+// made live when it has caught up, but waits for Swap. Where a version is being built already, or waits, that is the one; without hold it waits
+// no longer. state.ErrNotFound: nobody has
 // defined the projection.
 func (s *Set) Rebuild(ctx context.Context, name string, hold bool) (Version, error) {
 	number := 0
 	err := s.command(ctx, name, "rebuild", func(_ eventstore.Within, e *entry) error {
-		for _, v := range e.Versions {
-			if v.Phase == Building {
-				number = v.Number
-				return errUnchanged
+		for i := range e.Versions {
+			v := &e.Versions[i]
+			if v.Phase != Building && v.Phase != Ready {
+				continue
 			}
+			if number = v.Number; v.Hold && !hold {
+				v.Hold, v.Phase = false, Building
+			}
+			return nil
 		}
 		number = e.begin(Building, hold).Number
 		return nil

@@ -34,7 +34,7 @@ type shape struct {
 type version struct {
 	Number   int       `json:"number"`
 	Shape    shape     `json:"shape"`
-	Phase    State     `json:"phase"`             // Building, Standby, Dropping, or Live, whether or not it is the live one
+	Phase    State     `json:"phase"`             // any but Paused
 	Hold     bool      `json:"hold,omitzero"`     // it is not swapped by itself
 	Attached bool      `json:"attached,omitzero"` // it is changed in each append, and nobody has a lease of it
 	Begun    time.Time `json:"begun"`

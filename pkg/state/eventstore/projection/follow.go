@@ -111,7 +111,7 @@ func (s *Set) position(ctx context.Context, v Version) (int64, error) {
 	return marks[0].Position, nil
 }
 
-// swapWhenReady makes a version the live one when it has caught up, unless it leaves events out that the live one has.
+// swapWhenReady makes a version the live one when it has caught up, unless it leaves events out, or is held back.
 func (s *Set) swapWhenReady(category string, v Version) error {
 	near, err := s.near(category, v)
 	if err != nil || !near {
@@ -120,8 +120,12 @@ func (s *Set) swapWhenReady(category string, v Version) error {
 	swapped := false
 	err = change(s.ctx, s.engine, v.Projection, func(w eventstore.Within, e *entry) error {
 		current := e.find(v.Number)
-		if swapped = false; current == nil || current.Phase != Building || current.Hold || e.Paused {
+		if swapped = false; current == nil || current.Phase != Building || e.Paused {
 			return errUnchanged
+		}
+		if current.Hold {
+			current.Phase = Ready
+			return nil
 		}
 		parked, err := w.Parked(s.ctx, v.Subscription())
 		if err != nil || parked > 0 {
@@ -148,5 +152,5 @@ func (s *Set) near(category string, v Version) (bool, error) {
 		return false, err
 	}
 	last, _, err := s.engine.Read(s.ctx, eventstore.Range{Category: category, Backward: true, Limit: 1})
-	return len(last) == 0 || position+nearby >= last[0].Position, err
+	return len(last) == 0 || position > 0 && position+nearby >= last[0].Position, err
 }

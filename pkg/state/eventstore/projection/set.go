@@ -228,7 +228,7 @@ func (s *Set) look(name string, e *entry, v version) error {
 	if v.Attached {
 		return s.closeGap(d, of)
 	}
-	if v.Shape.Inline && v.Phase != Building {
+	if v.Shape.Inline && v.Phase != Building && v.Phase != Ready {
 		switch err := s.attachNow(d, of); {
 		case err == nil:
 			s.hurry()
@@ -240,7 +240,7 @@ func (s *Set) look(name string, e *entry, v version) error {
 	if err := s.follow(d, of); err != nil {
 		return err
 	}
-	if v.Phase == Building && !v.Hold {
+	if v.Phase == Building {
 		return s.swapWhenReady(d.Category, of)
 	}
 	return nil

@@ -17,7 +17,7 @@ type State string
 const (
 	Live     State = "live"     // readers are given it
 	Building State = "building" // it is being rebuilt
-	Ready    State = "ready"    // it is rebuilt, and waits for Swap
+	Ready    State = "ready"    // it was rebuilt, and waits for Swap
 	Standby  State = "standby"  // it was live, and is still followed
 	Paused   State = "paused"   // nothing is applied, whatever it is
 	Dropping State = "dropping" // its data is being removed
@@ -139,8 +139,6 @@ func (s *Set) status(ctx context.Context, name string, e *entry, v version) (Sta
 	case v.Phase == Dropping:
 	case e.Paused:
 		r.State = Paused
-	case v.Phase == Building && v.Hold && r.Lag < nearby:
-		r.State = Ready
 	}
 	return r, nil
 }
