@@ -123,8 +123,8 @@ func (s *step) Read(ctx context.Context, r eventstore.Range) (events []eventstor
 		return nil, false, s.note(err)
 	}
 	defer func() { err = errors.Join(err, s.note(rows.Close())) }()
-	for rows.Next() {
-		e, err := scan(rows)
+	for scanner := newScanner(rows); rows.Next(); {
+		e, err := scanner.event()
 		if err != nil {
 			return nil, false, err
 		}
