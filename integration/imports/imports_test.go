@@ -73,6 +73,10 @@ var table = []rule{
 		why: "events are in the database of the stores, and one driver connects to it"},
 	{of: "pkg/state/eventstore/eventstoretest", may: []string{"pkg/state", "pkg/state/eventstore"},
 		why: "one suite for all engines cannot know one of them"},
+	{of: "pkg/state/eventstore/projection", may: []string{"pkg/state", "pkg/state/eventstore"},
+		why: "a projection is kept by any engine, so it knows none"},
+	{of: "pkg/state/eventstore/projection/projectiontest", may: []string{"pkg/state", "pkg/state/eventstore", "pkg/state/eventstore/projection", "pkg/state/memorystate"},
+		why: "one suite for all engines cannot know one of them; rows by key are in memory beside each"},
 
 	{of: "pkg/mesh", may: []string{"pkg/mesh/internal/..."},
 		why: "the mesh asks for state and a bus through small interfaces of its own"},
@@ -100,11 +104,13 @@ var table = []rule{
 	{of: "services/messaging", may: service("messaging"), why: siblings},
 	{of: "services/state", may: service("state"), why: siblings},
 	{of: "services/mesh", may: service("mesh"), why: siblings},
+	{of: "services/events", may: append(service("events"), "pkg/state/eventstore", "pkg/state/eventstore/projection"), why: siblings},
 
 	{of: "cmd", may: []string{"cmd/...", "events", "services/...",
 		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
 		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
-		"pkg/state/migrate", "pkg/mesh"},
+		"pkg/state/migrate", "pkg/state/eventstore", "pkg/state/eventstore/memoryevents", "pkg/state/eventstore/sqliteevents",
+		"pkg/state/eventstore/mysqlevents", "pkg/mesh"},
 		why: "the command wires everything, and is the only place that names concrete drivers"},
 
 	{of: "integration", may: []string{"..."},

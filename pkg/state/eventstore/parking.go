@@ -1,6 +1,7 @@
 package eventstore
 
 import (
+	"context"
 	"database/sql"
 	"time"
 )
@@ -93,12 +94,12 @@ func (p *part) replay(parked Parked) error {
 // replayOne handles an event and enters that; one that fails again parks the stream there.
 func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 	failure, err := p.attempts(e, func() error {
-		if p.sub.cfg.HandleIn == nil {
-			return p.handle(e)
+		if !p.sub.cfg.transactional() {
+			return p.sub.cfg.call(context.WithValue(p.ctx, releasedKey{}, true), nil, []Recorded{e})
 		}
 		var failed error
 		err := p.sub.store.engine.Replayed(p.ctx, p.lease, e.Stream, e.Version+1, false, func(tx *sql.Tx) error {
-			failed = p.handleIn(tx, e)
+			failed = p.sub.cfg.call(context.WithValue(p.ctx, releasedKey{}, true), tx, []Recorded{e})
 			return failed
 		})
 		if failed != nil {
@@ -111,9 +112,15 @@ func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 		return false, err
 	case failure != nil:
 		return true, p.park(e, failure)
-	case p.sub.cfg.HandleIn == nil:
+	case !p.sub.cfg.transactional():
 		return false, p.sub.store.engine.Replayed(p.ctx, p.lease, e.Stream, e.Version+1, false, nil)
 	default:
 		return false, nil
 	}
 }
+
+type releasedKey struct{}
+
+// Released reports of a handler's context whether the handler is called for an event of a stream that was set aside: later events of other streams
+// were handled before it.
+func Released(ctx context.Context) bool { return ctx.Value(releasedKey{}) != nil }

@@ -92,7 +92,7 @@ func (p *part) keep() {
 // run handles events until the partition is to be left, or lost.
 func (p *part) run() {
 	for !p.leaving() {
-		news := p.sub.store.next() // before reading, so that no hint is missed
+		news := p.sub.store.News() // before reading, so that no hint is missed
 		more, err := p.step()
 		switch {
 		case errors.Is(err, ErrLeaseLost):
@@ -138,7 +138,7 @@ func (p *part) step() (more bool, err error) {
 		return false, err
 	}
 	scope := p.sub.cfg.scope()
-	scope.From, scope.Limit = p.position+1, pageEvents
+	scope.From, scope.Limit = p.position+1, max(pageEvents, p.sub.cfg.Batch)
 	events, more, err := p.sub.store.engine.Read(p.ctx, scope)
 	if err != nil {
 		return false, err
@@ -171,26 +171,33 @@ func (p *part) page(scope Range, events []Recorded, more bool) error {
 	return nil
 }
 
-// batch handles a few events.
+// batch handles a few events: together if the handler can, and each half of them if that fails.
 func (p *part) batch(scope Range, events []Recorded) error {
-	if p.sub.cfg.HandleIn != nil {
-		done, err := p.together(scope, events)
-		if done || err != nil {
-			return err
+	switch {
+	case p.leaving():
+		return nil
+	case p.sub.cfg.Handle != nil:
+		for _, e := range events {
+			if p.leaving() {
+				return nil
+			}
+			if err := p.one(e, scope.next(e)-1); err != nil {
+				return err
+			}
 		}
-	}
-	for _, e := range events {
-		if p.leaving() {
-			return nil
-		}
-		if err := p.one(e, scope.next(e)-1); err != nil {
-			return err
-		}
-	}
-	if p.sub.cfg.Handle != nil {
 		return p.enter()
+	case len(events) == 1:
+		return p.one(events[0], scope.next(events[0])-1)
 	}
-	return nil
+	done, err := p.together(scope, events)
+	if done || err != nil {
+		return err
+	}
+	half := len(events) / 2
+	if err := p.batch(scope, events[:half]); err != nil {
+		return err
+	}
+	return p.batch(scope, events[half:])
 }
 
 // mine reports whether an event is to be handled here and now.
@@ -205,12 +212,9 @@ func (p *part) mine(e *Recorded) bool {
 	return true
 }
 
-// together handles events in one transaction. When it fails, nothing is done, and they are to be handled one by one.
+// together handles events in one step. When it fails, nothing is done, or nothing that counts, and they are to be handled in smaller ones.
 func (p *part) together(scope Range, events []Recorded) (done bool, err error) {
-	if len(events) < 2 {
-		return false, nil
-	}
-	var mine []Recorded
+	mine := make([]Recorded, 0, len(events))
 	for i := range events {
 		if _, parked := p.parked[events[i].Stream]; parked {
 			return false, nil // rare; one by one it is counted
@@ -219,15 +223,7 @@ func (p *part) together(scope Range, events []Recorded) (done bool, err error) {
 			mine = append(mine, events[i])
 		}
 	}
-	last := scope.next(events[len(events)-1]) - 1
-	err = p.advance(last, func(tx *sql.Tx) error {
-		for _, e := range mine {
-			if err := p.handleIn(tx, e); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	err = p.handle(scope.next(events[len(events)-1])-1, mine)
 	if errors.Is(err, ErrLeaseLost) || p.ctx.Err() != nil {
 		return false, p.lost(err)
 	}
@@ -243,12 +239,7 @@ func (p *part) one(e Recorded, position int64) error {
 		p.position = position
 		return nil
 	}
-	failure, err := p.attempts(e, func() error {
-		if p.sub.cfg.HandleIn == nil {
-			return p.handle(e)
-		}
-		return p.advance(position, func(tx *sql.Tx) error { return p.handleIn(tx, e) })
-	})
+	failure, err := p.attempts(e, func() error { return p.handle(position, []Recorded{e}) })
 	if err != nil {
 		return err
 	}
@@ -261,18 +252,21 @@ func (p *part) one(e Recorded, position int64) error {
 	return nil
 }
 
-// handle calls the handler; that it panics is a failure like another.
-func (p *part) handle(e Recorded) (err error) {
-	defer recovered(&err)
-	if p.sub.cfg.Begin != nil {
-		return p.sub.cfg.Begin(p.ctx, e)()
+// handle hands events to the handler, and enters where the part is then: in the handler's transaction, if it has one.
+func (p *part) handle(position int64, events []Recorded) error {
+	if len(events) > 0 && p.sub.cfg.transactional() {
+		return p.advance(position, func(tx *sql.Tx) error { return p.sub.cfg.call(p.ctx, tx, events) })
 	}
-	return p.sub.cfg.Handle(p.ctx, e)
-}
-
-func (p *part) handleIn(tx *sql.Tx, e Recorded) (err error) {
-	defer recovered(&err)
-	return p.sub.cfg.HandleIn(p.ctx, tx, e)
+	if len(events) > 0 {
+		if err := p.sub.cfg.call(p.ctx, nil, events); err != nil {
+			return err
+		}
+	}
+	p.position = position
+	if p.sub.cfg.Handle == nil {
+		return p.enter()
+	}
+	return nil // every Batch events
 }
 
 func recovered(err *error) {

@@ -213,7 +213,7 @@ func (l *pipeline) mend() error {
 				first = nil
 				return err
 			}
-			return l.p.handle(f.event)
+			return l.p.sub.cfg.call(l.p.ctx, nil, []Recorded{f.event})
 		})
 		if err != nil {
 			return err

@@ -3,8 +3,12 @@ package eventstore
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
 // A Snapshot is the state that a stream's events lead to, up to a version.
@@ -69,4 +73,57 @@ func (a *Aggregate[S]) snapshot(ctx context.Context, id StreamID, r *replayed[S]
 	if err != nil {
 		a.store.cfg.Logger.WarnContext(ctx, "a snapshot was not taken", "stream", id.String(), "version", r.Version, "error", err)
 	}
+}
+
+// SaveSnapshot keeps JSON as the snapshot of a stream at a version, for who computes states elsewhere than in an Aggregate: one that an
+// Aggregate of that schema would read. It is kept unless there is one of the same or a later version. state.ErrInvalid: the stream has no such
+// version, or data is not JSON. Schema 0 is 1.
+func (s *Store) SaveSnapshot(ctx context.Context, stream StreamID, schema int, version int64, data jsontext.Value) error {
+	switch {
+	case version < 1 || schema < 0 || schema > 1<<15:
+		return fmt.Errorf("eventstore: %w: a snapshot is of a version from 1, with a schema from 1", state.ErrInvalid)
+	case len(data) > MaxDataBytes:
+		return fmt.Errorf("eventstore: %w: the snapshot has %d bytes, at most %d may be", state.ErrTooLarge, len(data), MaxDataBytes)
+	case !data.IsValid():
+		return fmt.Errorf("eventstore: %w: the snapshot is not JSON", state.ErrInvalid)
+	}
+	e, found, err := s.eventAt(ctx, stream, version)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return fmt.Errorf("eventstore: %w: stream %s has no version %d to take a snapshot of", state.ErrInvalid, stream, version)
+	}
+	snapshot := Snapshot{Stream: stream, Schema: max(schema, 1), Version: version, EventID: e.ID, Data: slices.Clone(data)}
+	if err := s.engine.SaveSnapshot(ctx, snapshot); err != nil {
+		return fmt.Errorf("eventstore: keep the snapshot of %s: %w", stream, err)
+	}
+	return nil
+}
+
+// LoadSnapshot returns the snapshot of a stream, if there is one of its own history. Schema 0 is 1.
+func (s *Store) LoadSnapshot(ctx context.Context, stream StreamID, schema int) (Snapshot, bool, error) {
+	if err := stream.check(); err != nil {
+		return Snapshot{}, false, fmt.Errorf("eventstore: %w", err)
+	}
+	snapshot, found, err := s.engine.LoadSnapshot(ctx, stream, max(schema, 1))
+	if err != nil {
+		return Snapshot{}, false, fmt.Errorf("eventstore: read the snapshot of %s: %w", stream, err)
+	}
+	if !found {
+		return Snapshot{}, false, nil
+	}
+	e, found, err := s.eventAt(ctx, stream, snapshot.Version)
+	if err != nil || !found || e.ID != snapshot.EventID {
+		return Snapshot{}, false, err
+	}
+	return snapshot, true, nil
+}
+
+// eventAt reads the event of one version.
+func (s *Store) eventAt(ctx context.Context, stream StreamID, version int64) (Recorded, bool, error) {
+	for e, err := range s.ReadStream(ctx, stream, ReadOptions{From: version, Limit: 1}) {
+		return e, err == nil && e.Version == version, err
+	}
+	return Recorded{}, false, nil
 }

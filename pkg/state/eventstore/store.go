@@ -57,8 +57,8 @@ func (s *Store) Hint() {
 	s.news = make(chan struct{})
 }
 
-// next is closed at the next hint.
-func (s *Store) next() <-chan struct{} {
+// News is closed at the next append that this process makes or has a hint of. Who waits for it asks for it before reading.
+func (s *Store) News() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.news

@@ -26,7 +26,7 @@ type SubscriptionConfig struct {
 	From int64
 
 	// Handle is given one event after the other. An event was handled when it returns nil; after a crash, or the loss of a lease, the last ones are
-	// handled again, up to Batch of them. ctx ends when the part of the subscription is lost. One of Handle, HandleIn and Begin is required.
+	// handled again, up to Batch of them. ctx ends when the part of the subscription is lost. One of the handlers is required.
 	Handle func(ctx context.Context, e Recorded) error
 
 	// HandleIn is Handle with a transaction of the log's own database, in which the event is marked as handled too: what it changes there is
@@ -42,6 +42,11 @@ type SubscriptionConfig struct {
 
 	// InFlight is how many events of Begin are under way at most. Default: 256.
 	InFlight int
+
+	// HandleBatch and HandleBatchIn are Handle and HandleIn for several events at once, in their order, Batch at most. When they fail, each half
+	// of the events is tried, down to the one that fails alone.
+	HandleBatch   func(ctx context.Context, events []Recorded) error
+	HandleBatchIn func(ctx context.Context, tx *sql.Tx, events []Recorded) error
 
 	// Partitions is how many consumers, in this process and others, can share the subscription. Each has some of the streams. Events of one stream are
 	// handled in order, those of different partitions at the same time. It is the same for all consumers, and cannot be changed
@@ -88,7 +93,7 @@ func (s *Store) Subscribe(cfg SubscriptionConfig) (*Subscription, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, fmt.Errorf("eventstore: subscription %q: %w", cfg.Name, err)
 	}
-	if cfg.HandleIn != nil && !s.engine.Transactional() {
+	if cfg.transactional() && !s.engine.Transactional() {
 		return nil, fmt.Errorf("eventstore: subscription %q: %w: this engine has no transactions for HandleIn; use Handle", cfg.Name, state.ErrUnsupported)
 	}
 	metrics, err := newSubscriptionMetrics(s.cfg.MeterProvider, cfg.Name)
@@ -106,7 +111,7 @@ func (c *SubscriptionConfig) complete() error {
 	case c.Name == "" || len(c.Name) > MaxIDBytes:
 		return fmt.Errorf("%w: its name has 1 to %d bytes", state.ErrInvalid, MaxIDBytes)
 	case c.handlers() != 1:
-		return fmt.Errorf("%w: it needs one of Handle, HandleIn and Begin", state.ErrInvalid)
+		return fmt.Errorf("%w: it needs one of Handle, HandleIn, Begin, HandleBatch and HandleBatchIn", state.ErrInvalid)
 	case c.Category != "" && c.Stream != StreamID{}:
 		return fmt.Errorf("%w: it is of a category or of a stream", state.ErrInvalid)
 	case c.From < 0 || c.Partitions < 0 || c.Partitions > 1024 || c.Poll < 0 || c.Batch < 0 || c.InFlight < 0 || c.Attempts < 0 || c.Backoff < 0:
@@ -132,7 +137,7 @@ func (c *SubscriptionConfig) complete() error {
 		return fmt.Errorf("%w: its lease is 50 ms at least", state.ErrInvalid)
 	}
 	if c.Poll == 0 {
-		c.Poll = 250 * time.Millisecond
+		c.Poll = defaultPoll
 	}
 	if c.Batch == 0 {
 		c.Batch = 100
@@ -150,12 +155,40 @@ func (c *SubscriptionConfig) complete() error {
 }
 
 func (c *SubscriptionConfig) handlers() (n int) {
-	for _, given := range []bool{c.Handle != nil, c.HandleIn != nil, c.Begin != nil} {
+	for _, given := range []bool{c.Handle != nil, c.HandleIn != nil, c.Begin != nil, c.HandleBatch != nil, c.HandleBatchIn != nil} {
 		if given {
 			n++
 		}
 	}
 	return n
+}
+
+// transactional reports whether events are marked as handled in the handler's own transaction.
+func (c *SubscriptionConfig) transactional() bool { return c.HandleIn != nil || c.HandleBatchIn != nil }
+
+// call hands events to the handler; there is one unless that takes several. That it panics is a failure like another.
+func (c *SubscriptionConfig) call(ctx context.Context, tx *sql.Tx, events []Recorded) (err error) {
+	defer recovered(&err)
+	switch {
+	case c.HandleBatchIn != nil:
+		return c.HandleBatchIn(ctx, tx, events)
+	case c.HandleBatch != nil:
+		return c.HandleBatch(ctx, events)
+	}
+	for _, e := range events {
+		switch {
+		case c.HandleIn != nil:
+			err = c.HandleIn(ctx, tx, e)
+		case c.Begin != nil:
+			err = c.Begin(ctx, e)()
+		default:
+			err = c.Handle(ctx, e)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // scope is what the subscription reads.
@@ -311,3 +344,6 @@ func (s *Store) Unpark(ctx context.Context, subscription string, stream StreamID
 	}
 	return nil
 }
+
+// defaultPoll is how often is looked for events of which no hint came.
+const defaultPoll = 250 * time.Millisecond

@@ -4,6 +4,7 @@ package memoryevents
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 func New(cfg eventstore.Config) *eventstore.Store {
 	return eventstore.New(&engine{
 		versions: map[eventstore.StreamID][]int64{}, categories: map[string][]int64{}, known: map[string]sequence.Place{},
-		snapshots: map[snapshotKey]eventstore.Snapshot{}, marks: newMarks(),
+		snapshots: map[snapshotKey]eventstore.Snapshot{}, projections: map[string][]byte{}, marks: newMarks(),
 	}, cfg)
 }
 
@@ -28,6 +29,9 @@ type engine struct {
 	known      map[string]sequence.Place       // by id
 
 	snapshots map[snapshotKey]eventstore.Snapshot
+
+	projections map[string][]byte                                    // entries by name
+	inline      func(ctx context.Context, w eventstore.Within) error // called in each append
 	marks
 }
 
@@ -54,7 +58,27 @@ func (m *engine) Append(ctx context.Context, appends []eventstore.Append) ([]eve
 		m.versions[r.Stream] = append(m.versions[r.Stream], r.Position)
 		m.categories[r.Stream.Category] = append(m.categories[r.Stream.Category], r.Position)
 	}
+	if m.inline != nil && len(rows) > 0 {
+		s := &step{engine: m}
+		if err := m.inline(ctx, s); err != nil {
+			s.undo()
+			m.takeBack(len(rows))
+			return nil, err
+		}
+	}
 	return appended, err
+}
+
+// takeBack removes the last events, which nobody has seen.
+func (m *engine) takeBack(n int) {
+	kept := len(m.events) - n
+	for _, e := range slices.Backward(m.events[kept:]) {
+		delete(m.known, e.ID)
+		m.versions[e.Stream] = m.versions[e.Stream][:e.Version-1]
+		list := m.categories[e.Stream.Category]
+		m.categories[e.Stream.Category] = list[:len(list)-1]
+	}
+	m.events = m.events[:kept]
 }
 
 func (m *engine) Head(ctx context.Context) (int64, error) {
@@ -69,6 +93,12 @@ func (m *engine) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Rec
 	}
 	m.mu.RLock()
 	defer m.mu.RUnlock()
+	events, more := m.read(r)
+	return events, more, nil
+}
+
+// read is Read with the lock held.
+func (m *engine) read(r eventstore.Range) ([]eventstore.Recorded, bool) {
 	var count int          // of events of the range's kind
 	var at func(int) int64 // the position of one of them
 	var begin func() int   // the first that is not below From
@@ -96,7 +126,7 @@ func (m *engine) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Rec
 		for ; i < count && len(found) < r.Limit; i++ {
 			take(i)
 		}
-		return found, i < count, nil
+		return found, i < count
 	}
 	i := count - 1
 	if r.From > 0 {
@@ -106,7 +136,20 @@ func (m *engine) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Rec
 	for ; i >= 0 && len(found) < r.Limit; i-- {
 		take(i)
 	}
-	return found, i >= 0, nil
+	return found, i >= 0
+}
+
+func (m *engine) Streams(ctx context.Context, category, after string, limit int) ([]eventstore.StreamVersion, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var all []eventstore.StreamVersion
+	for id, list := range m.versions {
+		if id.Category == category && id.ID > after {
+			all = append(all, eventstore.StreamVersion{Stream: id, Version: int64(len(list))})
+		}
+	}
+	slices.SortFunc(all, func(a, b eventstore.StreamVersion) int { return strings.Compare(a.Stream.ID, b.Stream.ID) })
+	return all[:min(limit, len(all))], ctx.Err()
 }
 
 func (m *engine) SaveSnapshot(ctx context.Context, s eventstore.Snapshot) error {

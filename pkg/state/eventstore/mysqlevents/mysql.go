@@ -27,6 +27,7 @@ func Open(driver *mysqlstate.Driver, cfg eventstore.Config) (*eventstore.Store, 
 		ByCategory: " FORCE INDEX ({t}_category)",
 		Prolong:    " ON DUPLICATE KEY UPDATE until = VALUES(until)",
 		Lock:       " FOR UPDATE",
+		Share:      " LOCK IN SHARE MODE",
 	}), cfg), nil
 }
 
@@ -83,5 +84,7 @@ func migrations(table string, _ bool) [][]string {
 			"released INT NOT NULL," +
 			"PRIMARY KEY (name, category, stream)" + engine,
 		"INSERT IGNORE INTO " + table + "_turn (id) VALUES (1)",
+	}, {
+		"CREATE TABLE IF NOT EXISTS " + table + "_projections (name VARBINARY(255) NOT NULL PRIMARY KEY, entry LONGBLOB NOT NULL" + engine,
 	}}
 }

@@ -80,5 +80,7 @@ func migrations(table string) [][]string {
 			released  INTEGER NOT NULL,
 			PRIMARY KEY (name, category, stream)
 		)`,
+	}, {
+		`CREATE TABLE IF NOT EXISTS ` + table + `_projections (name TEXT NOT NULL PRIMARY KEY, entry BLOB NOT NULL)`,
 	}}
 }

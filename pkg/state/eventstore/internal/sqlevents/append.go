@@ -40,7 +40,7 @@ func (l *log) Append(ctx context.Context, appends []eventstore.Append) ([]events
 
 func (l *log) alone(ctx context.Context, call *sqlstate.Call[addition]) error {
 	appends := call.Ask.appends
-	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() && !l.tip.serves(appends[0]) {
+	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() && !l.isInline() && !l.tip.serves(appends[0]) {
 		appended, err := l.single(ctx, appends[0])
 		switch {
 		case errors.Is(err, sqlstate.ErrDuplicate): // of a position, a version, or an id
@@ -65,7 +65,7 @@ const (
 // together makes appends one after the other, all in one step. What is refused is its caller's own.
 func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) error {
 	t := l.begin(calls)
-	if !l.dialect.Local && !l.isCrowded() && t.events <= maxRows {
+	if !l.dialect.Local && !l.isCrowded() && !l.isInline() && t.events <= maxRows {
 		if done, err := t.onwards(ctx); done || err != nil {
 			return err
 		}
@@ -79,7 +79,7 @@ func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) er
 	}
 	careful := l.dialect.Local
 	again := false
-	return l.db.Transact(ctx, func(tx *sql.Tx) error {
+	return l.verdict(ctx, func(tx *sql.Tx) (refused, err error) {
 		if again { // a position, a version or an id was there already
 			l.crowd()
 			careful = true
@@ -88,14 +88,17 @@ func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) er
 		if l.dialect.Turn != "" && l.isCrowded() {
 			var one int
 			if err := tx.QueryRowContext(ctx, l.sql(l.dialect.Turn)).Scan(&one); err != nil {
-				return err
+				return nil, err
 			}
 		}
 		rows, _, err := t.decide(ctx, within{tx}, careful)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		return t.insert(ctx, within{tx}, rows)
+		if err := t.insert(ctx, within{tx}, rows); err != nil || len(rows) == 0 || !l.isInline() {
+			return nil, err
+		}
+		return l.project(ctx, tx)
 	})
 }
 

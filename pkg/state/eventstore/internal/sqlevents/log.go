@@ -27,8 +27,8 @@ type Dialect struct {
 	// ByCategory follows the table's name where a category is read from a position on: without it MariaDB was seen to read the index of the whole
 	// category for each page.
 	ByCategory string
-	// Lock ends a SELECT of a row that the transaction will change.
-	Lock string
+	// Lock ends a SELECT of a row that the transaction will change, Share one of a row that nobody is to change meanwhile.
+	Lock, Share string
 }
 
 // New returns the log of a table.
@@ -48,8 +48,9 @@ type log struct {
 	table     string
 	dialect   Dialect
 	gathering sqlstate.Gathering[addition]
-	queries   *sqlstate.Prepared // of readers
-	crowded   atomic.Int64       // until when another process is taken to append too, in nanoseconds since 1970
+	queries   *sqlstate.Prepared                                                   // of readers
+	inline    atomic.Pointer[func(ctx context.Context, w eventstore.Within) error] // called in each append
+	crowded   atomic.Int64                                                         // until when another process is taken to append too, in nanoseconds since 1970
 
 	tip        tip
 	statements sync.Map      // of the writer, prepared: *sql.Stmt by statement
