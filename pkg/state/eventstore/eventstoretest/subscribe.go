@@ -225,7 +225,7 @@ func sharedByStream(t *testing.T, open Open) {
 	by := map[string]map[eventstore.StreamID]bool{}
 	config := func(name string) eventstore.SubscriptionConfig {
 		by[name] = map[eventstore.StreamID]bool{}
-		return eventstore.SubscriptionConfig{Partitions: 4, Lease: 400 * time.Millisecond, Handle: func(ctx context.Context, e eventstore.Recorded) error {
+		return eventstore.SubscriptionConfig{Partitions: 4, Lease: 3 * time.Second, Handle: func(ctx context.Context, e eventstore.Recorded) error {
 			mu.Lock()
 			by[name][e.Stream] = true
 			mu.Unlock()
