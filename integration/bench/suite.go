@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -21,6 +22,13 @@ type suite struct {
 	note      string // what a reader has to know of the raw side; may be empty
 
 	bars map[string]float64 // the ratio that work is to reach, by its name on the page
+
+	limits map[string]limit // of work that has no raw side, by its name on the page
+}
+
+// A limit is how long work may take. Its measurements are of the median, and have a 99th percentile.
+type limit struct {
+	p50, p99 time.Duration
 }
 
 // pairs is the compiled package of the benchmarks: no compiler runs between measurements.
@@ -75,16 +83,20 @@ func (s suite) run(ctx context.Context, p *pairs, rounds int, length time.Durati
 		results = collect(results, out)
 	}
 	for _, r := range results {
-		if len(r.bannou) != rounds || len(r.raw) != rounds {
+		raw := rounds
+		if _, ok := s.limits[r.work()]; ok {
+			raw = 0
+		}
+		if len(r.bannou) != rounds || len(r.raw) != raw {
 			return nil, fmt.Errorf("%s: %s was measured %d times raw and %d times as bannou, not %d times each", s.title, r.name, len(r.raw), len(r.bannou), rounds)
 		}
 	}
 	if len(results) == 0 {
 		return nil, fmt.Errorf("%s: nothing was measured: is its server installed? run `make deps`", s.title)
 	}
-	for work := range s.bars {
+	for _, work := range slices.Concat(slices.Collect(maps.Keys(s.bars)), slices.Collect(maps.Keys(s.limits))) {
 		if !slices.ContainsFunc(results, func(r *result) bool { return r.work() == work }) {
-			return nil, fmt.Errorf("%s: %q has a bar and was not measured", s.title, work)
+			return nil, fmt.Errorf("%s: %q has a bar, or a limit, and was not measured", s.title, work)
 		}
 	}
 	return results, nil
@@ -95,6 +107,10 @@ func (s suite) missed(results []*result) (missed []string) {
 	for _, r := range results {
 		if bar, ok := s.bars[r.work()]; ok && r.ratio() < bar {
 			missed = append(missed, fmt.Sprintf("%s: %s: %.2f of %.2f", s.title, r.work(), r.ratio(), bar))
+		}
+		if most, ok := s.limits[r.work()]; ok && !most.kept(r) {
+			missed = append(missed, fmt.Sprintf("%s: %s: %s and %s of %s and %s", s.title, r.work(), perOperation(median(r.bannou, nanoseconds)),
+				perOperation(median(r.bannou, p99)), most.p50, most.p99))
 		}
 	}
 	return missed
@@ -157,6 +173,9 @@ func (s suite) write(page *strings.Builder, results []*result) {
 	}
 	fmt.Fprintf(page, "%s\n%s\n", head, rule)
 	for _, r := range results {
+		if _, ok := s.limits[r.work()]; ok {
+			continue
+		}
 		low, high := r.spread()
 		fmt.Fprintf(page, "| %s | %s | %s | %.2f (%.2f–%.2f) | %s | %.0f / %.0f |", r.work(), perOperation(median(r.raw, nanoseconds)),
 			perOperation(median(r.bannou, nanoseconds)), r.ratio(), low, high, s.bar(r), median(r.raw, allocations), median(r.bannou, allocations))
@@ -164,6 +183,32 @@ func (s suite) write(page *strings.Builder, results []*result) {
 			fmt.Fprintf(page, " %s | %s |", both(r, processor, func(ns float64) string { return fmt.Sprintf("%.0f ms", ns/1000) }), both(r, p99, perOperation))
 		}
 		fmt.Fprintln(page)
+	}
+	fmt.Fprintln(page)
+	s.writeLimits(page, results)
+}
+
+// kept reports whether both medians are within the limit.
+func (l limit) kept(r *result) bool {
+	return median(r.bannou, nanoseconds) <= float64(l.p50) && median(r.bannou, p99) <= float64(l.p99)
+}
+
+// writeLimits is for what has no raw side.
+func (s suite) writeLimits(page *strings.Builder, results []*result) {
+	if len(s.limits) == 0 {
+		return
+	}
+	fmt.Fprint(page, "| work | p50 | limit | p99 | limit |\n| --- | ---: | ---: | ---: | ---: |\n")
+	for _, r := range results {
+		most, ok := s.limits[r.work()]
+		if !ok {
+			continue
+		}
+		verdict := ""
+		if !most.kept(r) {
+			verdict = ", missed"
+		}
+		fmt.Fprintf(page, "| %s | %s | %s | %s | %s%s |\n", r.work(), perOperation(median(r.bannou, nanoseconds)), most.p50, perOperation(median(r.bannou, p99)), most.p99, verdict)
 	}
 	fmt.Fprintln(page)
 }
@@ -217,6 +262,10 @@ func median[T any, V cmp.Ordered](of []T, value func(T) V) V {
 	values := make([]V, len(of))
 	for i, m := range of {
 		values[i] = value(m)
+	}
+	if len(values) == 0 { // there is no raw side
+		var none V
+		return none
 	}
 	slices.Sort(values)
 	return values[len(values)/2]

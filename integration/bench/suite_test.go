@@ -3,6 +3,7 @@ package main
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 )
@@ -46,4 +47,21 @@ BenchmarkMesh/pick/bannou-2 100 40 ns/op 0 B/op 0 allocs/op`)
 	require.Contains(t, page.String(), "| CPU of 1000 raw / bannou | p99 raw / bannou |\n")
 	require.Contains(t, page.String(), "| 3 / 3 | 150 ms / 120 ms | 900 ns / 2.5 µs |\n")
 	require.Contains(t, page.String(), "| 0 / 0 |  |  |\n")
+}
+
+// What has no raw side is held to times.
+func TestTableOfLimits(t *testing.T) {
+	var results []*result
+	for range 3 {
+		results = collect(results, "BenchmarkEvents/live/bannou-2 1 1200000 ns/op 26000000 p99-ns/op 3 allocs/op")
+	}
+	var page strings.Builder
+	s := suite{title: "Events", limits: map[string]limit{"live": {p50: 5 * time.Millisecond, p99: 30 * time.Millisecond}}}
+	s.write(&page, results)
+	require.Empty(t, s.missed(results))
+	require.Contains(t, page.String(), "| live | 1200.0 µs | 5ms | 26000.0 µs | 30ms |\n")
+	s.limits["live"] = limit{p50: 5 * time.Millisecond, p99: 25 * time.Millisecond}
+	s.write(&page, results)
+	require.Contains(t, page.String(), "| 25ms, missed |\n")
+	require.Equal(t, []string{"Events: live: 1200.0 µs and 26000.0 µs of 5ms and 25ms"}, s.missed(results))
 }

@@ -28,6 +28,7 @@ var (
 
 	rows      []faults.Row // the tests run one after another
 	stateRows []faults.StateRow
+	eventRows []faults.EventRow
 	meshRows  []faults.MeshRow
 )
 
@@ -54,6 +55,9 @@ func TestMain(m *testing.M) {
 	if path := os.Getenv(writerPath); path != "" {
 		os.Exit(write(path, os.Getenv(writerRun)))
 	}
+	if work := os.Getenv(eventWork); work != "" {
+		os.Exit(workOnEvents(work, os.Getenv(eventDSN)))
+	}
 	if described := os.Getenv(instanceVariable); described != "" {
 		os.Exit(serveInstance(described))
 	}
@@ -64,11 +68,14 @@ func TestMain(m *testing.M) {
 	for _, r := range stateRows {
 		_, _ = fmt.Fprintln(os.Stdout, r)
 	}
+	for _, r := range eventRows {
+		_, _ = fmt.Fprintln(os.Stdout, r)
+	}
 	for _, r := range meshRows {
 		_, _ = fmt.Fprintln(os.Stdout, r)
 	}
 	if *out != "" {
-		if err := faults.WritePage(*out, rows, stateRows, meshRows); err != nil {
+		if err := faults.WritePage(*out, rows, stateRows, eventRows, meshRows); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}

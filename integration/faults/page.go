@@ -44,25 +44,48 @@ func (r StateRow) String() string {
 		r.Acknowledged, r.Refused, r.Unknown, r.Made, r.Lost, r.Untrue, r.Half, r.Twice, r.Before, 100*r.Recovery.Share, r.Recovery.After.Seconds(), r.Late, r.Leaked, r.Seed)
 }
 
+// An EventRow is what the page says of one fault of a log of events.
+type EventRow struct {
+	Fault, Engine string
+	Times         int
+	EventTotals
+	Seed   uint64
+	Failed bool
+}
+
+// String is the row in Markdown.
+func (r EventRow) String() string {
+	name := r.Fault
+	if r.Failed {
+		name += " (FAILED)"
+	}
+	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d | %d (%d made) | %d | %d | %d | %d | %d | %d | %d | %d |", name, r.Engine, r.Times, r.Sent, r.Acknowledged,
+		r.Refused, r.Conflicts, r.Unknown, r.Made, r.Lost, r.Untrue, r.Gaps, r.Seen, r.Twice, r.Missed, r.Disordered, r.Seed)
+}
+
 // WritePage writes the rows as a page in Markdown. A part of the page of which there are no rows stays as it is: the run was of other
 // faults.
-func WritePage(path string, rows []Row, stateRows []StateRow, meshRows []MeshRow) error {
+func WritePage(path string, rows []Row, stateRows []StateRow, eventRows []EventRow, meshRows []MeshRow) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	busPart, rest, _ := strings.Cut(string(old), stateTitle)
-	statePart, meshPart, _ := strings.Cut(rest, meshTitle)
+	rest, meshPart, _ := strings.Cut(rest, meshTitle)
+	statePart, eventPart, _ := strings.Cut(rest, eventTitle)
 	if len(rows) > 0 {
 		busPart = part(fmt.Sprintf(heading, today(), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack, ClusterSlack, 100*Share, 100*ClusterShare), rows, footnotes)
 	}
 	if len(stateRows) > 0 {
 		statePart = part(fmt.Sprintf(stateHeading, stateWriters, StateSlack, 100*StateShare), stateRows, stateFootnotes)
 	}
+	if len(eventRows) > 0 {
+		eventPart = part(fmt.Sprintf(eventHeading, EventWriters, sharedStreams), eventRows, eventFootnotes)
+	}
 	if len(meshRows) > 0 {
 		meshPart = part(fmt.Sprintf(meshHeading, today(), callers, patientDeadline, AttemptTimeout, MeshSlack), meshRows, meshFootnotes)
 	}
-	return os.WriteFile(path, []byte(busPart+stateTitle+statePart+meshTitle+meshPart), 0o644) //nolint:gosec // a page for everyone
+	return os.WriteFile(path, []byte(busPart+stateTitle+statePart+eventTitle+eventPart+meshTitle+meshPart), 0o644) //nolint:gosec // a page for everyone
 }
 
 func part[R fmt.Stringer](heading string, rows []R, footnotes string) string {
@@ -127,4 +150,24 @@ append-only file before each answer; MariaDB and SQLite flush each commit.
 const stateFootnotes = `
 *refused* is ErrUnavailable: nothing was changed. *unknown* is ErrOutcomeUnknown, or a process that was killed before it heard:
 some of them were made, and are found in the end; a count that another followed is not among those found.
+`
+
+const eventTitle = "\n## Events\n\n"
+
+const eventHeading = `Each line is a log of events under load that is harmed so many times: %d writers in two processes, each waiting for its own
+answer, appending one to three events to a stream of its own, to one of %d that all append to, or to both, on condition of the versions that they
+know of; one of twenty appends is given up after milliseconds. An append whose outcome is unknown is repeated with its ids. Meanwhile others' transactions append several
+rows to the same table, take their time, and are rolled back half of the time when they are slow, 5 %% of the time when they are not. Two processes share
+two subscriptions that write each event into a table in the handler's transaction: one has all events in their order, the other has four
+partitions and orders the events of a stream. In the end log and table are read and held against what the writers were told.
+The run fails when any of the columns from *lost* on, but *seen*, is not 0.
+
+| fault | engine | times | sent | acknowledged | refused | of them conflicts | unknown | lost | refused and made | gaps | seen | twice | missed | out of order | seed |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+`
+
+const eventFootnotes = `
+All figures are events. *lost* is acknowledged and not in the log, or not at the version and position of the answer: so of two appends that expect one version of a
+stream, at most one was acknowledged. *gaps* are positions of the log and versions of streams that nothing has. *seen*, *twice*, *missed* and *out of order* are
+of both subscriptions together; they see the other transactions' events too.
 `

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
@@ -67,6 +68,8 @@ func BenchmarkEvents(b *testing.B) {
 	}, ours)
 	compareCalls(b, "append", []int{32}, raw.together, ours)
 	compareCalls(b, "append, beside a transaction each with a counter row", []int{32}, raw.each, ours)
+
+	b.Run("append to handled at half the peak rate/32_callers/bannou", live(events))
 
 	compare(b, "load an aggregate of 10000 events with a snapshot, beside a get/1_caller", from(1, getter(store)), from(1, loader(b, events)))
 
@@ -150,6 +153,69 @@ func loader(b *testing.B, events *eventstore.Store) call {
 		}
 		return expect(int(loaded.Version), 10_000)
 	}
+}
+
+// live measures the time from an event's due time to its handling by a subscription, at half the rate that 32 callers and the subscription carry.
+func live(events *eventstore.Store) func(b *testing.B) {
+	peak := 0.0
+	return func(b *testing.B) {
+		if peak == 0 {
+			const burst = 5000
+			begin := time.Now()
+			t := newTally(burst)
+			appendLive(b, events, burst, func(int) {}, t.add)
+			peak = burst / time.Since(begin).Seconds()
+		}
+		p, n := newPace(b.N, peak/2)
+		t := newTally(n)
+		p.start()
+		appendLive(b, events, n, p.wait, func(number int) {
+			p.handled(number)
+			t.add(number)
+		})
+		t.check(b)
+		p.report(b)
+		b.ReportMetric(float64(p.delay[len(p.delay)/2].Nanoseconds()), "ns/op")
+		b.ReportMetric(float64(p.delay[len(p.delay)*99/100].Nanoseconds()), "p99-ns/op")
+		b.Logf("%.0f events/s, half of the peak rate", peak/2)
+	}
+}
+
+// appendLive appends n events from 32 callers, each when wait returns, and returns when a subscription has handled them all.
+func appendLive(b *testing.B, events *eventstore.Store, n int, wait, handled func(number int)) {
+	b.Helper()
+	run := uuid.NewString()
+	head, err := events.Head(b.Context())
+	require.NoError(b, err)
+	all := make(chan struct{})
+	left := n
+	sub, err := events.Subscribe(eventstore.SubscriptionConfig{Name: run, Category: "live", From: head, Handle: func(_ context.Context, e eventstore.Recorded) error {
+		var w written
+		if err := json.Unmarshal(e.Data, &w); err != nil {
+			return err
+		}
+		handled(w.Number)
+		if left--; left == 0 {
+			close(all)
+		}
+		return nil
+	}})
+	require.NoError(b, err)
+	together(b, 32, n, func(caller, number int) error {
+		wait(number)
+		data, err := json.Marshal(newWritten(number))
+		if err != nil {
+			return err
+		}
+		_, err = events.Append(b.Context(), eventstore.StreamID{Category: "live", ID: run + strconv.Itoa(caller)}, eventstore.Any, eventstore.Event{Type: "written", Data: data})
+		return err
+	})
+	select {
+	case <-all:
+	case <-time.After(patience):
+		b.Fatal("events were not handled")
+	}
+	require.NoError(b, sub.Close(b.Context()))
 }
 
 func fill(b *testing.B, events *eventstore.Store, total int) {

@@ -79,42 +79,28 @@ func (a *Aggregate[S]) Load(ctx context.Context, id string) (Loaded[S], error) {
 }
 
 func (a *Aggregate[S]) load(ctx context.Context, id StreamID) (replayed[S], error) {
-	var r replayed[S]
-	lastID, err := a.restore(ctx, id, &r)
+	r, restored, err := a.restore(ctx, id)
 	if err != nil {
 		return replayed[S]{}, err
 	}
-	if lastID != "" {
-		fits := false
-		r.lastID = lastID
-		for e, err := range a.store.ReadStream(ctx, id, ReadOptions{From: r.Version}) {
-			if err != nil {
-				return replayed[S]{}, err
-			}
-			if !fits {
-				if fits = e.ID == lastID; !fits {
-					break
-				}
-				continue
-			}
-			if err := a.replay(&r, e); err != nil {
-				return replayed[S]{}, err
-			}
-		}
-		if fits {
-			return r, nil
-		}
-		r = replayed[S]{} // the stream is not the one that the snapshot was taken of
+	if !restored {
+		r = replayed[S]{}
+		err = a.replayFrom(ctx, id, &r)
 	}
-	for e, err := range a.store.ReadStream(ctx, id, ReadOptions{}) {
+	return r, err
+}
+
+// replayFrom reads what is behind the version.
+func (a *Aggregate[S]) replayFrom(ctx context.Context, id StreamID, r *replayed[S]) error {
+	for e, err := range a.store.ReadStream(ctx, id, ReadOptions{From: r.Version + 1}) {
 		if err != nil {
-			return replayed[S]{}, err
+			return err
 		}
-		if err := a.replay(&r, e); err != nil {
-			return replayed[S]{}, err
+		if err := a.replay(r, e); err != nil {
+			return err
 		}
 	}
-	return r, nil
+	return nil
 }
 
 func (a *Aggregate[S]) replay(r *replayed[S], e Recorded) error {

@@ -26,6 +26,10 @@ type Engine interface {
 
 	// LoadSnapshot returns the snapshot of a stream and schema, if there is one.
 	LoadSnapshot(ctx context.Context, stream StreamID, schema int) (s Snapshot, found bool, err error)
+
+	// Restore returns the snapshot of a stream and schema, if there is one and the stream has the event that it is of, with the first events
+	// behind that, and whether there may be more of them. Limit is at least 1.
+	Restore(ctx context.Context, stream StreamID, schema, limit int) (s Snapshot, found bool, behind []Recorded, more bool, err error)
 }
 
 // A Range is a part of the log, or with a Category of that, or with an ID too of one stream, which has versions where the others have

@@ -33,26 +33,32 @@ func (p SnapshotPolicy) due(events, bytes int) bool {
 
 func (p SnapshotPolicy) none() bool { return p == SnapshotPolicy{} }
 
-// restore fills in what the last snapshot has. One that does not fit is as good as none.
-func (a *Aggregate[S]) restore(ctx context.Context, id StreamID, r *replayed[S]) (eventID string, err error) {
+// restore makes the state of the last snapshot and the events behind it. False: there is none that fits.
+func (a *Aggregate[S]) restore(ctx context.Context, id StreamID) (r replayed[S], restored bool, err error) {
 	if a.cfg.Snapshots.none() {
-		return "", nil
+		return r, false, nil
 	}
-	snapshot, found, err := a.store.engine.LoadSnapshot(ctx, id, a.cfg.Schema)
+	snapshot, found, events, more, err := a.store.engine.Restore(ctx, id, a.cfg.Schema, pageEvents)
 	if err != nil {
-		return "", fmt.Errorf("eventstore: read the snapshot of %s: %w", id, err)
+		return r, false, fmt.Errorf("eventstore: read the snapshot of %s: %w", id, err)
 	}
 	if !found {
-		return "", nil
+		return r, false, nil
 	}
 	if err := json.Unmarshal(snapshot.Data, &r.State); err != nil {
 		a.store.cfg.Logger.WarnContext(ctx, "a snapshot cannot be read, and all events are", "stream", id.String(), "version", snapshot.Version, "error", err)
-		var zero S
-		r.State = zero
-		return "", nil
+		return r, false, nil
 	}
-	r.Version = snapshot.Version
-	return snapshot.EventID, nil
+	r.Version, r.lastID = snapshot.Version, snapshot.EventID
+	for _, e := range events {
+		if err := a.replay(&r, e); err != nil {
+			return r, false, err
+		}
+	}
+	if more {
+		err = a.replayFrom(ctx, id, &r)
+	}
+	return r, err == nil, err
 }
 
 // snapshot is taken where the policy says so. That it fails costs time later, and nothing else.

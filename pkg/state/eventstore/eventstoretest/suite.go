@@ -53,6 +53,7 @@ func cases() []testCase {
 		{"decisions at the same time", decisionsTogether},
 		{"decisions end with their context", decisionsEnd},
 		{"snapshots", snapshots},
+		{"snapshots with what is behind them", restored},
 
 		{"leases are fenced", leasesAreFenced},
 		{"subscription: those there are, then those that come", catchUpThenLive},

@@ -168,3 +168,15 @@ func (m *engine) LoadSnapshot(ctx context.Context, stream eventstore.StreamID, s
 	s, found := m.snapshots[snapshotKey{stream, schema}]
 	return s, found, ctx.Err()
 }
+
+func (m *engine) Restore(ctx context.Context, stream eventstore.StreamID, schema, limit int) (s eventstore.Snapshot, found bool, behind []eventstore.Recorded, more bool, err error) {
+	s, found, err = m.LoadSnapshot(ctx, stream, schema)
+	if err != nil || !found {
+		return eventstore.Snapshot{}, false, nil, false, err
+	}
+	events, more, err := m.Read(ctx, eventstore.Range{Category: stream.Category, ID: stream.ID, From: s.Version, Limit: limit + 1})
+	if err != nil || len(events) == 0 || events[0].ID != s.EventID {
+		return eventstore.Snapshot{}, false, nil, false, err
+	}
+	return s, true, events[1:], more, nil
+}

@@ -179,6 +179,11 @@ const (
 
 func (l *log) begin(calls []*sqlstate.Call[addition]) *transaction {
 	t := &transaction{log: l, calls: calls}
+	if len(calls) == 1 && len(calls[0].Ask.appends) == 1 {
+		only := &calls[0].Ask.appends[0]
+		t.events, t.streams = len(only.Events), []eventstore.StreamID{only.Stream}
+		return t
+	}
 	seen := make(map[eventstore.StreamID]bool, len(calls))
 	for _, call := range calls {
 		for _, a := range call.Ask.appends {

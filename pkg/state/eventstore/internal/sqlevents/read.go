@@ -29,30 +29,30 @@ const pageBytes = 4 << 20
 func (l *log) Read(ctx context.Context, r eventstore.Range) (events []eventstore.Recorded, more bool, err error) {
 	if !r.Dense || l.dialect.ByCategory == "" {
 		text, args := l.query(r)
-		return l.page(ctx, r, text, args)
+		return l.page(ctx, r.Limit, text, args, nil)
 	}
 	end := r.From + 4*int64(r.Limit)
-	events, more, err = l.page(ctx, r, l.sql(selectDense), []any{r.Category, r.From, end, r.Limit})
+	events, more, err = l.page(ctx, r.Limit, l.sql(selectDense), []any{r.Category, r.From, end, r.Limit}, nil)
 	if err != nil || more {
 		return events, more, err
 	}
 	r.From, r.Limit = end, r.Limit-len(events)
 	text, args := l.query(r)
-	rest, more, err := l.page(ctx, r, text, args)
+	rest, more, err := l.page(ctx, r.Limit, text, args, nil)
 	return append(events, rest...), more, err
 }
 
-// page runs a query whose first columns are those of events.
-func (l *log) page(ctx context.Context, r eventstore.Range, text string, args []any) (events []eventstore.Recorded, more bool, err error) {
+// page runs a query whose first columns are those of events. Where there are more of them, into is scanned too, before each is called.
+func (l *log) page(ctx context.Context, limit int, text string, args []any, each func(e *eventstore.Recorded, first bool), into ...any) (events []eventstore.Recorded, more bool, err error) {
 	var corrupt error
 	err = l.db.Read(ctx, func(*sql.DB) (err error) {
-		events, more = make([]eventstore.Recorded, 0, min(r.Limit, 32)), false
+		events, more = make([]eventstore.Recorded, 0, min(limit, 32)), false
 		rows, err := l.queries.Query(ctx, text, args...)
 		if err != nil {
 			return err
 		}
 		defer func() { err = errors.Join(err, rows.Close()) }()
-		s := newScanner(rows)
+		s := newScanner(rows, into...)
 		for rows.Next() {
 			if s.size > pageBytes {
 				more = true
@@ -66,12 +66,15 @@ func (l *log) page(ctx context.Context, r eventstore.Range, text string, args []
 			if err != nil {
 				return err
 			}
+			if each != nil {
+				each(&e, len(events) == 0)
+			}
 			if len(events) == cap(events) {
-				events = slices.Grow(events, r.Limit-len(events)) // there are many
+				events = slices.Grow(events, limit-len(events)) // there are many
 			}
 			events = append(events, e)
 		}
-		more = len(events) == r.Limit
+		more = len(events) == limit
 		return rows.Err()
 	})
 	if corrupt != nil {

@@ -70,7 +70,7 @@ func same(before *string, text []byte) string {
 	return *before
 }
 
-// pieceBytes is how much memory is taken at once for the data of events. Who keeps one event keeps so much.
+// pieceBytes is how much memory is taken at once, at most, for the data of events. Who keeps one event keeps so much.
 const pieceBytes = 16 << 10
 
 func (s *scanner) copied(data []byte) []byte {
@@ -78,9 +78,18 @@ func (s *scanner) copied(data []byte) []byte {
 		return append([]byte(nil), data...)
 	}
 	if len(data) > cap(s.room)-len(s.room) {
-		s.room = make([]byte, 0, pieceBytes)
+		s.room = make([]byte, 0, max(len(data), min(s.size, pieceBytes))) // more for those who read more
 	}
 	begin := len(s.room)
 	s.room = append(s.room, data...)
 	return s.room[begin:len(s.room):len(s.room)]
+}
+
+// textOf is the text of an id, or empty where that is none.
+func textOf(id []byte) string {
+	parsed, err := uuid.FromBytes(id)
+	if err != nil {
+		return ""
+	}
+	return parsed.String()
 }

@@ -1,6 +1,7 @@
 package sqlevents
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"errors"
@@ -49,4 +50,29 @@ func (l *log) LoadSnapshot(ctx context.Context, stream eventstore.StreamID, sche
 		return rows.Err()
 	})
 	return s, found, err
+}
+
+// selectRestore has the snapshot's data beside its own event, which comes first, and not beside those behind it.
+const selectRestore = "SELECT e.position, e.category, e.stream, e.version, e.event_id, e.type, e.schema_version, e.metadata, e.data, e.recorded_at," +
+	" s.version, s.event_id, CASE WHEN e.version = s.version THEN s.data END" +
+	" FROM {t}_snapshots s JOIN {t} e ON e.category = s.category AND e.stream = s.stream AND e.version >= s.version" +
+	" WHERE s.category = ? AND s.stream = ? AND s.schema_version = ? ORDER BY e.version LIMIT ?"
+
+// Restore is one query, so that an aggregate costs one round trip.
+func (l *log) Restore(ctx context.Context, stream eventstore.StreamID, schema, limit int) (s eventstore.Snapshot, found bool, behind []eventstore.Recorded, more bool, err error) {
+	var version int64
+	var id, data sql.RawBytes
+	var events []eventstore.Recorded
+	args := []any{stream.Category, stream.ID, schema, limit + 1}
+	events, more, err = l.page(ctx, limit+1, l.sql(selectRestore), args, func(e *eventstore.Recorded, first bool) {
+		if first {
+			s = eventstore.Snapshot{Stream: stream, Schema: schema, Version: version, Data: bytes.Clone(data)}
+			found = e.Version == version && textOf(id) == e.ID
+			s.EventID = e.ID
+		}
+	}, &version, &id, &data)
+	if err != nil || !found {
+		return eventstore.Snapshot{}, false, nil, false, err
+	}
+	return s, true, events[1:], more, nil
 }
