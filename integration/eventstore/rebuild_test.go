@@ -79,7 +79,7 @@ func TestRebuildKilledAndStopped(t *testing.T) {
 	require.Equal(t, projection.Building, at.State)
 	require.NoError(t, second.cmd.Process.Signal(syscall.SIGSTOP))
 	third := startProcess(t, server.DSN, "project")
-	at = reached(built.Number, at.Position+1000)
+	reached(built.Number, at.Position+1000)
 	require.NoError(t, server.Kill())
 	require.NoError(t, server.Restart(t.Context()))
 	require.NoError(t, second.cmd.Process.Signal(syscall.SIGCONT)) // it believes that it has its lease

@@ -88,7 +88,9 @@ func counts() projection.Definition {
 
 // grouped counts with one statement.
 func grouped(db *sql.DB) call {
-	return func(ctx context.Context, _ int) error { return countAll(ctx, db, "SELECT COUNT(*) FROM events GROUP BY type") }
+	return func(ctx context.Context, _ int) error {
+		return countAll(ctx, db, "SELECT COUNT(*) FROM events GROUP BY type")
+	}
 }
 
 // countAll requires that all events are counted.
