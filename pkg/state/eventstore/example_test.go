@@ -8,9 +8,9 @@ import (
 	"log"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/projection"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore/sqliteevents"
 	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
 )
@@ -48,8 +48,7 @@ func withdraw(cents int64) func(eventstore.Loaded[Account]) ([]any, error) {
 
 // An account decides by what has happened to it, and a projection keeps what each owner has, in a table of the same file.
 func Example() {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
+	ctx := context.Background()
 	folder, err := os.MkdirTemp("", "events")
 	check(err)
 	defer func() { check(os.RemoveAll(folder)) }()
@@ -64,14 +63,13 @@ func Example() {
 		Apply: (*Account).apply, Snapshots: eventstore.SnapshotPolicy{Events: 100}})
 	check(err)
 
+	held, err := projection.Open(ctx, events, projection.Config{Definitions: []projection.Definition{{Name: "held", Category: "account", Apply: project(types),
+		Tables: []projection.Table{{Name: "held", Columns: "(account TEXT PRIMARY KEY, owner TEXT, cents INTEGER)"}}}}})
+	check(err)
+	defer func() { check(held.Close(ctx)) }()
 	db, err := sql.Open("sqlite", filepath.Join(folder, "bank.db"))
 	check(err)
 	defer func() { check(db.Close()) }()
-	_, err = db.ExecContext(ctx, "CREATE TABLE held (account TEXT PRIMARY KEY, owner TEXT, cents INTEGER)")
-	check(err)
-	projection, err := events.Subscribe(eventstore.SubscriptionConfig{Name: "held", Category: "account", HandleIn: project(types)})
-	check(err)
-	defer func() { check(projection.Close(ctx)) }()
 
 	account, err := accounts.Decide(ctx, "a-1", func(eventstore.Loaded[Account]) ([]any, error) {
 		return []any{Opened{Owner: "Ada"}, Moved{Cents: 500}}, nil
@@ -83,10 +81,10 @@ func Example() {
 	account, err = accounts.Decide(ctx, "a-1", withdraw(200))
 	check(err)
 
+	live, err := held.Await(ctx, "held", account.Version) // the projection is a moment behind, and the only stream has the positions
+	check(err)
 	var cents int64
-	for cents != account.State.Cents { // the projection is a moment behind
-		check(db.QueryRowContext(ctx, "SELECT COALESCE(SUM(cents), 0) FROM held WHERE owner = 'Ada'").Scan(&cents))
-	}
+	check(db.QueryRowContext(ctx, "SELECT SUM(cents) FROM "+live.Table("held")+" WHERE owner = 'Ada'").Scan(&cents))
 	fmt.Println("Ada has", cents)
 	// Output:
 	// {Ada 500} at version 2
@@ -94,17 +92,23 @@ func Example() {
 	// Ada has 300
 }
 
-// project changes the table in the transaction in which an event is marked as handled, and so once.
-func project(types *eventstore.Types) func(ctx context.Context, tx *sql.Tx, e eventstore.Recorded) error {
-	return func(ctx context.Context, tx *sql.Tx, e eventstore.Recorded) error {
-		event, err := types.Decode(e)
-		switch event := event.(type) {
-		case Opened:
-			_, err = tx.ExecContext(ctx, "INSERT INTO held VALUES (?, ?, 0)", e.Stream.ID, event.Owner)
-		case Moved:
-			_, err = tx.ExecContext(ctx, "UPDATE held SET cents = cents + ? WHERE account = ?", event.Cents, e.Stream.ID)
+// project changes the version's table in the transaction in which events are marked as applied, and so once.
+func project(types *eventstore.Types) func(ctx context.Context, b projection.Batch) error {
+	return func(ctx context.Context, b projection.Batch) error {
+		held := b.Version.Table("held")
+		for _, e := range b.Events {
+			event, err := types.Decode(e)
+			switch event := event.(type) {
+			case Opened:
+				_, err = b.Tx.ExecContext(ctx, "INSERT INTO "+held+" VALUES (?, ?, 0)", e.Stream.ID, event.Owner)
+			case Moved:
+				_, err = b.Tx.ExecContext(ctx, "UPDATE "+held+" SET cents = cents + ? WHERE account = ?", event.Cents, e.Stream.ID)
+			}
+			if err != nil {
+				return err
+			}
 		}
-		return err
+		return nil
 	}
 }
 

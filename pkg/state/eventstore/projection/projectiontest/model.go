@@ -65,6 +65,17 @@ type Model struct {
 	gate       *gate
 }
 
+// RequireRight requires that a version has what all events come to, in their order, each once.
+func (m *Model) RequireRight(t testing.TB, log *eventstore.Store, v projection.Version) {
+	t.Helper()
+	expected := chains{}
+	for e, err := range log.ReadAll(context.WithoutCancel(t.Context()), eventstore.ReadOptions{}) {
+		require.NoError(t, err)
+		expected.add(e)
+	}
+	require.Equal(t, expected.String(), m.Read(t, v).String(), "%s is not what the events come to", v)
+}
+
 // A gate stands before each batch.
 type gate struct {
 	mu   sync.Mutex
@@ -87,18 +98,22 @@ func (g *gate) pass(b projection.Batch) error {
 	return look(b)
 }
 
-// Tables keeps chains in a table of the log's database.
+// InTables is a projection of chains in a table of the log's database.
+func InTables() projection.Definition {
+	return projection.Definition{Name: "chains", Batch: 40, Apply: applyToTable,
+		Tables: []projection.Table{{Name: "chains", Columns: "(id VARCHAR(64) NOT NULL PRIMARY KEY, n BIGINT NOT NULL, digest VARCHAR(64) NOT NULL)"}}}
+}
+
+// Tables is the model of that.
 func Tables(t *testing.T, p Place) Model {
 	t.Helper()
-	m := Model{gate: &gate{}}
-	m.Definition = projection.Definition{Name: "chains", Batch: 40,
-		Tables: []projection.Table{{Name: "chains", Columns: "(id VARCHAR(64) NOT NULL PRIMARY KEY, n BIGINT NOT NULL, digest VARCHAR(64) NOT NULL)"}},
-		Apply: func(ctx context.Context, b projection.Batch) error {
-			if err := m.gate.pass(b); err != nil {
-				return err
-			}
-			return ApplyToTable(ctx, b)
-		}}
+	m := Model{gate: &gate{}, Definition: InTables()}
+	m.Definition.Apply = func(ctx context.Context, b projection.Batch) error {
+		if err := m.gate.pass(b); err != nil {
+			return err
+		}
+		return applyToTable(ctx, b)
+	}
 	m.Read = func(t testing.TB, v projection.Version) chains {
 		t.Helper()
 		all := chains{}
@@ -117,8 +132,7 @@ func Tables(t *testing.T, p Place) Model {
 	return m
 }
 
-// ApplyToTable is Apply of a projection of chains into a table of that name.
-func ApplyToTable(ctx context.Context, b projection.Batch) error {
+func applyToTable(ctx context.Context, b projection.Batch) error {
 	changed := chains{}
 	for _, e := range b.Events {
 		if _, known := changed[e.Stream.ID]; !known {

@@ -170,15 +170,9 @@ func reaches(t testing.TB, s *projection.Set, number int, state projection.State
 	return r
 }
 
-// requireRight requires that a version has what all events come to, in their order, each once.
 func (w *world) requireRight(t testing.TB, v projection.Version) {
 	t.Helper()
-	expected := chains{}
-	for e, err := range w.log.ReadAll(context.WithoutCancel(t.Context()), eventstore.ReadOptions{}) {
-		require.NoError(t, err)
-		expected.add(e)
-	}
-	require.Equal(t, expected.String(), w.Read(t, v).String(), "%s is not what the events come to", v)
+	w.RequireRight(t, w.log, v)
 }
 
 // memoryRows is a store for a projection by key.
