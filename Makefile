@@ -13,13 +13,22 @@ export CGO_ENABLED ?= 0
 # Modules whose tests need no server besides what they start in their own process.
 LIBRARIES := $(filter-out integration,$(MODULES))
 
-# The packages of integration, each of which starts servers of its own.
-HARMING := ./bus/... ./faults/... ./state/...
-PATIENT  = $$($(GO) -C integration list ./... | grep -v -E '/integration/(bus|faults|state)(/|$$)')
+# The packages of integration, each of which starts servers of its own. They mostly wait: two run at a time, those first that take longest,
+# and of a package four of the tests that need not be alone.
+LONGEST    := ./state ./e2e ./bus ./servers
+BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults)$$')
+TOGETHER   := -p 2 -parallel 4
+# This one measures rates, after all others. Its long form is `make faults`.
+ALONE      ?= ./faults
+
+# How long each fuzz target runs.
+FUZZTIME ?= 60s
 
 # The detector watches our code. SQLite, a C program translated into Go, runs unwatched: to watch it takes five times as long and finds
-# nothing of ours.
-RACE    := -race -gcflags=modernc.org/...=-race=false
+# nothing of ours. Only what is translated: the driver above it, modernc.org/sqlite, uses sync.Map. Of such generic code the linker keeps one
+# copy for all packages, and an unwatched one hides from the detector who waited for whom: it then reports races that are none.
+UNWATCHED := modernc.org/sqlite/lib modernc.org/libc modernc.org/memory
+RACE      := -race $(foreach p,$(UNWATCHED),-gcflags=$(p)/...=-race=false)
 LINT     = $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml
 
 # $(call each,MODULES,COMMAND): run the command, which may name $$m, for every module, also after one has failed; say how long each took.
@@ -29,7 +38,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults demo-mesh generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults fuzz demo-mesh generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,19 +53,22 @@ run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS 
 test: deps build ## run all tests, those against real RabbitMQ, Redis and MySQL included
 	$(call each,$(LIBRARIES),$(GO) -C $$m test ./...)
 	$(call each,tools,GOWORK=off $(GO) -C $$m test ./...)
-	@# Those that mostly wait, two at a time; then one after another those that harm servers and measure deadlines.
-	$(call each,integration,$(GO) -C $$m test -count=1 -p 2 -timeout 20m $(PATIENT) && $(GO) -C $$m test -count=1 -p 1 -timeout 20m $(HARMING))
+	$(call each,integration,$(GO) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE)$(if $(ALONE), && $(GO) -C $$m test -count=1 -timeout 20m $(ALONE)))
 
+# Many rounds and long simulations are the business of `make test`: here they are -short.
 race: deps ## run the tests of libraries, services and drivers under the race detector
-	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GO) -C $$m test $(RACE) ./...)
+	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -short ./...)
 	@# The drivers on their servers. Bad days are left out, and clusters: the detector is too slow for their deadlines.
-	$(call each,integration,CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -count=1 -p 1 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
+	$(call each,integration,CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -count=1 -p 1 -parallel 4 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
 
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
 
 faults: deps ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
 	$(GO) -C integration test -count=1 -v -timeout 20m ./faults -args -long -out ../../docs/faults.md
+
+fuzz: ## run every fuzz target for FUZZTIME, and fail when one finds something
+	./tools/fuzz $(FUZZTIME) $(MODULES) tools
 
 demo-mesh: deps build ## kill one of three nodes under load, have another join, and count the errors: none
 	@$(GO) -C integration build -o ../bin/demo-mesh ./demo

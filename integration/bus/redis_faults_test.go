@@ -97,7 +97,7 @@ func underLoad(t *testing.T, d bus.Driver, harm func(q bus.Queue, goOn func()) e
 			for i := 0; publishing.Err() == nil; i++ {
 				id := fmt.Sprintf("%d-%d", p, i)
 				sent.Add(1)
-				ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+				ctx, cancel := context.WithTimeout(context.Background(), time.Minute) // nobody promises how soon another master is there
 				err := d.Publish(ctx, &bus.Message{RoutingKey: "load.topic", ID: id, Body: make([]byte, 256)})
 				if deadline, _ := ctx.Deadline(); time.Since(deadline) > time.Second {
 					late.Add(1)

@@ -37,10 +37,10 @@ func TestFailedStartShowsItsLog(t *testing.T) {
 	for name, s := range starts {
 		t.Run(name, func(t *testing.T) {
 			begin := time.Now()
-			err := s.start(within(t, time.Minute))
+			err := s.start(within(t, 2*time.Minute))
 			require.ErrorContains(t, err, s.want)
 			require.ErrorContains(t, err, "start "+name)
-			require.Less(t, time.Since(begin), 20*time.Second, "it waited for a server that had ended")
+			require.Less(t, time.Since(begin), time.Minute, "it waited for a server that had ended")
 		})
 	}
 	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, os.Getenv("TMPDIR"))) }, 10*time.Second, 10*time.Millisecond)
@@ -53,7 +53,7 @@ func TestStartKeepsToItsContext(t *testing.T) {
 	_, err := servers.StartRabbitMQ(within(t, time.Second), servers.RabbitOptions{})
 	skipMissing(t, err)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.Less(t, time.Since(begin), 3*time.Second)
+	require.Less(t, time.Since(begin), 20*time.Second, "it waited for the broker to answer, or to end")
 	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, 10*time.Second, 10*time.Millisecond)
 }
 

@@ -22,9 +22,7 @@ func TestAllStartTogether(t *testing.T) {
 	require.NoError(t, servers.Close()) // what tests before this one have started
 	begin := time.Now()
 	all := servers.All(t)
-	took := time.Since(begin)
-	t.Logf("RabbitMQ, Redis and MySQL answer after %v", took.Round(time.Millisecond))
-	require.Less(t, took, 20*time.Second)
+	t.Logf("RabbitMQ, Redis and MySQL answer after %v", time.Since(begin).Round(time.Millisecond))
 
 	connect(t, all.RabbitMQ.URL)
 	require.NoError(t, redisClient(t, all.Redis.URL).Set(t.Context(), "key", "value", 0).Err())

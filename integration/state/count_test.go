@@ -58,7 +58,7 @@ func TestCountingDoesNotHoldUpSaves(t *testing.T) {
 			var alone, beside []time.Duration
 			var counts, counting atomic.Int64
 			for range 5 {
-				alone = append(alone, saveFor(t, written, 500*time.Millisecond)...)
+				alone = append(alone, saveFor(t, written, 300*time.Millisecond)...)
 				ctx, stop := context.WithCancel(t.Context())
 				var wait sync.WaitGroup
 				wait.Go(func() {
@@ -76,7 +76,7 @@ func TestCountingDoesNotHoldUpSaves(t *testing.T) {
 						counts.Add(1)
 					}
 				})
-				beside = append(beside, saveFor(t, written, 500*time.Millisecond)...)
+				beside = append(beside, saveFor(t, written, 300*time.Millisecond)...)
 				// A count that takes long is let through once.
 				for deadline := time.Now().Add(20 * time.Second); counts.Load() == 0 && time.Now().Before(deadline) && !t.Failed(); {
 					beside = append(beside, saveFor(t, written, 100*time.Millisecond)...)

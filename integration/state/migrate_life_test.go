@@ -285,10 +285,13 @@ func settle(all map[string]*told, lines []string) (acked, unknown int, bad []str
 // are carried, and in each move of the decision one is stopped (SIGSTOP) before it and goes on after it. What was acknowledged is there in
 // the end, and no count was made twice.
 func TestMigrationUnderWriters(t *testing.T) {
+	t.Parallel()
 	t.Run("redis to mysql", func(t *testing.T) {
+		t.Parallel()
 		live(t, "redis "+servers.Redis(t).URL, "mysql "+servers.MySQL(t).DSN)
 	})
 	t.Run("mysql to redis", func(t *testing.T) {
+		t.Parallel()
 		live(t, "mysql "+servers.MySQL(t).DSN, "redis "+servers.Redis(t).URL)
 	})
 }

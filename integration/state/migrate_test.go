@@ -41,6 +41,7 @@ func place(t *testing.T, engine, store string) migrate.Place {
 
 // Values, to the byte where engines keep that, and what is left of expiries come over between any two engines.
 func TestMigrateAnyToAny(t *testing.T) {
+	t.Parallel()
 	engines := []string{"redis", "mysql", "sqlite", "memory"}
 	for _, from := range engines {
 		for _, to := range engines {
@@ -149,6 +150,7 @@ func migratePair(t *testing.T, from, to migrate.Place) {
 
 // A value that the new place does not take is named, and the others are copied.
 func TestMigrateRefusedValues(t *testing.T) {
+	t.Parallel()
 	from, to := place(t, "redis", "auth"), place(t, "mysql", "auth")
 	old := openRaw(t, from.Driver, from.Store)
 	_, err := old.Save(t.Context(), "deep", jsontext.Value(strings.Repeat("[", 90)+strings.Repeat("]", 90)))
@@ -169,6 +171,7 @@ func TestMigrateRefusedValues(t *testing.T) {
 
 // The second migration of a store says who runs, and both places must differ.
 func TestMigrateOneAtATime(t *testing.T) {
+	t.Parallel()
 	from, to := place(t, "redis", "auth"), place(t, "sqlite", "auth")
 	old := openRaw(t, from.Driver, from.Store)
 	_, err := old.Save(t.Context(), "k", jsontext.Value("1"))
@@ -203,6 +206,7 @@ func TestMigrateOneAtATime(t *testing.T) {
 
 // A server that is killed while its keys are copied is waited for, on either side, also beyond the time of the lock that is kept there.
 func TestMigrateServerAway(t *testing.T) {
+	t.Parallel()
 	for _, side := range []string{"old", "new"} {
 		t.Run(side, func(t *testing.T) {
 			t.Parallel()

@@ -16,6 +16,7 @@ import (
 )
 
 func TestRedis(t *testing.T) {
+	t.Parallel()
 	urls := map[state.Driver]string{}
 	open := func(t *testing.T, url string) state.Driver {
 		d := newRedis(t, redisstate.Config{URLs: []string{url}})
@@ -225,6 +226,7 @@ func TestRedisLeavesNothing(t *testing.T) {
 
 // The same promises over three masters: every script touches one slot, and bulk calls are divided among the nodes.
 func TestRedisCluster(t *testing.T) {
+	t.Parallel()
 	urls := servers.NewRedisCluster(t, servers.RedisClusterOptions{Redis: servers.RedisOptions{Volatile: true}}).URLs()
 	statetest.Run(t, func(t *testing.T) state.Driver { return newRedis(t, redisstate.Config{URLs: urls}) }, statetest.Features{})
 }

@@ -63,11 +63,13 @@ var rounds = flag.Int("rounds", 0, "how often random queries are compared with a
 // The conformance suite. Its queries are the same cases, and the same random comparison with a plain evaluation, as on
 // SQLite: the rows are the same.
 func TestMySQL(t *testing.T) {
+	t.Parallel()
 	statetest.Run(t, openMySQL, statetest.Features{Query: true, QueryRounds: *rounds, AnyKeys: true, ExpiryAtBegin: true, Depth: mariaDBDepth, Corrupt: corruptMySQL})
 }
 
 // The same suite, cases and comparison on Oracle's MySQL, whose JSON is another program than MariaDB's.
 func TestMySQL8(t *testing.T) {
+	t.Parallel()
 	server := servers.NewMySQL8(t, servers.MySQLOptions{})
 	open := func(t *testing.T) state.Driver { return openDSN(t, server.NewDatabase(t).DSN) }
 	statetest.Run(t, open, statetest.Features{Query: true, QueryRounds: max(*rounds, 2), AnyKeys: true, ExpiryAtBegin: true, FloatRange: true, Corrupt: corruptMySQL})

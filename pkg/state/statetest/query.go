@@ -72,7 +72,7 @@ func (s queryStore) keys(t *testing.T, filter string, q state.Query) []string {
 // RunQueries checks an engine that is a state.Querier: that filters match what state.Filter says, that sorts and pages
 // come in order, and, on thousands of random documents and filters, that the engine finds exactly the rows a plain
 // evaluation in memory finds, in its order, with declared indexes and without. rounds is how often that is done, each time
-// with 200 filters on 200 documents, or with indexes half of them on 200 others that have no arrays; 0: 5. open returns a driver on an empty database; the driver is closed by its test.
+// with 200 filters on 200 documents, or with indexes half of them on 200 others that have no arrays; 0: 5. With -short it is done once. open returns a driver on an empty database; the driver is closed by its test.
 func RunQueries(t *testing.T, open func(t *testing.T) state.Driver, rounds int) {
 	d := open(t)
 	for _, c := range []struct {
@@ -102,7 +102,10 @@ func RunQueries(t *testing.T, open func(t *testing.T) state.Driver, rounds int) 
 	t.Run("bad cursors", func(t *testing.T) { queryBadCursors(t, d) })
 	t.Run("iterators", func(t *testing.T) { queryIterators(t, d) })
 	t.Run("fields", func(t *testing.T) { queryFields(t, d) })
-	if rounds == 0 {
+	switch {
+	case testing.Short():
+		rounds = 1
+	case rounds == 0:
 		rounds = 5
 	}
 	t.Run("as in memory", func(t *testing.T) {

@@ -16,7 +16,8 @@ type Features struct {
 	// Query is set when the engines are state.Queriers: then Run includes RunQueries.
 	Query bool
 
-	// QueryRounds is how often random queries are compared with a plain evaluation; 0: 5 times.
+	// QueryRounds is how often random queries are compared with a plain evaluation; 0: 5 times. With -short it is
+	// once.
 	QueryRounds int
 
 	// AnyKeys is set when Transact takes any keys. Without it they must share a hash tag, and the suite checks that
