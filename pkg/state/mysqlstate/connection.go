@@ -4,6 +4,8 @@ import (
 	"context"
 	"database/sql/driver"
 	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
 // A serverConn is what the connections of the MySQL driver can do.
@@ -19,11 +21,19 @@ type serverConn interface {
 	driver.Validator
 }
 
-// A connection is one whose transactions end within their contexts. Those of the MySQL driver wait for the answer to a
-// COMMIT until the read timeout, however soon the caller must know.
-type connection struct{ serverConn }
+// A connection is one that keeps statements prepared, and whose transactions end within their contexts. Those of the MySQL
+// driver wait for the answer to a COMMIT until the read timeout, however soon the caller must know.
+type connection struct {
+	serverConn
+	kept sqlstate.Kept
+}
 
-func (c connection) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
+var _ sqlstate.Conn = (*connection)(nil)
+
+// Kept implements sqlstate.Conn.
+func (c *connection) Kept() *sqlstate.Kept { return &c.kept }
+
+func (c *connection) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	if _, err := c.serverConn.BeginTx(ctx, o); err != nil {
 		return nil, err
 	}

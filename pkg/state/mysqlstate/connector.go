@@ -71,7 +71,7 @@ func (c *connector) Connect(ctx context.Context) (driver.Conn, error) {
 			return nil, &connectError{errors.Join(err, conn.Close())}
 		}
 	}
-	return connection{able}, nil
+	return &connection{serverConn: able}, nil
 }
 
 // planning spares the server what it does to choose among plans: queries name their index. It looks into an index to count

@@ -2,9 +2,9 @@ package mysqlstate
 
 import (
 	"context"
-	"database/sql"
-	"errors"
+	"database/sql/driver"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -31,15 +31,12 @@ var (
 )
 
 func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error) {
-	s, err := e.table.prepared(ctx)
-	if err != nil {
-		return nil, e.failure(ctx, err)
-	}
-	rows, err := e.selectKeys(ctx, keys, s.get, columns)
-	if err != nil {
-		return nil, e.failure(ctx, err)
-	}
-	found, err := scanRecords(rows)
+	var found []state.Record
+	err := e.ofKeys(ctx, keys, columns, func(row []driver.Value) error {
+		record, err := recordOf(row)
+		found = append(found, record)
+		return err
+	})
 	if err != nil {
 		return nil, e.failure(ctx, err)
 	}
@@ -47,32 +44,34 @@ func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error)
 }
 
 func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
-	s, err := e.table.prepared(ctx)
-	if err != nil {
-		return nil, e.failure(ctx, err)
-	}
-	rows, err := e.selectKeys(ctx, keys, s.exists, "e.`key`") //nolint:rowserrcheck // PresentInOrder asks for it
-	if err != nil {
-		return nil, e.failure(ctx, err)
-	}
-	present, err := sqlstate.PresentInOrder(keys, rows)
+	present, err := sqlstate.Present(keys, func(row func([]driver.Value) error) error {
+		return e.ofKeys(ctx, keys, "e.`key`", row)
+	})
 	if err != nil {
 		return nil, e.failure(ctx, err)
 	}
 	return present, nil
 }
 
-// selectKeys runs the prepared statement for one key, or selects the columns for many.
-func (e *engine) selectKeys(ctx context.Context, keys []string, one *sql.Stmt, columns string) (*sql.Rows, error) {
+// ofKeys selects the columns of one key or of many.
+func (e *engine) ofKeys(ctx context.Context, keys []string, what string, row func([]driver.Value) error) error {
+	s, err := e.table.prepared(ctx)
+	if err != nil {
+		return err
+	}
 	if len(keys) == 1 {
-		return one.QueryContext(ctx, e.store, keys[0])
+		text := s.get
+		if what != columns {
+			text = s.exists
+		}
+		return sqlstate.Read(ctx, e.table.db, text, []any{e.store, keys[0]}, row)
 	}
 	if len(keys) == 0 {
 		keys = []string{""} // no key is empty
 	}
-	query := sqlstate.SQL(e.table.sql("SELECT "+columns+" FROM {table} e WHERE e.store = @ AND e.`key` IN (@) AND "+live),
+	query := sqlstate.SQL(e.table.sql("SELECT "+what+" FROM {table} e WHERE e.store = @ AND e.`key` IN (@) AND "+live),
 		sqlstate.Bind(e.store), sqlstate.Binds(keys))
-	return e.table.db.QueryContext(ctx, query.Text, query.Args...)
+	return sqlstate.ReadOnce(ctx, e.table.db, query.Text, query.Args, row)
 }
 
 // failure is what went wrong with a read.
@@ -80,18 +79,16 @@ func (e *engine) failure(ctx context.Context, err error) error {
 	return fmt.Errorf("store %q: %w", e.store, failure(ctx, err, reading))
 }
 
-// scanRecords reads rows of columns to the end, and closes them.
-func scanRecords(rows *sql.Rows) (_ []state.Record, err error) {
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	var records []state.Record
-	for rows.Next() {
-		r := state.Record{Found: true}
-		var expires sql.Null[time.Time]
-		if err := rows.Scan(&r.Key, &r.Value, &r.ETag, &r.Version, &r.CreatedAt, &r.UpdatedAt, &expires); err != nil {
-			return nil, err
-		}
-		r.ExpiresAt = expires.V
-		records = append(records, r)
+// recordOf is a row of columns as the driver has it.
+func recordOf(row []driver.Value) (state.Record, error) {
+	value, ok1 := row[1].([]byte)
+	version, ok2 := row[3].(int64)
+	created, ok3 := row[4].(time.Time)
+	updated, ok4 := row[5].(time.Time)
+	expires, ok5 := row[6].(time.Time)
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 && row[6] != nil {
+		return state.Record{}, fmt.Errorf("%w: the row of key %q has columns of other types than the table", state.ErrCorrupt, sqlstate.Text(row[0]))
 	}
-	return records, rows.Err()
+	return state.Record{Found: true, Key: sqlstate.Text(row[0]), Value: slices.Clone(value), ETag: sqlstate.Text(row[2]), Version: version,
+		CreatedAt: created, UpdatedAt: updated, ExpiresAt: expires}, nil
 }

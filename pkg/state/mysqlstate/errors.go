@@ -39,7 +39,6 @@ const (
 
 	tooManyConnections = 1040
 	tooManyOfUser      = 1203
-	tooManyPrepared    = 1461
 )
 
 // number is the server's number of an error, 0 when it is none of the server's.
@@ -55,7 +54,7 @@ func number(err error) uint16 {
 func failure(ctx context.Context, err error, d doing) error {
 	var connect *connectError
 	switch {
-	case errors.Is(err, state.ErrInvalid), errors.Is(err, state.ErrFull), errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrOutcomeUnknown):
+	case errors.Is(err, state.ErrInvalid), errors.Is(err, state.ErrCorrupt), errors.Is(err, state.ErrFull), errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrOutcomeUnknown):
 		return err
 	case number(err) == tooManyConnections, number(err) == tooManyOfUser:
 		return fmt.Errorf("%w: mysql has no connection left; raise its max_connections, or have its programs keep fewer: %w",

@@ -2,7 +2,7 @@ package mysqlstate
 
 import (
 	"context"
-	"database/sql"
+	"database/sql/driver"
 	"fmt"
 	"math"
 	"slices"
@@ -46,26 +46,13 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 
 // read runs a selection. doubtful is that of one of the records.
 func (e *engine) read(ctx context.Context, query expr) (records []state.Record, doubtful bool, err error) {
-	rows, err := e.table.queries.Query(ctx, selectWithin(ctx)+query.Text, query.Args...)
+	err = sqlstate.Read(ctx, e.table.db, selectWithin(ctx)+query.Text, query.Args, func(row []driver.Value) error {
+		record, err := recordOf(row)
+		doubt, _ := row[len(row)-1].(int64)
+		records, doubtful = append(records, record), doubtful || doubt != 0
+		return err
+	})
 	if err != nil {
-		return nil, false, e.failure(ctx, err)
-	}
-	defer func() {
-		if closing := rows.Close(); err == nil && closing != nil {
-			err = e.failure(ctx, closing)
-		}
-	}()
-	for rows.Next() {
-		r := state.Record{Found: true}
-		var expires sql.Null[time.Time]
-		var doubt bool
-		if err := rows.Scan(&r.Key, &r.Value, &r.ETag, &r.Version, &r.CreatedAt, &r.UpdatedAt, &expires, &doubt); err != nil {
-			return nil, false, e.failure(ctx, err)
-		}
-		r.ExpiresAt = expires.V
-		records, doubtful = append(records, r), doubtful || doubt
-	}
-	if err := rows.Err(); err != nil {
 		return nil, false, e.failure(ctx, err)
 	}
 	return records, doubtful, nil
@@ -81,11 +68,9 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 		return 0, e.failure(ctx, err)
 	}
 	query := sqlstate.SQL("COUNT(*) FROM @", from)
-	rows, err := e.table.queries.Query(ctx, selectWithin(ctx)+query.Text, query.Args...) //nolint:rowserrcheck // Number asks for it
-	if err != nil {
-		return 0, e.failure(ctx, err)
-	}
-	n, err := sqlstate.Number(rows)
+	n, err := sqlstate.CountOf(func(row func([]driver.Value) error) error {
+		return sqlstate.Read(ctx, e.table.db, selectWithin(ctx)+query.Text, query.Args, row)
+	})
 	if err != nil {
 		return 0, e.failure(ctx, err)
 	}

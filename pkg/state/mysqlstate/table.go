@@ -21,8 +21,6 @@ type table struct {
 	turn chan struct{} // held by the one that makes the table
 	made atomic.Pointer[statements]
 
-	queries *sqlstate.Prepared
-
 	follows bool   // it is the replica's: the primary makes it
 	copy    *table // the replica's; nil: none
 
@@ -31,7 +29,7 @@ type table struct {
 
 // statements are prepared once for each table and kept: half the round trips.
 type statements struct {
-	get, exists                   *sql.Stmt
+	get, exists                   string // kept prepared by each connection
 	save, insert, replace, update *sql.Stmt
 	remove, removeETag            *sql.Stmt
 	expired                       *sql.Stmt
@@ -44,9 +42,6 @@ const (
 	live = "(e.expires_at IS NULL OR e.expires_at > UTC_TIMESTAMP(6))"
 	// sweepBatch is how many rows one sweep statement deletes: few, so that it holds locks briefly.
 	sweepBatch = 500
-	// maxQueries is how many different queries are kept prepared, on each connection that has served them. A server has room
-	// for 16 382 by default.
-	maxQueries = 32
 )
 
 // The parameters of a row: store, key, value, ETag, microseconds to live or NULL.
@@ -55,8 +50,7 @@ const newRow = "(?, ?, ?, ?, 1, UTC_TIMESTAMP(6), UTC_TIMESTAMP(6), UTC_TIMESTAM
 const insertInto = "INSERT INTO {table} (store, `key`, value, etag, version, created_at, updated_at, expires_at) VALUES "
 
 func newTable(db *sql.DB, name string, turn chan struct{}) *table {
-	full := func(err error) bool { return number(err) == tooManyPrepared }
-	return &table{name: name, db: db, turn: turn, queries: sqlstate.NewPrepared(db, maxQueries, full)}
+	return &table{name: name, db: db, turn: turn}
 }
 
 // sql puts the table's name, which has been checked, into a statement.
@@ -146,14 +140,12 @@ func migrations(table string, mariaDB bool) [][]string {
 }
 
 func (t *table) prepare(ctx context.Context) (*statements, error) {
-	s := &statements{}
 	const one = " WHERE e.store = ? AND e.`key` = ? AND " + live
+	s := &statements{get: t.sql("SELECT " + columns + " FROM {table} e" + one), exists: t.sql("SELECT e.`key` FROM {table} e" + one)}
 	for _, p := range []struct {
 		stmt **sql.Stmt
 		text string
 	}{
-		{&s.get, "SELECT " + columns + " FROM {table} e" + one},
-		{&s.exists, "SELECT e.`key` FROM {table} e" + one},
 		// LAST_INSERT_ID(x) sends x back with the answer, here the version. The assignments are made from left to right,
 		// and see those before them: the expiry is read until it is set last. An expired row counts as absent.
 		{&s.save, insertInto + newRow + " ON DUPLICATE KEY UPDATE" +
@@ -190,7 +182,7 @@ func (t *table) prepare(ctx context.Context) (*statements, error) {
 
 func (s *statements) close() error {
 	var errs []error
-	for _, stmt := range []*sql.Stmt{s.get, s.exists, s.save, s.insert, s.replace, s.update, s.remove, s.removeETag, s.expired} {
+	for _, stmt := range []*sql.Stmt{s.save, s.insert, s.replace, s.update, s.remove, s.removeETag, s.expired} {
 		if stmt != nil {
 			errs = append(errs, stmt.Close())
 		}
@@ -205,7 +197,6 @@ func (s *statements) close() error {
 
 func (t *table) close() error {
 	t.closed.Store(true)
-	t.queries.Close()
 	var errs []error
 	if s := t.made.Load(); s != nil {
 		errs = append(errs, s.close())

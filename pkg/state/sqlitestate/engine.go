@@ -2,8 +2,7 @@ package sqlitestate
 
 import (
 	"context"
-	"database/sql"
-	"errors"
+	"database/sql/driver"
 	"fmt"
 	"sync/atomic"
 	"time"
@@ -32,40 +31,42 @@ var (
 )
 
 func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error) {
-	rows, err := e.selectKeys(ctx, keys, e.table.get, e.table.getMany)
+	query, err := e.ofKeys(keys, e.table.get, e.table.getMany)
 	if err != nil {
-		return nil, e.failure(ctx, err)
+		return nil, err
 	}
-	found, err := scanRecords(rows)
+	found, err := e.read(ctx, query)
 	if err != nil {
-		return nil, e.failure(ctx, err)
+		return nil, err
 	}
 	return sqlstate.InOrder(keys, found), nil
 }
 
 func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
-	rows, err := e.selectKeys(ctx, keys, e.table.exists, e.table.existsMany) //nolint:rowserrcheck // PresentInOrder asks for it
+	query, err := e.ofKeys(keys, e.table.exists, e.table.existsMany)
 	if err != nil {
-		return nil, e.failure(ctx, err)
+		return nil, err
 	}
-	present, err := sqlstate.PresentInOrder(keys, rows)
+	present, err := sqlstate.Present(keys, func(row func([]driver.Value) error) error {
+		return sqlstate.Read(ctx, e.table.reader, query.Text, query.Args, row)
+	})
 	if err != nil {
 		return nil, e.failure(ctx, err)
 	}
 	return present, nil
 }
 
-// selectKeys runs the statement for one key or the one for many, which takes them as a JSON array.
-func (e *engine) selectKeys(ctx context.Context, keys []string, one, many *sql.Stmt) (*sql.Rows, error) {
+// ofKeys is the statement for one key or the one for many, which takes them as a JSON array.
+func (e *engine) ofKeys(keys []string, one, many string) (expr, error) {
 	now := time.Now().UnixMicro()
 	if len(keys) == 1 {
-		return one.QueryContext(ctx, e.store, keys[0], now)
+		return expr{Text: one, Args: []any{e.store, keys[0], now}}, nil
 	}
 	list, err := json.Marshal(keys)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w", state.ErrInvalid, err)
+		return expr{}, fmt.Errorf("store %q: %w: %w", e.store, state.ErrInvalid, err)
 	}
-	return many.QueryContext(ctx, string(list), e.store, now)
+	return expr{Text: many, Args: []any{string(list), e.store, now}}, nil
 }
 
 func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
@@ -91,22 +92,22 @@ func (e *engine) Len(ctx context.Context) (int64, error) {
 	return n, nil
 }
 
-// scanRecords reads rows of columns to the end, and closes them.
-func scanRecords(rows *sql.Rows) (_ []state.Record, err error) {
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	var records []state.Record
-	for rows.Next() {
-		r := state.Record{Found: true}
-		var created, updated int64
-		var expires sql.NullInt64
-		if err := rows.Scan(&r.Key, &r.Value, &r.ETag, &r.Version, &created, &updated, &expires); err != nil {
-			return nil, err
-		}
-		r.CreatedAt, r.UpdatedAt = time.UnixMicro(created).UTC(), time.UnixMicro(updated).UTC()
-		if expires.Valid {
-			r.ExpiresAt = time.UnixMicro(expires.Int64).UTC()
-		}
-		records = append(records, r)
+// recordOf is a row of columns as the driver has it.
+func recordOf(row []driver.Value) (state.Record, error) {
+	key, ok1 := row[0].(string)
+	value, ok2 := row[1].([]byte)
+	etag, ok3 := row[2].(string)
+	version, ok4 := row[3].(int64)
+	created, ok5 := row[4].(int64)
+	updated, ok6 := row[5].(int64)
+	expires, ok7 := row[6].(int64)
+	if !ok1 || !ok2 || !ok3 || !ok4 || !ok5 || !ok6 || !ok7 && row[6] != nil {
+		return state.Record{}, fmt.Errorf("%w: the row of key %q has columns of other types than the table", state.ErrCorrupt, key)
 	}
-	return records, rows.Err()
+	r := state.Record{Found: true, Key: key, Value: value, ETag: etag, Version: version,
+		CreatedAt: time.UnixMicro(created).UTC(), UpdatedAt: time.UnixMicro(updated).UTC()}
+	if ok7 {
+		r.ExpiresAt = time.UnixMicro(expires).UTC()
+	}
+	return r, nil
 }

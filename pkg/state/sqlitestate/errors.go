@@ -25,7 +25,7 @@ func failure(ctx context.Context, err error) error {
 	if ended := ctx.Err(); ended != nil {
 		return fmt.Errorf("sqlite: %w", ended)
 	}
-	if errors.Is(err, state.ErrInvalid) || errors.Is(err, state.ErrFull) || errors.Is(err, state.ErrTooLarge) {
+	if errors.Is(err, state.ErrInvalid) || errors.Is(err, state.ErrCorrupt) || errors.Is(err, state.ErrFull) || errors.Is(err, state.ErrTooLarge) {
 		return err
 	}
 	switch resultCode(err) {

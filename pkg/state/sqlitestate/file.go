@@ -39,7 +39,7 @@ func openFile(path string, readers int) (writer, reader *sql.DB, err error) {
 		return nil, nil, unusable(path, err)
 	}
 	writer.SetMaxOpenConns(1)
-	reader, err = openPool(path, url.Values{"_pragma": {
+	reader, err = openReaders(path, url.Values{"_pragma": {
 		"busy_timeout(" + busyTimeout + ")", "query_only(1)", "cache_size(-1024)"}})
 	if err != nil {
 		return nil, nil, errors.Join(unusable(path, err), writer.Close())
@@ -69,7 +69,11 @@ func begin(writer *sql.DB) error {
 
 // openPool does not touch the file yet.
 func openPool(path string, options url.Values) (*sql.DB, error) {
-	return sql.Open("sqlite", (&url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}).String())
+	return sql.Open("sqlite", address(path, options))
+}
+
+func address(path string, options url.Values) string {
+	return (&url.URL{Scheme: "file", Path: path, RawQuery: options.Encode()}).String()
 }
 
 // createFile makes the folder and the file, for the owner alone, and finds out whether they can be used.

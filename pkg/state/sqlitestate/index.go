@@ -23,6 +23,8 @@ const (
 	termRows  // the table that the index is read of, and WHERE they are of the store
 	termBegin // of what quickly asks, up to the kind
 	termEnd   // of it, after the order; it has the limit and the offset
+	termEqual // what a lone equality with a number or a string asks of the value
+	termOne   // the statement for one with a number; the one for a string is after it
 )
 
 func (e *engine) terms(ix sqlstate.Index) []expr {
@@ -32,12 +34,18 @@ func (e *engine) terms(ix sqlstate.Index) []expr {
 	for _, k := range sqlstate.Composites(ix) {
 		composites = append(composites, sqlstate.SQL(strconv.Itoa(k)))
 	}
-	return []expr{
-		kind, valueAt(document(), ix), rows,
-		sqlstate.SQL("SELECT * FROM (SELECT "+columns+" FROM @ AND @ = ", rows, kind),
-		sqlstate.SQL(" LIMIT ? OFFSET ?) UNION ALL SELECT * FROM (SELECT '', '', '', 0, 0, 0, NULL FROM @ AND @ IN (@) LIMIT 1)",
-			rows, kind, sqlstate.Join(composites, ", ")),
-	}
+	value := valueAt(document(), ix)
+	begin := sqlstate.SQL("SELECT * FROM (SELECT "+columns+" FROM @ AND @ = ", rows, kind)
+	end := sqlstate.SQL(" LIMIT ? OFFSET ?) UNION ALL SELECT * FROM (SELECT '', x'', '', 0, 0, 0, NULL FROM @ AND @ IN (@) LIMIT 1)",
+		rows, kind, sqlstate.Join(composites, ", "))
+	equal := expr{Text: value.Text + " = " + operand(0).Text}
+	return []expr{kind, value, rows, begin, end, equal,
+		quick(begin, int(state.RankNumber), equal, end), quick(begin, int(state.RankString), equal, end)}
+}
+
+// quick is the statement for the values of a kind for which when holds, in the order of their keys.
+func quick(begin expr, kind int, when, end expr) expr {
+	return expr{Text: begin.Text + strconv.Itoa(kind) + " AND " + when.Text + " AND " + live + " ORDER BY e.key" + end.Text}
 }
 
 // kindAt is the rank of what is at the path, or that there is an array on the way. The text has to be the same in the

@@ -2,6 +2,7 @@ package sqlitestate
 
 import (
 	"context"
+	"database/sql/driver"
 	"slices"
 	"strconv"
 	"time"
@@ -33,11 +34,12 @@ func (e *engine) Query(ctx context.Context, q state.Query) ([]state.Record, erro
 
 // read runs a selection.
 func (e *engine) read(ctx context.Context, query expr) ([]state.Record, error) {
-	rows, err := e.table.queries.Query(ctx, query.Text, query.Args...)
-	if err != nil {
-		return nil, e.failure(ctx, err)
-	}
-	records, err := scanRecords(rows)
+	var records []state.Record
+	err := sqlstate.Read(ctx, e.table.reader, query.Text, query.Args, func(row []driver.Value) error {
+		record, err := recordOf(row)
+		records = append(records, record)
+		return err
+	})
 	if err != nil {
 		return nil, e.failure(ctx, err)
 	}
@@ -55,11 +57,9 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	rows, err := e.table.queries.Query(ctx, query.Text, query.Args...) //nolint:rowserrcheck // Number asks for it
-	if err != nil {
-		return 0, e.failure(ctx, err)
-	}
-	n, err := sqlstate.Number(rows)
+	n, err := sqlstate.CountOf(func(row func([]driver.Value) error) error {
+		return sqlstate.Read(ctx, e.table.reader, query.Text, query.Args, row)
+	})
 	if err != nil {
 		return 0, e.failure(ctx, err)
 	}
@@ -79,10 +79,14 @@ func (e *engine) quickly(p *sqlstate.Plan, q state.Query) (expr, error) {
 		when = "1=1"
 	}
 	if p.Rest.Root() == nil && len(q.Sort) == 0 && q.After == nil { // the rule, in fewer steps
-		return bounded(expr{
-			Text: terms[termBegin].Text + strconv.Itoa(in.Kind) + " AND " + when + " AND " + live + " ORDER BY e.key" + terms[termEnd].Text,
-			Args: append(slices.Clip(in.When.Args), time.Now().UnixMicro(), limit(q), q.Offset),
-		})
+		var query expr
+		if ordinary := in.Kind == int(state.RankNumber) || in.Kind == int(state.RankString); ordinary && when == terms[termEqual].Text {
+			query = terms[termOne+in.Kind-int(state.RankNumber)]
+		} else {
+			query = quick(terms[termBegin], in.Kind, expr{Text: when}, terms[termEnd])
+		}
+		query.Args = append(slices.Clip(in.When.Args), time.Now().UnixMicro(), limit(q), q.Offset)
+		return bounded(query)
 	}
 	from, err := e.fromRows(expr{Text: terms[termBegin].Text + strconv.Itoa(in.Kind) + " AND " + when, Args: in.When.Args}, p.Rest)
 	if err != nil {

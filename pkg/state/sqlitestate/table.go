@@ -6,36 +6,31 @@ import (
 	"errors"
 	"strings"
 	"time"
-
-	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
-// A table holds the statements of one table, prepared once.
+// A table holds the statements of one table.
 type table struct {
 	name   string
 	writer *sql.DB
 	reader *sql.DB
 
-	get, getMany       *sql.Stmt
-	exists, existsMany *sql.Stmt
-	count              *sql.Stmt
+	get, getMany       string // kept prepared by the readers
+	exists, existsMany string
 
+	count                      *sql.Stmt
 	save, saveAbsent, saveETag *sql.Stmt
 	remove, removeETag         *sql.Stmt
 	present                    *sql.Stmt // as exists, for the writer's transaction
 	expired                    *sql.Stmt
-
-	queries *sqlstate.Prepared
 }
 
 const (
-	columns = "e.key, e.value, e.etag, e.version, e.created_at, e.updated_at, e.expires_at"
+	// columns are those of a record. The value is text in the file; as bytes it is copied once on its way, not three times.
+	columns = "e.key, CAST(e.value AS BLOB), e.etag, e.version, e.created_at, e.updated_at, e.expires_at"
 	// live is the condition that a row has not expired; the process's clock is its argument.
 	live = "(e.expires_at IS NULL OR e.expires_at > ?)"
 	// sweepBatch is how many expired rows one sweep statement removes: few, as changes wait meanwhile.
 	sweepBatch = 200
-	// maxQueries is how many different queries are kept prepared, on each connection that has served them.
-	maxQueries = 32
 )
 
 // Parameters of the saves: 1 store, 2 key, 3 value, 4 ETag, 5 now, 6 expiry or NULL, 7 whether to keep the expiry, 8 the
@@ -50,16 +45,16 @@ const (
 )
 
 func prepareTable(ctx context.Context, writer, reader *sql.DB, name string) (*table, error) {
-	t := &table{name: name, writer: writer, reader: reader, queries: sqlstate.NewPrepared(reader, maxQueries, nil)}
+	t := &table{name: name, writer: writer, reader: reader}
+	const one, many = " FROM {table} e WHERE e.store = ? AND e.key = ? AND " + live,
+		" FROM json_each(?) k CROSS JOIN {table} e ON e.store = ? AND e.key = k.value WHERE " + live
+	t.get, t.getMany = t.sql("SELECT "+columns+one), t.sql("SELECT "+columns+many)
+	t.exists, t.existsMany = t.sql("SELECT e.key"+one), t.sql("SELECT e.key"+many)
 	for _, s := range []struct {
 		db   *sql.DB
 		stmt **sql.Stmt
 		text string
 	}{
-		{reader, &t.get, `SELECT ` + columns + ` FROM {table} e WHERE e.store = ? AND e.key = ? AND ` + live},
-		{reader, &t.getMany, `SELECT ` + columns + ` FROM json_each(?) k CROSS JOIN {table} e ON e.store = ? AND e.key = k.value WHERE ` + live},
-		{reader, &t.exists, `SELECT e.key FROM {table} e WHERE e.store = ? AND e.key = ? AND ` + live},
-		{reader, &t.existsMany, `SELECT e.key FROM json_each(?) k CROSS JOIN {table} e ON e.store = ? AND e.key = k.value WHERE ` + live},
 		{reader, &t.count, `SELECT (SELECT count(*) FROM {table} WHERE store = ?1) - (SELECT count(*) FROM {table} WHERE store = ?1 AND expires_at <= ?2)`},
 		{writer, &t.save, insertRow + replaceRow + ` RETURNING version`},
 		{writer, &t.saveAbsent, insertRow + replaceRow + ` WHERE e.expires_at <= ?5 RETURNING version`},
@@ -83,9 +78,8 @@ func prepareTable(ctx context.Context, writer, reader *sql.DB, name string) (*ta
 func (t *table) sql(text string) string { return strings.ReplaceAll(text, "{table}", t.name) }
 
 func (t *table) close() error {
-	t.queries.Close()
 	var errs []error
-	for _, s := range []*sql.Stmt{t.get, t.getMany, t.exists, t.existsMany, t.count, t.save, t.saveAbsent, t.saveETag,
+	for _, s := range []*sql.Stmt{t.count, t.save, t.saveAbsent, t.saveETag,
 		t.remove, t.removeETag, t.present, t.expired} {
 		if s != nil {
 			errs = append(errs, s.Close())

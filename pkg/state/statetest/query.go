@@ -486,6 +486,7 @@ func queryRandom(t *testing.T, d state.Driver, name string, g generator, seed ui
 		require.Equal(t, want[offset:min(offset+limit, len(want))], s.keys(t, text, state.Query{Sort: sorts, Offset: offset, Limit: limit}),
 			"seed %d: rows %d to %d of %s by %v", seed, offset, offset+limit, text, sorts)
 		q := state.Query{Filter: filter, Sort: sorts, Limit: limit}
+		require.Equal(t, want[:limit], s.keys(t, text, q), "seed %d: the first %d of %s by %v", seed, limit, text, sorts)
 		at, err := state.PositionOf(state.Record{Key: want[offset], Value: []byte(values[want[offset]])}, sorts)
 		require.NoError(t, err)
 		q.After = &at

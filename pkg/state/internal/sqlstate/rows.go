@@ -2,6 +2,7 @@ package sqlstate
 
 import (
 	"database/sql"
+	"database/sql/driver"
 	"errors"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -24,22 +25,42 @@ func InOrder(keys []string, found []state.Record) []state.Record {
 	return records
 }
 
-// PresentInOrder reads the keys found, to the end, and says for each one asked for whether it is among them.
-func PresentInOrder(keys []string, rows *sql.Rows) (_ []bool, err error) {
-	defer func() { err = errors.Join(err, rows.Close()) }()
+// Present says for each key whether read finds it: it gives each row, a key, to the function that it is called with.
+func Present(keys []string, read func(row func([]driver.Value) error) error) ([]bool, error) {
 	found := make(map[string]bool, len(keys))
-	for rows.Next() {
-		var key string
-		if err := rows.Scan(&key); err != nil {
-			return nil, err
-		}
-		found[key] = true
+	err := read(func(row []driver.Value) error {
+		found[Text(row[0])] = true
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
 	present := make([]bool, len(keys))
 	for i, key := range keys {
 		present[i] = found[key]
 	}
-	return present, rows.Err()
+	return present, nil
+}
+
+// Text is a driver's value as a string of its own; empty for what is none.
+func Text(v driver.Value) string {
+	switch v := v.(type) {
+	case string:
+		return v
+	case []byte:
+		return string(v)
+	default:
+		return ""
+	}
+}
+
+// CountOf reads the one number of the one row.
+func CountOf(read func(row func([]driver.Value) error) error) (n int64, err error) {
+	err = read(func(row []driver.Value) error {
+		n, _ = row[0].(int64)
+		return nil
+	})
+	return n, err
 }
 
 // KeysOf reads keys in their order, to the end, and the cursor that a walk goes on from: the last one, where there may be more
