@@ -6,6 +6,7 @@ import "context"
 // state.Driver does.
 type Engine interface {
 	Marks
+	Keys
 
 	// Append makes the appends, all or none, as Store.AppendAll promises. Their events have ids, and their memory is the engine's.
 	Append(ctx context.Context, appends []Append) ([]Appended, error)

@@ -67,7 +67,7 @@ func (s *Store) read(ctx context.Context, r Range, o ReadOptions) iter.Seq2[Reco
 			if o.Limit > 0 {
 				r.Limit = min(left, pageEvents)
 			}
-			events, more, err := s.engine.Read(ctx, r)
+			events, more, err := s.page(ctx, r)
 			if err != nil {
 				yield(Recorded{}, fmt.Errorf("eventstore: read: %w", err))
 				return
@@ -85,6 +85,17 @@ func (s *Store) read(ctx context.Context, r Range, o ReadOptions) iter.Seq2[Reco
 			}
 		}
 	}
+}
+
+// page reads from the engine, and decrypts.
+func (s *Store) page(ctx context.Context, r Range) (events []Recorded, more bool, err error) {
+	if events, more, err = s.engine.Read(ctx, r); err != nil {
+		return nil, false, err
+	}
+	if err := s.keyring.open(ctx, events); err != nil {
+		return nil, false, err
+	}
+	return events, more, nil
 }
 
 // next is where the page after an event begins.

@@ -16,7 +16,7 @@ import (
 func New(cfg eventstore.Config) *eventstore.Store {
 	return eventstore.New(&engine{
 		versions: map[eventstore.StreamID][]int64{}, categories: map[string][]int64{}, known: map[string]sequence.Place{},
-		snapshots: map[snapshotKey]eventstore.Snapshot{}, marks: newMarks(),
+		snapshots: map[snapshotKey]eventstore.Snapshot{}, marks: newMarks(), keys: keys{bySubject: map[string]eventstore.SubjectKey{}},
 	}, cfg)
 }
 
@@ -30,6 +30,7 @@ type engine struct {
 
 	snapshots map[snapshotKey]eventstore.Snapshot
 	marks
+	keys
 }
 
 type snapshotKey struct {
