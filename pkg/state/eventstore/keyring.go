@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/cipher"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -159,8 +160,12 @@ func (k *keyring) secret(key SubjectKey) ([]byte, error) {
 			return secret, nil
 		}
 	}
-	return nil, fmt.Errorf("eventstore: %w: keys of subjects are wrapped with the master key %s, which this program was not given; give it that one", state.ErrUnavailable, key.Master)
+	return nil, fmt.Errorf("eventstore: %w (%s): %w; give it that one", ErrNoMasterKey, key.Master, state.ErrUnavailable)
 }
+
+// ErrNoMasterKey reports keys of subjects that are wrapped with a master key that Config.MasterKeys has not. It comes with state.ErrUnavailable:
+// subscriptions wait.
+var ErrNoMasterKey = errors.New("keys of subjects are wrapped with a master key that this program was not given")
 
 func (k *keyring) unwrap(key SubjectKey) (cipher.AEAD, error) {
 	secret, err := k.secret(key)

@@ -327,6 +327,7 @@ func masterKeys(t *testing.T, open Open) {
 		t.Helper()
 		for _, err := range s.ReadStream(t.Context(), stream("b"), eventstore.ReadOptions{}) {
 			require.ErrorIs(t, err, state.ErrUnavailable)
+			require.ErrorIs(t, err, eventstore.ErrNoMasterKey)
 		}
 	}
 	readable(first)
