@@ -36,4 +36,7 @@ type Range struct {
 	From     int64 // the first; 0 and backward: the last there is
 	Backward bool
 	Limit    int // at least 1
+
+	// Dense says that most events from there on are of the category, as the page before was. It is a hint.
+	Dense bool
 }
