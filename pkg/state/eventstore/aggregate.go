@@ -130,6 +130,10 @@ func (a *Aggregate[S]) replay(r *replayed[S], e Recorded) error {
 	if err != nil {
 		return err
 	}
+	if e.Type == ClosedType {
+		r.Version, r.lastID = e.Version, e.ID
+		return nil
+	}
 	if err := a.cfg.Apply(&r.State, value); err != nil {
 		return e.error(fmt.Errorf("%w: %q cannot be applied: %w", state.ErrCorrupt, e.Type, err))
 	}

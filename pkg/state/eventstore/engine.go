@@ -21,6 +21,9 @@ type Engine interface {
 	// Streams returns the first streams of a category whose ids come behind one, in the order of their bytes, at most limit.
 	Streams(ctx context.Context, category, after string, limit int) ([]StreamVersion, error)
 
+	// Archive moves the data of a stream's events below a version elsewhere, from where Read has it, and returns how many there were in their old place.
+	Archive(ctx context.Context, stream StreamID, below int64) (moved int64, err error)
+
 	// SaveSnapshot keeps a snapshot, unless there is one of the stream and schema with the same or a later version.
 	SaveSnapshot(ctx context.Context, s Snapshot) error
 

@@ -73,6 +73,9 @@ func NewTypes(types ...*Type) (*Types, error) {
 }
 
 func (t *Type) check() error {
+	if t.name == ClosedType {
+		return fmt.Errorf("event %q: the name is that of the event that ends a stream; choose another", t.name)
+	}
 	if t.name == "" || t.schema < 1 {
 		return fmt.Errorf("event %q: it needs a name, and a schema from 1", t.name)
 	}
@@ -122,6 +125,9 @@ var ErrUnknownType = errors.New("unknown type of event")
 // Decode returns the event as a value of the Go type of its name, brought to the newest form. ErrUnknownType: there is none. state.ErrCorrupt:
 // its data does not fit.
 func (t *Types) Decode(e Recorded) (any, error) {
+	if e.Type == ClosedType {
+		return StreamClosed{}, nil
+	}
 	kind := t.byName[e.Type]
 	if kind == nil {
 		return nil, e.error(fmt.Errorf("%w %q", ErrUnknownType, e.Type))

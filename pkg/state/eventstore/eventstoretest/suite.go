@@ -57,6 +57,10 @@ func cases() []testCase {
 		{"snapshots", snapshots},
 
 		{"state at a version, at an instant", stateThen},
+		{"closed streams", closedStreams},
+		{"closed, while others append", closedWhileAppending},
+		{"archived streams", archivedStreams},
+
 		{"personal members are encrypted", personalEncrypted},
 		{"erased: reads, aggregates, subscriptions", erased},
 		{"erased: in another process", erasedElsewhere},

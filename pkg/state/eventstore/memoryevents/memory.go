@@ -16,7 +16,7 @@ import (
 func New(cfg eventstore.Config) *eventstore.Store {
 	return eventstore.New(&engine{
 		versions: map[eventstore.StreamID][]int64{}, categories: map[string][]int64{}, known: map[string]sequence.Place{},
-		snapshots: map[snapshotKey]eventstore.Snapshot{}, marks: newMarks(), keys: keys{bySubject: map[string]eventstore.SubjectKey{}},
+		snapshots: map[snapshotKey]eventstore.Snapshot{}, archived: map[eventstore.StreamID]int64{}, marks: newMarks(), keys: keys{bySubject: map[string]eventstore.SubjectKey{}},
 	}, cfg)
 }
 
@@ -29,6 +29,7 @@ type engine struct {
 	known      map[string]sequence.Place       // by id
 
 	snapshots map[snapshotKey]eventstore.Snapshot
+	archived  map[eventstore.StreamID]int64 // below which version
 	marks
 	keys
 }
@@ -46,7 +47,11 @@ func (m *engine) Append(ctx context.Context, appends []eventstore.Append) ([]eve
 	defer m.mu.Unlock()
 	end := sequence.End{Position: int64(len(m.events)), Versions: map[eventstore.StreamID]int64{}, Known: m.known, Looked: true}
 	for _, a := range appends {
-		end.Versions[a.Stream] = int64(len(m.versions[a.Stream]))
+		list := m.versions[a.Stream]
+		end.Versions[a.Stream] = int64(len(list))
+		if n := len(list); n > 0 && m.events[list[n-1]-1].Type == eventstore.ClosedType {
+			end.Versions[a.Stream] *= -1
+		}
 	}
 	appended, rows, err := end.Add(appends)
 	now := time.Now().UTC().Truncate(time.Microsecond)
@@ -109,6 +114,18 @@ func (m *engine) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Rec
 		take(i)
 	}
 	return found, i >= 0, nil
+}
+
+// Archive has nowhere to move anything to: it remembers that it was asked.
+func (m *engine) Archive(ctx context.Context, stream eventstore.StreamID, below int64) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	moved := max(below-1-m.archived[stream], 0)
+	m.archived[stream] += moved
+	return moved, nil
 }
 
 func (m *engine) Streams(ctx context.Context, category, after string, limit int) ([]eventstore.StreamVersion, error) {

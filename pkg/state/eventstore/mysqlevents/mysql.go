@@ -92,5 +92,9 @@ func migrations(table string, _ bool) [][]string {
 			"wrapped VARBINARY(255) NOT NULL," +
 			"created_at BIGINT NOT NULL," +
 			"UNIQUE KEY " + table + "_keys_subject (subject)" + engine,
+		"CREATE TABLE IF NOT EXISTS " + table + "_archive (" +
+			"position BIGINT NOT NULL PRIMARY KEY," +
+			"metadata BLOB NOT NULL," +
+			"data LONGBLOB NOT NULL" + engine,
 	}}
 }

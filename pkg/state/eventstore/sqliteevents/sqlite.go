@@ -89,5 +89,10 @@ func migrations(table string) [][]string {
 			wrapped    BLOB    NOT NULL,
 			created_at INTEGER NOT NULL
 		)`,
+		`CREATE TABLE IF NOT EXISTS ` + table + `_archive (
+			position INTEGER NOT NULL PRIMARY KEY,
+			metadata BLOB    NOT NULL,
+			data     BLOB    NOT NULL
+		)`,
 	}}
 }
