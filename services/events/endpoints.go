@@ -82,3 +82,13 @@ func (e endpoints) ListParked(w http.ResponseWriter, r *http.Request) { answer(e
 func (e endpoints) ReleaseParked(w http.ResponseWriter, r *http.Request) {
 	answer(e, w, r, e.releaseParked)
 }
+
+// CloseStream is POST /events/close.
+func (e endpoints) CloseStream(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.closeStream)
+}
+
+// ArchiveStream is POST /events/archive.
+func (e endpoints) ArchiveStream(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.archiveStream)
+}

@@ -96,6 +96,23 @@ func TestErase(t *testing.T) {
 	guarded.as(bankToken).must("/events/erase", `{"subject":"ada"}`)
 }
 
+// A closed stream takes no more events, and is read as before when it is archived.
+func TestCloseAndArchive(t *testing.T) {
+	n := start(t, events.Config{})
+	const one = `{"streams":[{"category":"account","id":"a","events":[{"type":"x","data":{"n":1}}]}]}`
+	n.must("/events/append", one)
+	n.refused("/events/archive", `{"category":"account","id":"a"}`, 409, "conflict")
+	n.refused("/events/close", `{"category":"account","id":"a","expected":2}`, 409, "conflict")
+	n.refused("/events/close", `{"category":"account","id":"none"}`, 404, "not_found")
+	require.Equal(t, 2.0, n.must("/events/close", `{"category":"account","id":"a","expected":1}`)["version"])
+	p := n.refused("/events/append", one, 409, "conflict")
+	require.Contains(t, p["detail"], "closed")
+	before := n.must("/events/read", `{}`)
+	require.Equal(t, object{"moved": 1.0}, n.must("/events/archive", `{"category":"account","id":"a"}`))
+	require.Equal(t, before, n.must("/events/read", `{}`))
+	n.refused("/events/append", `{"streams":[{"category":"account","id":"b","events":[{"type":"$closed","data":1}]}]}`, 400, "invalid_member")
+}
+
 // A stream that a subscription has set aside is shown with the reason, and handled when it is released.
 func TestParked(t *testing.T) {
 	log := memoryevents.New(eventstore.Config{})

@@ -20,6 +20,8 @@ type eventsCommand struct {
 	Streams eventsStreamsCommand `cmd:"" help:"List the streams of a category."`
 	At      eventsAtCommand      `cmd:"" help:"Show a stream as it was at a version or an instant."`
 	Diff    eventsDiffCommand    `cmd:"" help:"Show what changed in a stream between two versions or instants."`
+	Close   eventsCloseCommand   `cmd:"" help:"End a stream: nothing can be appended to it any more."`
+	Archive eventsArchiveCommand `cmd:"" help:"Move the data of a closed stream to the archive. It is read as before."`
 	Erase   eventsEraseCommand   `cmd:"" help:"Destroy the key of a person: what of events is personal can never be read again."`
 	Rewrap  eventsRewrapCommand  `cmd:"" help:"Wrap the keys of persons with the node's first master key, so that an older one can be retired."`
 	Parked  eventsParkedCommand  `cmd:"" help:"List and release streams that subscriptions have set aside."`

@@ -32,6 +32,27 @@ type AppendEventsResponse struct {
 	Streams []StreamAppended `json:"streams"`
 }
 
+// ArchiveStreamRequest defines model for ArchiveStreamRequest.
+type ArchiveStreamRequest struct {
+	Category string `json:"category"`
+	ID       string `json:"id"`
+}
+
+// ArchiveStreamResponse defines model for ArchiveStreamResponse.
+type ArchiveStreamResponse struct {
+	// Moved How many events had their data in the log until now.
+	Moved int64 `json:"moved"`
+}
+
+// CloseStreamRequest defines model for CloseStreamRequest.
+type CloseStreamRequest struct {
+	Category string `json:"category"`
+
+	// Expected The version that the stream must have, a number, or "any". By default "any".
+	Expected json.RawMessage `json:"expected,omitempty,omitzero"`
+	ID       string          `json:"id"`
+}
+
 // DiffStreamRequest defines model for DiffStreamRequest.
 type DiffStreamRequest struct {
 	Category string `json:"category"`
@@ -362,8 +383,14 @@ type SubscribeEventsParams struct {
 // AppendEventsJSONRequestBody defines body for AppendEvents for application/json ContentType.
 type AppendEventsJSONRequestBody = AppendEventsRequest
 
+// ArchiveStreamJSONRequestBody defines body for ArchiveStream for application/json ContentType.
+type ArchiveStreamJSONRequestBody = ArchiveStreamRequest
+
 // StreamAtJSONRequestBody defines body for StreamAt for application/json ContentType.
 type StreamAtJSONRequestBody = StreamAtRequest
+
+// CloseStreamJSONRequestBody defines body for CloseStream for application/json ContentType.
+type CloseStreamJSONRequestBody = CloseStreamRequest
 
 // DiffStreamJSONRequestBody defines body for DiffStream for application/json ContentType.
 type DiffStreamJSONRequestBody = DiffStreamRequest
@@ -484,6 +511,24 @@ type ClientInterface interface {
 	// Corresponds with POST /events/append (the `AppendEvents` operationId).
 	AppendEvents(ctx context.Context, body AppendEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ArchiveStreamWithBody Move the data of a closed stream's events to the archive
+	//
+	// They are read as before. A stream that is not closed has the code conflict.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+	ArchiveStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArchiveStream Move the data of a closed stream's events to the archive
+	//
+	// They are read as before. A stream that is not closed has the code conflict.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+	ArchiveStream(ctx context.Context, body ArchiveStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// StreamAtWithBody Say how far a stream was at a version or an instant
 	//
 	// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
@@ -501,6 +546,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /events/at (the `StreamAt` operationId).
 	StreamAt(ctx context.Context, body StreamAtJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloseStreamWithBody End a stream
+	//
+	// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/close (the `CloseStream` operationId).
+	CloseStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloseStream End a stream
+	//
+	// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/close (the `CloseStream` operationId).
+	CloseStream(ctx context.Context, body CloseStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DiffStreamWithBody Tell what changed in a stream between two versions or instants
 	//
@@ -691,6 +754,44 @@ func (c *Client) AppendEvents(ctx context.Context, body AppendEventsJSONRequestB
 	return c.Client.Do(req)
 }
 
+// ArchiveStreamWithBody Move the data of a closed stream's events to the archive
+//
+// They are read as before. A stream that is not closed has the code conflict.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+func (c *Client) ArchiveStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArchiveStreamRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ArchiveStream Move the data of a closed stream's events to the archive
+//
+// They are read as before. A stream that is not closed has the code conflict.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+func (c *Client) ArchiveStream(ctx context.Context, body ArchiveStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArchiveStreamRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // StreamAtWithBody Say how far a stream was at a version or an instant
 //
 // A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
@@ -719,6 +820,44 @@ func (c *Client) StreamAtWithBody(ctx context.Context, contentType string, body 
 // Corresponds with POST /events/at (the `StreamAt` operationId).
 func (c *Client) StreamAt(ctx context.Context, body StreamAtJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStreamAtRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloseStreamWithBody End a stream
+//
+// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/close (the `CloseStream` operationId).
+func (c *Client) CloseStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloseStreamRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloseStream End a stream
+//
+// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/close (the `CloseStream` operationId).
+func (c *Client) CloseStream(ctx context.Context, body CloseStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloseStreamRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1099,6 +1238,46 @@ func NewAppendEventsRequestWithBody(server string, contentType string, body io.R
 	return req, nil
 }
 
+// NewArchiveStreamRequest calls the generic ArchiveStream builder with application/json body
+func NewArchiveStreamRequest(server string, body ArchiveStreamJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewArchiveStreamRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewArchiveStreamRequestWithBody constructs an http.Request for the ArchiveStream method, with any body, and a specified content type
+func NewArchiveStreamRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/archive")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewStreamAtRequest calls the generic StreamAt builder with application/json body
 func NewStreamAtRequest(server string, body StreamAtJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -1120,6 +1299,46 @@ func NewStreamAtRequestWithBody(server string, contentType string, body io.Reade
 	}
 
 	operationPath := fmt.Sprintf("/events/at")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCloseStreamRequest calls the generic CloseStream builder with application/json body
+func NewCloseStreamRequest(server string, body CloseStreamJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCloseStreamRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCloseStreamRequestWithBody constructs an http.Request for the CloseStream method, with any body, and a specified content type
+func NewCloseStreamRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/close")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -1574,6 +1793,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /events/append (the `AppendEvents` operationId).
 	AppendEventsWithResponse(ctx context.Context, body AppendEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*AppendEventsReply, error)
 
+	// ArchiveStreamWithBodyWithResponse Move the data of a closed stream's events to the archive
+	//
+	// They are read as before. A stream that is not closed has the code conflict.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+	ArchiveStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArchiveStreamReply, error)
+
+	// ArchiveStreamWithResponse Move the data of a closed stream's events to the archive
+	//
+	// They are read as before. A stream that is not closed has the code conflict.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+	ArchiveStreamWithResponse(ctx context.Context, body ArchiveStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*ArchiveStreamReply, error)
+
 	// StreamAtWithBodyWithResponse Say how far a stream was at a version or an instant
 	//
 	// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
@@ -1591,6 +1828,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /events/at (the `StreamAt` operationId).
 	StreamAtWithResponse(ctx context.Context, body StreamAtJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamAtReply, error)
+
+	// CloseStreamWithBodyWithResponse End a stream
+	//
+	// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/close (the `CloseStream` operationId).
+	CloseStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloseStreamReply, error)
+
+	// CloseStreamWithResponse End a stream
+	//
+	// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/close (the `CloseStream` operationId).
+	CloseStreamWithResponse(ctx context.Context, body CloseStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*CloseStreamReply, error)
 
 	// DiffStreamWithBodyWithResponse Tell what changed in a stream between two versions or instants
 	//
@@ -1791,6 +2046,54 @@ func (r AppendEventsReply) ContentType() string {
 	return ""
 }
 
+type ArchiveStreamReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ArchiveStreamResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ArchiveStreamReply) GetJSON200() *ArchiveStreamResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ArchiveStreamReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ArchiveStreamReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ArchiveStreamReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArchiveStreamReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ArchiveStreamReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type StreamAtReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -1833,6 +2136,54 @@ func (r StreamAtReply) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r StreamAtReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CloseStreamReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StreamAppended
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CloseStreamReply) GetJSON200() *StreamAppended {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CloseStreamReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CloseStreamReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CloseStreamReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CloseStreamReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CloseStreamReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2294,6 +2645,36 @@ func (c *ClientWithResponses) AppendEventsWithResponse(ctx context.Context, body
 	return ParseAppendEventsReply(rsp)
 }
 
+// ArchiveStreamWithBodyWithResponse Move the data of a closed stream's events to the archive
+//
+// They are read as before. A stream that is not closed has the code conflict.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+func (c *ClientWithResponses) ArchiveStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArchiveStreamReply, error) {
+	rsp, err := c.ArchiveStreamWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArchiveStreamReply(rsp)
+}
+
+// ArchiveStreamWithResponse Move the data of a closed stream's events to the archive
+//
+// They are read as before. A stream that is not closed has the code conflict.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+func (c *ClientWithResponses) ArchiveStreamWithResponse(ctx context.Context, body ArchiveStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*ArchiveStreamReply, error) {
+	rsp, err := c.ArchiveStream(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArchiveStreamReply(rsp)
+}
+
 // StreamAtWithBodyWithResponse Say how far a stream was at a version or an instant
 //
 // A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
@@ -2322,6 +2703,36 @@ func (c *ClientWithResponses) StreamAtWithResponse(ctx context.Context, body Str
 		return nil, err
 	}
 	return ParseStreamAtReply(rsp)
+}
+
+// CloseStreamWithBodyWithResponse End a stream
+//
+// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/close (the `CloseStream` operationId).
+func (c *ClientWithResponses) CloseStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloseStreamReply, error) {
+	rsp, err := c.CloseStreamWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloseStreamReply(rsp)
+}
+
+// CloseStreamWithResponse End a stream
+//
+// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/close (the `CloseStream` operationId).
+func (c *ClientWithResponses) CloseStreamWithResponse(ctx context.Context, body CloseStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*CloseStreamReply, error) {
+	rsp, err := c.CloseStream(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloseStreamReply(rsp)
 }
 
 // DiffStreamWithBodyWithResponse Tell what changed in a stream between two versions or instants
@@ -2615,6 +3026,39 @@ func ParseAppendEventsReply(rsp *http.Response) (*AppendEventsReply, error) {
 	return response, nil
 }
 
+// ParseArchiveStreamReply parses an HTTP response from a ArchiveStreamWithResponse call
+func ParseArchiveStreamReply(rsp *http.Response) (*ArchiveStreamReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArchiveStreamReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ArchiveStreamResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseStreamAtReply parses an HTTP response from a StreamAtWithResponse call
 func ParseStreamAtReply(rsp *http.Response) (*StreamAtReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -2631,6 +3075,39 @@ func ParseStreamAtReply(rsp *http.Response) (*StreamAtReply, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest StreamAtResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCloseStreamReply parses an HTTP response from a CloseStreamWithResponse call
+func ParseCloseStreamReply(rsp *http.Response) (*CloseStreamReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CloseStreamReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StreamAppended
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -2943,9 +3420,15 @@ type ServerInterface interface {
 	// AppendEvents Append events to streams
 	// (POST /events/append)
 	AppendEvents(w http.ResponseWriter, r *http.Request)
+	// ArchiveStream Move the data of a closed stream's events to the archive
+	// (POST /events/archive)
+	ArchiveStream(w http.ResponseWriter, r *http.Request)
 	// StreamAt Say how far a stream was at a version or an instant
 	// (POST /events/at)
 	StreamAt(w http.ResponseWriter, r *http.Request)
+	// CloseStream End a stream
+	// (POST /events/close)
+	CloseStream(w http.ResponseWriter, r *http.Request)
 	// DiffStream Tell what changed in a stream between two versions or instants
 	// (POST /events/diff)
 	DiffStream(w http.ResponseWriter, r *http.Request)
@@ -2998,11 +3481,39 @@ func (siw *ServerInterfaceWrapper) AppendEvents(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// ArchiveStream operation middleware
+func (siw *ServerInterfaceWrapper) ArchiveStream(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ArchiveStream(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // StreamAt operation middleware
 func (siw *ServerInterfaceWrapper) StreamAt(w http.ResponseWriter, r *http.Request) {
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.StreamAt(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CloseStream operation middleware
+func (siw *ServerInterfaceWrapper) CloseStream(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CloseStream(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3296,6 +3807,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/rewrap", wrapper.RewrapKeys)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/parked", wrapper.ListParked)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/release", wrapper.ReleaseParked)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/close", wrapper.CloseStream)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/archive", wrapper.ArchiveStream)
 
 	return m
 }
