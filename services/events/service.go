@@ -91,7 +91,7 @@ func (s *Service) OpenAPI() []byte { return document }
 
 // Start begins to tell other nodes of appends, and to hear of theirs.
 func (s *Service) Start(context.Context) error {
-	s.cfg.Hints.start(s.cfg.Log)
+	s.cfg.Hints.start(s.cfg.Log) //nolint:contextcheck // they go on until Stop
 	return nil
 }
 

@@ -42,8 +42,7 @@ func (r *replacing) value(at jsontext.Pointer) error {
 	}
 	for i := 0; ; i++ {
 		name := strconv.Itoa(i)
-		switch r.decoder.PeekKind() {
-		case '}', ']':
+		if next := r.decoder.PeekKind(); next == '}' || next == ']' {
 			_, err := r.token()
 			return err
 		}

@@ -122,8 +122,8 @@ func followed(t *testing.T, open Open) {
 		}
 		require.NoError(t, ctx.Err(), "%+v", c.options)
 		end()
-		for range s.Follow(ctx, c.options) {
-			t.Fatal("its context has ended")
+		for _, err := range s.Follow(ctx, c.options) {
+			t.Fatal("its context has ended", err)
 		}
 		s = eventstore.New(open(t, eventstore.Config{}).Engine(), eventstore.Config{})
 		other = eventstore.New(s.Engine(), eventstore.Config{OnAppend: func(context.Context, int64) { s.Hint() }})
