@@ -188,6 +188,7 @@ func TestTableRefuses(t *testing.T) {
 		{"pkg/mesh", "pkg/bus"},
 		{"services/state", "services/messaging"},
 		{"services/state", "pkg/state/redisstate"},
+		{"services/events", "pkg/state/eventstore/mysqlevents"},
 		{"services/host", "services/mesh"},
 		{"cmd/bannou", "integration/servers"},
 		{"cmd/bannou", "pkg/bus/bustest"},

@@ -64,7 +64,14 @@ func appendOf(ctx context.Context, place string, in *eventsapi.StreamAppend) (ev
 		if len(e.Data) == 0 {
 			return out, problem.New(problem.MissingMember, "member %s.data is required and is missing", at).At(at + ".data")
 		}
-		out.Events[i] = eventstore.Event{ID: e.ID, Type: e.Type, Schema: e.Schema, Data: jsontext.Value(e.Data), Metadata: eventstore.Metadata{
+		personal := eventstore.Personal{Subject: e.Personal.Subject}
+		for _, member := range e.Personal.Members {
+			personal.Members = append(personal.Members, jsontext.Pointer(member))
+		}
+		if personal.Subject != "" && len(personal.Members) == 0 {
+			return out, problem.Missing(at + ".personal.members")
+		}
+		out.Events[i] = eventstore.Event{Personal: personal, ID: e.ID, Type: e.Type, Schema: e.Schema, Data: jsontext.Value(e.Data), Metadata: eventstore.Metadata{
 			CausationID: e.Metadata.CausationID, CorrelationID: e.Metadata.CorrelationID, Trace: e.Metadata.Trace,
 			Actor: cmp.Or(e.Metadata.Actor, guard.Caller(ctx)),
 		}}

@@ -60,3 +60,35 @@ func (e endpoints) ListStreams(w http.ResponseWriter, r *http.Request) {
 func (e endpoints) SnapshotStream(w http.ResponseWriter, r *http.Request) {
 	answer(e, w, r, e.snapshotStream)
 }
+
+// StreamAt is POST /events/at.
+func (e endpoints) StreamAt(w http.ResponseWriter, r *http.Request) { answer(e, w, r, e.streamAt) }
+
+// DiffStream is POST /events/diff.
+func (e endpoints) DiffStream(w http.ResponseWriter, r *http.Request) { answer(e, w, r, e.diffStream) }
+
+// EraseSubject is POST /events/erase.
+func (e endpoints) EraseSubject(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.eraseSubject)
+}
+
+// RewrapKeys is POST /events/rewrap.
+func (e endpoints) RewrapKeys(w http.ResponseWriter, r *http.Request) { answer(e, w, r, e.rewrapKeys) }
+
+// ListParked is POST /events/parked.
+func (e endpoints) ListParked(w http.ResponseWriter, r *http.Request) { answer(e, w, r, e.listParked) }
+
+// ReleaseParked is POST /events/release.
+func (e endpoints) ReleaseParked(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.releaseParked)
+}
+
+// CloseStream is POST /events/close.
+func (e endpoints) CloseStream(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.closeStream)
+}
+
+// ArchiveStream is POST /events/archive.
+func (e endpoints) ArchiveStream(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.archiveStream)
+}

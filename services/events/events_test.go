@@ -65,11 +65,11 @@ func TestConflict(t *testing.T) {
 	n.must("/events/append", fmt.Sprintf(one, "0"))
 	n.must("/events/append", fmt.Sprintf(one, "1"))
 	n.must("/events/append", fmt.Sprintf(one, `"any"`))
-	for expected, version := range map[string]float64{`"none"`: 0, "0": 0, "2": 2, "4": 4} {
+	for expected, version := range map[string]int{`"none"`: 0, "0": 0, "2": 2, "4": 4} {
 		p := n.refused("/events/append", fmt.Sprintf(one, expected), 409, "conflict")
 		require.Equal(t, "account/a", p["stream"])
-		require.Equal(t, version, p["expectedVersion"])
-		require.Equal(t, 3.0, p["actualVersion"])
+		require.EqualValues(t, version, p["expectedVersion"])
+		require.EqualValues(t, 3, p["actualVersion"])
 	}
 }
 
@@ -106,7 +106,7 @@ func TestRefusals(t *testing.T) {
 			require.Equal(t, c.member, p["member"], c.body)
 		}
 	}
-	require.Equal(t, "", positions(n.must("/events/read", `{}`)))
+	require.Empty(t, positions(n.must("/events/read", `{}`)))
 }
 
 func TestStreams(t *testing.T) {

@@ -19,6 +19,11 @@ func eventsProblem(err error) error {
 		return conflict(version).Because(err)
 	}
 	switch {
+	case errors.Is(err, eventstore.ErrStreamClosed):
+		return problem.New(problem.Conflict, "%s; choose another stream", reason(err)).Because(err)
+	case errors.Is(err, eventstore.ErrNoMasterKey):
+		return problem.New(problem.Unavailable, "this node was not given the master key that the keys of subjects are wrapped with: give it that one "+
+			"with --events-master-key-file").Because(err)
 	case errors.Is(err, eventstore.ErrIDTaken):
 		return problem.New(problem.Conflict, "%s; nothing was appended: give new events new ids", reason(err)).Because(err)
 	case errors.Is(err, state.ErrTooLarge):

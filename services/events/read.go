@@ -80,7 +80,12 @@ func pageOf(limit *int) (int, error) {
 
 // recorded is an event as callers see it.
 func recorded(e *eventstore.Recorded) eventsapi.RecordedEvent {
+	erased := make([]string, len(e.Erased))
+	for i, at := range e.Erased {
+		erased[i] = string(at)
+	}
 	return eventsapi.RecordedEvent{
+		Erased:   erased,
 		Position: e.Position, Category: e.Stream.Category, Stream: e.Stream.ID, Version: e.Version, ID: e.ID, Type: e.Type, Schema: e.Schema,
 		Data: []byte(e.Data), RecordedAt: e.RecordedAt, Metadata: eventsapi.EventMetadata{
 			CausationID: e.Metadata.CausationID, CorrelationID: e.Metadata.CorrelationID, Trace: e.Metadata.Trace, Actor: e.Metadata.Actor,

@@ -25,6 +25,9 @@ type Config struct {
 	// Log is the log of events. Required.
 	Log *eventstore.Store
 
+	// Aggregates show the states of streams as they were, by category. Default: none, and of streams their events are shown.
+	Aggregates map[string]Aggregate
+
 	// Hints tell other nodes of appends. Default: nobody is told, and those who follow the log on other nodes look by themselves.
 	Hints *Hints
 

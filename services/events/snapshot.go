@@ -31,7 +31,7 @@ func (s *Service) snapshotStream(ctx context.Context, r *eventsapi.SnapshotReque
 	if r.Version < 1 {
 		return nil, problem.Invalid("version", "is %d, and has to be the version of the stream that data is the state at", r.Version)
 	}
-	if err := s.cfg.Log.SaveSnapshot(ctx, stream, r.Schema, r.Version, []byte(r.Data)); err != nil {
+	if err := s.cfg.Log.SaveSnapshot(ctx, stream, r.Schema, r.Version, []byte(r.Data), r.Subject); err != nil {
 		return nil, err
 	}
 	return &eventsapi.SnapshotResponse{Version: r.Version}, nil

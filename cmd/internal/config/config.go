@@ -114,6 +114,9 @@ type Events struct {
 	Backend string `default:"auto" enum:"auto,mysql,sqlite,memory" help:"Where the log of events is: auto (MySQL where it is configured, otherwise SQLite), mysql, sqlite, memory."`
 	Table   string `default:"events" help:"The log's table. Those beside it have names that begin with it. Nodes with the same table of one database share the log."`
 
+	MasterKey     string `name:"master-key" help:"Key that wraps those of subjects, 32 bytes in base64, as openssl rand -base64 32 makes it; the same for all nodes. Other users of the machine see flags: prefer the variable, or the file. Without one, who has the database has the keys."`
+	MasterKeyFile string `name:"master-key-file" help:"File with that key, read at start; on further lines, those that it replaces."`
+
 	Access map[string]Access `kong:"-"` // only in the YAML file: by category
 }
 

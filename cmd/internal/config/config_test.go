@@ -39,6 +39,9 @@ func parse(t *testing.T, args ...string) (flags, error) {
 	if f.Mesh.Resilience, err = f.File.Resilience(); err != nil {
 		return f, err
 	}
+	if f.Events.Access, err = f.File.EventsAccess(); err != nil {
+		return f, err
+	}
 	return f, f.Resolve()
 }
 

@@ -4,10 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"regexp"
 	"slices"
 
 	"github.com/go-viper/mapstructure/v2"
+
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
 )
 
 // eventsAccessKey holds the rules about who may use which categories of events in the file: a map, which no flag can express.
@@ -59,6 +62,9 @@ func (c *Config) resolveEvents() error {
 	if !tableName.MatchString(e.Table) {
 		return fmt.Errorf("--events-table %q: use 1 to 40 lower-case letters, digits and underscores, a letter first", e.Table)
 	}
+	if e.MasterKey != "" && e.MasterKeyFile != "" {
+		return errors.New("--events-master-key and --events-master-key-file are both set: the key is in one place; remove one of them")
+	}
 	for _, category := range slices.Sorted(maps.Keys(e.Access)) {
 		for _, list := range []struct {
 			member string
@@ -72,6 +78,26 @@ func (c *Config) resolveEvents() error {
 		}
 	}
 	return nil
+}
+
+// MasterKeys are the keys that wrap those of subjects, none where there is none. Errors repeat nothing of them.
+func (e *Events) MasterKeys() ([]eventstore.MasterKey, error) {
+	text, from := e.MasterKey, "--events-master-key"
+	switch {
+	case e.MasterKeyFile != "":
+		raw, err := os.ReadFile(e.MasterKeyFile)
+		if err != nil {
+			return nil, fmt.Errorf("--events-master-key-file: %w", err)
+		}
+		text, from = string(raw), "--events-master-key-file "+e.MasterKeyFile
+	case text == "":
+		return nil, nil
+	}
+	keys, err := eventstore.ParseMasterKeys(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	return keys, nil
 }
 
 // tableName leaves room for what the names of the tables beside it end with.

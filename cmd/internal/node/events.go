@@ -34,7 +34,11 @@ func (p parts) eventLog() (host.Service, error) {
 		return nil, err
 	}
 	cfg := events.Config{Access: access, Logger: p.log, MeterProvider: p.meter}
-	log := eventstore.Config{Table: p.cfg.Events.Table, Logger: p.log, MeterProvider: p.meter}
+	masters, err := p.cfg.Events.MasterKeys()
+	if err != nil {
+		return nil, err
+	}
+	log := eventstore.Config{MasterKeys: masters, Table: p.cfg.Events.Table, Logger: p.log, MeterProvider: p.meter}
 	if p.cfg.Messaging.Backend != "memory" && p.cfg.Events.Backend != "memory" {
 		cfg.Hints = events.NewHints(events.HintsConfig{Bus: p.bus, Log: p.cfg.Events.Table, InstanceID: p.instanceID, Logger: p.log})
 		log.OnAppend = cfg.Hints.Appended

@@ -70,31 +70,36 @@ type replayed[S any] struct {
 	Loaded[S]
 	events, bytes int // behind the last snapshot
 	lastID        string
+	about         subjects
 }
 
 // Load returns the aggregate as it is now.
 func (a *Aggregate[S]) Load(ctx context.Context, id string) (Loaded[S], error) {
-	r, err := a.load(ctx, StreamID{Category: a.cfg.Category, ID: id})
+	r, err := a.load(ctx, StreamID{Category: a.cfg.Category, ID: id}, latest)
 	return r.Loaded, err
 }
 
-func (a *Aggregate[S]) load(ctx context.Context, id StreamID) (replayed[S], error) {
-	r, restored, err := a.restore(ctx, id)
+// load replays the events that until lets in, and none behind the first that it does not.
+func (a *Aggregate[S]) load(ctx context.Context, id StreamID, until func(Recorded) bool) (replayed[S], error) {
+	r, restored, err := a.restore(ctx, id, until)
 	if err != nil {
 		return replayed[S]{}, err
 	}
-	if !restored {
+	if !restored { // the stream is not the one that the snapshot was taken of, or it is of later than is asked for
 		r = replayed[S]{}
-		err = a.replayFrom(ctx, id, &r)
+		err = a.replayFrom(ctx, id, &r, until)
 	}
 	return r, err
 }
 
-// replayFrom reads what is behind the version.
-func (a *Aggregate[S]) replayFrom(ctx context.Context, id StreamID, r *replayed[S]) error {
+// replayFrom reads what is behind the version, as far as until lets it.
+func (a *Aggregate[S]) replayFrom(ctx context.Context, id StreamID, r *replayed[S], until func(Recorded) bool) error {
 	for e, err := range a.store.ReadStream(ctx, id, ReadOptions{From: r.Version + 1}) {
 		if err != nil {
 			return err
+		}
+		if !until(e) {
+			break
 		}
 		if err := a.replay(r, e); err != nil {
 			return err
@@ -108,10 +113,15 @@ func (a *Aggregate[S]) replay(r *replayed[S], e Recorded) error {
 	if err != nil {
 		return err
 	}
+	if e.Type == ClosedType {
+		r.Version, r.lastID = e.Version, e.ID
+		return nil
+	}
 	if err := a.cfg.Apply(&r.State, value); err != nil {
 		return e.error(fmt.Errorf("%w: %q cannot be applied: %w", state.ErrCorrupt, e.Type, err))
 	}
 	r.Version, r.lastID = e.Version, e.ID
+	r.about.add(e)
 	r.events++
 	r.bytes += len(e.Data)
 	return nil
@@ -127,7 +137,7 @@ func (a *Aggregate[S]) replay(r *replayed[S], e Recorded) error {
 func (a *Aggregate[S]) Decide(ctx context.Context, id string, decide func(current Loaded[S]) (events []any, err error)) (Loaded[S], error) {
 	stream := StreamID{Category: a.cfg.Category, ID: id}
 	for try := 1; ; try++ {
-		r, err := a.load(ctx, stream)
+		r, err := a.load(ctx, stream, latest)
 		if err != nil {
 			return Loaded[S]{}, err
 		}

@@ -50,12 +50,23 @@ func (s *Store) Append(ctx context.Context, stream StreamID, expected Expected, 
 // that of the first time, whatever is expected. So a call that failed with state.ErrOutcomeUnknown or state.ErrUnavailable may be repeated. An id
 // that is another event's is ErrIDTaken.
 func (s *Store) AppendAll(ctx context.Context, appends ...Append) ([]Appended, error) {
+	return s.append(ctx, appends, false)
+}
+
+// append is AppendAll. Closing is an event that ends its stream.
+func (s *Store) append(ctx context.Context, appends []Append, closing bool) ([]Appended, error) {
 	own, err := complete(appends)
+	if err == nil && !closing {
+		err = checkTypes(own)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("eventstore: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("eventstore: %w", err)
+	}
+	if err := s.keyring.seal(ctx, own); err != nil {
+		return nil, fmt.Errorf("append to %s: %w", own[0].Stream, err)
 	}
 	appended, err := s.engine.Append(ctx, own)
 	if err != nil {
@@ -65,6 +76,18 @@ func (s *Store) AppendAll(ctx context.Context, appends ...Append) ([]Appended, e
 		s.appended(ctx, last.Position)
 	}
 	return appended, nil
+}
+
+// checkTypes refuses what ends a stream by the way.
+func checkTypes(appends []Append) error {
+	for _, a := range appends {
+		for i := range a.Events {
+			if a.Events[i].Type == ClosedType {
+				return fmt.Errorf("%w: an event of the type %s ends its stream: close that instead", state.ErrInvalid, ClosedType)
+			}
+		}
+	}
+	return nil
 }
 
 // complete checks what is to be appended, and returns a copy that shares no memory with the caller.
@@ -96,7 +119,7 @@ func complete(appends []Append) ([]Append, error) {
 		a.Events = slices.Clone(a.Events)
 		for j := range a.Events {
 			e := &a.Events[j]
-			if err := e.complete(); err != nil {
+			if err := e.complete(a.Stream); err != nil {
 				return nil, fmt.Errorf("stream %s: %w", a.Stream, err)
 			}
 			if ids[e.ID] {

@@ -7,6 +7,7 @@ import "context"
 type Engine interface {
 	Marks
 	Projections
+	Keys
 
 	// Append makes the appends, all or none, as Store.AppendAll promises. Their events have ids, and their memory is the engine's.
 	Append(ctx context.Context, appends []Append) ([]Appended, error)
@@ -21,15 +22,18 @@ type Engine interface {
 	// Streams returns the first streams of a category whose ids come behind one, in the order of their bytes, at most limit.
 	Streams(ctx context.Context, category, after string, limit int) ([]StreamVersion, error)
 
+	// Archive moves the data of a stream's events below a version elsewhere, from where Read has it, and returns how many there were in their old place.
+	Archive(ctx context.Context, stream StreamID, below int64) (moved int64, err error)
+
 	// SaveSnapshot keeps a snapshot, unless there is one of the stream and schema with the same or a later version.
 	SaveSnapshot(ctx context.Context, s Snapshot) error
 
 	// LoadSnapshot returns the snapshot of a stream and schema, if there is one.
 	LoadSnapshot(ctx context.Context, stream StreamID, schema int) (s Snapshot, found bool, err error)
 
-	// Restore returns the snapshot of a stream and schema, if there is one and the stream has the event that it is of, with the first events
-	// behind that, and whether there may be more of them. Limit is at least 1.
-	Restore(ctx context.Context, stream StreamID, schema, limit int) (s Snapshot, found bool, behind []Recorded, more bool, err error)
+	// Restore returns the snapshot of a stream and schema, if there is one and the stream has the event that it is of; with that event and the
+	// first ones behind it, limit of these at most, and whether there may be more of them. Limit is at least 1.
+	Restore(ctx context.Context, stream StreamID, schema, limit int) (s Snapshot, found bool, events []Recorded, more bool, err error)
 }
 
 // A Range is a part of the log, or with a Category of that, or with an ID too of one stream, which has versions where the others have

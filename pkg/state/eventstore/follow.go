@@ -33,7 +33,7 @@ func (s *Store) Follow(ctx context.Context, o FollowOptions) iter.Seq2[Recorded,
 	return func(yield func(Recorded, error) bool) {
 		for {
 			news := s.News() // before it is looked, so that none is missed
-			events, more, err := s.engine.Read(ctx, r)
+			events, more, err := s.page(ctx, r)
 			if ctx.Err() != nil {
 				return
 			}

@@ -39,7 +39,7 @@ func (p *pages) fetch(ctx context.Context) (events []Recorded, more bool, err er
 
 // read does not change p, which has gone on when it runs ahead.
 func (p *pages) read(ctx context.Context) (got page) {
-	got.events, got.more, got.err = p.store.engine.Read(ctx, p.next)
+	got.events, got.more, got.err = p.store.page(ctx, p.next)
 	return got
 }
 

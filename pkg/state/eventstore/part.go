@@ -139,7 +139,7 @@ func (p *part) step() (more bool, err error) {
 	}
 	scope := p.sub.cfg.scope()
 	scope.From, scope.Limit = p.position+1, max(pageEvents, p.sub.cfg.Batch)
-	events, more, err := p.sub.store.engine.Read(p.ctx, scope)
+	events, more, err := p.sub.store.page(p.ctx, scope)
 	if err != nil {
 		return false, err
 	}

@@ -54,7 +54,7 @@ func (l *pipeline) flow() (more bool, err error) {
 	}
 	scope := p.sub.cfg.scope()
 	scope.From, scope.Limit = l.read+1, pageEvents
-	events, more, err := p.sub.store.engine.Read(p.ctx, scope)
+	events, more, err := p.sub.store.page(p.ctx, scope)
 	if err != nil {
 		return false, err
 	}

@@ -89,6 +89,23 @@ func (s *Store) read(ctx context.Context, r Range, o ReadOptions) iter.Seq2[Reco
 	}
 }
 
+// page reads from the engine, and decrypts.
+func (s *Store) page(ctx context.Context, r Range) (events []Recorded, more bool, err error) {
+	if events, more, err = s.engine.Read(ctx, r); err != nil {
+		return nil, false, err
+	}
+	if err := s.keyring.open(ctx, events); err != nil {
+		return nil, false, err
+	}
+	return events, more, nil
+}
+
+// Reveal decrypts the personal members of events that an Engine's or a Within's own Read has returned. It is for who stands in for a part of this
+// package; who reads by way of the Store has them in the clear.
+func (s *Store) Reveal(ctx context.Context, events []Recorded) error {
+	return s.keyring.open(ctx, events)
+}
+
 // next is where the page after an event begins.
 func (r Range) next(last Recorded) int64 {
 	at := last.Position

@@ -33,8 +33,8 @@ func (p SnapshotPolicy) due(events, bytes int) bool {
 
 func (p SnapshotPolicy) none() bool { return p == SnapshotPolicy{} }
 
-// restore makes the state of the last snapshot and the events behind it. False: there is none that fits.
-func (a *Aggregate[S]) restore(ctx context.Context, id StreamID) (r replayed[S], restored bool, err error) {
+// restore makes the state of the last snapshot and the events behind it, as far as until lets them in. False: there is no snapshot that fits.
+func (a *Aggregate[S]) restore(ctx context.Context, id StreamID, until func(Recorded) bool) (r replayed[S], restored bool, err error) {
 	if a.cfg.Snapshots.none() {
 		return r, false, nil
 	}
@@ -42,21 +42,35 @@ func (a *Aggregate[S]) restore(ctx context.Context, id StreamID) (r replayed[S],
 	if err != nil {
 		return r, false, fmt.Errorf("eventstore: read the snapshot of %s: %w", id, err)
 	}
-	if !found {
+	if !found || !until(events[0]) {
 		return r, false, nil
 	}
-	if err := json.Unmarshal(snapshot.Data, &r.State); err != nil {
+	data, key, err := a.store.keyring.openSnapshot(ctx, snapshot)
+	if err != nil || data == nil { // nil: whom it was about is erased
+		return r, false, err
+	}
+	if key != "" {
+		r.about.keys = []string{key}
+	}
+	if err := json.Unmarshal(data, &r.State); err != nil {
 		a.store.cfg.Logger.WarnContext(ctx, "a snapshot cannot be read, and all events are", "stream", id.String(), "version", snapshot.Version, "error", err)
 		return r, false, nil
 	}
 	r.Version, r.lastID = snapshot.Version, snapshot.EventID
-	for _, e := range events {
+	behind := events[1:]
+	if err := a.store.keyring.open(ctx, behind); err != nil {
+		return r, false, err
+	}
+	for _, e := range behind {
+		if !until(e) {
+			return r, true, nil
+		}
 		if err := a.replay(&r, e); err != nil {
 			return r, false, err
 		}
 	}
 	if more {
-		err = a.replayFrom(ctx, id, &r)
+		err = a.replayFrom(ctx, id, &r, until)
 	}
 	return r, err == nil, err
 }
@@ -68,6 +82,9 @@ func (a *Aggregate[S]) snapshot(ctx context.Context, id StreamID, r *replayed[S]
 	}
 	data, err := json.Marshal(r.State)
 	if err == nil {
+		data, err = a.store.keyring.sealSnapshot(ctx, id, r.lastID, data, r.about)
+	}
+	if err == nil && data != nil {
 		err = a.store.engine.SaveSnapshot(ctx, Snapshot{Stream: id, Schema: a.cfg.Schema, Version: r.Version, EventID: r.lastID, Data: data})
 	}
 	if err != nil {
@@ -77,8 +94,13 @@ func (a *Aggregate[S]) snapshot(ctx context.Context, id StreamID, r *replayed[S]
 
 // SaveSnapshot keeps JSON as the snapshot of a stream at a version, for who computes states elsewhere than in an Aggregate: one that an
 // Aggregate of that schema would read. It is kept unless there is one of the same or a later version. state.ErrInvalid: the stream has no such
-// version, or data is not JSON. Schema 0 is 1.
-func (s *Store) SaveSnapshot(ctx context.Context, stream StreamID, schema int, version int64, data jsontext.Value) error {
+// version, or data is not JSON. Schema 0 is 1. What is about a person names the subject, and goes with it when it is erased; "" is nobody.
+func (s *Store) SaveSnapshot(ctx context.Context, stream StreamID, schema int, version int64, data jsontext.Value, subject string) error {
+	if subject != "" {
+		if err := checkSubject(subject); err != nil {
+			return fmt.Errorf("eventstore: %w", err)
+		}
+	}
 	switch {
 	case version < 1 || schema < 0 || schema > 1<<15:
 		return fmt.Errorf("eventstore: %w: a snapshot is of a version from 1, with a schema from 1", state.ErrInvalid)
@@ -94,14 +116,22 @@ func (s *Store) SaveSnapshot(ctx context.Context, stream StreamID, schema int, v
 	if !found {
 		return fmt.Errorf("eventstore: %w: stream %s has no version %d to take a snapshot of", state.ErrInvalid, stream, version)
 	}
-	snapshot := Snapshot{Stream: stream, Schema: max(schema, 1), Version: version, EventID: e.ID, Data: slices.Clone(data)}
+	var about subjects
+	if subject != "" {
+		about.named = []string{subject}
+	}
+	kept, err := s.keyring.sealSnapshot(ctx, stream, e.ID, slices.Clone(data), about)
+	if err != nil {
+		return err
+	}
+	snapshot := Snapshot{Stream: stream, Schema: max(schema, 1), Version: version, EventID: e.ID, Data: kept}
 	if err := s.engine.SaveSnapshot(ctx, snapshot); err != nil {
 		return fmt.Errorf("eventstore: keep the snapshot of %s: %w", stream, err)
 	}
 	return nil
 }
 
-// LoadSnapshot returns the snapshot of a stream, if there is one of its own history. Schema 0 is 1.
+// LoadSnapshot returns the snapshot of a stream, if there is one of its own history whose subject was not erased. Schema 0 is 1.
 func (s *Store) LoadSnapshot(ctx context.Context, stream StreamID, schema int) (Snapshot, bool, error) {
 	if err := stream.check(); err != nil {
 		return Snapshot{}, false, fmt.Errorf("eventstore: %w", err)
@@ -117,7 +147,8 @@ func (s *Store) LoadSnapshot(ctx context.Context, stream StreamID, schema int) (
 	if err != nil || !found || e.ID != snapshot.EventID {
 		return Snapshot{}, false, err
 	}
-	return snapshot, true, nil
+	snapshot.Data, _, err = s.keyring.openSnapshot(ctx, snapshot)
+	return snapshot, snapshot.Data != nil, err
 }
 
 // eventAt reads the event of one version.

@@ -32,6 +32,70 @@ type AppendEventsResponse struct {
 	Streams []StreamAppended `json:"streams"`
 }
 
+// ArchiveStreamRequest defines model for ArchiveStreamRequest.
+type ArchiveStreamRequest struct {
+	Category string `json:"category"`
+	ID       string `json:"id"`
+}
+
+// ArchiveStreamResponse defines model for ArchiveStreamResponse.
+type ArchiveStreamResponse struct {
+	// Moved How many events had their data in the log until now.
+	Moved int64 `json:"moved"`
+}
+
+// CloseStreamRequest defines model for CloseStreamRequest.
+type CloseStreamRequest struct {
+	Category string `json:"category"`
+
+	// Expected The version that the stream must have, a number, or "any". By default "any".
+	Expected json.RawMessage `json:"expected,omitempty,omitzero"`
+	ID       string          `json:"id"`
+}
+
+// DiffStreamRequest defines model for DiffStreamRequest.
+type DiffStreamRequest struct {
+	Category string `json:"category"`
+
+	// From A version, or an instant; neither is now.
+	From  Moment `json:"from"`
+	ID    string `json:"id"`
+	Limit *int   `json:"limit,omitempty"`
+
+	// To A version, or an instant; neither is now.
+	To Moment `json:"to,omitempty,omitzero"`
+}
+
+// DiffStreamResponse defines model for DiffStreamResponse.
+type DiffStreamResponse struct {
+	// Changes What changed in the state. Absent where the node has no aggregate for the category.
+	Changes *[]StateChange `json:"changes,omitempty"`
+
+	// Events Those behind the earlier version, up to the later one, at most limit.
+	Events []RecordedEvent `json:"events"`
+
+	// From The earlier version.
+	From int64 `json:"from"`
+
+	// Next The version of the first event that is left out. Absent when there is none.
+	Next int64 `json:"next,omitempty,omitzero"`
+
+	// To The later version.
+	To int64 `json:"to"`
+}
+
+// EraseSubjectRequest defines model for EraseSubjectRequest.
+type EraseSubjectRequest struct {
+	// Subject As events were appended with it.
+	Subject string `json:"subject"`
+}
+
+// EraseSubjectResponse defines model for EraseSubjectResponse.
+type EraseSubjectResponse struct {
+	// Erased There was something to erase.
+	Erased bool `json:"erased"`
+}
+
 // EventMetadata Where an event comes from. Each member has at most 255 bytes.
 type EventMetadata struct {
 	// Actor Who asked for it. By default the app that the node knows the caller as.
@@ -45,6 +109,16 @@ type EventMetadata struct {
 
 	// Trace A W3C traceparent.
 	Trace string `json:"trace,omitempty,omitzero"`
+}
+
+// ListParkedRequest defines model for ListParkedRequest.
+type ListParkedRequest struct {
+	Subscription string `json:"subscription"`
+}
+
+// ListParkedResponse defines model for ListParkedResponse.
+type ListParkedResponse struct {
+	Streams []ParkedStream `json:"streams"`
 }
 
 // ListProjectionsRequest defines model for ListProjectionsRequest.
@@ -68,6 +142,13 @@ type ListStreamsResponse struct {
 	Streams []StreamVersion `json:"streams"`
 }
 
+// Moment A version, or an instant; neither is now.
+type Moment struct {
+	// Time By the clock of the database.
+	Time    *time.Time `json:"time,omitempty"`
+	Version *int64     `json:"version,omitempty"`
+}
+
 // NewEvent defines model for NewEvent.
 type NewEvent struct {
 	// Data Any JSON, at most 1 MiB.
@@ -79,11 +160,39 @@ type NewEvent struct {
 	// Metadata Where an event comes from. Each member has at most 255 bytes.
 	Metadata EventMetadata `json:"metadata,omitempty,omitzero"`
 
+	// Personal What of the data is about a person. It is encrypted, until the subject is erased.
+	Personal PersonalMembers `json:"personal,omitempty,omitzero"`
+
 	// Schema The version of the form of data.
 	Schema int `json:"schema,omitempty,omitzero"`
 
 	// Type What has happened, 1 to 128 bytes.
 	Type string `json:"type"`
+}
+
+// ParkedStream defines model for ParkedStream.
+type ParkedStream struct {
+	Category string `json:"category"`
+
+	// Failure What the handler said last.
+	Failure  string    `json:"failure"`
+	ID       string    `json:"id"`
+	ParkedAt time.Time `json:"parkedAt"`
+
+	// Released The subscription's consumer is to go on with it.
+	Released bool `json:"released"`
+
+	// Version Of the event that could not be handled. It, and what follows it in the stream, waits.
+	Version int64 `json:"version"`
+}
+
+// PersonalMembers What of the data is about a person. It is encrypted, until the subject is erased.
+type PersonalMembers struct {
+	// Members JSON pointers, as /name and /address/street. Those that the data has not are passed over.
+	Members []string `json:"members,omitempty,omitzero"`
+
+	// Subject Whom they are about, 1 to 320 bytes. By default the stream, as category/id.
+	Subject string `json:"subject,omitempty,omitzero"`
 }
 
 // ProjectionRequest defines model for ProjectionRequest.
@@ -190,7 +299,10 @@ type RecordedEvent struct {
 
 	// Data As it was appended, numbers to the digit.
 	Data json.RawMessage `json:"data"`
-	ID   string          `json:"id"`
+
+	// Erased The personal members whose subject was erased, as JSON pointers; they are null in data.
+	Erased []string `json:"erased,omitempty,omitzero"`
+	ID     string   `json:"id"`
 
 	// Metadata Where an event comes from. Each member has at most 255 bytes.
 	Metadata EventMetadata `json:"metadata"`
@@ -210,6 +322,30 @@ type RecordedEvent struct {
 	Version int64 `json:"version"`
 }
 
+// ReleaseParkedRequest defines model for ReleaseParkedRequest.
+type ReleaseParkedRequest struct {
+	Category string `json:"category"`
+	ID       string `json:"id"`
+
+	// Skip Pass over the event that could not be handled.
+	Skip         bool   `json:"skip,omitempty,omitzero"`
+	Subscription string `json:"subscription"`
+}
+
+// ReleaseParkedResponse defines model for ReleaseParkedResponse.
+type ReleaseParkedResponse struct {
+	Released bool `json:"released"`
+}
+
+// RewrapRequest defines model for RewrapRequest.
+type RewrapRequest = map[string]interface{}
+
+// RewrapResponse defines model for RewrapResponse.
+type RewrapResponse struct {
+	// Keys How many were wrapped anew.
+	Keys int `json:"keys"`
+}
+
 // SnapshotRequest defines model for SnapshotRequest.
 type SnapshotRequest struct {
 	Category string `json:"category"`
@@ -221,6 +357,9 @@ type SnapshotRequest struct {
 	// Schema The version of the form of data. Snapshots of another one are not seen.
 	Schema int `json:"schema,omitempty,omitzero"`
 
+	// Subject The subject that data holds something personal of, with which it is erased. By default there is none.
+	Subject string `json:"subject,omitempty,omitzero"`
+
 	// Version The version of the stream that data is the state at. Required with data.
 	Version int64 `json:"version,omitempty,omitzero"`
 }
@@ -231,6 +370,18 @@ type SnapshotResponse struct {
 
 	// Version The version that data is the state at; 0 when there is no snapshot.
 	Version int64 `json:"version,omitempty,omitzero"`
+}
+
+// StateChange defines model for StateChange.
+type StateChange struct {
+	// After Absent when it is there no longer.
+	After json.RawMessage `json:"after,omitempty,omitzero"`
+
+	// Before Absent when it was not there.
+	Before json.RawMessage `json:"before,omitempty,omitzero"`
+
+	// Path Where the states differ, as a JSON pointer.
+	Path string `json:"path"`
 }
 
 // StreamAppend defines model for StreamAppend.
@@ -258,6 +409,25 @@ type StreamAppended struct {
 	Repeated bool `json:"repeated"`
 
 	// Version Of the last of the events.
+	Version int64 `json:"version"`
+}
+
+// StreamAtRequest defines model for StreamAtRequest.
+type StreamAtRequest struct {
+	// At A version, or an instant; neither is now.
+	At       Moment `json:"at,omitempty,omitzero"`
+	Category string `json:"category"`
+	ID       string `json:"id"`
+}
+
+// StreamAtResponse defines model for StreamAtResponse.
+type StreamAtResponse struct {
+	Last *RecordedEvent `json:"last,omitempty"`
+
+	// State The state that they lead to. Absent where the node has no aggregate for the category.
+	State json.RawMessage `json:"state,omitempty,omitzero"`
+
+	// Version How many events the stream had; 0, it did not exist.
 	Version int64 `json:"version"`
 }
 
@@ -293,6 +463,24 @@ type SubscribeEventsParams struct {
 // AppendEventsJSONRequestBody defines body for AppendEvents for application/json ContentType.
 type AppendEventsJSONRequestBody = AppendEventsRequest
 
+// ArchiveStreamJSONRequestBody defines body for ArchiveStream for application/json ContentType.
+type ArchiveStreamJSONRequestBody = ArchiveStreamRequest
+
+// StreamAtJSONRequestBody defines body for StreamAt for application/json ContentType.
+type StreamAtJSONRequestBody = StreamAtRequest
+
+// CloseStreamJSONRequestBody defines body for CloseStream for application/json ContentType.
+type CloseStreamJSONRequestBody = CloseStreamRequest
+
+// DiffStreamJSONRequestBody defines body for DiffStream for application/json ContentType.
+type DiffStreamJSONRequestBody = DiffStreamRequest
+
+// EraseSubjectJSONRequestBody defines body for EraseSubject for application/json ContentType.
+type EraseSubjectJSONRequestBody = EraseSubjectRequest
+
+// ListParkedJSONRequestBody defines body for ListParked for application/json ContentType.
+type ListParkedJSONRequestBody = ListParkedRequest
+
 // DropProjectionJSONRequestBody defines body for DropProjection for application/json ContentType.
 type DropProjectionJSONRequestBody = ProjectionVersionRequest
 
@@ -313,6 +501,12 @@ type SwapProjectionJSONRequestBody = ProjectionVersionRequest
 
 // ReadEventsJSONRequestBody defines body for ReadEvents for application/json ContentType.
 type ReadEventsJSONRequestBody = ReadEventsRequest
+
+// ReleaseParkedJSONRequestBody defines body for ReleaseParked for application/json ContentType.
+type ReleaseParkedJSONRequestBody = ReleaseParkedRequest
+
+// RewrapKeysJSONRequestBody defines body for RewrapKeys for application/json ContentType.
+type RewrapKeysJSONRequestBody = RewrapRequest
 
 // SnapshotStreamJSONRequestBody defines body for SnapshotStream for application/json ContentType.
 type SnapshotStreamJSONRequestBody = SnapshotRequest
@@ -414,6 +608,110 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /events/append (the `AppendEvents` operationId).
 	AppendEvents(ctx context.Context, body AppendEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArchiveStreamWithBody Move the data of a closed stream's events to the archive
+	//
+	// They are read as before. A stream that is not closed has the code conflict.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+	ArchiveStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ArchiveStream Move the data of a closed stream's events to the archive
+	//
+	// They are read as before. A stream that is not closed has the code conflict.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+	ArchiveStream(ctx context.Context, body ArchiveStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StreamAtWithBody Say how far a stream was at a version or an instant
+	//
+	// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/at (the `StreamAt` operationId).
+	StreamAtWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StreamAt Say how far a stream was at a version or an instant
+	//
+	// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/at (the `StreamAt` operationId).
+	StreamAt(ctx context.Context, body StreamAtJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloseStreamWithBody End a stream
+	//
+	// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/close (the `CloseStream` operationId).
+	CloseStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloseStream End a stream
+	//
+	// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/close (the `CloseStream` operationId).
+	CloseStream(ctx context.Context, body CloseStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiffStreamWithBody Tell what changed in a stream between two versions or instants
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/diff (the `DiffStream` operationId).
+	DiffStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DiffStream Tell what changed in a stream between two versions or instants
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/diff (the `DiffStream` operationId).
+	DiffStream(ctx context.Context, body DiffStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EraseSubjectWithBody Destroy the key of a subject
+	//
+	// On this node that is so at once, on others within 10 seconds. It cannot be undone. It takes the right to write to every category that is reserved.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/erase (the `EraseSubject` operationId).
+	EraseSubjectWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EraseSubject Destroy the key of a subject
+	//
+	// On this node that is so at once, on others within 10 seconds. It cannot be undone. It takes the right to write to every category that is reserved.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/erase (the `EraseSubject` operationId).
+	EraseSubject(ctx context.Context, body EraseSubjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListParkedWithBody List the streams that a subscription has set aside
+	//
+	// A stream is set aside when an event of it could not be handled; the others go on. It takes the right to read the whole log.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/parked (the `ListParked` operationId).
+	ListParkedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListParked List the streams that a subscription has set aside
+	//
+	// A stream is set aside when an event of it could not be handled; the others go on. It takes the right to read the whole log.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/parked (the `ListParked` operationId).
+	ListParked(ctx context.Context, body ListParkedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DropProjectionWithBody Remove a version of a projection, with its data
 	//
@@ -529,6 +827,38 @@ type ClientInterface interface {
 	// Corresponds with POST /events/read (the `ReadEvents` operationId).
 	ReadEvents(ctx context.Context, body ReadEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ReleaseParkedWithBody Have a subscription go on with a stream that it has set aside
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/release (the `ReleaseParked` operationId).
+	ReleaseParkedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReleaseParked Have a subscription go on with a stream that it has set aside
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/release (the `ReleaseParked` operationId).
+	ReleaseParked(ctx context.Context, body ReleaseParkedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RewrapKeysWithBody Wrap the keys of subjects with the node's first master key
+	//
+	// For a master key that is replaced: when it is done on a node that has both, the old one is no longer needed. It takes the right to write to every category that is reserved.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /events/rewrap (the `RewrapKeys` operationId).
+	RewrapKeysWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RewrapKeys Wrap the keys of subjects with the node's first master key
+	//
+	// For a master key that is replaced: when it is done on a node that has both, the old one is no longer needed. It takes the right to write to every category that is reserved.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /events/rewrap (the `RewrapKeys` operationId).
+	RewrapKeys(ctx context.Context, body RewrapKeysJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SnapshotStreamWithBody Keep or read the snapshot of a stream
 	//
 	// With `data` it is kept, unless one of the same or a later version is there; without, it is read. A snapshot of an event that the stream does not have is refused, and not returned.
@@ -608,6 +938,230 @@ func (c *Client) AppendEventsWithBody(ctx context.Context, contentType string, b
 // Corresponds with POST /events/append (the `AppendEvents` operationId).
 func (c *Client) AppendEvents(ctx context.Context, body AppendEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAppendEventsRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ArchiveStreamWithBody Move the data of a closed stream's events to the archive
+//
+// They are read as before. A stream that is not closed has the code conflict.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+func (c *Client) ArchiveStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArchiveStreamRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ArchiveStream Move the data of a closed stream's events to the archive
+//
+// They are read as before. A stream that is not closed has the code conflict.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+func (c *Client) ArchiveStream(ctx context.Context, body ArchiveStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewArchiveStreamRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StreamAtWithBody Say how far a stream was at a version or an instant
+//
+// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/at (the `StreamAt` operationId).
+func (c *Client) StreamAtWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamAtRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StreamAt Say how far a stream was at a version or an instant
+//
+// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/at (the `StreamAt` operationId).
+func (c *Client) StreamAt(ctx context.Context, body StreamAtJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStreamAtRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloseStreamWithBody End a stream
+//
+// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/close (the `CloseStream` operationId).
+func (c *Client) CloseStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloseStreamRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloseStream End a stream
+//
+// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/close (the `CloseStream` operationId).
+func (c *Client) CloseStream(ctx context.Context, body CloseStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloseStreamRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiffStreamWithBody Tell what changed in a stream between two versions or instants
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/diff (the `DiffStream` operationId).
+func (c *Client) DiffStreamWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiffStreamRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DiffStream Tell what changed in a stream between two versions or instants
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/diff (the `DiffStream` operationId).
+func (c *Client) DiffStream(ctx context.Context, body DiffStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDiffStreamRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EraseSubjectWithBody Destroy the key of a subject
+//
+// On this node that is so at once, on others within 10 seconds. It cannot be undone. It takes the right to write to every category that is reserved.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/erase (the `EraseSubject` operationId).
+func (c *Client) EraseSubjectWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEraseSubjectRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EraseSubject Destroy the key of a subject
+//
+// On this node that is so at once, on others within 10 seconds. It cannot be undone. It takes the right to write to every category that is reserved.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/erase (the `EraseSubject` operationId).
+func (c *Client) EraseSubject(ctx context.Context, body EraseSubjectJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEraseSubjectRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListParkedWithBody List the streams that a subscription has set aside
+//
+// A stream is set aside when an event of it could not be handled; the others go on. It takes the right to read the whole log.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/parked (the `ListParked` operationId).
+func (c *Client) ListParkedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListParkedRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListParked List the streams that a subscription has set aside
+//
+// A stream is set aside when an event of it could not be handled; the others go on. It takes the right to read the whole log.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/parked (the `ListParked` operationId).
+func (c *Client) ListParked(ctx context.Context, body ListParkedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListParkedRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -872,6 +1426,78 @@ func (c *Client) ReadEvents(ctx context.Context, body ReadEventsJSONRequestBody,
 	return c.Client.Do(req)
 }
 
+// ReleaseParkedWithBody Have a subscription go on with a stream that it has set aside
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/release (the `ReleaseParked` operationId).
+func (c *Client) ReleaseParkedWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseParkedRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReleaseParked Have a subscription go on with a stream that it has set aside
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/release (the `ReleaseParked` operationId).
+func (c *Client) ReleaseParked(ctx context.Context, body ReleaseParkedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReleaseParkedRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RewrapKeysWithBody Wrap the keys of subjects with the node's first master key
+//
+// For a master key that is replaced: when it is done on a node that has both, the old one is no longer needed. It takes the right to write to every category that is reserved.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /events/rewrap (the `RewrapKeys` operationId).
+func (c *Client) RewrapKeysWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRewrapKeysRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RewrapKeys Wrap the keys of subjects with the node's first master key
+//
+// For a master key that is replaced: when it is done on a node that has both, the old one is no longer needed. It takes the right to write to every category that is reserved.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /events/rewrap (the `RewrapKeys` operationId).
+func (c *Client) RewrapKeys(ctx context.Context, body RewrapKeysJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRewrapKeysRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // SnapshotStreamWithBody Keep or read the snapshot of a stream
 //
 // With `data` it is kept, unless one of the same or a later version is there; without, it is read. A snapshot of an event that the stream does not have is refused, and not returned.
@@ -1003,6 +1629,246 @@ func NewAppendEventsRequestWithBody(server string, contentType string, body io.R
 	}
 
 	operationPath := fmt.Sprintf("/events/append")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewArchiveStreamRequest calls the generic ArchiveStream builder with application/json body
+func NewArchiveStreamRequest(server string, body ArchiveStreamJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewArchiveStreamRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewArchiveStreamRequestWithBody constructs an http.Request for the ArchiveStream method, with any body, and a specified content type
+func NewArchiveStreamRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/archive")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewStreamAtRequest calls the generic StreamAt builder with application/json body
+func NewStreamAtRequest(server string, body StreamAtJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStreamAtRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewStreamAtRequestWithBody constructs an http.Request for the StreamAt method, with any body, and a specified content type
+func NewStreamAtRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/at")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewCloseStreamRequest calls the generic CloseStream builder with application/json body
+func NewCloseStreamRequest(server string, body CloseStreamJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCloseStreamRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewCloseStreamRequestWithBody constructs an http.Request for the CloseStream method, with any body, and a specified content type
+func NewCloseStreamRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/close")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewDiffStreamRequest calls the generic DiffStream builder with application/json body
+func NewDiffStreamRequest(server string, body DiffStreamJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDiffStreamRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewDiffStreamRequestWithBody constructs an http.Request for the DiffStream method, with any body, and a specified content type
+func NewDiffStreamRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/diff")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewEraseSubjectRequest calls the generic EraseSubject builder with application/json body
+func NewEraseSubjectRequest(server string, body EraseSubjectJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEraseSubjectRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewEraseSubjectRequestWithBody constructs an http.Request for the EraseSubject method, with any body, and a specified content type
+func NewEraseSubjectRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/erase")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewListParkedRequest calls the generic ListParked builder with application/json body
+func NewListParkedRequest(server string, body ListParkedJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewListParkedRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewListParkedRequestWithBody constructs an http.Request for the ListParked method, with any body, and a specified content type
+func NewListParkedRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/parked")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -1302,6 +2168,86 @@ func NewReadEventsRequestWithBody(server string, contentType string, body io.Rea
 	return req, nil
 }
 
+// NewReleaseParkedRequest calls the generic ReleaseParked builder with application/json body
+func NewReleaseParkedRequest(server string, body ReleaseParkedJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReleaseParkedRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewReleaseParkedRequestWithBody constructs an http.Request for the ReleaseParked method, with any body, and a specified content type
+func NewReleaseParkedRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/release")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewRewrapKeysRequest calls the generic RewrapKeys builder with application/json body
+func NewRewrapKeysRequest(server string, body RewrapKeysJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRewrapKeysRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRewrapKeysRequestWithBody constructs an http.Request for the RewrapKeys method, with any body, and a specified content type
+func NewRewrapKeysRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/events/rewrap")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewSnapshotStreamRequest calls the generic SnapshotStream builder with application/json body
 func NewSnapshotStreamRequest(server string, body SnapshotStreamJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -1497,6 +2443,110 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /events/append (the `AppendEvents` operationId).
 	AppendEventsWithResponse(ctx context.Context, body AppendEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*AppendEventsReply, error)
 
+	// ArchiveStreamWithBodyWithResponse Move the data of a closed stream's events to the archive
+	//
+	// They are read as before. A stream that is not closed has the code conflict.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+	ArchiveStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArchiveStreamReply, error)
+
+	// ArchiveStreamWithResponse Move the data of a closed stream's events to the archive
+	//
+	// They are read as before. A stream that is not closed has the code conflict.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+	ArchiveStreamWithResponse(ctx context.Context, body ArchiveStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*ArchiveStreamReply, error)
+
+	// StreamAtWithBodyWithResponse Say how far a stream was at a version or an instant
+	//
+	// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/at (the `StreamAt` operationId).
+	StreamAtWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StreamAtReply, error)
+
+	// StreamAtWithResponse Say how far a stream was at a version or an instant
+	//
+	// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/at (the `StreamAt` operationId).
+	StreamAtWithResponse(ctx context.Context, body StreamAtJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamAtReply, error)
+
+	// CloseStreamWithBodyWithResponse End a stream
+	//
+	// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/close (the `CloseStream` operationId).
+	CloseStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloseStreamReply, error)
+
+	// CloseStreamWithResponse End a stream
+	//
+	// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/close (the `CloseStream` operationId).
+	CloseStreamWithResponse(ctx context.Context, body CloseStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*CloseStreamReply, error)
+
+	// DiffStreamWithBodyWithResponse Tell what changed in a stream between two versions or instants
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/diff (the `DiffStream` operationId).
+	DiffStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiffStreamReply, error)
+
+	// DiffStreamWithResponse Tell what changed in a stream between two versions or instants
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/diff (the `DiffStream` operationId).
+	DiffStreamWithResponse(ctx context.Context, body DiffStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*DiffStreamReply, error)
+
+	// EraseSubjectWithBodyWithResponse Destroy the key of a subject
+	//
+	// On this node that is so at once, on others within 10 seconds. It cannot be undone. It takes the right to write to every category that is reserved.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/erase (the `EraseSubject` operationId).
+	EraseSubjectWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EraseSubjectReply, error)
+
+	// EraseSubjectWithResponse Destroy the key of a subject
+	//
+	// On this node that is so at once, on others within 10 seconds. It cannot be undone. It takes the right to write to every category that is reserved.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/erase (the `EraseSubject` operationId).
+	EraseSubjectWithResponse(ctx context.Context, body EraseSubjectJSONRequestBody, reqEditors ...RequestEditorFn) (*EraseSubjectReply, error)
+
+	// ListParkedWithBodyWithResponse List the streams that a subscription has set aside
+	//
+	// A stream is set aside when an event of it could not be handled; the others go on. It takes the right to read the whole log.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/parked (the `ListParked` operationId).
+	ListParkedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListParkedReply, error)
+
+	// ListParkedWithResponse List the streams that a subscription has set aside
+	//
+	// A stream is set aside when an event of it could not be handled; the others go on. It takes the right to read the whole log.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/parked (the `ListParked` operationId).
+	ListParkedWithResponse(ctx context.Context, body ListParkedJSONRequestBody, reqEditors ...RequestEditorFn) (*ListParkedReply, error)
+
 	// DropProjectionWithBodyWithResponse Remove a version of a projection, with its data
 	//
 	// Answers before that is done. The live one is refused: the code is conflict.
@@ -1611,6 +2661,38 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /events/read (the `ReadEvents` operationId).
 	ReadEventsWithResponse(ctx context.Context, body ReadEventsJSONRequestBody, reqEditors ...RequestEditorFn) (*ReadEventsReply, error)
 
+	// ReleaseParkedWithBodyWithResponse Have a subscription go on with a stream that it has set aside
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/release (the `ReleaseParked` operationId).
+	ReleaseParkedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReleaseParkedReply, error)
+
+	// ReleaseParkedWithResponse Have a subscription go on with a stream that it has set aside
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/release (the `ReleaseParked` operationId).
+	ReleaseParkedWithResponse(ctx context.Context, body ReleaseParkedJSONRequestBody, reqEditors ...RequestEditorFn) (*ReleaseParkedReply, error)
+
+	// RewrapKeysWithBodyWithResponse Wrap the keys of subjects with the node's first master key
+	//
+	// For a master key that is replaced: when it is done on a node that has both, the old one is no longer needed. It takes the right to write to every category that is reserved.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/rewrap (the `RewrapKeys` operationId).
+	RewrapKeysWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RewrapKeysReply, error)
+
+	// RewrapKeysWithResponse Wrap the keys of subjects with the node's first master key
+	//
+	// For a master key that is replaced: when it is done on a node that has both, the old one is no longer needed. It takes the right to write to every category that is reserved.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /events/rewrap (the `RewrapKeys` operationId).
+	RewrapKeysWithResponse(ctx context.Context, body RewrapKeysJSONRequestBody, reqEditors ...RequestEditorFn) (*RewrapKeysReply, error)
+
 	// SnapshotStreamWithBodyWithResponse Keep or read the snapshot of a stream
 	//
 	// With `data` it is kept, unless one of the same or a later version is there; without, it is read. A snapshot of an event that the stream does not have is refused, and not returned.
@@ -1704,6 +2786,294 @@ func (r AppendEventsReply) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r AppendEventsReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ArchiveStreamReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ArchiveStreamResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ArchiveStreamReply) GetJSON200() *ArchiveStreamResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ArchiveStreamReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ArchiveStreamReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ArchiveStreamReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ArchiveStreamReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ArchiveStreamReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type StreamAtReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StreamAtResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r StreamAtReply) GetJSON200() *StreamAtResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r StreamAtReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r StreamAtReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StreamAtReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StreamAtReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StreamAtReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CloseStreamReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StreamAppended
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CloseStreamReply) GetJSON200() *StreamAppended {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r CloseStreamReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r CloseStreamReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CloseStreamReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CloseStreamReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CloseStreamReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DiffStreamReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DiffStreamResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DiffStreamReply) GetJSON200() *DiffStreamResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r DiffStreamReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r DiffStreamReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DiffStreamReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DiffStreamReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DiffStreamReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EraseSubjectReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EraseSubjectResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EraseSubjectReply) GetJSON200() *EraseSubjectResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EraseSubjectReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EraseSubjectReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EraseSubjectReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EraseSubjectReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EraseSubjectReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListParkedReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ListParkedResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListParkedReply) GetJSON200() *ListParkedResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ListParkedReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ListParkedReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListParkedReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListParkedReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListParkedReply) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -2046,6 +3416,102 @@ func (r ReadEventsReply) ContentType() string {
 	return ""
 }
 
+type ReleaseParkedReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReleaseParkedResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReleaseParkedReply) GetJSON200() *ReleaseParkedResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ReleaseParkedReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ReleaseParkedReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReleaseParkedReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReleaseParkedReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReleaseParkedReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RewrapKeysReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RewrapResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RewrapKeysReply) GetJSON200() *RewrapResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RewrapKeysReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RewrapKeysReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RewrapKeysReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RewrapKeysReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RewrapKeysReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type SnapshotStreamReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -2211,6 +3677,182 @@ func (c *ClientWithResponses) AppendEventsWithResponse(ctx context.Context, body
 		return nil, err
 	}
 	return ParseAppendEventsReply(rsp)
+}
+
+// ArchiveStreamWithBodyWithResponse Move the data of a closed stream's events to the archive
+//
+// They are read as before. A stream that is not closed has the code conflict.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+func (c *ClientWithResponses) ArchiveStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ArchiveStreamReply, error) {
+	rsp, err := c.ArchiveStreamWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArchiveStreamReply(rsp)
+}
+
+// ArchiveStreamWithResponse Move the data of a closed stream's events to the archive
+//
+// They are read as before. A stream that is not closed has the code conflict.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/archive (the `ArchiveStream` operationId).
+func (c *ClientWithResponses) ArchiveStreamWithResponse(ctx context.Context, body ArchiveStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*ArchiveStreamReply, error) {
+	rsp, err := c.ArchiveStream(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseArchiveStreamReply(rsp)
+}
+
+// StreamAtWithBodyWithResponse Say how far a stream was at a version or an instant
+//
+// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/at (the `StreamAt` operationId).
+func (c *ClientWithResponses) StreamAtWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StreamAtReply, error) {
+	rsp, err := c.StreamAtWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamAtReply(rsp)
+}
+
+// StreamAtWithResponse Say how far a stream was at a version or an instant
+//
+// A stream's events are its history, and not a state: what state they lead to only an aggregate knows. The node shows that of categories for which it has one; others' is in the events up to the version, as /events/read has them.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/at (the `StreamAt` operationId).
+func (c *ClientWithResponses) StreamAtWithResponse(ctx context.Context, body StreamAtJSONRequestBody, reqEditors ...RequestEditorFn) (*StreamAtReply, error) {
+	rsp, err := c.StreamAt(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStreamAtReply(rsp)
+}
+
+// CloseStreamWithBodyWithResponse End a stream
+//
+// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/close (the `CloseStream` operationId).
+func (c *ClientWithResponses) CloseStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloseStreamReply, error) {
+	rsp, err := c.CloseStreamWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloseStreamReply(rsp)
+}
+
+// CloseStreamWithResponse End a stream
+//
+// An event of the type $closed is its last one; later appends have the code conflict. It cannot be undone.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/close (the `CloseStream` operationId).
+func (c *ClientWithResponses) CloseStreamWithResponse(ctx context.Context, body CloseStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*CloseStreamReply, error) {
+	rsp, err := c.CloseStream(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloseStreamReply(rsp)
+}
+
+// DiffStreamWithBodyWithResponse Tell what changed in a stream between two versions or instants
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/diff (the `DiffStream` operationId).
+func (c *ClientWithResponses) DiffStreamWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DiffStreamReply, error) {
+	rsp, err := c.DiffStreamWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiffStreamReply(rsp)
+}
+
+// DiffStreamWithResponse Tell what changed in a stream between two versions or instants
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/diff (the `DiffStream` operationId).
+func (c *ClientWithResponses) DiffStreamWithResponse(ctx context.Context, body DiffStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*DiffStreamReply, error) {
+	rsp, err := c.DiffStream(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDiffStreamReply(rsp)
+}
+
+// EraseSubjectWithBodyWithResponse Destroy the key of a subject
+//
+// On this node that is so at once, on others within 10 seconds. It cannot be undone. It takes the right to write to every category that is reserved.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/erase (the `EraseSubject` operationId).
+func (c *ClientWithResponses) EraseSubjectWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EraseSubjectReply, error) {
+	rsp, err := c.EraseSubjectWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEraseSubjectReply(rsp)
+}
+
+// EraseSubjectWithResponse Destroy the key of a subject
+//
+// On this node that is so at once, on others within 10 seconds. It cannot be undone. It takes the right to write to every category that is reserved.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/erase (the `EraseSubject` operationId).
+func (c *ClientWithResponses) EraseSubjectWithResponse(ctx context.Context, body EraseSubjectJSONRequestBody, reqEditors ...RequestEditorFn) (*EraseSubjectReply, error) {
+	rsp, err := c.EraseSubject(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEraseSubjectReply(rsp)
+}
+
+// ListParkedWithBodyWithResponse List the streams that a subscription has set aside
+//
+// A stream is set aside when an event of it could not be handled; the others go on. It takes the right to read the whole log.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/parked (the `ListParked` operationId).
+func (c *ClientWithResponses) ListParkedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ListParkedReply, error) {
+	rsp, err := c.ListParkedWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListParkedReply(rsp)
+}
+
+// ListParkedWithResponse List the streams that a subscription has set aside
+//
+// A stream is set aside when an event of it could not be handled; the others go on. It takes the right to read the whole log.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/parked (the `ListParked` operationId).
+func (c *ClientWithResponses) ListParkedWithResponse(ctx context.Context, body ListParkedJSONRequestBody, reqEditors ...RequestEditorFn) (*ListParkedReply, error) {
+	rsp, err := c.ListParked(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListParkedReply(rsp)
 }
 
 // DropProjectionWithBodyWithResponse Remove a version of a projection, with its data
@@ -2411,6 +4053,62 @@ func (c *ClientWithResponses) ReadEventsWithResponse(ctx context.Context, body R
 	return ParseReadEventsReply(rsp)
 }
 
+// ReleaseParkedWithBodyWithResponse Have a subscription go on with a stream that it has set aside
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/release (the `ReleaseParked` operationId).
+func (c *ClientWithResponses) ReleaseParkedWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReleaseParkedReply, error) {
+	rsp, err := c.ReleaseParkedWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReleaseParkedReply(rsp)
+}
+
+// ReleaseParkedWithResponse Have a subscription go on with a stream that it has set aside
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/release (the `ReleaseParked` operationId).
+func (c *ClientWithResponses) ReleaseParkedWithResponse(ctx context.Context, body ReleaseParkedJSONRequestBody, reqEditors ...RequestEditorFn) (*ReleaseParkedReply, error) {
+	rsp, err := c.ReleaseParked(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReleaseParkedReply(rsp)
+}
+
+// RewrapKeysWithBodyWithResponse Wrap the keys of subjects with the node's first master key
+//
+// For a master key that is replaced: when it is done on a node that has both, the old one is no longer needed. It takes the right to write to every category that is reserved.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/rewrap (the `RewrapKeys` operationId).
+func (c *ClientWithResponses) RewrapKeysWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RewrapKeysReply, error) {
+	rsp, err := c.RewrapKeysWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRewrapKeysReply(rsp)
+}
+
+// RewrapKeysWithResponse Wrap the keys of subjects with the node's first master key
+//
+// For a master key that is replaced: when it is done on a node that has both, the old one is no longer needed. It takes the right to write to every category that is reserved.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /events/rewrap (the `RewrapKeys` operationId).
+func (c *ClientWithResponses) RewrapKeysWithResponse(ctx context.Context, body RewrapKeysJSONRequestBody, reqEditors ...RequestEditorFn) (*RewrapKeysReply, error) {
+	rsp, err := c.RewrapKeys(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRewrapKeysReply(rsp)
+}
+
 // SnapshotStreamWithBodyWithResponse Keep or read the snapshot of a stream
 //
 // With `data` it is kept, unless one of the same or a later version is there; without, it is read. A snapshot of an event that the stream does not have is refused, and not returned.
@@ -2513,6 +4211,204 @@ func ParseAppendEventsReply(rsp *http.Response) (*AppendEventsReply, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest AppendEventsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseArchiveStreamReply parses an HTTP response from a ArchiveStreamWithResponse call
+func ParseArchiveStreamReply(rsp *http.Response) (*ArchiveStreamReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ArchiveStreamReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ArchiveStreamResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseStreamAtReply parses an HTTP response from a StreamAtWithResponse call
+func ParseStreamAtReply(rsp *http.Response) (*StreamAtReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StreamAtReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StreamAtResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCloseStreamReply parses an HTTP response from a CloseStreamWithResponse call
+func ParseCloseStreamReply(rsp *http.Response) (*CloseStreamReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CloseStreamReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StreamAppended
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDiffStreamReply parses an HTTP response from a DiffStreamWithResponse call
+func ParseDiffStreamReply(rsp *http.Response) (*DiffStreamReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DiffStreamReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DiffStreamResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEraseSubjectReply parses an HTTP response from a EraseSubjectWithResponse call
+func ParseEraseSubjectReply(rsp *http.Response) (*EraseSubjectReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EraseSubjectReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EraseSubjectResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListParkedReply parses an HTTP response from a ListParkedWithResponse call
+func ParseListParkedReply(rsp *http.Response) (*ListParkedReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListParkedReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ListParkedResponse
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -2761,6 +4657,72 @@ func ParseReadEventsReply(rsp *http.Response) (*ReadEventsReply, error) {
 	return response, nil
 }
 
+// ParseReleaseParkedReply parses an HTTP response from a ReleaseParkedWithResponse call
+func ParseReleaseParkedReply(rsp *http.Response) (*ReleaseParkedReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReleaseParkedReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReleaseParkedResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRewrapKeysReply parses an HTTP response from a RewrapKeysWithResponse call
+func ParseRewrapKeysReply(rsp *http.Response) (*RewrapKeysReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RewrapKeysReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RewrapResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseSnapshotStreamReply parses an HTTP response from a SnapshotStreamWithResponse call
 func ParseSnapshotStreamReply(rsp *http.Response) (*SnapshotStreamReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -2858,6 +4820,24 @@ type ServerInterface interface {
 	// AppendEvents Append events to streams
 	// (POST /events/append)
 	AppendEvents(w http.ResponseWriter, r *http.Request)
+	// ArchiveStream Move the data of a closed stream's events to the archive
+	// (POST /events/archive)
+	ArchiveStream(w http.ResponseWriter, r *http.Request)
+	// StreamAt Say how far a stream was at a version or an instant
+	// (POST /events/at)
+	StreamAt(w http.ResponseWriter, r *http.Request)
+	// CloseStream End a stream
+	// (POST /events/close)
+	CloseStream(w http.ResponseWriter, r *http.Request)
+	// DiffStream Tell what changed in a stream between two versions or instants
+	// (POST /events/diff)
+	DiffStream(w http.ResponseWriter, r *http.Request)
+	// EraseSubject Destroy the key of a subject
+	// (POST /events/erase)
+	EraseSubject(w http.ResponseWriter, r *http.Request)
+	// ListParked List the streams that a subscription has set aside
+	// (POST /events/parked)
+	ListParked(w http.ResponseWriter, r *http.Request)
 	// DropProjection Remove a version of a projection, with its data
 	// (POST /events/projections/drop)
 	DropProjection(w http.ResponseWriter, r *http.Request)
@@ -2879,6 +4859,12 @@ type ServerInterface interface {
 	// ReadEvents Read a part of the log
 	// (POST /events/read)
 	ReadEvents(w http.ResponseWriter, r *http.Request)
+	// ReleaseParked Have a subscription go on with a stream that it has set aside
+	// (POST /events/release)
+	ReleaseParked(w http.ResponseWriter, r *http.Request)
+	// RewrapKeys Wrap the keys of subjects with the node's first master key
+	// (POST /events/rewrap)
+	RewrapKeys(w http.ResponseWriter, r *http.Request)
 	// SnapshotStream Keep or read the snapshot of a stream
 	// (POST /events/snapshot)
 	SnapshotStream(w http.ResponseWriter, r *http.Request)
@@ -2904,6 +4890,90 @@ func (siw *ServerInterfaceWrapper) AppendEvents(w http.ResponseWriter, r *http.R
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.AppendEvents(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ArchiveStream operation middleware
+func (siw *ServerInterfaceWrapper) ArchiveStream(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ArchiveStream(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// StreamAt operation middleware
+func (siw *ServerInterfaceWrapper) StreamAt(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.StreamAt(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// CloseStream operation middleware
+func (siw *ServerInterfaceWrapper) CloseStream(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.CloseStream(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// DiffStream operation middleware
+func (siw *ServerInterfaceWrapper) DiffStream(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DiffStream(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// EraseSubject operation middleware
+func (siw *ServerInterfaceWrapper) EraseSubject(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.EraseSubject(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListParked operation middleware
+func (siw *ServerInterfaceWrapper) ListParked(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListParked(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3002,6 +5072,34 @@ func (siw *ServerInterfaceWrapper) ReadEvents(w http.ResponseWriter, r *http.Req
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ReadEvents(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ReleaseParked operation middleware
+func (siw *ServerInterfaceWrapper) ReleaseParked(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReleaseParked(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RewrapKeys operation middleware
+func (siw *ServerInterfaceWrapper) RewrapKeys(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RewrapKeys(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -3211,6 +5309,14 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/subscribe", wrapper.SubscribeEvents)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/streams", wrapper.ListStreams)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/snapshot", wrapper.SnapshotStream)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/at", wrapper.StreamAt)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/diff", wrapper.DiffStream)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/erase", wrapper.EraseSubject)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/rewrap", wrapper.RewrapKeys)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/parked", wrapper.ListParked)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/release", wrapper.ReleaseParked)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/close", wrapper.CloseStream)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/events/archive", wrapper.ArchiveStream)
 
 	return m
 }

@@ -16,7 +16,8 @@ import (
 func New(cfg eventstore.Config) *eventstore.Store {
 	return eventstore.New(&engine{
 		versions: map[eventstore.StreamID][]int64{}, categories: map[string][]int64{}, known: map[string]sequence.Place{},
-		snapshots: map[snapshotKey]eventstore.Snapshot{}, projections: map[string][]byte{}, marks: newMarks(),
+		snapshots: map[snapshotKey]eventstore.Snapshot{}, projections: map[string][]byte{}, archived: map[eventstore.StreamID]int64{}, marks: newMarks(),
+		keys: keys{bySubject: map[string]eventstore.SubjectKey{}},
 	}, cfg)
 }
 
@@ -32,7 +33,10 @@ type engine struct {
 
 	projections map[string][]byte                                    // entries by name
 	inline      func(ctx context.Context, w eventstore.Within) error // called in each append
+
+	archived map[eventstore.StreamID]int64 // below which version
 	marks
+	keys
 }
 
 type snapshotKey struct {
@@ -48,7 +52,11 @@ func (m *engine) Append(ctx context.Context, appends []eventstore.Append) ([]eve
 	defer m.mu.Unlock()
 	end := sequence.End{Position: int64(len(m.events)), Versions: map[eventstore.StreamID]int64{}, Known: m.known, Looked: true}
 	for _, a := range appends {
-		end.Versions[a.Stream] = int64(len(m.versions[a.Stream]))
+		list := m.versions[a.Stream]
+		end.Versions[a.Stream] = int64(len(list))
+		if n := len(list); n > 0 && m.events[list[n-1]-1].Type == eventstore.ClosedType {
+			end.Versions[a.Stream] *= -1
+		}
 	}
 	appended, rows, err := end.Add(appends)
 	now := time.Now().UTC().Truncate(time.Microsecond)
@@ -139,6 +147,18 @@ func (m *engine) read(r eventstore.Range) ([]eventstore.Recorded, bool) {
 	return found, i >= 0
 }
 
+// Archive has nowhere to move anything to: it remembers that it was asked.
+func (m *engine) Archive(ctx context.Context, stream eventstore.StreamID, below int64) (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	moved := max(below-1-m.archived[stream], 0)
+	m.archived[stream] += moved
+	return moved, nil
+}
+
 func (m *engine) Streams(ctx context.Context, category, after string, limit int) ([]eventstore.StreamVersion, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
@@ -169,14 +189,14 @@ func (m *engine) LoadSnapshot(ctx context.Context, stream eventstore.StreamID, s
 	return s, found, ctx.Err()
 }
 
-func (m *engine) Restore(ctx context.Context, stream eventstore.StreamID, schema, limit int) (s eventstore.Snapshot, found bool, behind []eventstore.Recorded, more bool, err error) {
+func (m *engine) Restore(ctx context.Context, stream eventstore.StreamID, schema, limit int) (s eventstore.Snapshot, found bool, events []eventstore.Recorded, more bool, err error) {
 	s, found, err = m.LoadSnapshot(ctx, stream, schema)
 	if err != nil || !found {
 		return eventstore.Snapshot{}, false, nil, false, err
 	}
-	events, more, err := m.Read(ctx, eventstore.Range{Category: stream.Category, ID: stream.ID, From: s.Version, Limit: limit + 1})
+	events, more, err = m.Read(ctx, eventstore.Range{Category: stream.Category, ID: stream.ID, From: s.Version, Limit: limit + 1})
 	if err != nil || len(events) == 0 || events[0].ID != s.EventID {
 		return eventstore.Snapshot{}, false, nil, false, err
 	}
-	return s, true, events[1:], more, nil
+	return s, true, events, more, nil
 }

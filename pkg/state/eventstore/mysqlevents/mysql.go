@@ -28,6 +28,7 @@ func Open(driver *mysqlstate.Driver, cfg eventstore.Config) (*eventstore.Store, 
 		Prolong:    " ON DUPLICATE KEY UPDATE until = VALUES(until)",
 		Lock:       " FOR UPDATE",
 		Share:      " LOCK IN SHARE MODE",
+		InsertNew:  "INSERT IGNORE",
 	}), cfg), nil
 }
 
@@ -86,5 +87,17 @@ func migrations(table string, _ bool) [][]string {
 		"INSERT IGNORE INTO " + table + "_turn (id) VALUES (1)",
 	}, {
 		"CREATE TABLE IF NOT EXISTS " + table + "_projections (name VARBINARY(255) NOT NULL PRIMARY KEY, entry LONGBLOB NOT NULL" + engine,
+	}, {
+		"CREATE TABLE IF NOT EXISTS " + table + "_keys (" +
+			"key_id BINARY(16) NOT NULL PRIMARY KEY," +
+			"subject VARBINARY(320) NOT NULL," +
+			"master VARBINARY(64) NOT NULL," +
+			"wrapped VARBINARY(255) NOT NULL," +
+			"created_at BIGINT NOT NULL," +
+			"UNIQUE KEY " + table + "_keys_subject (subject)" + engine,
+		"CREATE TABLE IF NOT EXISTS " + table + "_archive (" +
+			"position BIGINT NOT NULL PRIMARY KEY," +
+			"metadata BLOB NOT NULL," +
+			"data LONGBLOB NOT NULL" + engine,
 	}}
 }

@@ -11,7 +11,7 @@ import (
 // An End is what an engine has read of the end of its log, with what it will append. It is not safe for concurrent use.
 type End struct {
 	Position int64                         // of the last event
-	Versions map[eventstore.StreamID]int64 // of the streams that are appended to
+	Versions map[eventstore.StreamID]int64 // of the streams that are appended to; negative: it is closed
 	Known    map[string]Place              // events that are in the log, by id
 	Looked   bool                          // Known has all events with the ids that are to be appended
 }
@@ -33,6 +33,12 @@ func (e *End) Add(appends []eventstore.Append) (appended []eventstore.Appended, 
 		return appended, nil, err
 	}
 	for _, a := range appends {
+		if e.Versions[a.Stream] < 0 {
+			if !e.Looked {
+				return nil, nil, ErrLook
+			}
+			return nil, nil, fmt.Errorf("stream %s: %w", a.Stream, eventstore.ErrStreamClosed)
+		}
 		if actual := e.Versions[a.Stream]; a.Expected != eventstore.Any && int64(a.Expected) != actual {
 			if !e.Looked {
 				return nil, nil, ErrLook
@@ -49,8 +55,16 @@ func (e *End) Add(appends []eventstore.Append) (appended []eventstore.Appended, 
 			rows = append(rows, r)
 		}
 		appended = append(appended, eventstore.Appended{Stream: a.Stream, Version: e.Versions[a.Stream], Position: e.Position})
+		if Closing(a) {
+			e.Versions[a.Stream] *= -1
+		}
 	}
 	return appended, rows, nil
+}
+
+// Closing reports whether an append ends its stream.
+func Closing(a eventstore.Append) bool {
+	return a.Events[len(a.Events)-1].Type == eventstore.ClosedType
 }
 
 // known counts the events that are in the log already.

@@ -40,7 +40,8 @@ func (l *log) Append(ctx context.Context, appends []eventstore.Append) ([]events
 
 func (l *log) alone(ctx context.Context, call *sqlstate.Call[addition]) error {
 	appends := call.Ask.appends
-	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() && !l.isInline() && !l.tip.serves(appends[0]) {
+	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !sequence.Closing(appends[0]) && !l.isCrowded() && !l.isInline() &&
+		!l.tip.serves(appends[0]) {
 		appended, err := l.single(ctx, appends[0])
 		switch {
 		case errors.Is(err, sqlstate.ErrDuplicate): // of a position, a version, or an id
@@ -220,8 +221,11 @@ func (t *transaction) prepare(ctx context.Context) (err error) {
 // slots is how many streams a prepared statement has that is to serve n.
 func slots(n int) int { return min(1<<bits.Len(uint(n-1)), maxStreams) }
 
+// endText is the version of a stream, negative where it is closed.
+const endText = ", (SELECT CASE type WHEN '" + eventstore.ClosedType + "' THEN -version ELSE version END FROM {t} WHERE category = ? AND stream = ? ORDER BY version DESC LIMIT 1)"
+
 func endsText(streams int) string {
-	return "SELECT (SELECT MAX(position) FROM {t})" + strings.Repeat(", (SELECT MAX(version) FROM {t} WHERE category = ? AND stream = ?)", streams)
+	return "SELECT (SELECT MAX(position) FROM {t})" + strings.Repeat(endText, streams)
 }
 
 func (l *log) insertText(rows int) string {

@@ -27,6 +27,8 @@ type Dialect struct {
 	// ByCategory follows the table's name where a category is read from a position on: without it MariaDB was seen to read the index of the whole
 	// category for each page.
 	ByCategory string
+	// InsertNew begins an INSERT that passes over a row that is there already.
+	InsertNew string
 	// Lock ends a SELECT of a row that the transaction will change, Share one of a row that nobody is to change meanwhile.
 	Lock, Share string
 }

@@ -27,6 +27,14 @@ func (l *log) Head(ctx context.Context) (head int64, err error) {
 const pageBytes = 4 << 20
 
 func (l *log) Read(ctx context.Context, r eventstore.Range) (events []eventstore.Recorded, more bool, err error) {
+	if events, more, err = l.rows(ctx, r); err != nil {
+		return nil, false, err
+	}
+	return l.unarchive(ctx, events, more)
+}
+
+// rows are the events of a range, without what of them is in the archive.
+func (l *log) rows(ctx context.Context, r eventstore.Range) (events []eventstore.Recorded, more bool, err error) {
 	if !r.Dense || l.dialect.ByCategory == "" {
 		text, args := l.query(r)
 		return l.page(ctx, r.Limit, text, args, nil)

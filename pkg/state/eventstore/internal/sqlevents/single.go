@@ -18,11 +18,13 @@ const (
 	singleValues = ", ?, ?, ?, ?, ?, {now} FROM (SELECT COALESCE(MAX(position), 0) + 1 AS next FROM {t}) p"
 
 	insertNew    = insertSingle + "1" + singleValues
-	insertBehind = insertSingle + "s.version + 1" + singleValues + ", {t} s WHERE s.category = ? AND s.stream = ? AND s.version = ?"
-	insertAny    = insertSingle + "s.version + 1" + singleValues + ", (SELECT COALESCE(MAX(version), 0) AS version FROM {t} WHERE category = ? AND stream = ?) s"
+	insertBehind = insertSingle + "s.version + 1" + singleValues + ", {t} s WHERE s.category = ? AND s.stream = ? AND s.version = ? AND s.type <> '" +
+		eventstore.ClosedType + "'"
+	insertAny = insertSingle + "s.version + 1" + singleValues + ", ((SELECT version, type FROM {t} WHERE category = ? AND stream = ? ORDER BY version DESC LIMIT 1)" +
+		" UNION ALL SELECT 0, '' ORDER BY version DESC LIMIT 1) s WHERE s.type <> '" + eventstore.ClosedType + "'"
 )
 
-// single appends one event with one statement. Nil: the version before it does not exist.
+// single appends one event with one statement. Nil: the version before it does not exist, or ends the stream.
 func (l *log) single(ctx context.Context, a eventstore.Append) (*eventstore.Appended, error) {
 	args := append(make([]any, 0, 10), a.Stream.Category, a.Stream.ID)
 	args, err := valuesOf(args, &a.Events[0])

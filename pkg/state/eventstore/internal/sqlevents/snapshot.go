@@ -59,10 +59,9 @@ const selectRestore = "SELECT e.position, e.category, e.stream, e.version, e.eve
 	" WHERE s.category = ? AND s.stream = ? AND s.schema_version = ? ORDER BY e.version LIMIT ?"
 
 // Restore is one query, so that an aggregate costs one round trip.
-func (l *log) Restore(ctx context.Context, stream eventstore.StreamID, schema, limit int) (s eventstore.Snapshot, found bool, behind []eventstore.Recorded, more bool, err error) {
+func (l *log) Restore(ctx context.Context, stream eventstore.StreamID, schema, limit int) (s eventstore.Snapshot, found bool, events []eventstore.Recorded, more bool, err error) {
 	var version int64
 	var id, data sql.RawBytes
-	var events []eventstore.Recorded
 	args := []any{stream.Category, stream.ID, schema, limit + 1}
 	events, more, err = l.page(ctx, limit+1, l.sql(selectRestore), args, func(e *eventstore.Recorded, first bool) {
 		if first {
@@ -74,5 +73,6 @@ func (l *log) Restore(ctx context.Context, stream eventstore.StreamID, schema, l
 	if err != nil || !found {
 		return eventstore.Snapshot{}, false, nil, false, err
 	}
-	return s, true, events[1:], more, nil
+	events, more, err = l.unarchive(ctx, events, more)
+	return s, true, events, more, err
 }
