@@ -29,6 +29,7 @@ var (
 	rows      []faults.Row // the tests run one after another
 	stateRows []faults.StateRow
 	eventRows []faults.EventRow
+	relayRows []faults.RelayRow
 	meshRows  []faults.MeshRow
 )
 
@@ -58,6 +59,9 @@ func TestMain(m *testing.M) {
 	if work := os.Getenv(eventWork); work != "" {
 		os.Exit(workOnEvents(work, os.Getenv(eventDSN)))
 	}
+	if dsn := os.Getenv(relayDSN); dsn != "" {
+		os.Exit(relayEvents(dsn, os.Getenv(relayBroker), os.Getenv(relayTopic)))
+	}
 	if described := os.Getenv(instanceVariable); described != "" {
 		os.Exit(serveInstance(described))
 	}
@@ -71,11 +75,14 @@ func TestMain(m *testing.M) {
 	for _, r := range eventRows {
 		_, _ = fmt.Fprintln(os.Stdout, r)
 	}
+	for _, r := range relayRows {
+		_, _ = fmt.Fprintln(os.Stdout, r)
+	}
 	for _, r := range meshRows {
 		_, _ = fmt.Fprintln(os.Stdout, r)
 	}
 	if *out != "" {
-		if err := faults.WritePage(*out, rows, stateRows, eventRows, meshRows); err != nil {
+		if err := faults.WritePage(*out, rows, stateRows, eventRows, relayRows, meshRows); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}

@@ -65,7 +65,7 @@ func (r EventRow) String() string {
 
 // WritePage writes the rows as a page in Markdown. A part of the page of which there are no rows stays as it is: the run was of other
 // faults.
-func WritePage(path string, rows []Row, stateRows []StateRow, eventRows []EventRow, meshRows []MeshRow) error {
+func WritePage(path string, rows []Row, stateRows []StateRow, eventRows []EventRow, relayRows []RelayRow, meshRows []MeshRow) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -79,13 +79,19 @@ func WritePage(path string, rows []Row, stateRows []StateRow, eventRows []EventR
 	if len(stateRows) > 0 {
 		statePart = part(fmt.Sprintf(stateHeading, stateWriters, StateSlack, 100*StateShare), stateRows, stateFootnotes)
 	}
+	relays := relayPart(eventPart, relayRows)
 	if len(eventRows) > 0 {
-		eventPart = part(fmt.Sprintf(eventHeading, EventWriters, sharedStreams), eventRows, eventFootnotes)
+		_, old, _ := strings.Cut(relays, relayTitle)
+		relays = ""
+		if old != "" {
+			relays = relayTitle + old
+		}
+		relays = part(fmt.Sprintf(eventHeading, EventWriters, sharedStreams), eventRows, eventFootnotes) + relays
 	}
 	if len(meshRows) > 0 {
 		meshPart = part(fmt.Sprintf(meshHeading, today(), callers, patientDeadline, AttemptTimeout, MeshSlack), meshRows, meshFootnotes)
 	}
-	return os.WriteFile(path, []byte(busPart+stateTitle+statePart+eventTitle+eventPart+meshTitle+meshPart), 0o644) //nolint:gosec // a page for everyone
+	return os.WriteFile(path, []byte(busPart+stateTitle+statePart+eventTitle+relays+meshTitle+meshPart), 0o644) //nolint:gosec // a page for everyone
 }
 
 func part[R fmt.Stringer](heading string, rows []R, footnotes string) string {

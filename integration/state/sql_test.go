@@ -71,6 +71,9 @@ func TestMySQL8(t *testing.T) {
 	server := servers.NewMySQL8(t, servers.MySQLOptions{})
 	open := func(t *testing.T) state.Driver { return openDSN(t, server.NewDatabase(t).DSN) }
 	statetest.Run(t, open, statetest.Features{Query: true, QueryRounds: max(*rounds, 2), AnyKeys: true, ExpiryAtBegin: true, FloatRange: true, Corrupt: corruptMySQL})
+	t.Run("inbox", func(t *testing.T) {
+		statetest.RunInbox(t, func(t *testing.T) statetest.InboxPlace { return inboxPlace(t, server.NewDatabase(t).DSN) })
+	})
 }
 
 // Transactions that make the same absent keys at once: one makes them all, the others conflict.

@@ -2,6 +2,7 @@ package state
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"time"
@@ -21,6 +22,16 @@ type Outbox interface {
 	// Enqueue adds entries, all or none, and returns when they are on disk. Of an entry it takes Key, Topic, Properties
 	// and Body. ErrFull: they are over a limit. ErrOutcomeUnknown: they may have been added.
 	Enqueue(ctx context.Context, entries ...OutboxEntry) error
+
+	// Transact runs fn in a transaction of the outbox's database, and adds the entries that it returns: what fn changes in tables of its own is
+	// there with the entries, or neither is. fn may be called again from its beginning, where the engine calls that normal, and must not commit
+	// or roll back. Its own error undoes all, and is wrapped. On SQLite the file's one writer is taken meanwhile. Errors are as of Enqueue.
+	Transact(ctx context.Context, fn func(tx *sql.Tx) ([]OutboxEntry, error)) error
+
+	// EnqueueIn adds entries in a transaction of the outbox's database that the caller has begun and commits: Inbox.Handle's, for
+	// instance, or that of an event store's HandleIn. It is the last thing that such a transaction does, for others wait from then on until it ends.
+	// An error must end the transaction. Nobody hears of the entries: tell the one who sends them, when it is committed.
+	EnqueueIn(ctx context.Context, tx *sql.Tx, entries ...OutboxEntry) error
 
 	// Claim gives the oldest free entries to an owner, in order, until the lease ends. An entry is free unless it, or
 	// another one of its key, is claimed by somebody else. What an owner has claimed itself it may claim again.

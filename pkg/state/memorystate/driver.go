@@ -16,6 +16,7 @@ import (
 type Driver struct {
 	mu      sync.Mutex
 	engines map[string]*engine
+	inboxes map[string]*inbox
 	closed  atomic.Bool
 	tags    tags
 }
@@ -24,7 +25,7 @@ var _ state.Driver = (*Driver)(nil)
 
 // New returns a driver without stores.
 func New() *Driver {
-	return &Driver{engines: make(map[string]*engine), tags: tags{run: rand.Text()[:12]}}
+	return &Driver{engines: make(map[string]*engine), inboxes: make(map[string]*inbox), tags: tags{run: rand.Text()[:12]}}
 }
 
 // Backend returns "memory".

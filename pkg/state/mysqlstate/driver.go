@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -46,9 +47,10 @@ type Driver struct {
 	replica *replica      // nil: none
 	turn    chan struct{} // held by the one that makes tables: it takes two connections
 
-	mu     sync.Mutex
-	tables map[string]*table
-	closed bool
+	mu      sync.Mutex
+	tables  map[string]*table
+	inboxes []*sqlstate.Inbox
+	closed  bool
 
 	workers *sqlstate.Workers // serve callers who share transactions
 	stop    context.CancelFunc
@@ -207,6 +209,14 @@ func (d *Driver) sweep(ctx context.Context) {
 		for _, t := range d.opened() {
 			if err := t.sweep(ctx); err != nil && ctx.Err() == nil {
 				d.cfg.Logger.Warn("deleting expired rows failed", "table", t.name, "error", err)
+			}
+		}
+		d.mu.Lock()
+		inboxes := slices.Clone(d.inboxes)
+		d.mu.Unlock()
+		for _, b := range inboxes {
+			if err := b.Clean(ctx); err != nil && ctx.Err() == nil {
+				d.cfg.Logger.Warn("deleting the marks of messages failed", "error", err)
 			}
 		}
 	}

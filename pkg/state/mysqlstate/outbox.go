@@ -24,6 +24,7 @@ func (d *Driver) OpenOutbox(_ context.Context, cfg state.OutboxConfig) (state.Ou
 		Transact: t.transact,
 		Read:     t.read,
 		Now:      nowMicros,
+		Beside:   true,
 		Workers:  d.workers,
 	}, cfg), nil
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,9 +36,10 @@ type Driver struct {
 	writer *sql.DB // one connection, so that changes come one after another
 	reader *sql.DB
 
-	mu     sync.Mutex
-	tables map[string]*table
-	closed bool
+	mu      sync.Mutex
+	tables  map[string]*table
+	inboxes []*sqlstate.Inbox
+	closed  bool
 
 	announcements map[state.OutboxConfig]*sqlstate.Announcement
 
@@ -184,10 +186,16 @@ func (d *Driver) sweep(ctx context.Context) {
 		for _, t := range d.tables {
 			tables = append(tables, t)
 		}
+		inboxes := slices.Clone(d.inboxes)
 		d.mu.Unlock()
 		for _, t := range tables {
 			if err := t.sweep(ctx); err != nil && ctx.Err() == nil {
 				d.cfg.Logger.Warn("removing expired rows failed", "table", t.name, "error", err)
+			}
+		}
+		for _, b := range inboxes {
+			if err := b.Clean(ctx); err != nil && ctx.Err() == nil {
+				d.cfg.Logger.Warn("removing the marks of messages failed", "error", err)
 			}
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -27,6 +28,8 @@ type OutboxEngine struct {
 	Room func(bytes int64) error
 	// Now is the SQL expression for the microseconds since 1970, by the clock that all processes share.
 	Now string
+	// Beside is set where a transaction can run while a caller has another one.
+	Beside bool
 	// Workers own the goroutines that add for several callers.
 	Workers *Workers
 }
@@ -50,6 +53,7 @@ type outbox struct {
 	engine    OutboxEngine
 	cfg       state.OutboxConfig
 	gathering Gathering[addition]
+	known     atomic.Bool // its row is there
 }
 
 // An addition is what one caller adds.
@@ -104,8 +108,8 @@ func (o *outbox) Enqueue(ctx context.Context, entries ...state.OutboxEntry) erro
 	size := int64(0)
 	own := slices.Clone(entries)
 	for i := range entries {
-		if len(entries[i].Key) > state.MaxKeyBytes || len(entries[i].Topic) > state.MaxKeyBytes {
-			return o.failure(adding, fmt.Errorf("%w: a key or topic has more than %d bytes", state.ErrInvalid, state.MaxKeyBytes))
+		if err := checkEntry(&entries[i]); err != nil {
+			return o.failure(adding, err)
 		}
 		own[i].Properties, own[i].Body = bytes.Clone(entries[i].Properties), bytes.Clone(entries[i].Body)
 		size += entries[i].Size()

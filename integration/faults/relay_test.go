@@ -1,0 +1,303 @@
+package faults_test
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/faults"
+	"github.com/bannou-mesh/bannou/integration/servers"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/mysqlevents"
+	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
+	"github.com/bannou-mesh/bannou/services/inbox"
+)
+
+const (
+	relayStreams = 40
+	relayWriters = 4
+	brokerOutage = 30 * time.Second // of a long run
+)
+
+// A relayFault is a harm that is done between a log and a handler.
+type relayFault struct {
+	name  string
+	times int  // how often a long run does it; a quick one does it once
+	slow  bool // for long runs only
+	harm  func(ctx context.Context, r *relayRun) error
+}
+
+func TestRelay(t *testing.T) {
+	database, broker := servers.NewMySQL(t, servers.MySQLOptions{}), servers.NewRabbitMQ(t, servers.RabbitOptions{})
+	for _, f := range []relayFault{
+		{"leader killed", 2, false, func(ctx context.Context, r *relayRun) error {
+			leader := r.relays[0]
+			r.relays = r.relays[1:]
+			return errors.Join(leader.kill(), r.startRelay(), r.led(ctx))
+		}},
+		{"leader stopped (SIGSTOP) for four leases", 2, false, func(ctx context.Context, r *relayRun) error {
+			leader := r.relays[0]
+			r.relays = append(r.relays[1:], leader)
+			return errors.Join(leader.cmd.Process.Signal(syscall.SIGSTOP), faults.Pause(ctx, 4*relayLease), leader.cmd.Process.Signal(syscall.SIGCONT))
+		}},
+		{"three more relays at once", 1, true, func(context.Context, *relayRun) error {
+			return nil // started below: it is a matter of how many there are
+		}},
+		{"database killed", 1, false, func(ctx context.Context, _ *relayRun) error {
+			return errors.Join(database.Kill(), database.Restart(ctx))
+		}},
+		{fmt.Sprintf("broker killed, and away for %s", brokerOutage), 1, true, func(ctx context.Context, _ *relayRun) error {
+			return errors.Join(broker.Kill(), faults.Pause(ctx, brokerOutage), broker.Restart(ctx))
+		}},
+	} {
+		if f.slow && !*long {
+			continue
+		}
+		t.Run(f.name, func(t *testing.T) { endureRelay(t, database, broker, f) })
+	}
+}
+
+// A relayRun is one fault's.
+type relayRun struct {
+	dsn, topic string
+	broker     *servers.RabbitServer
+	store      *eventstore.Store
+	db         *sql.DB
+	relays     []*relayProcess // the first leads
+
+	appended, arrived, again atomic.Int64
+	seen                     sync.Map // ids that have arrived
+}
+
+func endureRelay(t *testing.T, database *servers.MySQLServer, broker *servers.RabbitServer, f relayFault) {
+	row := faults.RelayRow{Fault: f.name, Times: 1, Seed: *seed}
+	if *long {
+		row.Times = f.times
+	}
+	r := &relayRun{dsn: database.NewDatabase(t).DSN, topic: fmt.Sprintf("faults.r%d", time.Now().UnixNano()), broker: broker}
+	defer func() {
+		for _, p := range r.relays {
+			_ = p.kill() // those that were not ended
+		}
+		row.Failed = t.Failed()
+		relayRows = append(relayRows, row)
+		t.Logf("seed %d: %+v", *seed, row.RelayTotals)
+	}()
+	r.open(t)
+	relays := 2
+	if f.name == "three more relays at once" {
+		relays = 5
+	}
+	for n := range relays {
+		require.NoError(t, r.startRelay())
+		if n == 0 {
+			require.NoError(t, r.led(within(t, patience)))
+		}
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var writing sync.WaitGroup
+	for w := range relayWriters {
+		writing.Go(func() { r.write(ctx, uint64(w)) })
+	}
+	end := sync.OnceFunc(func() { stop(); writing.Wait() })
+	defer end()
+	require.Eventually(t, func() bool { return r.handled() > 100 }, patience, pollPeriod, "events are handled")
+	for range row.Times {
+		require.NoError(t, f.harm(within(t, 2*patience), r))
+		begun, until := time.Now(), r.appended.Load()
+		require.Eventually(t, func() bool { return r.handled() >= until }, patience, pollPeriod, "what was appended is handled")
+		row.Drained = max(row.Drained, time.Since(begun))
+	}
+	end()
+	require.Eventually(t, func() bool { return r.left(t) == 0 && r.handled() >= r.appended.Load() }, patience, pollPeriod, "the log is published")
+	for _, p := range r.relays {
+		assert.NoError(t, p.end())
+	}
+	r.relays = nil
+	r.compare(t, &row)
+}
+
+// open makes the log and the handler, both in the same database.
+func (r *relayRun) open(t *testing.T) {
+	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
+	driver, err := mysqlstate.New(mysqlstate.Config{DSN: r.dsn})
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, driver.Close()) })
+	r.store, err = mysqlevents.Open(driver, eventstore.Config{})
+	require.NoError(t, err)
+	_, err = r.store.Head(within(t, patience)) // makes the tables
+	require.NoError(t, err)
+	r.db, err = sql.Open("mysql", r.dsn)
+	require.NoError(t, err)
+	t.Cleanup(func() { assert.NoError(t, r.db.Close()) })
+	_, err = r.db.Exec("CREATE TABLE handled (at BIGINT AUTO_INCREMENT PRIMARY KEY, stream VARCHAR(16) NOT NULL, number BIGINT NOT NULL) ENGINE=InnoDB")
+	require.NoError(t, err)
+	box, err := driver.OpenInbox(t.Context(), state.InboxConfig{Name: "handled"})
+	require.NoError(t, err)
+
+	rabbit, err := rabbitbus.New(rabbitbus.Config{URLs: []string{r.broker.URL}, Logger: log})
+	require.NoError(t, err)
+	b, err := bus.New(rabbit, bus.Config{Logger: log})
+	require.NoError(t, err)
+	handle := inbox.OnceRaw(box, r.effect)
+	require.NoError(t, b.HandleRaw(r.topic, "handled", func(ctx context.Context, e *bus.Received) error {
+		r.arrived.Add(1)
+		if _, again := r.seen.LoadOrStore(e.MessageID, true); again {
+			r.again.Add(1)
+		}
+		return handle(ctx, e)
+	}, bus.SubscriptionOptions{PrefetchCount: 50}))
+	ran := make(chan error, 1)
+	life, stop := context.WithCancel(context.Background())
+	go func() { ran <- b.Run(life) }()
+	t.Cleanup(func() {
+		stop()
+		assert.NoError(t, <-ran)
+		assert.NoError(t, rabbit.Close(within(t, patience)))
+	})
+	require.Eventually(t, func() bool {
+		list, err := rabbit.Queues(within(t, patience))
+		return err == nil && len(list) > 0 && containsQueue(list, r.topic)
+	}, patience, pollPeriod, "the queue is declared")
+}
+
+func containsQueue(list []bus.QueueInfo, topic string) bool {
+	for _, q := range list {
+		if len(q.Name) > len(topic) && q.Name[:len(topic)] == topic {
+			return true
+		}
+	}
+	return false
+}
+
+// A numbered is what an event says: the how-manieth of its stream it is.
+type numbered struct {
+	Stream string `json:"stream"`
+	Number int64  `json:"number"`
+}
+
+// effect is the handler's: a row, which nothing but the inbox keeps from being there twice.
+func (r *relayRun) effect(ctx context.Context, tx *sql.Tx, e *bus.Received) error {
+	var n numbered
+	if err := json.Unmarshal(e.Body, &n); err != nil {
+		return bus.Permanent(err)
+	}
+	_, err := tx.ExecContext(ctx, "INSERT INTO handled (stream, number) VALUES (?, ?)", n.Stream, n.Number)
+	return err
+}
+
+// write appends to streams of its own until ctx ends. What is not answered is appended again, with its id.
+func (r *relayRun) write(ctx context.Context, writer uint64) {
+	random := rand.New(rand.NewPCG(*seed, writer))
+	numbers := map[string]int64{}
+	for ctx.Err() == nil {
+		stream := fmt.Sprintf("%d-%d", writer, random.IntN(relayStreams/relayWriters))
+		events := make([]eventstore.Event, 1+random.IntN(3))
+		for i := range events {
+			numbers[stream]++
+			events[i] = eventstore.Event{ID: uuid.NewString(), Type: "numbered", Data: jsontext.Value(fmt.Sprintf(`{"stream":%q,"number":%d}`, stream, numbers[stream]))}
+		}
+		for {
+			bounded, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+			_, err := r.store.Append(bounded, eventstore.StreamID{Category: relayCategory, ID: stream}, eventstore.Any, events...)
+			cancel()
+			if err == nil {
+				break
+			}
+			_ = faults.Pause(context.Background(), afterRefusal)
+		}
+		r.appended.Add(int64(len(events)))
+		_ = faults.Pause(ctx, 15*time.Millisecond) // some hundreds of events a second are enough
+	}
+}
+
+const afterRefusal = 20 * time.Millisecond
+
+// led waits until a process leads.
+func (r *relayRun) led(ctx context.Context) error {
+	for {
+		marks, err := r.store.Marks(ctx, relayName)
+		if err == nil && len(marks) == 1 && marks[0].Consumer != "" && marks[0].Until.After(time.Now()) {
+			return nil
+		}
+		if err := faults.Pause(ctx, pollPeriod); err != nil {
+			return fmt.Errorf("nobody leads: %w", err)
+		}
+	}
+}
+
+// handled counts effects. A database that is away has none for now.
+func (r *relayRun) handled() (n int64) {
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	_ = r.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM handled").Scan(&n)
+	return n
+}
+
+// left is how many positions lie before the relay.
+func (r *relayRun) left(t *testing.T) int64 {
+	marks, err := r.store.Marks(within(t, patience), relayName)
+	require.NoError(t, err)
+	head, err := r.store.Head(within(t, patience))
+	require.NoError(t, err)
+	return head - marks[0].Position
+}
+
+// compare holds the effects against the log.
+func (r *relayRun) compare(t *testing.T, row *faults.RelayRow) {
+	t.Helper()
+	row.Appended, row.Arrived, row.Again, row.Left = int(r.appended.Load()), int(r.arrived.Load()), int(r.again.Load()), int(r.left(t))
+	rows, err := r.db.QueryContext(within(t, patience), "SELECT stream, number FROM handled ORDER BY at")
+	require.NoError(t, err)
+	defer func() { assert.NoError(t, rows.Close()) }()
+	type place struct {
+		stream string
+		number int64
+	}
+	last, effects := map[string]int64{}, map[place]int{}
+	for rows.Next() {
+		var p place
+		require.NoError(t, rows.Scan(&p.stream, &p.number))
+		if effects[p]++; effects[p] > 1 {
+			row.HandledTwice++
+			continue
+		}
+		if p.number != last[p.stream]+1 {
+			row.Disordered++
+		}
+		last[p.stream] = max(last[p.stream], p.number)
+	}
+	require.NoError(t, rows.Err())
+	row.Handled = len(effects)
+	logged := 0
+	for e, err := range r.store.ReadCategory(within(t, patience), relayCategory, eventstore.ReadOptions{}) {
+		require.NoError(t, err)
+		logged++
+		if effects[place{e.Stream.ID, e.Version}] == 0 {
+			row.Lost++
+		}
+	}
+	assert.Equal(t, row.Appended, logged, "the log has what was acknowledged, once")
+	assert.Zero(t, row.Lost, "events that were not handled")
+	assert.Zero(t, row.HandledTwice, "events that were handled twice")
+	assert.Zero(t, row.Disordered, "events that were handled before the one before")
+	assert.Zero(t, row.Left, "events that were not published")
+}
