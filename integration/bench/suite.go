@@ -65,6 +65,7 @@ type measurement struct {
 	nanoseconds, bytes, allocations float64
 
 	processor, p99 float64 // nanoseconds; 0: not measured
+	heap           float64 // MiB, the most that it was; 0: not measured
 }
 
 // line matches BenchmarkGet/redis/64/bannou-2   1234   5678 ns/op   90 B/op   1 allocs/op.
@@ -156,6 +157,8 @@ func parse(figures string) (m measurement) {
 			m.processor = value
 		case "p99-ns/op":
 			m.p99 = value
+		case "heap-MiB":
+			m.heap = value
 		}
 	}
 	return m
@@ -171,6 +174,10 @@ func (s suite) write(page *strings.Builder, results []*result) {
 	if costs {
 		head, rule = head+" CPU of 1000 raw / bannou | p99 raw / bannou |", rule+" ---: | ---: |"
 	}
+	sized := slices.ContainsFunc(results, func(r *result) bool { return median(r.bannou, heap) > 0 })
+	if sized {
+		head, rule = head+" most heap raw / bannou |", rule+" ---: |"
+	}
 	fmt.Fprintf(page, "%s\n%s\n", head, rule)
 	for _, r := range results {
 		if _, ok := s.limits[r.work()]; ok {
@@ -181,6 +188,9 @@ func (s suite) write(page *strings.Builder, results []*result) {
 			perOperation(median(r.bannou, nanoseconds)), r.ratio(), low, high, s.bar(r), median(r.raw, allocations), median(r.bannou, allocations))
 		if costs {
 			fmt.Fprintf(page, " %s | %s |", both(r, processor, func(ns float64) string { return fmt.Sprintf("%.0f ms", ns/1000) }), both(r, p99, perOperation))
+		}
+		if sized {
+			fmt.Fprintf(page, " %s |", both(r, heap, func(mib float64) string { return fmt.Sprintf("%.0f MiB", mib) }))
 		}
 		fmt.Fprintln(page)
 	}
@@ -257,6 +267,7 @@ func nanoseconds(m measurement) float64 { return m.nanoseconds }
 func allocations(m measurement) float64 { return m.allocations }
 func processor(m measurement) float64   { return m.processor }
 func p99(m measurement) float64         { return m.p99 }
+func heap(m measurement) float64        { return m.heap }
 
 func median[T any, V cmp.Ordered](of []T, value func(T) V) V {
 	values := make([]V, len(of))

@@ -49,6 +49,16 @@ BenchmarkMesh/pick/bannou-2 100 40 ns/op 0 B/op 0 allocs/op`)
 	require.Contains(t, page.String(), "| 0 / 0 |  |  |\n")
 }
 
+// Where the heap was measured, the page has it.
+func TestHeapIsOnThePage(t *testing.T) {
+	results := collect(nil, `BenchmarkProjections/rebuild/raw-2 3 40000 ns/op 4.20 heap-MiB 120 B/op 3 allocs/op
+BenchmarkProjections/rebuild/bannou-2 3 80000 ns/op 61.7 heap-MiB 120 B/op 3 allocs/op`)
+	var page strings.Builder
+	suite{title: "Projections"}.write(&page, results)
+	require.Contains(t, page.String(), "| most heap raw / bannou |\n")
+	require.Contains(t, page.String(), "| 4 MiB / 62 MiB |\n")
+}
+
 // What has no raw side is held to times.
 func TestTableOfLimits(t *testing.T) {
 	var results []*result

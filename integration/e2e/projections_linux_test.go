@@ -27,7 +27,7 @@ func TestProjectionsCommand(t *testing.T) {
 	n := startNode(t, "--state-mysql-dsn", dsn)
 	caller := direct(n.url)
 	for i := range 20 {
-		events := make([]object, 200)
+		events := make([]object, 100)
 		for j := range events {
 			events[j] = object{"type": "added", "data": j}
 		}
@@ -62,7 +62,7 @@ func TestProjectionsCommand(t *testing.T) {
 	}}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, set.Close(context.WithoutCancel(t.Context()))) })
-	_, err = set.Await(t.Context(), "counts", 4000)
+	_, err = set.Await(t.Context(), "counts", 2000)
 	require.NoError(t, err)
 
 	list := func(name string) []object {
@@ -77,7 +77,7 @@ func TestProjectionsCommand(t *testing.T) {
 	}
 	out, _, code := command("list")
 	require.Equal(t, 0, code)
-	require.Regexp(t, `counts +1 +live +4000 +0 +- +0 +1`, out)
+	require.Regexp(t, `counts +1 +live +2000 +0 +- +0 +1`, out)
 	out, _, code = command("pause", "counts")
 	require.Equal(t, 0, code)
 	require.Regexp(t, `counts +1 +paused .* live`, out)
@@ -116,11 +116,11 @@ func TestProjectionsCommand(t *testing.T) {
 	slow.Store(false)
 	proceed <- struct{}{}
 	require.NoError(t, cmd.Wait())
-	require.Contains(t, seen.String(), "/4000 version 2: ")
+	require.Contains(t, seen.String(), "/2000 version 2: ")
 	versions := list("counts")
 	require.Equal(t, "standby", versions[0]["state"])
 	require.Equal(t, "live", versions[1]["state"])
-	require.EqualValues(t, 4000, versions[1]["position"])
+	require.EqualValues(t, 2000, versions[1]["position"])
 
 	_, _, code = command("swap", "counts", "1")
 	require.Equal(t, 0, code)

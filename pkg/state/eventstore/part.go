@@ -27,6 +27,8 @@ type part struct {
 	entered  int64 // and in the engine
 	parked   map[StreamID]Parked
 	looked   time.Time // when parked was read
+	ahead    ahead
+	dense    bool      // most of the log's events are those of the subscription's category
 	pipeline *pipeline // of events that are begun; nil: they are handled
 }
 
@@ -46,6 +48,7 @@ func (s *Subscription) start(lease Lease, asked time.Time, ended chan<- *part) *
 	go func() {
 		p.run()
 		p.cancel(nil)
+		p.ahead.wait()
 		if p.pipeline != nil {
 			p.pipeline.abandon()
 		}
@@ -138,8 +141,8 @@ func (p *part) step() (more bool, err error) {
 		return false, err
 	}
 	scope := p.sub.cfg.scope()
-	scope.From, scope.Limit = p.position+1, max(pageEvents, p.sub.cfg.Batch)
-	events, more, err := p.sub.store.page(p.ctx, scope)
+	scope.From, scope.Limit, scope.Dense = p.position+1, max(pageEvents, p.sub.cfg.Batch), p.dense
+	events, more, err := p.fetch(scope)
 	if err != nil {
 		return false, err
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // nearby is how many events at most are applied in a step that others wait for.
-const nearby = 2000
+const nearby = 500
 
 // manyAppends is more than those append who share a step.
 const manyAppends = 20_000

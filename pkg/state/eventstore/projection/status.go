@@ -149,7 +149,7 @@ func (r *Status) progress(since time.Duration) {
 		return
 	}
 	r.Rate = float64(r.Position) / since.Seconds()
-	r.Remaining = time.Duration(float64(r.Lag) / r.Rate * float64(time.Second)).Round(time.Millisecond)
+	r.Remaining = time.Duration(float64(r.Lag) / r.Rate * float64(time.Second))
 }
 
 // Unpark has a version go on with a stream that was set aside: see Store.Unpark.

@@ -32,7 +32,7 @@ func thereAtOnce(t *testing.T, w *world) {
 	}
 	require.True(t, status(t, s, 1).Inline)
 	stop := w.writers(t, log) // several that share a transaction
-	require.Eventually(t, func() bool { return w.Read(t, v).total() > 200 }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return w.Read(t, v).total() > 200 }, patience, 20*time.Millisecond)
 	stop()
 	w.requireRight(t, v)
 }
@@ -94,7 +94,7 @@ func fromOthers(t *testing.T, w *world) {
 	w.requireRight(t, v)
 	second := w.set(t, other, w.Definition)
 	stopFirst, stopSecond := w.writers(t, log), w.writers(t, other)
-	require.Eventually(t, func() bool { return w.Read(t, v).total() > 200 }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return w.Read(t, v).total() > 200 }, patience, 20*time.Millisecond)
 	stopFirst()
 	stopSecond()
 	w.requireRight(t, v)
@@ -104,11 +104,11 @@ func fromOthers(t *testing.T, w *world) {
 func inlineRebuilt(t *testing.T, w *world) {
 	log := w.events(t)
 	s := w.set(t, log, w.Definition)
-	w.many(t, log, 500)
+	w.many(t, log, 300)
 	stop := w.writers(t, log)
 	built, err := s.Rebuild(t.Context(), "chains", false)
 	require.NoError(t, err)
-	reaches(t, s, 2, projection.Live, 500)
+	reaches(t, s, 2, projection.Live, 300)
 	before := projection.Version{Projection: "chains", Number: 1}
 	stop()
 	w.requireRight(t, built)
@@ -118,7 +118,7 @@ func inlineRebuilt(t *testing.T, w *world) {
 	w.requireRight(t, before)
 	require.NoError(t, s.Swap(t.Context(), "chains", 1))
 	require.NoError(t, s.Drop(t.Context(), "chains", 2))
-	require.Eventually(t, func() bool { return status(t, s, 2).Number == 0 }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return status(t, s, 2).Number == 0 }, patience, 20*time.Millisecond)
 	w.appendTo(t, log, "2")
 	w.requireRight(t, before)
 }
@@ -126,16 +126,16 @@ func inlineRebuilt(t *testing.T, w *world) {
 // On a log that is long already it is asynchronous until it has caught up, and so it is after a pause.
 func inlineLate(t *testing.T, w *world) {
 	log := w.events(t)
-	last := w.many(t, log, 3000)
+	last := w.many(t, log, 800)
 	s := w.set(t, log, w.Definition)
 	v, err := s.Await(within(t), "chains", last)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return status(t, s, 1).Inline }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return status(t, s, 1).Inline }, patience, 20*time.Millisecond)
 	w.appendTo(t, log, "1")
 	w.requireRight(t, v)
 	require.NoError(t, s.Pause(t.Context(), "chains"))
-	last = w.many(t, log, 3000)
-	require.EqualValues(t, 3001, w.Read(t, v).total())
+	last = w.many(t, log, 800)
+	require.EqualValues(t, 801, w.Read(t, v).total())
 	require.NoError(t, s.Resume(t.Context(), "chains"))
 	_, err = s.Await(within(t), "chains", last)
 	require.NoError(t, err)

@@ -42,13 +42,13 @@ func (w *world) writers(t *testing.T, log *eventstore.Store) (stop func() int64)
 // to, and is dropped with its data.
 func rebuilt(t *testing.T, w *world) {
 	log := w.events(t)
-	w.many(t, log, 500)
+	w.many(t, log, 300)
 	s := w.set(t, log, w.Definition)
 	stop := w.writers(t, log)
 	built, err := s.Rebuild(t.Context(), "chains", false)
 	require.NoError(t, err)
 	require.Equal(t, 2, built.Number)
-	reaches(t, s, 2, projection.Live, 500)
+	reaches(t, s, 2, projection.Live, 300)
 	last := stop()
 	live, err := s.Await(within(t), "chains", last)
 	require.NoError(t, err)
@@ -64,7 +64,7 @@ func rebuilt(t *testing.T, w *world) {
 	require.NoError(t, err)
 	require.Equal(t, before, live)
 	require.NoError(t, s.Drop(t.Context(), "chains", 2))
-	require.Eventually(t, func() bool { return status(t, s, 2).Number == 0 }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return status(t, s, 2).Number == 0 }, patience, 20*time.Millisecond)
 	if w.DB != nil && w.Definition.Tables != nil {
 		_, err = w.DB.ExecContext(t.Context(), in(built, "SELECT 1 FROM {t}"))
 		require.Error(t, err, "its table is gone")
@@ -132,7 +132,7 @@ func rebuildAndWait(ctx context.Context, s *projection.Set, times int) error {
 // A process that dies in the midst of a rebuild leaves it to the next one, which goes on where it was.
 func resumed(t *testing.T, w *world) {
 	log := w.events(t)
-	last := w.many(t, log, 500)
+	last := w.many(t, log, 300)
 	first := w.set(t, log, w.Definition)
 	_, err := first.Await(within(t), "chains", last)
 	require.NoError(t, err)
@@ -148,7 +148,7 @@ func resumed(t *testing.T, w *world) {
 	built, err := first.Rebuild(t.Context(), "chains", false)
 	require.NoError(t, err)
 	<-stuck
-	require.Eventually(t, func() bool { return status(t, first, 2).Position >= 150 }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return status(t, first, 2).Position >= 150 }, patience, 20*time.Millisecond)
 	dead, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, first.Close(dead))
@@ -172,7 +172,7 @@ func resumed(t *testing.T, w *world) {
 // Two that rebuild at once build one version, and neither does what the other has done.
 func twoAtOnce(t *testing.T, w *world) {
 	log := w.events(t)
-	w.many(t, log, 500)
+	w.many(t, log, 300)
 	first, second := w.set(t, log, w.Definition), w.set(t, w.Open(t), w.Definition)
 	stop := w.writers(t, log)
 	versions := make(chan projection.Version, 2)
@@ -187,10 +187,10 @@ func twoAtOnce(t *testing.T, w *world) {
 	}
 	built := <-versions
 	require.Equal(t, built, <-versions)
-	reaches(t, first, built.Number, projection.Ready, 500)
+	reaches(t, first, built.Number, projection.Ready, 300)
 	last := stop()
 	reaches(t, second, built.Number, projection.Ready, last)
-	require.Eventually(t, func() bool { return second.Swap(t.Context(), "chains", built.Number) == nil }, patience, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return second.Swap(t.Context(), "chains", built.Number) == nil }, patience, 20*time.Millisecond)
 	live, err := first.Await(within(t), "chains", last)
 	require.NoError(t, err)
 	require.Equal(t, built, live)
@@ -202,7 +202,7 @@ func twoAtOnce(t *testing.T, w *world) {
 // A version that is held back is ready when it has caught up, and swapped to by command, which is refused before that.
 func heldBack(t *testing.T, w *world) {
 	log := w.events(t)
-	last := w.many(t, log, 3000)
+	last := w.many(t, log, 900)
 	s := w.set(t, log, w.Definition)
 	_, err := s.Await(within(t), "chains", last)
 	require.NoError(t, err)

@@ -107,7 +107,7 @@ func within(t *testing.T) context.Context {
 // set follows the projection of the world, on a log, until the test ends.
 func (w *world) set(t *testing.T, log *eventstore.Store, definitions ...projection.Definition) *projection.Set {
 	t.Helper()
-	s, err := projection.Open(within(t), log, projection.Config{Definitions: definitions, Poll: 10 * time.Millisecond, Lease: time.Second})
+	s, err := projection.Open(within(t), log, projection.Config{Definitions: definitions, Poll: 25 * time.Millisecond, Lease: time.Second})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, s.Close(context.WithoutCancel(t.Context()))) })
 	return s
@@ -166,7 +166,7 @@ func reaches(t testing.TB, s *projection.Set, number int, state projection.State
 	require.Eventually(t, func() bool {
 		r = status(t, s, number)
 		return r.State == state && r.Position >= position
-	}, patience, 5*time.Millisecond, "version %d: %s at %d is expected", number, state, position)
+	}, patience, 20*time.Millisecond, "version %d: %s at %d is expected", number, state, position)
 	return r
 }
 
