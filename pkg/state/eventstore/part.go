@@ -27,6 +27,7 @@ type part struct {
 	entered  int64 // and in the engine
 	parked   map[StreamID]Parked
 	looked   time.Time // when parked was read
+	dense    bool      // most events of the page before were of the subscription's category
 }
 
 // start handles the events of a partition in goroutines of its own, and tells ended when they have ended. asked is from before the claim.
@@ -120,11 +121,12 @@ func (p *part) step() (more bool, err error) {
 		return false, err
 	}
 	scope := p.sub.cfg.scope()
-	scope.From, scope.Limit = p.position+1, pageEvents
+	scope.From, scope.Limit, scope.Dense = p.position+1, pageEvents, p.dense
 	events, more, err := p.sub.store.engine.Read(p.ctx, scope)
 	if err != nil {
 		return false, err
 	}
+	p.dense = more && scope.after(events).Dense
 	if err := p.page(scope, events, more); err != nil {
 		return false, err
 	}

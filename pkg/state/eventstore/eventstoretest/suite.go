@@ -40,6 +40,7 @@ func cases() []testCase {
 		{"several streams are one append", severalStreams},
 		{"forward, backward, from, to", readingRanges},
 		{"more than a page", morePages},
+		{"dense categories", denseCategories},
 		{"a large event", largeEvent},
 		{"repeated appends", repeatedAppends},
 		{"taken ids", takenIDs},
