@@ -110,7 +110,7 @@ func denseCategories(t *testing.T, open Open) {
 			}
 		}
 	}
-	for _, limit := range []int{1, 7, 10, 40} {
+	for _, limit := range []int{1, 7, 10, 30, 40} {
 		var got []int64
 		r := eventstore.Range{Category: "dense", From: 1, Limit: limit, Dense: true}
 		for more := true; more; {
