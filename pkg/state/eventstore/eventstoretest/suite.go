@@ -42,6 +42,7 @@ func cases() []testCase {
 		{"followed", followed},
 		{"forward, backward, from, to", readingRanges},
 		{"more than a page", morePages},
+		{"dense categories", denseCategories},
 		{"a large event", largeEvent},
 		{"repeated appends", repeatedAppends},
 		{"taken ids", takenIDs},

@@ -374,8 +374,8 @@ func valuesOfAll(args []any, rows []eventstore.Recorded) (_ []any, err error) {
 	return args, nil
 }
 
-// noMetadata is what events without metadata have; it is compared with, and never changed.
-var noMetadata = []byte("{}")
+// noMetadata is what events without metadata have.
+const noMetadata = "{}"
 
 // valuesOf adds an event's own columns: id, type, schema, metadata, data.
 func valuesOf(args []any, e *eventstore.Event) ([]any, error) {
@@ -383,7 +383,7 @@ func valuesOf(args []any, e *eventstore.Event) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	metadata := noMetadata
+	metadata := []byte(noMetadata)
 	if e.Metadata != (eventstore.Metadata{}) {
 		if metadata, err = json.Marshal(e.Metadata); err != nil {
 			return nil, fmt.Errorf("%w: the metadata of event %s: %w", state.ErrInvalid, e.ID, err)

@@ -51,7 +51,7 @@ func (s *scanner) event() (e eventstore.Recorded, err error) {
 	}
 	e.Schema, e.RecordedAt = int(schema), time.UnixMicro(recorded).UTC()
 	parsed, err := uuid.FromBytes(s.id)
-	if err == nil && string(s.metadata) != string(noMetadata) {
+	if err == nil && string(s.metadata) != noMetadata {
 		err = json.Unmarshal(s.metadata, &e.Metadata)
 	}
 	if err != nil {
