@@ -2,7 +2,9 @@ package e2e
 
 import (
 	"encoding/json"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,8 +27,13 @@ func TestOutboxCommands(t *testing.T) {
 		require.NoError(t, box.Enqueue(t.Context(), state.OutboxEntry{Topic: "game.lost", Body: []byte("not JSON"),
 			Properties: []byte(`{"messageId":"old","contentType":"application/json"}`)}))
 	}
+	ofStores, err := sqlite.OpenOutbox(t.Context(), state.OutboxConfig{Name: "bannou state", MaxEntries: 100, MaxBytes: 1 << 20})
+	require.NoError(t, err)
+	require.NoError(t, ofStores.Enqueue(t.Context(), state.OutboxEntry{Topic: "score.lost", Body: []byte("nor is this"), Properties: []byte(`{"messageId":"older","contentType":"application/json"}`)}))
 	require.NoError(t, sqlite.Close())
-	n := startNode(t, append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL, "--data-dir", folder)...)
+	file := filepath.Join(folder, "bannou.yaml")
+	require.NoError(t, os.WriteFile(file, []byte("state:\n  stores:\n    scores: {backend: sqlite, publishChanges: true}\n"), 0o600))
+	n := startNode(t, append(quick(), "--config", file, "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL, "--data-dir", folder)...)
 	bannou := func(args ...string) (string, string, int) {
 		return run(t, append(append([]string{"outbox"}, args...), "--node", n.url)...)
 	}
@@ -68,5 +75,20 @@ func TestOutboxCommands(t *testing.T) {
 	require.Equal(t, 0, code, errs)
 	require.Contains(t, out, "2 discarded")
 	out, _, _ = bannou("list")
-	require.Contains(t, out, "0 of 0 set aside")
+	require.Contains(t, out, "published: 0 of 0 set aside")
+
+	// Those of changed stores are in an outbox of their own.
+	require.Eventually(t, func() bool {
+		out, _, _ = bannou("list")
+		return strings.Contains(out, "state/sqlite: 1 of 1 set aside")
+	}, 15*time.Second, 50*time.Millisecond)
+	require.Contains(t, out, "score.lost")
+	_, errs, code = bannou("discard", "--all", "--yes", "--outbox", "state/redis")
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "no outbox of that name")
+	out, errs, code = bannou("discard", "--all", "--yes", "--outbox", "state/sqlite")
+	require.Equal(t, 0, code, errs)
+	require.Contains(t, out, "1 discarded")
+	out, _, _ = bannou("list")
+	require.Contains(t, out, "state/sqlite: 0 of 0 set aside")
 }

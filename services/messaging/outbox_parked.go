@@ -3,6 +3,8 @@ package messaging
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,22 +38,27 @@ func (s *Service) ListOutbox(ctx context.Context, r messagingapi.ListOutboxReque
 			return nil, problem.Invalid("cursor", "is %.64q, and has to be the cursor of a page before", body.Cursor)
 		}
 	}
-	if err := s.hasOutbox(); err != nil {
+	sender, err := s.outboxOf(body.Outbox)
+	if err != nil {
 		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, storing)
 	defer cancel()
-	entries, err := s.cfg.Outbox.Parked(ctx, after, limit)
+	entries, err := sender.Outbox().Parked(ctx, after, limit)
 	if err != nil {
 		return nil, outboxProblem(err)
 	}
-	stats, err := s.outbox.relay.Recount(ctx)
+	stats, err := sender.Recount(ctx)
 	if err != nil {
 		return nil, outboxProblem(err)
 	}
 	answer := messagingapi.ListOutbox200JSONResponse{Parked: stats.Parked, Waiting: stats.Depth, Events: make([]messagingapi.ParkedEvent, len(entries))}
 	for i := range entries {
 		answer.Events[i] = parkedEvent(&entries[i])
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.cfg.Outboxes)) {
+		known := s.cfg.Outboxes[name].Figures()
+		answer.Others = append(answer.Others, messagingapi.OtherOutbox{Name: name, Parked: known.Parked, Waiting: known.Depth})
 	}
 	if len(entries) == limit {
 		answer.Cursor = answer.Events[limit-1].ID
@@ -73,7 +80,6 @@ func (s *Service) RetryOutbox(ctx context.Context, r messagingapi.RetryOutboxReq
 	if err != nil {
 		return nil, err
 	}
-	s.outbox.relay.Look()
 	return messagingapi.RetryOutbox200JSONResponse{Count: n}, nil
 }
 
@@ -105,27 +111,36 @@ func (s *Service) settleOutbox(ctx context.Context, asked *messagingapi.SettleOu
 			return 0, problem.Invalid("ids", "has %.64q, which is no id of an event of the outbox", text)
 		}
 	}
-	if err := s.hasOutbox(); err != nil {
+	sender, err := s.outboxOf(asked.Outbox)
+	if err != nil {
 		return 0, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, storing)
 	defer cancel()
-	n, err := settle(s.cfg.Outbox, ctx, ids...)
+	n, err := settle(sender.Outbox(), ctx, ids...)
 	if err != nil {
 		return 0, outboxProblem(err)
 	}
 	s.cfg.Logger.InfoContext(ctx, "events of the outbox that were set aside were "+what, "count", n)
-	if _, err := s.outbox.relay.Recount(ctx); err != nil {
+	sender.Look()
+	if _, err := sender.Recount(ctx); err != nil {
 		s.cfg.Logger.DebugContext(ctx, "the outbox could not be counted; the relay does it soon", "error", err)
 	}
 	return n, nil
 }
 
-func (s *Service) hasOutbox() error {
-	if s.outbox == nil {
-		return problem.New(problem.Unsupported, "this node has no outbox: its broker is in memory, or --no-messaging-outbox was given")
+// outboxOf is what sends the events of the outbox that a request names.
+func (s *Service) outboxOf(name string) (*relay.Relay, error) {
+	switch other := s.cfg.Outboxes[name]; {
+	case other != nil:
+		return other, nil
+	case name != "":
+		return nil, problem.Invalid("outbox", "is %.64q, and this node has no outbox of that name: list them without one", name).At("outbox")
+	case s.outbox == nil:
+		return nil, problem.New(problem.Unsupported, "this node has no outbox: its broker is in memory, or --no-messaging-outbox was given")
+	default:
+		return s.outbox.relay, nil
 	}
-	return nil
 }
 
 // outboxProblem is an error of the outbox's table as callers see it.

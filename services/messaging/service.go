@@ -18,6 +18,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/jsonbody"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
+	"github.com/bannou-mesh/bannou/services/relay"
 )
 
 // SubscriptionStore is the store that durable subscriptions are kept in. It is internal: the state service neither lists
@@ -38,6 +39,8 @@ type Config struct {
 
 	// Outbox keeps events while the broker is away. Default: none, they are refused.
 	Outbox state.Outbox
+	// Outboxes are others of the node, by the names that operators see. What was set aside in them is shown beside that of Outbox. Default: none.
+	Outboxes map[string]*relay.Relay
 	// OutboxAfter is how long a publish may take before the event is kept instead. Default: 2 s.
 	OutboxAfter time.Duration
 	// MeterProvider receives the metrics bannou.messaging.outbox.*. Default: none.

@@ -105,6 +105,9 @@ func New(cfg Config) (*Relay, error) {
 // Keys are the keys that wait, where Config.FollowKeys asks for them.
 func (r *Relay) Keys() *Keys { return &r.keys }
 
+// Outbox is what is sent.
+func (r *Relay) Outbox() state.Outbox { return r.cfg.Outbox }
+
 // Enqueue adds an event to the outbox and sends it soon.
 func (r *Relay) Enqueue(ctx context.Context, e state.OutboxEntry) error {
 	err := r.cfg.Outbox.Enqueue(ctx, e)

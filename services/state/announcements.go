@@ -104,6 +104,9 @@ func (a *Announcements) Open(ctx context.Context, f *state.Factory) error {
 	return nil
 }
 
+// Relays are what sends the outboxes, by backend. It is called after Open.
+func (a *Announcements) Relays() map[string]*relay.Relay { return maps.Clone(a.relays) }
+
 // Outboxes reports whether there are any.
 func (a *Announcements) Outboxes() bool { return len(a.relays) > 0 }
 

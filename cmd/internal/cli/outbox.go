@@ -10,7 +10,7 @@ import (
 )
 
 type outboxCommand struct {
-	List    outboxListCommand    `cmd:"" help:"List events that were published while the broker was away and that no broker takes."`
+	List    outboxListCommand    `cmd:"" help:"List events that waited for the broker and that no broker takes: of those published over HTTP, and of changed stores."`
 	Retry   outboxRetryCommand   `cmd:"" help:"Have them sent again, for instance once what was wrong is mended."`
 	Discard outboxDiscardCommand `cmd:"" help:"Remove them for good."`
 }
@@ -18,6 +18,7 @@ type outboxCommand struct {
 type outboxListCommand struct {
 	nodeFlag
 	outputFlag
+	Outbox string `help:"Only those of this outbox, such as state/mysql. Default: those of all outboxes of the node."`
 	Limit  int    `short:"n" default:"100" help:"How many, up to 1000."`
 	Cursor string `help:"Go on after the page before, with the cursor that it ended with."`
 }
@@ -27,33 +28,64 @@ func (c *outboxListCommand) Run(ctx context.Context, std *stdio) error {
 	if err != nil {
 		return err
 	}
-	answer, err := decode[messagingapi.ListOutboxResponse](read(client.ListOutbox(ctx, messagingapi.ListOutboxRequest{Limit: &c.Limit, Cursor: c.Cursor})))
+	list := func(outbox, cursor string) (messagingapi.ListOutboxResponse, error) {
+		return decode[messagingapi.ListOutboxResponse](read(client.ListOutbox(ctx, messagingapi.ListOutboxRequest{Limit: &c.Limit, Cursor: cursor, Outbox: outbox})))
+	}
+	first, err := list(c.Outbox, c.Cursor)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	return c.print(std, answer, func(t *table) {
-		t.row("ID", "TOPIC", "KEY", "MESSAGE ID", "PUBLISHED", "SET ASIDE", "SIZE", "REASON")
-		for _, e := range answer.Events {
-			t.row(e.ID, e.Topic, e.PartitionKey, e.MessageID, ago(e.PublishedAt, now), ago(e.ParkedAt, now), e.Size, shortened(e.Reason))
+	pages := []outboxPage{{c.Outbox, first}}
+	if c.Outbox == "" && c.Cursor == "" {
+		for _, other := range first.Others {
+			page, err := list(other.Name, "")
+			if err != nil {
+				return err
+			}
+			pages = append(pages, outboxPage{other.Name, page})
 		}
-		t.line(fmt.Sprintf("%d of %d set aside (%d wait for the broker)", len(answer.Events), answer.Parked, answer.Waiting))
-		if answer.Cursor != "" && int64(len(answer.Events)) < answer.Parked {
-			t.line("more: --cursor " + printable(answer.Cursor))
+	}
+	return c.print(std, first, func(t *table) {
+		now := time.Now()
+		t.row("OUTBOX", "ID", "TOPIC", "KEY", "MESSAGE ID", "PUBLISHED", "SET ASIDE", "SIZE", "REASON")
+		for _, p := range pages {
+			for _, e := range p.Events {
+				t.row(p.name(), e.ID, e.Topic, e.PartitionKey, e.MessageID, ago(e.PublishedAt, now), ago(e.ParkedAt, now), e.Size, shortened(e.Reason))
+			}
+		}
+		for _, p := range pages {
+			t.line(fmt.Sprintf("%s: %d of %d set aside (%d wait for the broker)", p.name(), len(p.Events), p.Parked, p.Waiting))
+			if p.Cursor != "" && int64(len(p.Events)) < p.Parked {
+				t.line("more: --outbox '" + printable(p.Outbox) + "' --cursor " + printable(p.Cursor))
+			}
 		}
 	})
+}
+
+// An outboxPage is what one outbox answered.
+type outboxPage struct {
+	Outbox string // as --outbox takes it; empty: that of events published over HTTP
+	messagingapi.ListOutboxResponse
+}
+
+func (p outboxPage) name() string {
+	if p.Outbox == "" {
+		return "published"
+	}
+	return printable(p.Outbox)
 }
 
 // parkedFlags say which events are meant.
 type parkedFlags struct {
 	nodeFlag
 	outputFlag
-	IDs []string `arg:"" optional:"" name:"id" help:"Ids of events that were set aside."`
-	All bool     `help:"Every one that was set aside."`
+	Outbox string   `help:"The outbox that they are in, as listed. Default: that of events published over HTTP."`
+	IDs    []string `arg:"" optional:"" name:"id" help:"Ids of events that were set aside."`
+	All    bool     `help:"Every one that was set aside."`
 }
 
 func (f *parkedFlags) asked() (messagingapi.SettleOutboxRequest, error) {
-	r := messagingapi.SettleOutboxRequest{Ids: f.IDs, All: f.All}
+	r := messagingapi.SettleOutboxRequest{Ids: f.IDs, All: f.All, Outbox: f.Outbox}
 	switch {
 	case len(f.IDs) > 0 && f.All:
 		return r, usageError{errors.New("ids and --all contradict each other: give one of them")}

@@ -26,6 +26,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/incident"
 	"github.com/bannou-mesh/bannou/services/membership"
 	"github.com/bannou-mesh/bannou/services/messaging"
+	"github.com/bannou-mesh/bannou/services/relay"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
@@ -171,7 +172,11 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		}
 	}
 	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
-		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, instanceID: member.InstanceID()}
+		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, instanceID: member.InstanceID(),
+		outboxes: map[string]*relay.Relay{}}
+	for backend, r := range n.announcements.Relays() {
+		parts.outboxes["state/"+backend] = r
+	}
 	for _, name := range cfg.Services {
 		service, err := parts.service(name)
 		if err != nil {

@@ -18,6 +18,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/membership"
 	meshsvc "github.com/bannou-mesh/bannou/services/mesh"
 	"github.com/bannou-mesh/bannou/services/messaging"
+	"github.com/bannou-mesh/bannou/services/relay"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
@@ -33,6 +34,7 @@ type parts struct {
 	apps     *guard.Tokens
 	guard    *guard.Guard
 	meter    metric.MeterProvider
+	outboxes map[string]*relay.Relay // of stores, by the names that operators see
 
 	events     state.Driver // of the log of events; nil: it is in memory
 	instanceID string
@@ -99,7 +101,7 @@ func (p parts) messaging() (host.Service, error) {
 	m := p.cfg.Messaging
 	cfg := messaging.Config{
 		Bus: p.bus, Policy: p.policy, Factory: p.factory, AppID: p.cfg.AppID,
-		AnnouncePublished: m.AnnouncePublished, Logger: p.log, MeterProvider: p.meter, OutboxAfter: m.OutboxAfter,
+		AnnouncePublished: m.AnnouncePublished, Logger: p.log, MeterProvider: p.meter, OutboxAfter: m.OutboxAfter, Outboxes: p.outboxes,
 		MayPublish: func(ctx context.Context, topic string) error {
 			if !membership.IsTopic(topic) {
 				return nil

@@ -201,6 +201,9 @@ type ListOutboxRequest struct {
 
 	// Limit How many events of one page.
 	Limit *int `json:"limit,omitempty"`
+
+	// Outbox The outbox that is meant, by its name in the list of the others. Default, that of events published over HTTP.
+	Outbox string `json:"outbox,omitempty,omitzero"`
 }
 
 // ListOutboxResponse defines model for ListOutboxResponse.
@@ -208,6 +211,9 @@ type ListOutboxResponse struct {
 	// Cursor Where the next page begins; absent after the last.
 	Cursor string        `json:"cursor,omitempty,omitzero"`
 	Events []ParkedEvent `json:"events"`
+
+	// Others The other outboxes of the node.
+	Others []OtherOutbox `json:"others,omitempty,omitzero"`
 
 	// Parked How many events are set aside.
 	Parked int64 `json:"parked"`
@@ -233,6 +239,18 @@ type ListTopicsRequest struct {
 // ListTopicsResponse defines model for ListTopicsResponse.
 type ListTopicsResponse struct {
 	Topics []TopicInfo `json:"topics"`
+}
+
+// OtherOutbox An outbox beside that of events published over HTTP, as it was known last.
+type OtherOutbox struct {
+	// Name As in state/mysql, the outbox of the stores on that backend.
+	Name string `json:"name"`
+
+	// Parked How many events are set aside.
+	Parked int64 `json:"parked"`
+
+	// Waiting How many events wait for the broker.
+	Waiting int64 `json:"waiting"`
 }
 
 // ParkedEvent An event that no broker takes.
@@ -373,6 +391,9 @@ type SettleOutboxRequest struct {
 
 	// Ids These events.
 	Ids []string `json:"ids,omitempty,omitzero"`
+
+	// Outbox The outbox that is meant, by its name in the list of the others. Default, that of events published over HTTP.
+	Outbox string `json:"outbox,omitempty,omitzero"`
 }
 
 // SettleOutboxResponse defines model for SettleOutboxResponse.
@@ -652,7 +673,7 @@ type ClientInterface interface {
 
 	// ListOutboxWithBody List the events of the outbox that were set aside
 	//
-	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them, and which other outboxes the node has: those of stores that publish their changes.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -661,7 +682,7 @@ type ClientInterface interface {
 
 	// ListOutbox List the events of the outbox that were set aside
 	//
-	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them, and which other outboxes the node has: those of stores that publish their changes.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1014,7 +1035,7 @@ func (c *Client) DiscardOutbox(ctx context.Context, body DiscardOutboxJSONReques
 
 // ListOutboxWithBody List the events of the outbox that were set aside
 //
-// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them, and which other outboxes the node has: those of stores that publish their changes.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1033,7 +1054,7 @@ func (c *Client) ListOutboxWithBody(ctx context.Context, contentType string, bod
 
 // ListOutbox List the events of the outbox that were set aside
 //
-// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them, and which other outboxes the node has: those of stores that publish their changes.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2056,7 +2077,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListOutboxWithBodyWithResponse List the events of the outbox that were set aside
 	//
-	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them, and which other outboxes the node has: those of stores that publish their changes.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2065,7 +2086,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListOutboxWithResponse List the events of the outbox that were set aside
 	//
-	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+	// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them, and which other outboxes the node has: those of stores that publish their changes.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3085,7 +3106,7 @@ func (c *ClientWithResponses) DiscardOutboxWithResponse(ctx context.Context, bod
 
 // ListOutboxWithBodyWithResponse List the events of the outbox that were set aside
 //
-// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them, and which other outboxes the node has: those of stores that publish their changes.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -3100,7 +3121,7 @@ func (c *ClientWithResponses) ListOutboxWithBodyWithResponse(ctx context.Context
 
 // ListOutboxWithResponse List the events of the outbox that were set aside
 //
-// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them.
+// Events that were published while the broker was away, and that no broker takes, in the order in which they were published, with the beginning of their bodies. How many wait for the broker is told beside them, and which other outboxes the node has: those of stores that publish their changes.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
