@@ -66,6 +66,7 @@ func TestMain(m *testing.M) {
 		os.Exit(serveInstance(described))
 	}
 	code := servers.Main(m)
+	meshRows = append(meshRows, apartRows.rows...)
 	for _, r := range rows {
 		_, _ = fmt.Fprintln(os.Stdout, r)
 	}
@@ -132,7 +133,7 @@ func endure(t *testing.T, s system, f fault) {
 	existing := goleak.IgnoreCurrent()
 	times, calibration := 1, time.Second
 	if *long {
-		times, calibration = f.times, 3*time.Second
+		times, calibration = f.times, 2*time.Second
 	}
 	row := faults.Row{Fault: f.name, Driver: s.driver, Kind: s.kind, Times: times, Seed: *seed}
 	log := new(tail)

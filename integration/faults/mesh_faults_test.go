@@ -15,8 +15,10 @@ import (
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
-// What happens to instances, and to the servers that a mesh has its registry and its bus on.
+// What happens to instances, and to the servers that a mesh has its registry and its bus on. TestMeshOnRabbitMQ
+// and TestMeshPartitioned run beside it, in processes of their own: each fault counts the goroutines that it leaves in this one.
 func TestMesh(t *testing.T) {
+	t.Parallel()
 	f := bareFleet(t).manned(t)
 	for _, fault := range slices.Concat(instanceFaults(), serverFaultsOfMesh(), []meshFault{mappingsChanged(1000)}) {
 		t.Run(fault.name, func(t *testing.T) { endureMesh(t, f, fault) })
@@ -28,11 +30,14 @@ func TestMeshOnRabbitMQ(t *testing.T) {
 	if !*long {
 		t.Skip("in a long run only, `make faults`")
 	}
-	bus := servers.NewRabbitMQ(t, servers.RabbitOptions{})
-	f := newFleet(t, "rabbitmq", bus.Server, bus.URL).manned(t)
-	for _, fault := range []meshFault{busKilled(1), mappingsChanged(300)} {
-		t.Run(fault.name, func(t *testing.T) { endureMesh(t, f, fault) })
-	}
+	t.Parallel()
+	apart(t, 0, func(t *testing.T) {
+		bus := servers.NewRabbitMQ(t, servers.RabbitOptions{})
+		f := newFleet(t, "rabbitmq", bus.Server, bus.URL).manned(t)
+		for _, fault := range []meshFault{busKilled(1), mappingsChanged(300)} {
+			t.Run(fault.name, func(t *testing.T) { endureMesh(t, f, fault) })
+		}
+	})
 }
 
 func instanceFaults() []meshFault {

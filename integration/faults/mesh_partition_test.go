@@ -2,13 +2,11 @@ package faults_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,20 +20,11 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 )
 
-// networkVariable holds the file to which a run of this binary in a network of its own writes its rows.
-const networkVariable = "BANNOU_FAULTS_NETWORK"
-
 // Instances are cut off from their caller: packets vanish, in one direction or in both, and nobody is told. The caller is this binary once
 // more in a network namespace, each instance has another, and links between them are all there is: nothing reaches the system's network,
-// and the namespaces end with their processes.
+// and the namespaces end with their processes. It mostly waits for cuts to end, as TestMesh does for other harms, and runs beside that.
 func TestMeshPartitioned(t *testing.T) {
-	if file := os.Getenv(networkVariable); file != "" {
-		partition(t)
-		written, err := json.Marshal(meshRows)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(file, written, 0o600))
-		return
-	}
+	t.Parallel()
 	for _, program := range []string{"ip", "nsenter"} {
 		if _, err := exec.LookPath(program); err != nil {
 			t.Skipf("%s is not installed: network namespaces cannot be linked (Debian: iproute2 and util-linux)", program)
@@ -44,23 +33,7 @@ func TestMeshPartitioned(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("only root may make network namespaces")
 	}
-	self, err := os.Executable()
-	require.NoError(t, err)
-	file := filepath.Join(t.TempDir(), "rows")
-	run := exec.CommandContext(within(t, 2*patience), self, "-test.run=^TestMeshPartitioned$", "-test.v", "-seed="+strconv.FormatUint(*seed, 10), "-long="+strconv.FormatBool(*long))
-	run.Env = append(os.Environ(), networkVariable+"="+file)
-	run.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	said, err := run.CombinedOutput()
-	if errors.Is(err, syscall.EPERM) {
-		t.Skipf("this system allows no network namespaces: %v", err)
-	}
-	t.Logf("%s", said)
-	if rows, err := os.ReadFile(file); err == nil {
-		var its []faults.MeshRow
-		require.NoError(t, json.Unmarshal(rows, &its))
-		meshRows = append(meshRows, its...)
-	}
-	require.NoError(t, err)
+	apart(t, syscall.CLONE_NEWNET, partition)
 }
 
 // partition is the test within the namespace.

@@ -8,11 +8,9 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"testing"
 	"time"
 
 	"github.com/bannou-mesh/bannou/integration/faults"
-	"github.com/bannou-mesh/bannou/integration/servers"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/rabbitbus"
 	"github.com/bannou-mesh/bannou/pkg/bus/redisbus"
@@ -47,15 +45,6 @@ func consumerKilled() fault {
 		}
 		return nil
 	}}
-}
-
-func TestConsumerKilled(t *testing.T) {
-	t.Run("rabbitmq", func(t *testing.T) {
-		endure(t, rabbit(servers.NewRabbitMQ(t, servers.RabbitOptions{}), rabbitbus.Classic), consumerKilled())
-	})
-	t.Run("redis", func(t *testing.T) {
-		endure(t, redisStream(servers.NewRedis(t, servers.RedisOptions{}), claimIdle), consumerKilled())
-	})
 }
 
 // claimIdle is how soon what a killed consumer had in hand is taken over, so that a run need not wait for the default's 30 s. A

@@ -68,7 +68,7 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 		return []fault{killed, queue, poisoned(1)}
 	}
 	return []fault{
-		killed, restarted, poisoned(3), reopened(5),
+		killed, restarted, poisoned(3), reopened(5), consumerKilled(),
 		{name: "connections closed every 200 ms", times: 1, harm: repeatedly(
 			`[catch rabbit_networking:close_connection(P, "faults") || P <- rabbit_networking:connections()]`, time.Minute)},
 		// An acknowledgement of what was never delivered ends a channel with 406.

@@ -36,6 +36,8 @@ func TestRedis(t *testing.T) {
 	} {
 		t.Run(f.name, func(t *testing.T) { endure(t, redisStream(server, 0), f) })
 	}
+	killed := consumerKilled()
+	t.Run(killed.name, func(t *testing.T) { endure(t, redisStream(server, claimIdle), killed) })
 }
 
 // redisStream is Redis with a claim time; 0: the default.

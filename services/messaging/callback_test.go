@@ -67,7 +67,7 @@ func TestASlowCallbackDelaysNoOther(t *testing.T) {
 		return true
 	}, 60*time.Second, 5*time.Millisecond)
 	for _, c := range counts {
-		require.EqualValues(t, events, c.Load(), "each event once")
+		require.Equal(t, events, c.Load(), "each event once")
 	}
 	require.EqualValues(t, prefetch, hanging.Load(), "the slow one still has what it can work on at a time, and no more")
 }
