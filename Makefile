@@ -2,7 +2,7 @@
 
 SHELL   := /bin/sh
 BIN     := $(CURDIR)/.bin
-MODULES := events pkg/bus pkg/state pkg/mesh services cmd integration
+MODULES := events pkg/bus pkg/state pkg/mesh sagas services cmd integration
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
