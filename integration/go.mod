@@ -87,5 +87,6 @@ replace (
 	github.com/bannou-mesh/bannou/pkg/bus => ../pkg/bus
 	github.com/bannou-mesh/bannou/pkg/mesh => ../pkg/mesh
 	github.com/bannou-mesh/bannou/pkg/state => ../pkg/state
+	github.com/bannou-mesh/bannou/sagas => ../sagas
 	github.com/bannou-mesh/bannou/services => ../services
 )
