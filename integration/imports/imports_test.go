@@ -98,7 +98,7 @@ var table = []rule{
 		why: "membership joins the three libraries, and no driver: the node's configuration picks those"},
 	{of: "services/incident", may: []string{"events", "pkg/bus", "services/host", "services/problem"},
 		why: "what fails is told by host and bus, without knowing which service it was"},
-	{of: "services/relay", may: []string{"pkg/bus", "pkg/state"},
+	{of: "services/relay", may: []string{"pkg/bus", "pkg/state", "pkg/state/eventstore", "services/host"},
 		why: "sending what waits in an outbox depends on no service, whoever put it there"},
 	{of: "services/messaging", may: service("messaging"), why: siblings},
 	{of: "services/sagas", may: append(service("sagas"), "sagas"), why: siblings},

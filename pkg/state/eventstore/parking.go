@@ -24,9 +24,14 @@ func (p *part) park(e Recorded, failure error) error {
 	return nil
 }
 
+// parkedDue reports whether it is time to look for streams that are set aside.
+func (p *part) parkedDue() bool {
+	return p.parked == nil || len(p.parked) > 0 && time.Since(p.looked) >= p.sub.cfg.Poll
+}
+
 // lookForParked reads which streams are set aside: at first, and while there are some as often as new events are looked for.
 func (p *part) lookForParked() error {
-	if p.parked != nil && (len(p.parked) == 0 || time.Since(p.looked) < p.sub.cfg.Poll) {
+	if !p.parkedDue() {
 		return nil
 	}
 	all, err := p.sub.store.engine.Parked(p.ctx, p.sub.cfg.Name)

@@ -27,11 +27,15 @@ type part struct {
 	entered  int64 // and in the engine
 	parked   map[StreamID]Parked
 	looked   time.Time // when parked was read
+	pipeline *pipeline // of events that are begun; nil: they are handled
 }
 
 // start handles the events of a partition in goroutines of its own, and tells ended when they have ended. asked is from before the claim.
 func (s *Subscription) start(lease Lease, asked time.Time, ended chan<- *part) *part {
 	p := &part{sub: s, lease: lease, begun: asked, position: lease.Position, entered: lease.Position}
+	if s.cfg.Begin != nil {
+		p.pipeline = newPipeline(p)
+	}
 	p.ctx, p.cancel = context.WithCancelCause(s.ctx)
 	p.expire = time.AfterFunc(time.Until(asked.Add(lease.Lives)), func() { p.cancel(ErrLeaseLost) })
 	kept := make(chan struct{})
@@ -42,6 +46,9 @@ func (s *Subscription) start(lease Lease, asked time.Time, ended chan<- *part) *
 	go func() {
 		p.run()
 		p.cancel(nil)
+		if p.pipeline != nil {
+			p.pipeline.abandon()
+		}
 		p.expire.Stop()
 		<-kept
 		s.metrics.forget(lease.Part)
@@ -51,6 +58,11 @@ func (s *Subscription) start(lease Lease, asked time.Time, ended chan<- *part) *
 }
 
 func (p *part) leaving() bool { return p.left.Load() || p.sub.stopping() || p.ctx.Err() != nil }
+
+// holds reports whether the lease cannot have ended yet. A process that was stopped sees that before the timer has told it.
+func (p *part) holds() bool {
+	return time.Since(p.begun) < time.Duration(p.renewed.Load())+p.lease.Lives
+}
 
 // prolonged enters that the lease was renewed by what began then.
 func (p *part) prolonged(asked time.Time) {
@@ -102,6 +114,9 @@ func (p *part) run() {
 		}
 		poll.Stop()
 	}
+	if p.pipeline != nil {
+		p.pipeline.abandon()
+	}
 	if p.ctx.Err() != nil {
 		return
 	}
@@ -116,6 +131,9 @@ func (p *part) run() {
 
 // step handles the events of one page, and those of streams that were released.
 func (p *part) step() (more bool, err error) {
+	if p.pipeline != nil {
+		return p.pipeline.flow()
+	}
 	if err := p.lookForParked(); err != nil {
 		return false, err
 	}
@@ -246,6 +264,9 @@ func (p *part) one(e Recorded, position int64) error {
 // handle calls the handler; that it panics is a failure like another.
 func (p *part) handle(e Recorded) (err error) {
 	defer recovered(&err)
+	if p.sub.cfg.Begin != nil {
+		return p.sub.cfg.Begin(p.ctx, e)()
+	}
 	return p.sub.cfg.Handle(p.ctx, e)
 }
 
@@ -276,7 +297,7 @@ func (p *part) attempts(e Recorded, handle func() error) (failure, err error) {
 			counted++
 		}
 		p.sub.metrics.fail(p.ctx)
-		if counted == p.sub.cfg.Attempts {
+		if counted == p.sub.cfg.Attempts || errors.Is(failure, ErrPoison) {
 			return failure, nil
 		}
 		p.sub.store.cfg.Logger.WarnContext(p.ctx, "an event could not be handled, and will be tried again",

@@ -26,12 +26,22 @@ type SubscriptionConfig struct {
 	From int64
 
 	// Handle is given one event after the other. An event was handled when it returns nil; after a crash, or the loss of a lease, the last ones are
-	// handled again, up to Batch of them. ctx ends when the part of the subscription is lost. One of Handle and HandleIn is required.
+	// handled again, up to Batch of them. ctx ends when the part of the subscription is lost. One of Handle, HandleIn and Begin is required.
 	Handle func(ctx context.Context, e Recorded) error
 
 	// HandleIn is Handle with a transaction of the log's own database, in which the event is marked as handled too: what it changes there is
 	// changed once. The transaction may be of several events, and may be made again from its beginning. Engines in memory have none.
 	HandleIn func(ctx context.Context, tx *sql.Tx, e Recorded) error
+
+	// Begin is Handle without the wait, for what is sent elsewhere and confirmed later: it begins to handle an event, and returns what waits for its
+	// end. Up to InFlight events are under way at a time, of one stream one: an event is begun when the one before it in its stream has ended well
+	// or is parked. The position stays before the first that has not ended, so that after a crash up to Batch and four times InFlight events come
+	// again. No event is begun after the lease has ended, also where the process was stopped meanwhile. Both functions are called by one
+	// goroutine for each partition, and must return when ctx ends.
+	Begin func(ctx context.Context, e Recorded) (end func() error)
+
+	// InFlight is how many events of Begin are under way at most. Default: 256.
+	InFlight int
 
 	// Partitions is how many consumers, in this process and others, can share the subscription. Each has some of the streams. Events of one stream are
 	// handled in order, those of different partitions at the same time. It is the same for all consumers, and cannot be changed
@@ -48,12 +58,16 @@ type SubscriptionConfig struct {
 	Batch int
 
 	// Attempts is how often an event is handled at most before its stream is parked. Errors that wrap state.ErrUnavailable or
-	// state.ErrOutcomeUnknown do not count: the event waits for what is away, and its partition with it. Default: 5.
+	// state.ErrOutcomeUnknown do not count: the event waits for what is away, and its partition with it. One that wraps ErrPoison is the last.
+	// Default: 5.
 	Attempts int
 
 	// Backoff is the pause after the first failure of an event; each one after it is twice as long, up to 100 times this one. Default: 20 ms.
 	Backoff time.Duration
 }
+
+// ErrPoison marks a handler's error as one that no further attempt mends: the event's stream is parked at once.
+var ErrPoison = errors.New("the event cannot be handled")
 
 // A Subscription hands the events of a log to a handler: those that there are, then those that come. It owns goroutines until Close.
 type Subscription struct {
@@ -91,11 +105,11 @@ func (c *SubscriptionConfig) complete() error {
 	switch {
 	case c.Name == "" || len(c.Name) > MaxIDBytes:
 		return fmt.Errorf("%w: its name has 1 to %d bytes", state.ErrInvalid, MaxIDBytes)
-	case (c.Handle == nil) == (c.HandleIn == nil):
-		return fmt.Errorf("%w: it needs one of Handle and HandleIn", state.ErrInvalid)
+	case c.handlers() != 1:
+		return fmt.Errorf("%w: it needs one of Handle, HandleIn and Begin", state.ErrInvalid)
 	case c.Category != "" && c.Stream != StreamID{}:
 		return fmt.Errorf("%w: it is of a category or of a stream", state.ErrInvalid)
-	case c.From < 0 || c.Partitions < 0 || c.Partitions > 1024 || c.Poll < 0 || c.Batch < 0 || c.Attempts < 0 || c.Backoff < 0:
+	case c.From < 0 || c.Partitions < 0 || c.Partitions > 1024 || c.Poll < 0 || c.Batch < 0 || c.InFlight < 0 || c.Attempts < 0 || c.Backoff < 0:
 		return fmt.Errorf("%w: its numbers are not negative, and it has 1024 partitions at most", state.ErrInvalid)
 	}
 	if c.Category != "" {
@@ -123,6 +137,9 @@ func (c *SubscriptionConfig) complete() error {
 	if c.Batch == 0 {
 		c.Batch = 100
 	}
+	if c.InFlight == 0 {
+		c.InFlight = 256
+	}
 	if c.Attempts == 0 {
 		c.Attempts = 5
 	}
@@ -130,6 +147,15 @@ func (c *SubscriptionConfig) complete() error {
 		c.Backoff = 20 * time.Millisecond
 	}
 	return nil
+}
+
+func (c *SubscriptionConfig) handlers() (n int) {
+	for _, given := range []bool{c.Handle != nil, c.HandleIn != nil, c.Begin != nil} {
+		if given {
+			n++
+		}
+	}
+	return n
 }
 
 // scope is what the subscription reads.

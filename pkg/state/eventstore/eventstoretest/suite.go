@@ -65,6 +65,10 @@ func cases() []testCase {
 		{"subscription: a parked stream released ahead of the position", releasedAhead},
 		{"subscription: what is away does not park", awayDoesNotPark},
 		{"subscription: figures", figures},
+		{"subscription: many events under way", manyUnderWay},
+		{"subscription: as many as are allowed", fewUnderWay},
+		{"subscription: begun in order, however they end", beginsInOrder},
+		{"subscription: nothing begun late", beginsNothingLate},
 	}
 }
 
