@@ -43,8 +43,8 @@ type Config struct {
 	// Sagas are what it runs, several versions of one name among them.
 	Sagas []*Saga
 
-	// Partitions is how many processes can share the work of one saga, and how much of it is done at a time. It is the same in all processes, and
-	// cannot be changed later. Default: 4.
+	// Partitions is how many processes can share publishing, calls and timeouts of one saga; messages are taken by all of them in any case. It is
+	// the same in all processes, and cannot be changed later. Default: 1.
 	Partitions int
 
 	// Calls is how many calls of one partition are under way at most. Default: 64.
@@ -53,7 +53,7 @@ type Config struct {
 	// Lease is how long the work of a process that says nothing is left alone. Default: 15 s.
 	Lease time.Duration
 
-	// Poll is how often is looked for what is due, and for what other processes appended. Timeouts are late by so much. Default: 100 ms.
+	// Poll is how often is looked for what is due, and for what other processes appended. Timeouts are late by so much. Default: 250 ms.
 	Poll time.Duration
 
 	// Postpone is how long a message waits at the broker when the store is away. Default: 1 s.
@@ -74,7 +74,7 @@ func (c *Config) complete() error {
 		return errors.New("sagas: the numbers of an engine are not negative, and it has 1024 partitions at most")
 	}
 	if c.Partitions == 0 {
-		c.Partitions = 4
+		c.Partitions = 1
 	}
 	if c.Calls == 0 {
 		c.Calls = 64
@@ -83,7 +83,7 @@ func (c *Config) complete() error {
 		c.Lease = 15 * time.Second
 	}
 	if c.Poll == 0 {
-		c.Poll = 100 * time.Millisecond
+		c.Poll = 250 * time.Millisecond
 	}
 	if c.Postpone == 0 {
 		c.Postpone = time.Second
@@ -279,10 +279,14 @@ func (e *Engine) decide(ctx context.Context, f *family, current Instance, m Mess
 		saga = f.versions[current.Definition]
 	}
 	if saga == nil {
-		if m.Kind != KindEvent && m.Kind != KindAnswer && m.Kind != KindRefusal && m.Kind != KindTimeout {
+		switch m.Kind {
+		case KindCancel, kindKept, kindPark: // for which no definition is asked
+			saga = f.newest
+		case KindRetry, KindCompensate:
 			return Turn{}, fmt.Errorf("%w: instance %q of saga %q has version %d", ErrUnknownVersion, current.Key, f.name, current.Definition)
+		default:
+			return unknownVersion(current, m), nil
 		}
-		return unknownVersion(current, m), nil
 	}
 	turn := saga.Decide(current, m, time.Now())
 	if turn.Policy != "" && m.Kind == KindEvent {
@@ -302,13 +306,17 @@ func unknownVersion(current Instance, m Message) Turn {
 		return nothing(Ignore, "the instance has ended")
 	}
 	t.i.Kept = slices.Clone(current.Kept)
-	m.Entry = current.Entry
+	t.message.Entry = current.Entry
+	waits := m.Kind == KindEvent || m.Kind == KindAnswer || m.Kind == KindRefusal || m.Kind == KindTimeout // others come again
 	turn := Turn{}
-	if current.Status == Parked {
-		turn = t.keep("the instance is parked")
-	} else {
+	switch {
+	case waits:
+		turn = t.keep("its version is unknown")
+	case current.Status == Parked:
+		return nothing(Ignore, "the instance is parked")
+	}
+	if current.Status != Parked && !turn.Nothing {
 		t.park(fmt.Sprintf("version %d of the definition is unknown", current.Definition), nil)
-		t.i.Kept = append(t.i.Kept, m)
 	}
 	turn.Instance = t.i
 	return turn

@@ -91,7 +91,7 @@ func (w *world) start(silent bool, all ...*sagas.Saga) *running {
 	t := w.t
 	b, err := bus.New(w.driver, bus.Config{ImmediateRetries: -1, RetryMaxAttempts: 2, RetryDelay: 10 * time.Millisecond})
 	require.NoError(t, err)
-	engine, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: all, Lease: time.Second, Poll: 5 * time.Millisecond})
+	engine, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: all, Partitions: 4, Lease: time.Second, Poll: 5 * time.Millisecond})
 	require.NoError(t, err)
 	if w.behind > 0 {
 		engine.SetBehind(w.behind)

@@ -103,6 +103,9 @@ func (s *Service) GetSaga(ctx context.Context, r sagasapi.GetSagaRequestObject) 
 	if err != nil {
 		return nil, err
 	}
+	if in.Key == "" {
+		return nil, problem.Missing("key")
+	}
 	i, err := engine.Get(ctx, in.Saga, in.Key)
 	if err != nil {
 		return nil, err

@@ -15,6 +15,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
+	"github.com/bannou-mesh/bannou/services/sagas/sagasapi"
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
@@ -119,6 +120,15 @@ func (f nodeFlag) state() (*stateapi.Client, error) {
 		return nil, err
 	}
 	return stateapi.NewClient(base, stateapi.WithHTTPClient(client))
+}
+
+// sagas is the sagas service of the node.
+func (f nodeFlag) sagas() (*sagasapi.Client, error) {
+	client, base, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return sagasapi.NewClient(base, sagasapi.WithHTTPClient(client))
 }
 
 // mesh is the mesh service of the node.

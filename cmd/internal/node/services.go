@@ -18,6 +18,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/membership"
 	meshsvc "github.com/bannou-mesh/bannou/services/mesh"
 	"github.com/bannou-mesh/bannou/services/messaging"
+	sagassvc "github.com/bannou-mesh/bannou/services/sagas"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
@@ -44,9 +45,16 @@ func (p parts) service(name string) (host.Service, error) {
 		return p.state()
 	case "mesh":
 		return p.mesh()
+	case "sagas":
+		return p.sagas(), nil
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
+}
+
+// sagas makes the sagas service. The services of this binary have no sagas yet: a node has no engine, and shows none.
+func (p parts) sagas() host.Service {
+	return sagassvc.New(sagassvc.Config{Logger: p.log})
 }
 
 // state makes the state service, with the rules of its stores.
