@@ -19,7 +19,7 @@ const (
 )
 
 type drawing struct {
-	strings.Builder
+	text     strings.Builder
 	d        Diagram
 	edges    []edge
 	left     float64 // where the boxes begin
@@ -54,7 +54,7 @@ func (d Diagram) SVG() string {
 		g.state(st)
 	}
 	g.say(`</svg>`)
-	return g.String()
+	return g.text.String()
 }
 
 func (d Diagram) title() string {
@@ -72,7 +72,7 @@ func (d Diagram) title() string {
 	return title
 }
 
-func (g *drawing) say(format string, args ...any) { fmt.Fprintf(g, format+"\n", args...) }
+func (g *drawing) say(format string, args ...any) { fmt.Fprintf(&g.text, format+"\n", args...) }
 
 // measure says where things stand.
 func (g *drawing) measure() {
@@ -147,10 +147,10 @@ func (g *drawing) edge(e edge) {
 		g.arcLanes++
 		x := g.left - float64(g.arcLanes)*laneWidth
 		fromX, toX, toY := g.left, g.left-2, g.y(e.to)+boxHeight/2
-		switch {
-		case e.from == "":
+		switch e.from {
+		case "":
 			fromX, fromY = middle-6, g.top-38
-		case e.from == e.to:
+		case e.to:
 			fromY, toY = g.y(e.from)+boxHeight/4, g.y(e.from)+3*boxHeight/4
 		default:
 			fromY = g.y(e.from) + boxHeight/2 + 8
