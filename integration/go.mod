@@ -6,9 +6,11 @@ require (
 	github.com/ThreeDotsLabs/watermill v1.5.1
 	github.com/ThreeDotsLabs/watermill-amqp/v2 v2.1.3
 	github.com/ThreeDotsLabs/watermill-redisstream v1.4.5
+	github.com/bannou-mesh/bannou/events v0.0.0
 	github.com/bannou-mesh/bannou/pkg/bus v0.0.0
 	github.com/bannou-mesh/bannou/pkg/mesh v0.0.0
 	github.com/bannou-mesh/bannou/pkg/state v0.0.0
+	github.com/bannou-mesh/bannou/sagas v0.0.0
 	github.com/bannou-mesh/bannou/services v0.0.0
 	github.com/go-json-experiment/json v1.27.2
 	github.com/go-sql-driver/mysql v1.10.1
@@ -28,7 +30,6 @@ require (
 	github.com/Rican7/retry v0.3.1 // indirect
 	github.com/anishathalye/porcupine v1.3.1 // indirect
 	github.com/apapsch/go-jsonmerge/v2 v2.0.0 // indirect
-	github.com/bannou-mesh/bannou/events v0.0.0 // indirect
 	github.com/beorn7/perks v1.0.1 // indirect
 	github.com/cenkalti/backoff/v3 v3.2.2 // indirect
 	github.com/cespare/xxhash/v2 v2.3.0 // indirect
@@ -87,5 +88,6 @@ replace (
 	github.com/bannou-mesh/bannou/pkg/bus => ../pkg/bus
 	github.com/bannou-mesh/bannou/pkg/mesh => ../pkg/mesh
 	github.com/bannou-mesh/bannou/pkg/state => ../pkg/state
+	github.com/bannou-mesh/bannou/sagas => ../sagas
 	github.com/bannou-mesh/bannou/services => ../services
 )

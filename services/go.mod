@@ -7,6 +7,7 @@ require (
 	github.com/bannou-mesh/bannou/pkg/bus v0.0.0
 	github.com/bannou-mesh/bannou/pkg/mesh v0.0.0
 	github.com/bannou-mesh/bannou/pkg/state v0.0.0
+	github.com/bannou-mesh/bannou/sagas v0.0.0
 	github.com/go-json-experiment/json v1.27.2
 	github.com/google/uuid v1.6.0
 	github.com/oapi-codegen/runtime v1.8.0
@@ -61,4 +62,5 @@ replace (
 	github.com/bannou-mesh/bannou/pkg/bus => ../pkg/bus
 	github.com/bannou-mesh/bannou/pkg/mesh => ../pkg/mesh
 	github.com/bannou-mesh/bannou/pkg/state => ../pkg/state
+	github.com/bannou-mesh/bannou/sagas => ../sagas
 )

@@ -64,6 +64,11 @@ func suites() []suite {
 		{title: "The state service over HTTP, beside a handler written by hand", benchmark: "BenchmarkStateService",
 			note: "The handler does the same on the same stores, with net/http and encoding/json, and without strict checks, ids of requests, traces, metrics and time limits.",
 			bars: service},
+		{title: "Sagas on RabbitMQ, beside the SQL and AMQP of the same steps", benchmark: "BenchmarkSagas",
+			bars: map[string]float64{"three steps to the end, log on MySQL": 0.6, "three steps to the end, log in memory": 0.6},
+			note: "One operation is a whole saga: a start, three commands with their answers, and an event at the end, as many at a time as come. The raw side " +
+				"does for each message a transaction with an inbox, the instance and an outbox, then publishes and acknowledges; in memory it has a map. It has no " +
+				"timeouts and no compensation, and finds nothing again after a crash."},
 		{title: "Picking an instance, beside a counter and a list", benchmark: "BenchmarkMeshPick",
 			note: "What a call pays to find its instance: mapping, app-id, pool and balancer. From 64 goroutines less than 100 ns are wanted. The counter knows nothing of what it spreads."},
 		{title: "The mesh, beside net/http", benchmark: "BenchmarkMesh",

@@ -85,6 +85,11 @@ var table = []rule{
 	{of: "pkg/mesh/meshtest", may: []string{"pkg/mesh"},
 		why: "a test package knows its own library only"},
 
+	{of: "sagas", may: []string{"events", "pkg/bus", "pkg/mesh", "pkg/state", "pkg/state/eventstore"},
+		why: "sagas join the three libraries, and no driver: who runs them picks those"},
+	{of: "sagas/sagatest", may: []string{"sagas", "pkg/bus"},
+		why: "a test package knows its own library, and its events are the bus's"},
+
 	{of: "services/problem", why: "the form of an error depends on no service"},
 	{of: "services/egress", why: "what a node may reach is decided without knowing who asks"},
 	{of: "services/guard", may: []string{"pkg/mesh", "services/problem"},
@@ -102,6 +107,7 @@ var table = []rule{
 	{of: "services/inbox", may: []string{"pkg/bus", "pkg/state"},
 		why: "handling an event once depends on no service, whoever's handler it is"},
 	{of: "services/messaging", may: service("messaging"), why: siblings},
+	{of: "services/sagas", may: append(service("sagas"), "sagas"), why: siblings},
 	{of: "services/state", may: service("state"), why: siblings},
 	{of: "services/mesh", may: service("mesh"), why: siblings},
 	{of: "services/events", may: append(service("events"), "pkg/state/eventstore", "pkg/state/eventstore/projection"), why: siblings},

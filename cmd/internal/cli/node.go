@@ -16,6 +16,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
+	"github.com/bannou-mesh/bannou/services/sagas/sagasapi"
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
@@ -129,6 +130,15 @@ func (f nodeFlag) events() (*eventsapi.Client, error) {
 		return nil, err
 	}
 	return eventsapi.NewClient(base, eventsapi.WithHTTPClient(client))
+}
+
+// sagas is the sagas service of the node.
+func (f nodeFlag) sagas() (*sagasapi.Client, error) {
+	client, base, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return sagasapi.NewClient(base, sagasapi.WithHTTPClient(client))
 }
 
 // mesh is the mesh service of the node.

@@ -19,6 +19,7 @@ import (
 	meshsvc "github.com/bannou-mesh/bannou/services/mesh"
 	"github.com/bannou-mesh/bannou/services/messaging"
 	"github.com/bannou-mesh/bannou/services/relay"
+	sagassvc "github.com/bannou-mesh/bannou/services/sagas"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
@@ -51,9 +52,16 @@ func (p parts) service(name string) (host.Service, error) {
 		return p.mesh()
 	case "events":
 		return p.eventLog()
+	case "sagas":
+		return p.sagas(), nil
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
+}
+
+// sagas makes the sagas service. The services of this binary have no sagas yet: a node has no engine, and shows none.
+func (p parts) sagas() host.Service {
+	return sagassvc.New(sagassvc.Config{Logger: p.log})
 }
 
 // state makes the state service, with the rules of its stores.

@@ -1,0 +1,193 @@
+package sagas
+
+import (
+	"fmt"
+	"time"
+)
+
+// maxPauses is how many times the first pause between attempts the longest one is.
+const maxPauses = 60
+
+// compensate begins to undo what is owed.
+func (t *turning) compensate(reason string) {
+	t.i.Status, t.i.Due, t.i.Work, t.i.Parked = Undoing, nil, nil, nil
+	t.i.Reason = reason
+	t.undoNext()
+}
+
+// undoNext issues the undo of the last step that is owed, or ends the instance where there is none.
+func (t *turning) undoNext() {
+	if len(t.i.Owed) == 0 {
+		t.i.Status, t.i.Kept = Compensated, nil
+		return
+	}
+	step := t.i.Owed[len(t.i.Owed)-1]
+	if err := t.issue(&t.saga.byName[step.State].undo, step, true); err != nil {
+		t.park(fmt.Sprintf("the undo of %q cannot be made: %v", step.State, err), nil)
+	}
+}
+
+// undone enters that the last step that is owed was undone.
+func (t *turning) undone() {
+	t.i.Work = nil
+	t.i.Owed = t.i.Owed[:len(t.i.Owed)-1]
+	t.undoNext()
+}
+
+// worked takes what became of a call or an undo.
+func (t *turning) worked() Turn {
+	w, m := t.i.Work, t.message
+	if w == nil || w.ID != m.Work || (t.i.Status != Running && t.i.Status != Undoing) {
+		return nothing(Ignore, "nothing waits for it")
+	}
+	switch {
+	case m.Kind == KindFailure:
+		return t.failed(w)
+	case m.Kind == KindRepeat:
+		return t.repeat(w)
+	case w.Undo && m.Kind == KindRefusal:
+		var r Refusal
+		_ = decode(m.Body, &r)
+		t.park(fmt.Sprintf("the undo of %q was refused with %d: %s", w.State, r.Status, r.Detail), nil)
+	case w.Undo:
+		t.undone()
+	default:
+		on := t.waiting(m)
+		if on == nil { // only answers have to be waited for
+			var r Refusal
+			_ = decode(m.Body, &r)
+			t.park(fmt.Sprintf("the call of %q was refused with %d: %s", w.State, r.Status, r.Detail), nil)
+			return Turn{}
+		}
+		m.Entry = t.i.Entry
+		t.i.Work = nil
+		t.take(on, m)
+	}
+	return Turn{}
+}
+
+// failed has a call made again later, or gives it up.
+func (t *turning) failed(w *Work) Turn {
+	again := *w
+	again.Failure = failureOf(t.message.Body)
+	if w.Attempt < t.saga.retry.Attempts {
+		again.Attempt++
+		again.Due = t.in(t.pause(w.Attempt))
+		t.i.Work = &again
+		return Turn{}
+	}
+	if on := t.waiting(t.message); on != nil && !w.Undo {
+		m := t.message
+		m.Entry = t.i.Entry
+		t.i.Work = nil
+		t.take(on, m)
+		return Turn{}
+	}
+	t.i.Work = &again
+	what := "call"
+	if w.Undo {
+		what = "undo"
+	}
+	t.park(fmt.Sprintf("the %s of %q failed %d times: %s", what, w.State, w.Attempt, again.Failure), nil)
+	return Turn{}
+}
+
+func (t *turning) pause(attempt int) time.Duration {
+	pause, most := t.saga.retry.Pause, maxPauses*t.saga.retry.Pause
+	for i := 1; i < attempt && pause < most; i++ {
+		pause *= 2
+	}
+	return min(pause, most)
+}
+
+// repeat publishes an undo again that was not confirmed in time.
+func (t *turning) repeat(w *Work) Turn {
+	if w.Until == "" {
+		return nothing(Ignore, "it is not repeated")
+	}
+	if w.Attempt >= t.saga.retry.Attempts {
+		t.park(fmt.Sprintf("the undo of %q was published %d times, and no %s came", w.State, w.Attempt, w.Until), nil)
+		return Turn{}
+	}
+	attempt := w.Attempt + 1
+	if err := t.issue(&t.saga.byName[w.State].undo, w.Step, true); err != nil {
+		t.park(fmt.Sprintf("the undo of %q cannot be made: %v", w.State, err), nil)
+		return Turn{}
+	}
+	t.i.Work.Attempt = attempt
+	t.i.Work.Due = t.in(t.saga.retry.Timeout + t.pause(attempt))
+	return Turn{}
+}
+
+// request does what a person asks for, where the instance is in a condition for it.
+func (t *turning) request() Turn {
+	i, m := &t.i, t.message
+	switch {
+	case i.Status == statusAbsent:
+		return nothing(Ignore, "there is no such instance")
+	case m.Kind == KindRetry && i.Status != Parked:
+		return nothing(Ignore, fmt.Sprintf("it is %s, and not parked", i.Status))
+	case m.Kind == KindCompensate && i.Status != Parked && i.Status != Running:
+		return nothing(Ignore, fmt.Sprintf("it is %s, and neither running nor parked", i.Status))
+	case m.Kind == KindCancel && i.Status.Ended():
+		return nothing(Ignore, fmt.Sprintf("it is %s already", i.Status))
+	}
+	var r Request
+	_ = decode(m.Body, &r)
+	switch m.Kind {
+	case KindCompensate:
+		if i.State == "" {
+			return nothing(Ignore, "it was not started: there is nothing to undo; cancel it")
+		}
+		t.compensate("asked for: " + r.Note)
+	case KindCancel:
+		i.Status, i.Parked, i.Due, i.Work, i.Kept = Cancelled, nil, nil, nil, nil
+		i.Reason = "asked for: " + r.Note
+	default:
+		return t.goOn()
+	}
+	return Turn{}
+}
+
+// goOn tries again what a parked instance stopped at.
+func (t *turning) goOn() Turn {
+	i := &t.i
+	if i.State == "" {
+		return nothing(Ignore, "it waits for its start; cancel it if none comes")
+	}
+	i.Status, i.Parked = i.Parked.From, nil
+	switch {
+	case i.Status.Ended(): // it was parked by something that came late
+		i.Kept = nil
+	case i.Status == Undoing && i.Work == nil:
+		t.undoNext()
+	case i.Status == Undoing:
+		step := i.Work.Step
+		if err := t.issue(&t.saga.byName[step.State].undo, step, true); err != nil {
+			t.park(fmt.Sprintf("the undo of %q cannot be made: %v", step.State, err), nil)
+		}
+	default:
+		t.goOnRunning()
+	}
+	return Turn{}
+}
+
+// goOnRunning has the present state wait again for what it waits for.
+func (t *turning) goOnRunning() {
+	i, st := &t.i, t.saga.byName[t.i.State]
+	if i.Unissued {
+		i.Entry--
+		t.enter(i.State)
+		t.takeKept()
+		return
+	}
+	if on := find(st.on, KindTimeout, ""); on != nil {
+		i.Due = t.in(on.after)
+	}
+	if i.Work != nil {
+		again := *i.Work
+		again.Attempt, again.Due = 1, t.in(0)
+		i.Work = &again
+	}
+	t.takeKept()
+}
