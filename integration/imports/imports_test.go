@@ -98,6 +98,7 @@ var table = []rule{
 	{of: "services/messaging", may: service("messaging"), why: siblings},
 	{of: "services/state", may: service("state"), why: siblings},
 	{of: "services/mesh", may: service("mesh"), why: siblings},
+	{of: "services/auth", may: service("auth"), why: siblings},
 	{of: "services/accounts", may: append(service("accounts"), "pkg/state/eventstore"), why: siblings},
 
 	{of: "cmd", may: []string{"cmd/...", "events", "services/...",
