@@ -27,6 +27,7 @@ var contract = map[string]string{
 	"messaging.dead-letters.discarded":  "DeadLettersDiscardedEvent actor appId matched count failed ids | filter",
 	"state.changed":                     "StateChangedEvent storeName key operation | etag sourceService",
 	"state.migration":                   "StoreMigrationEvent storeName status | keysProcessed totalKeys errorMessage",
+	"events.appended":                   "EventsAppendedEvent log position sourceInstanceId",
 	"account.created":                   "AccountCreatedEvent accountId | email displayName roles",
 	"account.updated":                   "AccountUpdatedEvent accountId changedFields | email displayName roles",
 	"account.deleted":                   "AccountDeletedEvent accountId | reason",

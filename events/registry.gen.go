@@ -17,6 +17,8 @@ func New(topic string) (Event, bool) {
 		return new(ServiceHeartbeatEvent), true
 	case TopicServiceRegistration:
 		return new(ServiceRegistrationEvent), true
+	case TopicEventsAppended:
+		return new(EventsAppendedEvent), true
 	case TopicMeshCircuitChanged:
 		return new(MeshCircuitChangedEvent), true
 	case TopicMeshEndpointDegraded:
@@ -79,6 +81,8 @@ func TypeName(topic string) string {
 		return "ServiceHeartbeatEvent"
 	case TopicServiceRegistration:
 		return "ServiceRegistrationEvent"
+	case TopicEventsAppended:
+		return "EventsAppendedEvent"
 	case TopicMeshCircuitChanged:
 		return "MeshCircuitChangedEvent"
 	case TopicMeshEndpointDegraded:
@@ -135,6 +139,7 @@ func Topics() []string {
 		TopicFullServiceMappings,
 		TopicServiceHeartbeats,
 		TopicServiceRegistration,
+		TopicEventsAppended,
 		TopicMeshCircuitChanged,
 		TopicMeshEndpointDegraded,
 		TopicMeshEndpointDeregistered,
@@ -172,6 +177,10 @@ func Subscriptions(service string) []Subscription {
 		return []Subscription{
 			{Topic: TopicSessionInvalidated, Handler: "connect.disconnect-clients", Event: "SessionInvalidatedEvent"},
 			{Topic: TopicPermissionsSessionCapabilities, Handler: "connect.send-capabilities", Event: "SessionCapabilitiesEvent"},
+		}
+	case "events":
+		return []Subscription{
+			{Topic: TopicEventsAppended, Handler: "events.read-on", Event: "EventsAppendedEvent"},
 		}
 	case "mesh":
 		return []Subscription{

@@ -100,11 +100,13 @@ var table = []rule{
 	{of: "services/mesh", may: service("mesh"), why: siblings},
 	{of: "services/auth", may: service("auth"), why: siblings},
 	{of: "services/accounts", may: append(service("accounts"), "pkg/state/eventstore"), why: siblings},
+	{of: "services/events", may: append(service("events"), "pkg/state/eventstore"), why: siblings},
 
 	{of: "cmd", may: []string{"cmd/...", "events", "services/...",
 		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
 		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
-		"pkg/state/migrate", "pkg/mesh"},
+		"pkg/state/migrate", "pkg/state/eventstore", "pkg/state/eventstore/memoryevents", "pkg/state/eventstore/sqliteevents",
+		"pkg/state/eventstore/mysqlevents", "pkg/mesh"},
 		why: "the command wires everything, and is the only place that names concrete drivers"},
 
 	{of: "integration", may: []string{"..."},

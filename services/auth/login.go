@@ -16,7 +16,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/problem"
 )
 
-const ( //nolint:gosec // sizes
+const (
 	minPasswordBytes = 8
 	maxPasswordBytes = 256
 	maxDeviceBytes   = 128
@@ -24,7 +24,7 @@ const ( //nolint:gosec // sizes
 	maxEmailBytes    = 254
 )
 
-const bearerChallenge = `Bearer realm="bannou"`
+const bearerChallenge = `Bearer realm="bannou"` //nolint:gosec // names the scheme, is none
 
 // errLogin is the one answer to all that was wrong.
 func errLogin() error {

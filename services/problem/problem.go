@@ -31,6 +31,10 @@ type Problem struct { //nolint:errname // it is named as RFC 9457 names it
 	Member   string   `json:"member,omitempty"` // dotted path of the member at fault
 	Keys     []string `json:"keys,omitempty"`   // the keys in conflict, when several were asked for
 
+	Stream          string `json:"stream,omitempty"`          // the stream of events in conflict, as category/id
+	ExpectedVersion *int64 `json:"expectedVersion,omitempty"` // that it was to have
+	ActualVersion   *int64 `json:"actualVersion,omitempty"`   // that it has
+
 	retryAfter time.Duration
 	challenge  string
 	cause      error

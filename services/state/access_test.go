@@ -25,13 +25,13 @@ const (
 
 // reserved has rules for four of the stores: accounts, which game may read and write, web only read; brief, which web may
 // only write and everyone read; watched, which nobody may use.
-func reserved(t *testing.T) *statesvc.Access {
+func reserved(t *testing.T) *guard.Access {
 	t.Helper()
-	access, err := statesvc.NewAccess(
-		tokens(t, map[string][]string{"game": {gameToken, nextToken}, "web": {webToken}, "other": {otherToken}}),
-		map[string]statesvc.Rule{
+	access, err := guard.NewAccess(
+		tokens(t, map[string][]string{"game": {gameToken, nextToken}, "web": {webToken}, "other": {otherToken}}), "store",
+		map[string]guard.AccessRule{
 			"accounts": {Read: []string{"game", "web"}, Write: []string{"game"}},
-			"brief":    {Read: []string{statesvc.Everyone}, Write: []string{"web"}},
+			"brief":    {Read: []string{guard.Everyone}, Write: []string{"web"}},
 			"watched":  {},
 		})
 	require.NoError(t, err)
@@ -171,7 +171,7 @@ func TestListStoresShowsWhatTheCallerMayUse(t *testing.T) {
 	require.Equal(t, 401, response.StatusCode)
 	require.NotEmpty(t, response.Header.Get("WWW-Authenticate"))
 
-	writer, err := statesvc.NewAccess(tokens(t, map[string][]string{"web": {webToken}}), map[string]statesvc.Rule{"accounts": {Write: []string{"web"}}})
+	writer, err := guard.NewAccess(tokens(t, map[string][]string{"web": {webToken}}), "store", map[string]guard.AccessRule{"accounts": {Write: []string{"web"}}})
 	require.NoError(t, err)
 	n = startWith(t, statesvc.Config{Access: writer}, nil)
 	accounts := list(n.as(webToken))["accounts"]
@@ -214,7 +214,7 @@ func TestRefusalsAreCounted(t *testing.T) {
 }
 
 func TestAccessIsCheckedWhenItIsMade(t *testing.T) {
-	_, err := statesvc.NewAccess(tokens(t, map[string][]string{"game": {gameToken}}), map[string]statesvc.Rule{"scores": {Write: []string{"web"}}})
+	_, err := guard.NewAccess(tokens(t, map[string][]string{"game": {gameToken}}), "store", map[string]guard.AccessRule{"scores": {Write: []string{"web"}}})
 	for _, says := range []string{`"scores"`, "access.write", `"web"`} {
 		require.ErrorContains(t, err, says)
 	}

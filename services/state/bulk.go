@@ -6,13 +6,14 @@ import (
 	"fmt"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/problem"
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
 // bulkReading opens the store of a read of several keys and checks them.
 func (s *Service) bulkReading(ctx context.Context, r *stateapi.BulkReadRequest) (*state.Store[json.RawMessage], error) {
-	store, err := s.store(ctx, r.StoreName, read)
+	store, err := s.store(ctx, r.StoreName, guard.Read)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +59,7 @@ func (s *Service) bulkExistsState(ctx context.Context, r *stateapi.BulkReadReque
 
 // bulkDeleteState is POST /state/bulk-delete.
 func (s *Service) bulkDeleteState(ctx context.Context, r *stateapi.BulkKeysRequest) (*stateapi.BulkDeleteStateResponse, error) {
-	store, err := s.store(ctx, r.StoreName, write)
+	store, err := s.store(ctx, r.StoreName, guard.Write)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,7 @@ func (s *Service) bulkDeleteState(ctx context.Context, r *stateapi.BulkKeysReque
 
 // bulkSaveState is POST /state/bulk-save.
 func (s *Service) bulkSaveState(ctx context.Context, r *stateapi.BulkSaveStateRequest) (*stateapi.BulkSaveStateResponse, error) {
-	store, err := s.store(ctx, r.StoreName, write)
+	store, err := s.store(ctx, r.StoreName, guard.Write)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +114,7 @@ func (s *Service) bulkSaveState(ctx context.Context, r *stateapi.BulkSaveStateRe
 
 // transactState is POST /state/transact.
 func (s *Service) transactState(ctx context.Context, r *stateapi.TransactStateRequest) (*stateapi.TransactStateResponse, error) {
-	store, err := s.store(ctx, r.StoreName, write)
+	store, err := s.store(ctx, r.StoreName, guard.Write)
 	if err != nil {
 		return nil, err
 	}

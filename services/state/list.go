@@ -3,6 +3,7 @@ package state
 import (
 	"context"
 
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/problem"
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
@@ -21,7 +22,7 @@ func (s *Service) listStores(ctx context.Context, r *stateapi.ListStoresRequest)
 		if s.internal[store.Name] || r.BackendFilter != "" && string(r.BackendFilter) != store.Backend {
 			continue
 		}
-		if !s.cfg.Access.allows(who, store.Name, read) && !s.cfg.Access.allows(who, store.Name, write) {
+		if !s.cfg.Access.Allows(who, store.Name, guard.Read) && !s.cfg.Access.Allows(who, store.Name, guard.Write) {
 			continue
 		}
 		stores = append(stores, stateapi.StoreInfo{Name: store.Name, Backend: store.Backend})
@@ -33,24 +34,24 @@ func (s *Service) listStores(ctx context.Context, r *stateapi.ListStoresRequest)
 }
 
 // lister is who asks for the stores. One whose token is wrong is told so, and not shown less than he expects.
-func (s *Service) lister(ctx context.Context) (caller, error) {
+func (s *Service) lister(ctx context.Context) (guard.TokenHolder, error) {
 	if s.cfg.Access == nil {
-		return caller{}, nil
+		return guard.TokenHolder{}, nil
 	}
 	who := s.caller(ctx)
-	if who.claimed && who.app == "" {
-		s.refusals.add(ctx, "", list, "wrong_token")
+	if who.Claimed && who.App == "" {
+		s.refusals.add(ctx, "", guard.List, "wrong_token")
 		return who, wrongToken()
 	}
 	return who, nil
 }
 
 // count fills in how many keys the stores have that the caller may read.
-func (s *Service) count(ctx context.Context, who caller, stores []stateapi.StoreInfo) {
+func (s *Service) count(ctx context.Context, who guard.TokenHolder, stores []stateapi.StoreInfo) {
 	var names []string
 	var places []int
 	for i := range stores {
-		if !s.cfg.Access.allows(who, stores[i].Name, read) {
+		if !s.cfg.Access.Allows(who, stores[i].Name, guard.Read) {
 			stores[i].Code, stores[i].Detail = string(problem.Forbidden), "who may only write is not told how many keys there are"
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"errors"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/problem"
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
@@ -28,7 +29,7 @@ func known(op state.Operator) bool {
 
 // queryState is POST /state/query.
 func (s *Service) queryState(ctx context.Context, r *stateapi.QueryStateRequest) (*stateapi.QueryStateResponse, error) {
-	if err := s.checkStore(ctx, r.StoreName, read); err != nil {
+	if err := s.checkStore(ctx, r.StoreName, guard.Read); err != nil {
 		return nil, err
 	}
 	filter, err := parseFilter(r.Filter)

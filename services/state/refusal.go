@@ -9,6 +9,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/metric/noop"
 
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/problem"
 )
 
@@ -30,25 +31,25 @@ func withAuthorization(ctx context.Context, h http.Header) context.Context {
 }
 
 // caller is who the request that ctx belongs to is from.
-func (s *Service) caller(ctx context.Context) caller {
+func (s *Service) caller(ctx context.Context) guard.TokenHolder {
 	values, _ := ctx.Value(authorizationKey{}).([]string)
-	return s.cfg.Access.caller(values)
+	return s.cfg.Access.Holder(values)
 }
 
 // checkAccess refuses what the rule of a store does not grant.
-func (s *Service) checkAccess(ctx context.Context, store string, r right) error {
-	if !s.cfg.Access.guarded(store) {
+func (s *Service) checkAccess(ctx context.Context, store string, r guard.Right) error {
+	if !s.cfg.Access.Guarded(store) {
 		return nil
 	}
 	c := s.caller(ctx)
-	if s.cfg.Access.allows(c, store, r) {
+	if s.cfg.Access.Allows(c, store, r) {
 		return nil
 	}
 	switch {
-	case c.app != "":
+	case c.App != "":
 		s.refusals.add(ctx, store, r, "forbidden")
-		return problem.New(problem.Forbidden, "app %q may not %s store %q; its rule under state.stores says who may", c.app, r, store)
-	case c.claimed:
+		return problem.New(problem.Forbidden, "app %q may not %s store %q; its rule under state.stores says who may", c.App, r, store)
+	case c.Claimed:
 		s.refusals.add(ctx, store, r, "wrong_token")
 		return wrongToken()
 	default:
@@ -79,7 +80,7 @@ func newRefusals(provider metric.MeterProvider) (refusals, error) {
 }
 
 // add counts one; no store: all of them were asked for.
-func (r refusals) add(ctx context.Context, store string, operation right, reason string) {
+func (r refusals) add(ctx context.Context, store string, operation guard.Right, reason string) {
 	r.counter.Add(ctx, 1, metric.WithAttributes(attribute.String("store", store), attribute.String("operation", string(operation)),
 		attribute.String("reason", reason)))
 }

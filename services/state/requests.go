@@ -10,19 +10,20 @@ import (
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/problem"
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
 // store opens the named store for raw JSON, for a caller who has the right.
-func (s *Service) store(ctx context.Context, name string, r right) (*state.Store[json.RawMessage], error) {
+func (s *Service) store(ctx context.Context, name string, r guard.Right) (*state.Store[json.RawMessage], error) {
 	if err := s.checkStore(ctx, name, r); err != nil {
 		return nil, err
 	}
 	return state.Open[json.RawMessage](ctx, s.cfg.Factory, name)
 }
 
-func (s *Service) checkStore(ctx context.Context, name string, r right) error {
+func (s *Service) checkStore(ctx context.Context, name string, r guard.Right) error {
 	if name == "" {
 		return problem.Missing("storeName")
 	}

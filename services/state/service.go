@@ -10,6 +10,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
 )
 
@@ -24,7 +25,7 @@ type Config struct {
 	Internal []string
 
 	// Access says who may use which stores. Default: everyone, all.
-	Access *Access
+	Access *guard.Access
 
 	// MeterProvider receives the metric bannou.state.refusals. Default: none.
 	MeterProvider metric.MeterProvider

@@ -5,13 +5,14 @@ import (
 	"errors"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/problem"
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
 // getState is POST /state/get.
 func (s *Service) getState(ctx context.Context, r *stateapi.GetStateRequest) (*stateapi.GetStateResponse, error) {
-	store, err := s.store(ctx, r.StoreName, read)
+	store, err := s.store(ctx, r.StoreName, guard.Read)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +36,7 @@ func (s *Service) getState(ctx context.Context, r *stateapi.GetStateRequest) (*s
 
 // saveState is POST /state/save.
 func (s *Service) saveState(ctx context.Context, r *stateapi.SaveStateRequest) (*stateapi.SaveStateResponse, error) {
-	store, err := s.store(ctx, r.StoreName, write)
+	store, err := s.store(ctx, r.StoreName, guard.Write)
 	if err != nil {
 		return nil, err
 	}
@@ -68,7 +69,7 @@ func (s *Service) saveState(ctx context.Context, r *stateapi.SaveStateRequest) (
 
 // deleteState is POST /state/delete.
 func (s *Service) deleteState(ctx context.Context, r *stateapi.DeleteStateRequest) (*stateapi.DeleteStateResponse, error) {
-	store, err := s.store(ctx, r.StoreName, write)
+	store, err := s.store(ctx, r.StoreName, guard.Write)
 	if err != nil {
 		return nil, err
 	}

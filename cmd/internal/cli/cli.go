@@ -32,6 +32,7 @@ type commands struct {
 	Tail        tailCommand        `cmd:"" help:"Print the events of a topic as they come."`
 	State       stateCommand       `cmd:"" help:"Read, write and query stores."`
 	Stores      storesCommand      `cmd:"" help:"List the stores."`
+	Events      eventsCommand      `cmd:"" help:"Append to the log of events, read and follow it, look back, and erase persons from it."`
 	Endpoints   endpointsCommand   `cmd:"" help:"List the endpoints of the mesh, or watch them."`
 	Routes      routesCommand      `cmd:"" help:"Say which app-id each service is on, and who takes its calls."`
 	Targets     targetsCommand     `cmd:"" help:"Show what the node learned of the instances that it calls."`

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/bannou-mesh/bannou/pkg/mesh"
+	"github.com/bannou-mesh/bannou/services/events/eventsapi"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 	"github.com/bannou-mesh/bannou/services/messaging/messagingapi"
@@ -119,6 +120,15 @@ func (f nodeFlag) state() (*stateapi.Client, error) {
 		return nil, err
 	}
 	return stateapi.NewClient(base, stateapi.WithHTTPClient(client))
+}
+
+// events is the events service of the node.
+func (f nodeFlag) events() (*eventsapi.Client, error) {
+	client, base, err := f.client()
+	if err != nil {
+		return nil, err
+	}
+	return eventsapi.NewClient(base, eventsapi.WithHTTPClient(client))
 }
 
 // mesh is the mesh service of the node.

@@ -40,6 +40,9 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if c.Mesh.Resilience, err = c.File.Resilience(); err != nil {
 		return usageError{err}
 	}
+	if c.Events.Access, err = c.File.EventsAccess(); err != nil {
+		return usageError{err}
+	}
 	if err := c.Resolve(); err != nil {
 		return usageError{err}
 	}

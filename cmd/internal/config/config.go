@@ -14,7 +14,7 @@ import (
 type Config struct {
 	Listen       string        `default:"127.0.0.1:3500" help:"Address to serve HTTP on."`
 	Insecure     bool          `help:"Accept that whoever reaches a listen address beyond loopback may use this node, when it has neither a token of the mesh nor certificates."`
-	Services     []string      `default:"all" help:"Services to run: all, or a list of messaging, state, mesh."`
+	Services     []string      `default:"all" help:"Services to run: all, or a list of messaging, state, mesh, events."`
 	AppID        string        `name:"app-id" default:"bannou" help:"Name that this node's instances share in the mesh."`
 	InstanceID   string        `name:"instance-id" help:"Name of this instance in the mesh. Default: a random one."`
 	Advertise    string        `help:"host:port at which other nodes reach this one. Default: the listen address, or the host's name when that is a wildcard."`
@@ -31,6 +31,7 @@ type Config struct {
 	Messaging Messaging `embed:"" prefix:"messaging-"`
 	State     State     `embed:"" prefix:"state-"`
 	Mesh      Mesh      `embed:"" prefix:"mesh-"`
+	Events    Events    `embed:"" prefix:"events-"`
 	Telemetry Telemetry `embed:"" prefix:"telemetry-"`
 
 	Apps map[string]App `kong:"-"`
@@ -106,6 +107,17 @@ type Migration struct {
 		KeyPrefix string `koanf:"keyPrefix"`
 		TableName string `koanf:"tableName"`
 	} `koanf:"to"`
+}
+
+// Events configures the log of events.
+type Events struct {
+	Backend string `default:"auto" enum:"auto,mysql,sqlite,memory" help:"Where the log of events is: auto (MySQL where it is configured, otherwise SQLite), mysql, sqlite, memory."`
+	Table   string `default:"events" help:"The log's table. Those beside it have names that begin with it. Nodes with the same table of one database share the log."`
+
+	MasterKey     string `name:"master-key" help:"Key that wraps those of subjects, 32 bytes in base64, as openssl rand -base64 32 makes it; the same for all nodes. Other users of the machine see flags: prefer the variable, or the file. Without one, who has the database has the keys."`
+	MasterKeyFile string `name:"master-key-file" help:"File with that key, read at start; on further lines, those that it replaces."`
+
+	Access map[string]Access `kong:"-"` // only in the YAML file: by category
 }
 
 // Mesh configures calls between services.

@@ -46,7 +46,7 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 
 // inMaps reports whether a member is in one of the maps that no flag can express; who reads those knows their members.
 func inMaps(key string) bool {
-	return slices.ContainsFunc([]string{storesKey, appsKey, accessKey, resilienceKey}, func(of string) bool {
+	return slices.ContainsFunc([]string{storesKey, appsKey, accessKey, resilienceKey, eventsAccessKey}, func(of string) bool {
 		return key == of || strings.HasPrefix(key, of+".")
 	})
 }
@@ -106,7 +106,9 @@ func read(name string) (*koanf.Koanf, error) {
 }
 
 // groups are the first words of flags that are groups in the file.
-func groups() []string { return []string{"egress", "log", "mesh", "messaging", "state", "telemetry"} }
+func groups() []string {
+	return []string{"egress", "events", "log", "mesh", "messaging", "state", "telemetry"}
+}
 
 // key is the place in the YAML file of a flag: messaging-retry-delay-ms is messaging.retryDelayMs.
 func key(flag string) string {

@@ -16,7 +16,7 @@ import (
 )
 
 // AllServices are the services that this binary holds, in the order of the documentation.
-func AllServices() []string { return []string{"messaging", "state", "mesh"} }
+func AllServices() []string { return []string{"messaging", "state", "mesh", "events"} }
 
 // Resolve checks the settings against each other and brings them into one form: Services is spelled out, aliases and the
 // true/false variants of the backend choices are gone.
@@ -32,6 +32,7 @@ func (c *Config) Resolve() error {
 		c.checkAccess(),
 		c.checkSecurity(),
 		c.checkResilience(),
+		c.resolveEvents(),
 	)
 }
 

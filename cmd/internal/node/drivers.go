@@ -98,37 +98,42 @@ func newRedisBroker(m config.Messaging, metrics *host.Metrics, log *slog.Logger)
 
 func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisecond }
 
-// newFactory opens the stores that the chosen services need. Programs' stores only exist where the state service runs.
-func newFactory(cfg *config.Config, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, error) {
+// newFactory opens the stores that the chosen services need. Programs' stores only exist where the state service runs. It returns the driver of
+// the log of events too, which the factory closes; nil where there is none, or the log is in memory.
+func newFactory(cfg *config.Config, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, state.Driver, error) {
 	stores := internalStores(cfg)
 	if slices.Contains(cfg.Services, "state") {
 		stores = append(stores, programStores(cfg)...)
 	}
 	if err := checkTargets(cfg, stores); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	used := slices.Clone(stores)
 	if slices.Contains(cfg.Services, "state") {
 		used = slices.AppendSeq(used, maps.Values(targets(cfg)))
 	}
+	if slices.Contains(cfg.Services, "events") && cfg.Events.Backend != "memory" {
+		used = append(used, state.StoreConfig{Name: "events", Backend: cfg.Events.Backend})
+	}
 	drivers, err := newStateDrivers(cfg, used, log)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	ofEvents := eventsDriver(cfg, drivers)
 	if drivers, err = withMigrations(cfg, stores, drivers, metrics.MeterProvider(), log); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	options := announcements.Options(state.Options{Logger: log, MeterProvider: metrics.MeterProvider()})
 	factory, err := state.NewFactory(stores, drivers, options)
 	if err != nil {
-		return nil, errors.Join(err, closeAll(drivers))
+		return nil, nil, errors.Join(err, closeAll(drivers))
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
 	defer cancel()
 	if err := announcements.Open(ctx, factory); err != nil {
-		return nil, errors.Join(err, factory.Close())
+		return nil, nil, errors.Join(err, factory.Close())
 	}
-	return factory, nil
+	return factory, ofEvents, nil
 }
 
 // newAnnouncements makes what tells of changes of stores. A broker that is this process's memory is never away, and those

@@ -52,6 +52,7 @@ type Node struct {
 	folder    *os.File           // the claim on the data folder, nil without one
 
 	announcements *statesvc.Announcements
+	events        state.Driver // of the log of events, which the factory closes; nil: it is in memory, or there is none
 }
 
 // New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
@@ -95,7 +96,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 		return n, err
 	}
 	n.announcements = newAnnouncements(cfg, n, log)
-	if n.factory, err = newFactory(cfg, n.metrics, n.announcements, log); err != nil {
+	if n.factory, n.events, err = newFactory(cfg, n.metrics, n.announcements, log); err != nil {
 		return n, err
 	}
 	if n.folder, err = claimFolder(cfg, n.factory.Stores()); err != nil {
@@ -170,7 +171,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		}
 	}
 	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
-		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider()}
+		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, instanceID: member.InstanceID()}
 	for _, name := range cfg.Services {
 		service, err := parts.service(name)
 		if err != nil {

@@ -33,6 +33,9 @@ type parts struct {
 	apps     *guard.Tokens
 	guard    *guard.Guard
 	meter    metric.MeterProvider
+
+	events     state.Driver // of the log of events; nil: it is in memory
+	instanceID string
 }
 
 // service makes the service of that name. A new service of the suite gets its line here and in config.AllServices.
@@ -44,6 +47,8 @@ func (p parts) service(name string) (host.Service, error) {
 		return p.state()
 	case "mesh":
 		return p.mesh()
+	case "events":
+		return p.eventLog()
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
@@ -75,14 +80,14 @@ func (p parts) mesh() (host.Service, error) {
 }
 
 // newAccess is nil when no store has a rule: then no token is asked for.
-func newAccess(cfg *config.Config, apps *guard.Tokens) (*statesvc.Access, error) {
-	rules := map[string]statesvc.Rule{}
+func newAccess(cfg *config.Config, apps *guard.Tokens) (*guard.Access, error) {
+	rules := map[string]guard.AccessRule{}
 	for name, store := range cfg.AllStores() {
 		if store.Access != nil {
-			rules[name] = statesvc.Rule{Read: store.Access.Read, Write: store.Access.Write}
+			rules[name] = guard.AccessRule{Read: store.Access.Read, Write: store.Access.Write}
 		}
 	}
-	access, err := statesvc.NewAccess(apps, rules)
+	access, err := guard.NewAccess(apps, "store", rules)
 	if err != nil || len(rules) == 0 {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"iter"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -28,6 +29,9 @@ type written struct {
 }
 
 func newWritten(number int) written { return written{number, text[:480]} }
+
+// stored is how many events are read.
+const stored = 100_000
 
 // BenchmarkEvents appends events of 512 B on MySQL, each to the stream of its caller, of which the version is expected. The raw side inserts the
 // same rows into a table of its own with the same keys, the server flushing its log at each commit: it gives positions itself, which one process can,
@@ -66,22 +70,29 @@ func BenchmarkEvents(b *testing.B) {
 
 	compare(b, "load an aggregate of 10000 events with a snapshot, beside a get/1_caller", from(1, getter(store)), from(1, loader(b, events)))
 
-	const stored = 100_000
 	fill(b, events, stored)
 	_, err = db.ExecContext(b.Context(), "TRUNCATE raw_events")
 	require.NoError(b, err)
 	_, err = db.ExecContext(b.Context(), "INSERT INTO raw_events SELECT * FROM events")
 	require.NoError(b, err)
-	compare(b, "read 100000 events/1_caller", from(1, raw.readAll), from(1, func(ctx context.Context, _ int) error {
-		n := 0
-		for e, err := range events.ReadCategory(ctx, "bulk", eventstore.ReadOptions{}) {
-			if err := errors.Join(err, checkWritten(e.Data)); err != nil {
-				return err
-			}
-			n++
-		}
-		return expect(n, stored)
+	all := eventstore.ReadOptions{From: 1, Limit: stored}
+	compare(b, "read 100000 events/1_caller", from(1, raw.reader(b, "position >= 1 ORDER BY position LIMIT 100000")), from(1, func(ctx context.Context, _ int) error {
+		return readAll(events.ReadAll(ctx, all))
 	}))
+	compare(b, "read 100000 events of a category/1_caller", from(1, raw.reader(b, "category = 'bulk' ORDER BY position")), from(1, func(ctx context.Context, _ int) error {
+		return readAll(events.ReadCategory(ctx, "bulk", eventstore.ReadOptions{}))
+	}))
+}
+
+func readAll(events iter.Seq2[eventstore.Recorded, error]) error {
+	n := 0
+	for e, err := range events {
+		if err := errors.Join(err, checkWritten(e.Data)); err != nil {
+			return err
+		}
+		n++
+	}
+	return expect(n, stored)
 }
 
 func checkWritten(data []byte) error {
@@ -250,25 +261,29 @@ func (r *rawEvents) each(ctx context.Context, caller int) error {
 	return tx.Commit()
 }
 
-func (r *rawEvents) readAll(ctx context.Context, _ int) (err error) {
-	rows, err := r.db.QueryContext(ctx, "SELECT position, category, stream, version, event_id, type, schema_version, metadata, data, recorded_at"+
-		" FROM raw_events WHERE category = 'bulk' ORDER BY position")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	n := 0
-	for ; rows.Next(); n++ {
-		var position, version, recorded int64
-		var category, stream, kind string
-		var schema int
-		var id, metadata, data []byte
-		if err := rows.Scan(&position, &category, &stream, &version, &id, &kind, &schema, &metadata, &data, &recorded); err != nil {
+// reader reads with one statement, which sends rows as they are asked for, and holds a connection.
+func (r *rawEvents) reader(b *testing.B, which string) call {
+	b.Helper()
+	stmt := prepare(b, r.db, "SELECT position, category, stream, version, event_id, type, schema_version, metadata, data, recorded_at FROM raw_events WHERE "+which)
+	return func(ctx context.Context, _ int) (err error) {
+		rows, err := stmt.QueryContext(ctx)
+		if err != nil {
 			return err
 		}
-		if err := checkWritten(data); err != nil {
-			return err
+		defer func() { err = errors.Join(err, rows.Close()) }()
+		n := 0
+		for ; rows.Next(); n++ {
+			var position, version, recorded int64
+			var category, stream, kind string
+			var schema int
+			var id, metadata, data []byte
+			if err := rows.Scan(&position, &category, &stream, &version, &id, &kind, &schema, &metadata, &data, &recorded); err != nil {
+				return err
+			}
+			if err := checkWritten(data); err != nil {
+				return err
+			}
 		}
+		return errors.Join(rows.Err(), expect(n, stored))
 	}
-	return errors.Join(rows.Err(), expect(n, 100_000))
 }

@@ -70,15 +70,17 @@ type replayed[S any] struct {
 	Loaded[S]
 	events, bytes int // behind the last snapshot
 	lastID        string
+	about         subjects
 }
 
 // Load returns the aggregate as it is now.
 func (a *Aggregate[S]) Load(ctx context.Context, id string) (Loaded[S], error) {
-	r, err := a.load(ctx, StreamID{Category: a.cfg.Category, ID: id})
+	r, err := a.load(ctx, StreamID{Category: a.cfg.Category, ID: id}, latest)
 	return r.Loaded, err
 }
 
-func (a *Aggregate[S]) load(ctx context.Context, id StreamID) (replayed[S], error) {
+// load replays the events that until lets in, and none behind the first that it does not.
+func (a *Aggregate[S]) load(ctx context.Context, id StreamID, until func(Recorded) bool) (replayed[S], error) {
 	var r replayed[S]
 	lastID, err := a.restore(ctx, id, &r)
 	if err != nil {
@@ -92,10 +94,13 @@ func (a *Aggregate[S]) load(ctx context.Context, id StreamID) (replayed[S], erro
 				return replayed[S]{}, err
 			}
 			if !fits {
-				if fits = e.ID == lastID; !fits {
+				if fits = e.ID == lastID && until(e); !fits {
 					break
 				}
 				continue
+			}
+			if !until(e) {
+				break
 			}
 			if err := a.replay(&r, e); err != nil {
 				return replayed[S]{}, err
@@ -104,11 +109,14 @@ func (a *Aggregate[S]) load(ctx context.Context, id StreamID) (replayed[S], erro
 		if fits {
 			return r, nil
 		}
-		r = replayed[S]{} // the stream is not the one that the snapshot was taken of
+		r = replayed[S]{} // the stream is not the one that the snapshot was taken of, or it is of later than is asked for
 	}
 	for e, err := range a.store.ReadStream(ctx, id, ReadOptions{}) {
 		if err != nil {
 			return replayed[S]{}, err
+		}
+		if !until(e) {
+			break
 		}
 		if err := a.replay(&r, e); err != nil {
 			return replayed[S]{}, err
@@ -126,6 +134,7 @@ func (a *Aggregate[S]) replay(r *replayed[S], e Recorded) error {
 		return e.error(fmt.Errorf("%w: %q cannot be applied: %w", state.ErrCorrupt, e.Type, err))
 	}
 	r.Version, r.lastID = e.Version, e.ID
+	r.about.add(e)
 	r.events++
 	r.bytes += len(e.Data)
 	return nil
@@ -141,7 +150,7 @@ func (a *Aggregate[S]) replay(r *replayed[S], e Recorded) error {
 func (a *Aggregate[S]) Decide(ctx context.Context, id string, decide func(current Loaded[S]) (events []any, err error)) (Loaded[S], error) {
 	stream := StreamID{Category: a.cfg.Category, ID: id}
 	for try := 1; ; try++ {
-		r, err := a.load(ctx, stream)
+		r, err := a.load(ctx, stream, latest)
 		if err != nil {
 			return Loaded[S]{}, err
 		}

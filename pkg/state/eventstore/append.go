@@ -57,6 +57,9 @@ func (s *Store) AppendAll(ctx context.Context, appends ...Append) ([]Appended, e
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("eventstore: %w", err)
 	}
+	if err := s.keyring.seal(ctx, own); err != nil {
+		return nil, fmt.Errorf("append to %s: %w", own[0].Stream, err)
+	}
 	appended, err := s.engine.Append(ctx, own)
 	if err != nil {
 		return nil, fmt.Errorf("eventstore: append to %s: %w", own[0].Stream, err)
@@ -94,7 +97,7 @@ func complete(appends []Append) ([]Append, error) {
 		a.Events = slices.Clone(a.Events)
 		for j := range a.Events {
 			e := &a.Events[j]
-			if err := e.complete(); err != nil {
+			if err := e.complete(a.Stream); err != nil {
 				return nil, fmt.Errorf("stream %s: %w", a.Stream, err)
 			}
 			if ids[e.ID] {

@@ -6,6 +6,7 @@ import "context"
 // state.Driver does.
 type Engine interface {
 	Marks
+	Keys
 
 	// Append makes the appends, all or none, as Store.AppendAll promises. Their events have ids, and their memory is the engine's.
 	Append(ctx context.Context, appends []Append) ([]Appended, error)
@@ -16,6 +17,9 @@ type Engine interface {
 
 	// Head returns the position of the last event; 0: there is none.
 	Head(ctx context.Context) (int64, error)
+
+	// Streams returns the first streams of a category whose ids come behind one, in the order of their bytes, at most limit.
+	Streams(ctx context.Context, category, after string, limit int) ([]StreamVersion, error)
 
 	// SaveSnapshot keeps a snapshot, unless there is one of the stream and schema with the same or a later version.
 	SaveSnapshot(ctx context.Context, s Snapshot) error
@@ -32,4 +36,7 @@ type Range struct {
 	From     int64 // the first; 0 and backward: the last there is
 	Backward bool
 	Limit    int // at least 1
+
+	// Dense says that most events from there on are of the category, as the page before was. It is a hint.
+	Dense bool
 }

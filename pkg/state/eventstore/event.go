@@ -42,6 +42,8 @@ type Event struct {
 	Data jsontext.Value
 	// Metadata tells where it comes from.
 	Metadata Metadata
+	// Personal says what of Data is about a person. It is for appending: an event that was read has none.
+	Personal Personal
 }
 
 // Metadata tells where an event comes from. Each member may be empty and has at most 255 bytes.
@@ -50,6 +52,9 @@ type Metadata struct {
 	CorrelationID string `json:"correlationId,omitzero"` // shared by all that one request led to
 	Trace         string `json:"trace,omitzero"`         // a W3C traceparent
 	Actor         string `json:"actor,omitzero"`         // who asked for it
+
+	// Key is between the store and its engine: the id of the key that personal members are encrypted with. It is empty in what callers see and give.
+	Key string `json:"key,omitzero"`
 }
 
 // A Recorded event is one that was appended.
@@ -59,6 +64,11 @@ type Recorded struct {
 	Version    int64     // its place in the stream, from 1
 	Position   int64     // its place in the log, from 1
 	RecordedAt time.Time // by the engine's clock, to the microsecond
+
+	// Erased are the personal members whose subject was erased, by JSON pointers: they are null in Data.
+	Erased []jsontext.Pointer
+
+	openedWith string // the id of the key that personal members were decrypted with
 }
 
 func (s StreamID) check() error {
@@ -84,7 +94,7 @@ func checkCategory(category string) error {
 }
 
 // complete checks an event, fills in what was left empty, and makes its memory its own.
-func (e *Event) complete() error {
+func (e *Event) complete(stream StreamID) error {
 	if e.ID == "" {
 		id, err := uuid.NewV7()
 		if err != nil {
@@ -110,6 +120,22 @@ func (e *Event) complete() error {
 		return fmt.Errorf("%w: event %q has %d bytes, at most %d may be", state.ErrTooLarge, e.Type, len(e.Data), MaxDataBytes)
 	case !e.Data.IsValid():
 		return fmt.Errorf("%w: event %q: its data is not JSON", state.ErrInvalid, e.Type)
+	}
+	if e.Metadata.Key != "" {
+		return fmt.Errorf("%w: event %q: the key in its metadata is the store's to set", state.ErrInvalid, e.Type)
+	}
+	if len(e.Personal.Members) > 0 {
+		if e.Personal.Subject == "" {
+			e.Personal.Subject = stream.String()
+		}
+		if err := checkSubject(e.Personal.Subject); err != nil {
+			return fmt.Errorf("event %q: %w", e.Type, err)
+		}
+		for _, at := range e.Personal.Members {
+			if !at.IsValid() || at == "" {
+				return fmt.Errorf("%w: event %q: %q is no JSON pointer to a member, such as /name", state.ErrInvalid, e.Type, at)
+			}
+		}
 	}
 	for _, m := range []string{e.Metadata.CausationID, e.Metadata.CorrelationID, e.Metadata.Trace, e.Metadata.Actor} {
 		if len(m) > MaxIDBytes || !utf8.ValidString(m) {

@@ -57,7 +57,7 @@ func (p *part) replay(parked Parked) error {
 	scope := Range{Category: parked.Stream.Category, ID: parked.Stream.ID, From: parked.Version, Limit: pageEvents}
 	place := p.sub.cfg.scope()
 	for {
-		events, more, err := p.sub.store.engine.Read(p.ctx, scope)
+		events, more, err := p.sub.store.page(p.ctx, scope)
 		if err != nil {
 			return err
 		}

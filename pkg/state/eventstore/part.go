@@ -80,7 +80,7 @@ func (p *part) keep() {
 // run handles events until the partition is to be left, or lost.
 func (p *part) run() {
 	for !p.leaving() {
-		news := p.sub.store.next() // before reading, so that no hint is missed
+		news := p.sub.store.News() // before reading, so that no hint is missed
 		more, err := p.step()
 		switch {
 		case errors.Is(err, ErrLeaseLost):
@@ -121,7 +121,7 @@ func (p *part) step() (more bool, err error) {
 	}
 	scope := p.sub.cfg.scope()
 	scope.From, scope.Limit = p.position+1, pageEvents
-	events, more, err := p.sub.store.engine.Read(p.ctx, scope)
+	events, more, err := p.sub.store.page(p.ctx, scope)
 	if err != nil {
 		return false, err
 	}

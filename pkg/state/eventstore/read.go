@@ -53,21 +53,26 @@ func failed(err error) iter.Seq2[Recorded, error] {
 	return func(yield func(Recorded, error) bool) { yield(Recorded{}, fmt.Errorf("eventstore: %w", err)) }
 }
 
-// pageEvents is how many events are fetched at once.
-const pageEvents = 512
+// pageEvents is how many events are fetched at once, first; and then up to mostEvents, while a page has less than pageBytes.
+const (
+	pageEvents = 512
+	mostEvents = 2048
+	pageBytes  = 1 << 20
+)
 
 func (s *Store) read(ctx context.Context, r Range, o ReadOptions) iter.Seq2[Recorded, error] {
 	if o.From < 0 || o.Limit < 0 {
 		return failed(fmt.Errorf("%w: a read begins at 0 or above, and its limit is not negative", state.ErrInvalid))
 	}
 	return func(yield func(Recorded, error) bool) {
-		r.From, r.Backward = o.From, o.Backward
-		for left := o.Limit; ; {
-			r.Limit = pageEvents
-			if o.Limit > 0 {
-				r.Limit = min(left, pageEvents)
-			}
-			events, more, err := s.engine.Read(ctx, r)
+		r.From, r.Backward, r.Limit = o.From, o.Backward, pageEvents
+		if o.Limit > 0 {
+			r.Limit = min(r.Limit, o.Limit)
+		}
+		pages := &pages{store: s, next: r, left: o.Limit}
+		defer pages.close()
+		for {
+			events, more, err := pages.fetch(ctx)
 			if err != nil {
 				yield(Recorded{}, fmt.Errorf("eventstore: read: %w", err))
 				return
@@ -77,14 +82,22 @@ func (s *Store) read(ctx context.Context, r Range, o ReadOptions) iter.Seq2[Reco
 					return
 				}
 			}
-			if left -= len(events); !more || len(events) == 0 || o.Limit > 0 && left == 0 {
-				return
-			}
-			if r.From = r.next(events[len(events)-1]); r.Backward && r.From == 0 {
+			if !more {
 				return
 			}
 		}
 	}
+}
+
+// page reads from the engine, and decrypts.
+func (s *Store) page(ctx context.Context, r Range) (events []Recorded, more bool, err error) {
+	if events, more, err = s.engine.Read(ctx, r); err != nil {
+		return nil, false, err
+	}
+	if err := s.keyring.open(ctx, events); err != nil {
+		return nil, false, err
+	}
+	return events, more, nil
 }
 
 // next is where the page after an event begins.

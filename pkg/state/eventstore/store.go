@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 )
@@ -21,6 +22,14 @@ type Config struct {
 	// telling other processes, which then call Store.Hint. Default: none.
 	OnAppend func(ctx context.Context, position int64)
 
+	// MasterKeys wrap the keys of subjects that Erase destroys: the first those that are made or wrapped anew, each those that it has wrapped. They
+	// are the same for all programs that use the log. Default: none, and who has the database has the keys.
+	MasterKeys []MasterKey
+
+	// KeyCache is how long such a key is kept in memory, and so how long another process may still read of a subject that was erased. Default:
+	// 10 s. Negative: each page of events with personal members asks for its keys.
+	KeyCache time.Duration
+
 	// Logger hears of subscriptions that fail. Default: none.
 	Logger *slog.Logger
 
@@ -30,8 +39,9 @@ type Config struct {
 
 // A Store is one log. It is safe for concurrent use, and lives as long as the driver that keeps it.
 type Store struct {
-	engine Engine
-	cfg    Config
+	engine  Engine
+	cfg     Config
+	keyring *keyring
 
 	mu   sync.Mutex
 	news chan struct{} // closed at the next append that this process hears of
@@ -42,7 +52,7 @@ func New(engine Engine, cfg Config) *Store {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Store{engine: engine, cfg: cfg, news: make(chan struct{})}
+	return &Store{engine: engine, cfg: cfg, keyring: newKeyring(engine, &cfg), news: make(chan struct{})}
 }
 
 // Engine returns what keeps the log, for who stands in for a part of this package.
@@ -57,8 +67,8 @@ func (s *Store) Hint() {
 	s.news = make(chan struct{})
 }
 
-// next is closed at the next hint.
-func (s *Store) next() <-chan struct{} {
+// News is closed at the next append that this process makes or has a hint of. Who waits for it asks for it before reading.
+func (s *Store) News() <-chan struct{} {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.news

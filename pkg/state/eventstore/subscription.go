@@ -118,7 +118,7 @@ func (c *SubscriptionConfig) complete() error {
 		return fmt.Errorf("%w: its lease is 50 ms at least", state.ErrInvalid)
 	}
 	if c.Poll == 0 {
-		c.Poll = 250 * time.Millisecond
+		c.Poll = defaultPoll
 	}
 	if c.Batch == 0 {
 		c.Batch = 100
@@ -285,3 +285,6 @@ func (s *Store) Unpark(ctx context.Context, subscription string, stream StreamID
 	}
 	return nil
 }
+
+// defaultPoll is how often is looked for events of which no hint came.
+const defaultPoll = 250 * time.Millisecond

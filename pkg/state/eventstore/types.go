@@ -24,6 +24,7 @@ type Type struct {
 	schema    int
 	goType    reflect.Type
 	upcasters []Upcaster
+	marking   marking
 	upcast    map[int]func(jsontext.Value) (jsontext.Value, error) // by the schema that they begin with
 }
 
@@ -34,6 +35,8 @@ type Upcaster struct {
 }
 
 // TypeOf declares that events of that name have the Go type T, in the form of the version schema, from 1. Earlier versions need an upcaster each.
+// Fields of T, and of structs in it, that are about a person have the tag `personal:"data"`: see Personal. One string may have the tag
+// `personal:"subject"`, and names whom they are about. After Store.Erase they are null to upcasters, and zero in T.
 func TypeOf[T any](name string, schema int, upcasters ...Upcaster) *Type {
 	return &Type{name: name, schema: schema, goType: reflect.TypeFor[T](), upcasters: upcasters}
 }
@@ -73,6 +76,10 @@ func (t *Type) check() error {
 	if t.name == "" || t.schema < 1 {
 		return fmt.Errorf("event %q: it needs a name, and a schema from 1", t.name)
 	}
+	var err error
+	if t.marking, err = markingOf(t.goType); err != nil {
+		return fmt.Errorf("event %q: %w", t.name, err)
+	}
 	t.upcast = make(map[int]func(jsontext.Value) (jsontext.Value, error), len(t.upcasters))
 	for _, u := range t.upcasters {
 		if u.from < 1 || u.from >= t.schema || t.upcast[u.from] != nil || u.run == nil {
@@ -101,7 +108,11 @@ func (t *Types) Event(value any) (Event, error) {
 	if err != nil {
 		return Event{}, fmt.Errorf("eventstore: %w: event %q: %w", state.ErrInvalid, kind.name, err)
 	}
-	return Event{Type: kind.name, Schema: kind.schema, Data: data}, nil
+	e := Event{Type: kind.name, Schema: kind.schema, Data: data}
+	if len(kind.marking.members) > 0 {
+		e.Personal = kind.marking.personal(value)
+	}
+	return e, nil
 }
 
 // ErrUnknownType reports an event that this program has no type for, or a newer form of it. It is not state.ErrCorrupt: another program may

@@ -26,6 +26,7 @@ const (
 	lockWaitTimeout  = 1205
 	deadlock         = 1213
 	duplicateKey     = 1062
+	columnNull       = 1048
 	packetTooLarge   = 1153
 	checkFailedMySQL = 3819
 	checkFailedMaria = 4025

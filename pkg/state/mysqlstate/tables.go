@@ -115,6 +115,8 @@ func (t *tables) write(ctx context.Context, fn func(*sql.DB) error) error {
 		return nil
 	case number(err) == duplicateKey:
 		return fmt.Errorf("%w: %w", sqlstate.ErrDuplicate, err)
+	case number(err) == columnNull:
+		return fmt.Errorf("%w: %w", sqlstate.ErrNull, err)
 	default:
 		return failure(ctx, err, writing)
 	}

@@ -4,6 +4,7 @@ package memoryevents
 import (
 	"context"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 func New(cfg eventstore.Config) *eventstore.Store {
 	return eventstore.New(&engine{
 		versions: map[eventstore.StreamID][]int64{}, categories: map[string][]int64{}, known: map[string]sequence.Place{},
-		snapshots: map[snapshotKey]eventstore.Snapshot{}, marks: newMarks(),
+		snapshots: map[snapshotKey]eventstore.Snapshot{}, marks: newMarks(), keys: keys{bySubject: map[string]eventstore.SubjectKey{}},
 	}, cfg)
 }
 
@@ -29,6 +30,7 @@ type engine struct {
 
 	snapshots map[snapshotKey]eventstore.Snapshot
 	marks
+	keys
 }
 
 type snapshotKey struct {
@@ -107,6 +109,19 @@ func (m *engine) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Rec
 		take(i)
 	}
 	return found, i >= 0, nil
+}
+
+func (m *engine) Streams(ctx context.Context, category, after string, limit int) ([]eventstore.StreamVersion, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	var all []eventstore.StreamVersion
+	for id, list := range m.versions {
+		if id.Category == category && id.ID > after {
+			all = append(all, eventstore.StreamVersion{Stream: id, Version: int64(len(list))})
+		}
+	}
+	slices.SortFunc(all, func(a, b eventstore.StreamVersion) int { return strings.Compare(a.Stream.ID, b.Stream.ID) })
+	return all[:min(limit, len(all))], ctx.Err()
 }
 
 func (m *engine) SaveSnapshot(ctx context.Context, s eventstore.Snapshot) error {

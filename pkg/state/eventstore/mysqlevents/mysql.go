@@ -27,6 +27,7 @@ func Open(driver *mysqlstate.Driver, cfg eventstore.Config) (*eventstore.Store, 
 		ByCategory: " FORCE INDEX ({t}_category)",
 		Prolong:    " ON DUPLICATE KEY UPDATE until = VALUES(until)",
 		Lock:       " FOR UPDATE",
+		InsertNew:  "INSERT IGNORE",
 	}), cfg), nil
 }
 
@@ -83,5 +84,13 @@ func migrations(table string, _ bool) [][]string {
 			"released INT NOT NULL," +
 			"PRIMARY KEY (name, category, stream)" + engine,
 		"INSERT IGNORE INTO " + table + "_turn (id) VALUES (1)",
+	}, {
+		"CREATE TABLE IF NOT EXISTS " + table + "_keys (" +
+			"key_id BINARY(16) NOT NULL PRIMARY KEY," +
+			"subject VARBINARY(320) NOT NULL," +
+			"master VARBINARY(64) NOT NULL," +
+			"wrapped VARBINARY(255) NOT NULL," +
+			"created_at BIGINT NOT NULL," +
+			"UNIQUE KEY " + table + "_keys_subject (subject)" + engine,
 	}}
 }

@@ -23,7 +23,8 @@ func Open(ctx context.Context, driver *sqlitestate.Driver, cfg eventstore.Config
 		Local: true,
 		KeepNewer: " ON CONFLICT (category, stream, schema_version) DO UPDATE SET version = excluded.version, event_id = excluded.event_id," +
 			" data = excluded.data WHERE excluded.version > version",
-		Prolong: " ON CONFLICT (name, consumer) DO UPDATE SET until = excluded.until",
+		InsertNew: "INSERT OR IGNORE",
+		Prolong:   " ON CONFLICT (name, consumer) DO UPDATE SET until = excluded.until",
 	}), cfg), nil
 }
 
@@ -79,6 +80,14 @@ func migrations(table string) [][]string {
 			parked_at INTEGER NOT NULL,
 			released  INTEGER NOT NULL,
 			PRIMARY KEY (name, category, stream)
+		)`,
+	}, {
+		`CREATE TABLE IF NOT EXISTS ` + table + `_keys (
+			key_id     BLOB    NOT NULL PRIMARY KEY,
+			subject    TEXT    NOT NULL UNIQUE,
+			master     TEXT    NOT NULL,
+			wrapped    BLOB    NOT NULL,
+			created_at INTEGER NOT NULL
 		)`,
 	}}
 }

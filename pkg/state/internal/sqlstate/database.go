@@ -9,6 +9,9 @@ import (
 // ErrDuplicate reports a row that is there already. Nothing was changed.
 var ErrDuplicate = errors.New("the row is there already")
 
+// ErrNull reports a column without a value that has to have one. Nothing was changed.
+var ErrNull = errors.New("a column has no value")
+
 // A Database is what a SQL driver lends to who keeps tables of their own beside its stores: its connections, and what it knows of its
 // engine's failures. The errors of its functions are those of a state.Driver.
 type Database struct {
@@ -20,7 +23,7 @@ type Database struct {
 	// row is there already that fn inserts. What fn changed is on disk when it returns nil.
 	Transact func(ctx context.Context, fn func(tx *sql.Tx) error) error
 	// Write runs fn, which makes one statement outside a transaction. The error of one that inserts a row that is there already wraps
-	// ErrDuplicate.
+	// ErrDuplicate; of one that leaves a column without a value, ErrNull.
 	Write func(ctx context.Context, fn func(db *sql.DB) error) error
 	// Read runs fn outside a transaction.
 	Read func(ctx context.Context, fn func(db *sql.DB) error) error

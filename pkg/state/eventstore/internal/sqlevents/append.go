@@ -40,15 +40,17 @@ func (l *log) Append(ctx context.Context, appends []eventstore.Append) ([]events
 
 func (l *log) alone(ctx context.Context, call *sqlstate.Call[addition]) error {
 	appends := call.Ask.appends
-	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() {
+	if !l.dialect.Local && len(appends) == 1 && len(appends[0].Events) == 1 && !l.isCrowded() && !l.tip.serves(appends[0]) {
 		appended, err := l.single(ctx, appends[0])
 		switch {
 		case errors.Is(err, sqlstate.ErrDuplicate): // of a position, a version, or an id
 			l.raced(err)
 		case err != nil:
+			l.tip.forget()
 			return err
 		case appended != nil:
 			call.Ask.appended = []eventstore.Appended{*appended}
+			l.tip.follow(&appends[0].Events[0], appended)
 			return nil
 		}
 	}
@@ -62,14 +64,18 @@ const (
 
 // together makes appends one after the other, all in one step. What is refused is its caller's own.
 func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) error {
-	t, err := l.begin(ctx, calls)
-	if err != nil {
-		return err
-	}
+	t := l.begin(calls)
 	if !l.dialect.Local && !l.isCrowded() && t.events <= maxRows {
+		if done, err := t.onwards(ctx); done || err != nil {
+			return err
+		}
 		if done, err := t.hopefully(ctx); done || err != nil {
 			return err
 		}
+	}
+	l.tip.forget()
+	if err := t.prepare(ctx); err != nil {
+		return err
 	}
 	careful := l.dialect.Local
 	again := false
@@ -85,7 +91,7 @@ func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) er
 				return err
 			}
 		}
-		rows, err := t.decide(ctx, within{tx}, careful)
+		rows, _, err := t.decide(ctx, within{tx}, careful)
 		if err != nil {
 			return err
 		}
@@ -96,9 +102,14 @@ func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) er
 // hopefully does without a transaction, and its round trips: it reads the end, decides, and inserts all rows with one statement. That fails as a
 // whole where another process was faster: a position, or a version, is there already. False: nothing was done.
 func (t *transaction) hopefully(ctx context.Context) (done bool, err error) {
+	l := t.log
+	if err := t.prepare(ctx); err != nil {
+		return true, err
+	}
 	var rows []eventstore.Recorded
-	err = t.log.db.Read(ctx, func(db *sql.DB) (err error) {
-		rows, err = t.decide(ctx, outside{db}, false)
+	var end *sequence.End
+	err = l.db.Read(ctx, func(db *sql.DB) (err error) {
+		rows, end, err = t.decide(ctx, outside{db}, false)
 		return err
 	})
 	if err != nil || len(rows) == 0 {
@@ -107,10 +118,15 @@ func (t *transaction) hopefully(ctx context.Context) (done bool, err error) {
 	if sizeOf(rows) > maxBytes {
 		return false, nil
 	}
-	err = t.log.db.Write(ctx, func(db *sql.DB) error { return t.insert(ctx, outside{db}, rows) })
-	if errors.Is(err, sqlstate.ErrDuplicate) {
-		t.log.raced(err)
+	err = l.db.Write(ctx, func(db *sql.DB) error { return t.insert(ctx, outside{db}, rows) })
+	switch {
+	case errors.Is(err, sqlstate.ErrDuplicate):
+		l.raced(err)
 		return false, nil
+	case err != nil:
+		l.tip.forget()
+	default:
+		l.tip.move(rows, end.Versions)
 	}
 	return true, err
 }
@@ -148,7 +164,7 @@ type transaction struct {
 	calls   []*sqlstate.Call[addition]
 	streams []eventstore.StreamID
 	events  int
-	ends    *sql.Stmt
+	ends    *sql.Stmt         // these, once they are prepared
 	inserts map[int]*sql.Stmt // by the number of rows
 }
 
@@ -158,9 +174,8 @@ const (
 	maxRows    = 64
 )
 
-// begin prepares the statements: within the transaction there would be no connection to do that.
-func (l *log) begin(ctx context.Context, calls []*sqlstate.Call[addition]) (*transaction, error) {
-	t := &transaction{log: l, calls: calls, inserts: map[int]*sql.Stmt{}}
+func (l *log) begin(calls []*sqlstate.Call[addition]) *transaction {
+	t := &transaction{log: l, calls: calls}
 	seen := make(map[eventstore.StreamID]bool, len(calls))
 	for _, call := range calls {
 		for _, a := range call.Ask.appends {
@@ -171,19 +186,27 @@ func (l *log) begin(ctx context.Context, calls []*sqlstate.Call[addition]) (*tra
 			}
 		}
 	}
-	var err error
-	if t.ends, err = l.prepared(ctx, endsText(slots(len(t.streams)))); err != nil {
-		return nil, err
+	return t
+}
+
+// prepare prepares the statements: within the transaction there would be no connection to do that.
+func (t *transaction) prepare(ctx context.Context) (err error) {
+	if t.ends != nil {
+		return nil
+	}
+	if t.inserts == nil {
+		t.inserts = map[int]*sql.Stmt{}
 	}
 	for _, n := range []int{min(t.events, maxRows), t.events % maxRows} {
 		if n > 0 && t.inserts[n] == nil {
-			t.inserts[n], err = l.prepared(ctx, insertText(n, l.db.Now)) //nolint:sqlclosecheck // it is kept
+			t.inserts[n], err = t.log.prepared(ctx, statement{"insert", n}) //nolint:sqlclosecheck // it is kept
 			if err != nil {
-				return nil, err
+				return err
 			}
 		}
 	}
-	return t, nil
+	t.ends, err = t.log.prepared(ctx, statement{"ends", slots(len(t.streams))})
+	return err
 }
 
 // slots is how many streams a prepared statement has that is to serve n.
@@ -193,20 +216,20 @@ func endsText(streams int) string {
 	return "SELECT (SELECT MAX(position) FROM {t})" + strings.Repeat(", (SELECT MAX(version) FROM {t} WHERE category = ? AND stream = ?)", streams)
 }
 
-func insertText(rows int, now string) string {
-	row := oneRow + now + ")"
+func (l *log) insertText(rows int) string {
+	row := oneRow + l.db.Now + ")"
 	return "INSERT INTO {t} (" + columns + ") VALUES " + row + strings.Repeat(", "+row, rows-1)
 }
 
-// decide says what becomes of each call, and returns the rows to write.
-func (t *transaction) decide(ctx context.Context, c connection, careful bool) ([]eventstore.Recorded, error) {
+// decide says what becomes of each call, and returns the rows to write, and the end that there is then.
+func (t *transaction) decide(ctx context.Context, c connection, careful bool) ([]eventstore.Recorded, *sequence.End, error) {
 	end, err := t.end(ctx, c)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if careful {
 		if err := t.look(ctx, c, end); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	var rows []eventstore.Recorded
@@ -218,7 +241,7 @@ func (t *transaction) decide(ctx context.Context, c connection, careful bool) ([
 		call.Ask.appended, call.Err = appended, err
 		rows = append(rows, added...)
 	}
-	return rows, nil
+	return rows, end, nil
 }
 
 // end reads the end of the log and of the streams.
@@ -300,22 +323,15 @@ func (t *transaction) insert(ctx context.Context, c connection, rows []eventstor
 		for n > 1 && sizeOf(rows[:n]) > maxBytes {
 			n /= 2
 		}
-		args := make([]any, 0, 9*n)
-		for i := range rows[:n] {
-			r := &rows[i]
-			values, err := valuesOf(&r.Event)
-			if err != nil {
-				return err
-			}
-			args = append(args, r.Position, r.Stream.Category, r.Stream.ID, r.Version)
-			args = append(args, values...)
+		args, err := valuesOfAll(make([]any, 0, 9*n), rows[:n])
+		if err != nil {
+			return err
 		}
 		rows = rows[n:]
-		var err error
 		if stmt := t.inserts[n]; stmt != nil {
 			_, err = c.prepared(ctx, stmt).ExecContext(ctx, args...) //nolint:sqlclosecheck // it is kept, or ends with the transaction
 		} else {
-			_, err = c.ExecContext(ctx, t.log.sql(insertText(n, t.log.db.Now)), args...)
+			_, err = c.ExecContext(ctx, t.log.sql(t.log.insertText(n)), args...)
 		}
 		if err != nil {
 			return err
@@ -334,19 +350,34 @@ func sizeOf(rows []eventstore.Recorded) (n int) {
 	return n
 }
 
-// valuesOf are an event's own columns: id, type, schema, metadata, data.
-func valuesOf(e *eventstore.Event) ([]any, error) {
+// valuesOfAll adds the columns of rows, but for the instant.
+func valuesOfAll(args []any, rows []eventstore.Recorded) (_ []any, err error) {
+	for i := range rows {
+		r := &rows[i]
+		args = append(args, r.Position, r.Stream.Category, r.Stream.ID, r.Version)
+		if args, err = valuesOf(args, &r.Event); err != nil {
+			return nil, err
+		}
+	}
+	return args, nil
+}
+
+// noMetadata is what events without metadata have; it is compared with, and never changed.
+var noMetadata = []byte("{}")
+
+// valuesOf adds an event's own columns: id, type, schema, metadata, data.
+func valuesOf(args []any, e *eventstore.Event) ([]any, error) {
 	id, err := binary(e.ID)
 	if err != nil {
 		return nil, err
 	}
-	metadata := []byte("{}")
+	metadata := noMetadata
 	if e.Metadata != (eventstore.Metadata{}) {
 		if metadata, err = json.Marshal(e.Metadata); err != nil {
 			return nil, fmt.Errorf("%w: the metadata of event %s: %w", state.ErrInvalid, e.ID, err)
 		}
 	}
-	return []any{id, e.Type, e.Schema, metadata, []byte(e.Data)}, nil
+	return append(args, id, e.Type, e.Schema, metadata, []byte(e.Data)), nil
 }
 
 func binary(id string) ([]byte, error) {

@@ -27,6 +27,8 @@ type Dialect struct {
 	// ByCategory follows the table's name where a category is read from a position on: without it MariaDB was seen to read the index of the whole
 	// category for each page.
 	ByCategory string
+	// InsertNew begins an INSERT that passes over a row that is there already.
+	InsertNew string
 	// Lock ends a SELECT of a row that the transaction will change.
 	Lock string
 }
@@ -51,17 +53,37 @@ type log struct {
 	queries   *sqlstate.Prepared // of readers
 	crowded   atomic.Int64       // until when another process is taken to append too, in nanoseconds since 1970
 
-	statements sync.Map      // of the writer, prepared: *sql.Stmt by text
+	tip        tip
+	statements sync.Map      // of the writer, prepared: *sql.Stmt by statement
 	preparing  chan struct{} // held by who prepares one
 }
 
 // sql puts the table's name, which has been checked, into a statement.
 func (l *log) sql(text string) string { return strings.ReplaceAll(text, "{t}", l.table) }
 
+// A statement of the writer is of a kind, and about so many rows or streams.
+type statement struct {
+	kind string
+	n    int
+}
+
+func (l *log) text(s statement) string {
+	switch s.kind {
+	case "insert":
+		return l.insertText(s.n)
+	case "onwards":
+		return strings.Replace(l.insertText(s.n), "(?, ", "("+insertOnwards, 1)
+	case "ends":
+		return endsText(s.n)
+	default:
+		return strings.ReplaceAll(s.kind, "{now}", l.db.Now)
+	}
+}
+
 // prepared returns a statement of the writer that is prepared once. It must not be called within a transaction, which has the only
 // connection in SQLite. The driver closes the statements with its connections.
-func (l *log) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
-	if s, ok := l.statements.Load(text); ok {
+func (l *log) prepared(ctx context.Context, of statement) (*sql.Stmt, error) {
+	if s, ok := l.statements.Load(of); ok {
 		return s.(*sql.Stmt), nil //nolint:forcetypeassert // nothing else is in the map
 	}
 	select {
@@ -70,17 +92,17 @@ func (l *log) prepared(ctx context.Context, text string) (*sql.Stmt, error) {
 	case <-ctx.Done():
 		return nil, fmt.Errorf("%w: the statements were not prepared in time: %w", state.ErrUnavailable, ctx.Err())
 	}
-	if s, ok := l.statements.Load(text); ok {
+	if s, ok := l.statements.Load(of); ok {
 		return s.(*sql.Stmt), nil //nolint:forcetypeassert // nothing else is in the map
 	}
 	var s *sql.Stmt
 	err := l.db.Read(ctx, func(*sql.DB) (err error) { // to prepare changes nothing
-		s, err = l.db.Writer.PrepareContext(ctx, l.sql(text)) //nolint:sqlclosecheck // the driver does, with its connections
+		s, err = l.db.Writer.PrepareContext(ctx, l.sql(l.text(of))) //nolint:sqlclosecheck // the driver does, with its connections
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	l.statements.Store(text, s)
+	l.statements.Store(of, s)
 	return s, nil
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"strings"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
@@ -25,12 +24,11 @@ const (
 
 // single appends one event with one statement. Nil: the version before it does not exist.
 func (l *log) single(ctx context.Context, a eventstore.Append) (*eventstore.Appended, error) {
-	args := []any{a.Stream.Category, a.Stream.ID}
-	values, err := valuesOf(&a.Events[0])
+	args := append(make([]any, 0, 10), a.Stream.Category, a.Stream.ID)
+	args, err := valuesOf(args, &a.Events[0])
 	if err != nil {
 		return nil, err
 	}
-	args = append(args, values...)
 	var text string
 	switch a.Expected {
 	case eventstore.NoStream:
@@ -42,7 +40,7 @@ func (l *log) single(ctx context.Context, a eventstore.Append) (*eventstore.Appe
 		text = insertBehind
 		args = append(args, a.Stream.Category, a.Stream.ID, int64(a.Expected))
 	}
-	stmt, err := l.prepared(ctx, strings.ReplaceAll(text, "{now}", l.db.Now))
+	stmt, err := l.prepared(ctx, statement{kind: text}) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return nil, err
 	}

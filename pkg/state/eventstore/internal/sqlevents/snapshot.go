@@ -12,7 +12,7 @@ import (
 
 func (l *log) SaveSnapshot(ctx context.Context, s eventstore.Snapshot) error {
 	const insert = "INSERT INTO {t}_snapshots (category, stream, schema_version, version, event_id, data) VALUES (?, ?, ?, ?, ?, ?)"
-	stmt, err := l.prepared(ctx, insert+l.dialect.KeepNewer) //nolint:sqlclosecheck // it is kept
+	stmt, err := l.prepared(ctx, statement{kind: insert + l.dialect.KeepNewer}) //nolint:sqlclosecheck // it is kept
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,81 @@
+package node
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/memoryevents"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/mysqlevents"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/sqliteevents"
+	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
+	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
+	"github.com/bannou-mesh/bannou/services/events"
+	"github.com/bannou-mesh/bannou/services/guard"
+	"github.com/bannou-mesh/bannou/services/host"
+)
+
+// eventsDriver is the driver that the log of events shares with the stores.
+func eventsDriver(cfg *config.Config, drivers []state.Driver) state.Driver {
+	for _, d := range drivers {
+		if d.Backend() == cfg.Events.Backend {
+			return d
+		}
+	}
+	return nil
+}
+
+// eventLog makes the events service over the node's log. A broker that is this process's memory has no other nodes to tell.
+func (p parts) eventLog() (host.Service, error) {
+	access, err := eventsAccess(p.cfg, p.apps)
+	if err != nil {
+		return nil, err
+	}
+	cfg := events.Config{Access: access, Logger: p.log, MeterProvider: p.meter}
+	masters, err := p.cfg.Events.MasterKeys()
+	if err != nil {
+		return nil, err
+	}
+	log := eventstore.Config{MasterKeys: masters, Table: p.cfg.Events.Table, Logger: p.log, MeterProvider: p.meter}
+	if p.cfg.Messaging.Backend != "memory" && p.cfg.Events.Backend != "memory" {
+		cfg.Hints = events.NewHints(events.HintsConfig{Bus: p.bus, Log: p.cfg.Events.Table, InstanceID: p.instanceID, Logger: p.log})
+		log.OnAppend = cfg.Hints.Appended
+	}
+	if cfg.Log, err = openLog(p.events, log); err != nil {
+		return nil, err
+	}
+	return events.New(cfg)
+}
+
+func openLog(driver state.Driver, cfg eventstore.Config) (*eventstore.Store, error) {
+	switch driver := driver.(type) {
+	case *mysqlstate.Driver:
+		return mysqlevents.Open(driver, cfg)
+	case *sqlitestate.Driver:
+		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
+		defer cancel()
+		return sqliteevents.Open(ctx, driver, cfg)
+	case nil:
+		return memoryevents.New(cfg), nil
+	default:
+		return nil, fmt.Errorf("the log of events cannot be kept by %T", driver)
+	}
+}
+
+// eventsAccess is nil when no category has a rule: then no token is asked for.
+func eventsAccess(cfg *config.Config, apps *guard.Tokens) (*guard.Access, error) {
+	if len(cfg.Events.Access) == 0 {
+		return nil, nil
+	}
+	rules := map[string]guard.AccessRule{}
+	for category, a := range cfg.Events.Access {
+		rules[category] = guard.AccessRule{Read: a.Read, Write: a.Write}
+	}
+	access, err := guard.NewAccess(apps, "category", rules)
+	if err != nil {
+		return nil, fmt.Errorf("events: %w", err)
+	}
+	return access, nil
+}

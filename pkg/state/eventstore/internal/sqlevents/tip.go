@@ -1,0 +1,118 @@
+package sqlevents
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/internal/sequence"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
+)
+
+// A tip is what this process knows of the end of the log, having appended the last event itself: then it need not read it. Others may have
+// appended meanwhile; then a position is there already, and the insert fails. That the event of the tip is still there, and has not gone with a database
+// that was set back, the insert looks at. It belongs to the lane of appends.
+type tip struct {
+	position int64 // 0: nothing is known
+	id       string
+	versions map[eventstore.StreamID]int64 // of streams at that position
+}
+
+// maxTip is how many streams' versions are known at most.
+const maxTip = 10_000
+
+func (k *tip) forget() { *k = tip{} }
+
+// serves reports whether the version of the stream is known, or need not be.
+func (k *tip) serves(a eventstore.Append) bool {
+	if k.position == 0 {
+		return false
+	}
+	_, known := k.versions[a.Stream]
+	return known || a.Expected == eventstore.NoStream
+}
+
+// move is to the last of the rows, which were appended; versions are of their streams then.
+func (k *tip) move(rows []eventstore.Recorded, versions map[eventstore.StreamID]int64) {
+	first, last := &rows[0], &rows[len(rows)-1]
+	if k.versions == nil || first.Position != k.position+1 || len(k.versions)+len(versions) > maxTip {
+		k.versions = make(map[eventstore.StreamID]int64, len(versions))
+	}
+	k.position, k.id = last.Position, last.ID
+	for stream, version := range versions {
+		k.versions[stream] = version
+	}
+}
+
+// follow is move for one event.
+func (k *tip) follow(e *eventstore.Event, a *eventstore.Appended) {
+	k.move([]eventstore.Recorded{{Event: *e, Position: a.Position}}, map[eventstore.StreamID]int64{a.Stream: a.Version})
+}
+
+// insertOnwards has the position of the first row from the event of the tip; without that it has none, and the statement fails. It stands in a table of its
+// own because MySQL does not read what it inserts into.
+const insertOnwards = "(SELECT g.position + 1 FROM (SELECT position FROM {t} WHERE position = ? AND event_id = ?) g), "
+
+// onwards appends behind the tip with one statement. False: nothing was done, and the end has to be read.
+func (t *transaction) onwards(ctx context.Context) (done bool, err error) {
+	l := t.log
+	if l.tip.position == 0 {
+		return false, nil
+	}
+	end := &sequence.End{Position: l.tip.position, Versions: make(map[eventstore.StreamID]int64, len(t.streams)), Known: map[string]sequence.Place{}}
+	rows := make([]eventstore.Recorded, 0, t.events)
+	for _, call := range t.calls {
+		for i := range call.Ask.appends {
+			a := &call.Ask.appends[i]
+			if !l.tip.serves(*a) {
+				return false, nil
+			}
+			if _, there := end.Versions[a.Stream]; !there {
+				end.Versions[a.Stream] = l.tip.versions[a.Stream]
+			}
+		}
+		appended, added, err := end.Add(call.Ask.appends)
+		if err != nil || len(added) == 0 {
+			return false, nil //nolint:nilerr // it is decided anew by what is there
+		}
+		call.Ask.appended, call.Err = appended, nil
+		rows = append(rows, added...)
+	}
+	if sizeOf(rows) > maxBytes {
+		return false, nil
+	}
+	err = t.insertOnwards(ctx, rows)
+	switch {
+	case err == nil:
+		l.tip.move(rows, end.Versions)
+		return true, nil
+	case errors.Is(err, sqlstate.ErrDuplicate), errors.Is(err, sqlstate.ErrNull):
+		l.tip.forget()
+		return false, nil
+	default:
+		l.tip.forget()
+		return true, err
+	}
+}
+
+func (t *transaction) insertOnwards(ctx context.Context, rows []eventstore.Recorded) error {
+	l := t.log
+	stmt, err := l.prepared(ctx, statement{"onwards", len(rows)}) //nolint:sqlclosecheck // it is kept
+	if err != nil {
+		return err
+	}
+	id, err := binary(l.tip.id)
+	if err != nil {
+		return err
+	}
+	args := make([]any, 1, 9*len(rows)+1)
+	if args, err = valuesOfAll(args, rows); err != nil {
+		return err
+	}
+	args[0], args[1] = l.tip.position, id // in place of the first row's position
+	return l.db.Write(ctx, func(*sql.DB) error {
+		_, err := stmt.ExecContext(ctx, args...)
+		return err
+	})
+}

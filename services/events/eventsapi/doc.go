@@ -1,0 +1,5 @@
+// Package eventsapi is the events service as its openapi.yaml describes it: requests, answers, the server's
+// stub and a client, all generated.
+package eventsapi
+
+//go:generate oapi-codegen -config oapi-codegen.yaml ../openapi.yaml
