@@ -12,20 +12,20 @@ const (
 	addressCategory = "account-email"
 )
 
-// What happens to an account. Each says when.
+// What happens to an account. Each says when. What is about a person is encrypted with a key of the account, which its erasure destroys.
 type (
 	registered struct {
-		Email       string    `json:"email,omitempty"`
-		DisplayName string    `json:"displayName,omitempty"`
+		Email       string    `json:"email,omitempty" personal:"data"`
+		DisplayName string    `json:"displayName,omitempty" personal:"data"`
 		Roles       []string  `json:"roles"`
 		At          time.Time `json:"at"`
 	}
 	renamed struct {
-		DisplayName string    `json:"displayName"`
+		DisplayName string    `json:"displayName" personal:"data"`
 		At          time.Time `json:"at"`
 	}
 	emailChanged struct {
-		Email string    `json:"email"`
+		Email string    `json:"email" personal:"data"`
 		At    time.Time `json:"at"`
 	}
 	rolesChanged struct {
@@ -33,7 +33,7 @@ type (
 		At    time.Time `json:"at"`
 	}
 	deleted struct {
-		Reason string    `json:"reason,omitempty"`
+		Reason string    `json:"reason,omitempty" personal:"data"`
 		At     time.Time `json:"at"`
 	}
 	erased struct {
@@ -87,6 +87,11 @@ func (a *account) apply(event any) error {
 		a.Email, a.DisplayName, a.Erased, a.UpdatedAt = "", "", true, e.At
 	}
 	return nil
+}
+
+// stream is that of an account, and the subject of what its events say about a person.
+func stream(accountID string) eventstore.StreamID {
+	return eventstore.StreamID{Category: category, ID: accountID}
 }
 
 // lives reports whether there is such an account.

@@ -169,5 +169,9 @@ func TestADeletedAccountIsErasedInTime(t *testing.T) {
 		}
 		return last == "erased"
 	}, 20*time.Second, time.Millisecond)
+	for e, err := range n.log.ReadStream(t.Context(), eventstore.StreamID{Category: "account", ID: id}, eventstore.ReadOptions{}) {
+		require.NoError(t, err)
+		require.NotContains(t, string(e.Data), "ada", "what its events say of the person cannot be read any more")
+	}
 	require.Equal(t, object{"erased": false}, n.must("/accounts/erase", `{"accountId":"`+id+`"}`))
 }

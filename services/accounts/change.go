@@ -51,7 +51,6 @@ type decision struct {
 // change loads an account and makes what is decided happen, if neither it nor the addresses have changed meanwhile; if they
 // have, it is decided again.
 func (s *Service) change(ctx context.Context, accountID string, decide func(ctx context.Context, a loaded) (decision, error)) (loaded, error) {
-	stream := eventstore.StreamID{Category: category, ID: accountID}
 	for try := 1; ; try++ {
 		a, err := s.accounts.Load(ctx, accountID)
 		if err != nil {
@@ -61,7 +60,7 @@ func (s *Service) change(ctx context.Context, accountID string, decide func(ctx 
 		if err != nil || d.event == nil {
 			return a, err
 		}
-		own, err := s.appending(stream, a.Version, d.event)
+		own, err := s.appending(stream(accountID), a.Version, d.event)
 		if err != nil {
 			return loaded{}, err
 		}

@@ -26,6 +26,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/incident"
 	"github.com/bannou-mesh/bannou/services/membership"
 	"github.com/bannou-mesh/bannou/services/messaging"
+	"github.com/bannou-mesh/bannou/services/registrar"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
@@ -171,10 +172,17 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		}
 	}
 	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
-		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, instanceID: member.InstanceID()}
+		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, shared: new(sharedLog), instanceID: member.InstanceID()}
+	endpoints, err := registrar.New(registrar.Config{Bus: n.bus, AppID: cfg.AppID, Logger: log})
+	if err != nil {
+		return err
+	}
 	for _, name := range cfg.Services {
 		service, err := parts.service(name)
 		if err != nil {
+			return err
+		}
+		if err := endpoints.Add(service); err != nil {
 			return err
 		}
 		if err := n.host.Add(service); err != nil {
@@ -183,6 +191,9 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		if m, ok := service.(*messaging.Service); ok {
 			n.messaging = m
 		}
+	}
+	if err := n.host.Add(endpoints); err != nil {
+		return err
 	}
 	return n.host.Add(member)
 }
