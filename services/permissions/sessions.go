@@ -186,12 +186,9 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	left := make([]string, shards)
-	for n := range left {
-		left[n] = shardKey(n)
-	}
+	left := allShards()
 	err = retrying(ctx, func() error {
-		c, _, err := s.catalogue(ctx)
+		c, seen, err := s.catalogue(ctx)
 		if err != nil {
 			return err
 		}
@@ -223,6 +220,11 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 		if err != nil {
 			return err
 		}
+		if _, now, err := s.catalogue(ctx); err != nil || now != seen {
+			// What was written may be of an older catalogue than what it replaced.
+			left = allShards()
+			return cmp.Or(err, state.ErrConflict)
+		}
 		left = left[:0]
 		var errs []error
 		for i, r := range results {
@@ -233,6 +235,14 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 		return errors.Join(errs...)
 	})
 	return sent, err
+}
+
+func allShards() []string {
+	keys := make([]string, shards)
+	for n := range keys {
+		keys[n] = shardKey(n)
+	}
+	return keys
 }
 
 // recompute does it for the sessions of a shard.
