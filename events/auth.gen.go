@@ -2,6 +2,8 @@
 
 package events
 
+import "time"
+
 // The topics of auth. What a session may do, and its end.
 const (
 	// TopicSessionUpdated carries [SessionUpdatedEvent]. Sent when the roles or authorizations of a session have changed,
@@ -10,6 +12,10 @@ const (
 
 	// TopicSessionInvalidated carries [SessionInvalidatedEvent]. Sent when sessions are no longer valid.
 	TopicSessionInvalidated = "session.invalidated"
+
+	// TopicPasswordResetRequested carries [PasswordResetRequestedEvent]. Sent when somebody who may have forgotten a
+	// password is to get a letter.
+	TopicPasswordResetRequested = "password.reset-requested"
 )
 
 // SessionUpdatedEvent carries the roles and authorizations that a session has from now on.
@@ -30,6 +36,9 @@ type SessionUpdatedEvent struct {
 
 	// What brought the change.
 	Reason SessionUpdatedReason `json:"reason"`
+
+	// Of the account that the roles are from. An event with a lower one than was seen of the session is late.
+	Version int64 `json:"version,omitzero"`
 }
 
 // EventName returns "SessionUpdatedEvent".
@@ -75,3 +84,24 @@ const (
 	SessionInvalidatedReasonCredentialsChanged SessionInvalidatedReason = "credentialsChanged"
 	SessionInvalidatedReasonRevoked            SessionInvalidatedReason = "revoked"
 )
+
+// PasswordResetRequestedEvent carries what to write to the holder of an account who has asked for a new password.
+// Whoever has the token can set the password, once, until it expires: it is for the letter, and for nobody else.
+type PasswordResetRequestedEvent struct {
+	Base
+
+	// The account.
+	AccountID string `json:"accountId"`
+
+	// Where the letter goes.
+	Email string `json:"email"`
+
+	// What /auth/password/confirm-reset asks for.
+	Token string `json:"token"`
+
+	// When the token is worth nothing any more.
+	ExpiresAt time.Time `json:"expiresAt"`
+}
+
+// EventName returns "PasswordResetRequestedEvent".
+func (*PasswordResetRequestedEvent) EventName() string { return "PasswordResetRequestedEvent" }

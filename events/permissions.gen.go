@@ -92,7 +92,8 @@ type SessionCapabilitiesEvent struct {
 	// Grows with every change of this session's capabilities.
 	Version int64 `json:"version"`
 
-	// From service to the endpoints that may be called there, each as "POST /state/get".
+	// Empty when the session has ended. From service to the endpoints that may be called there, each as "POST
+	// /state/get".
 	Capabilities map[string][]string `json:"capabilities"`
 }
 

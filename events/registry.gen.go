@@ -37,6 +37,8 @@ func New(topic string) (Event, bool) {
 		return new(SubscriptionCreatedEvent), true
 	case TopicMessagingSubscriptionRemoved:
 		return new(SubscriptionRemovedEvent), true
+	case TopicPasswordResetRequested:
+		return new(PasswordResetRequestedEvent), true
 	case TopicPermissionsServiceRegistered:
 		return new(PermissionsServiceRegisteredEvent), true
 	case TopicPermissionsSessionCapabilities:
@@ -99,6 +101,8 @@ func TypeName(topic string) string {
 		return "SubscriptionCreatedEvent"
 	case TopicMessagingSubscriptionRemoved:
 		return "SubscriptionRemovedEvent"
+	case TopicPasswordResetRequested:
+		return "PasswordResetRequestedEvent"
 	case TopicPermissionsServiceRegistered:
 		return "PermissionsServiceRegisteredEvent"
 	case TopicPermissionsSessionCapabilities:
@@ -145,6 +149,7 @@ func Topics() []string {
 		TopicMessagingMessagePublished,
 		TopicMessagingSubscriptionCreated,
 		TopicMessagingSubscriptionRemoved,
+		TopicPasswordResetRequested,
 		TopicPermissionsServiceRegistered,
 		TopicPermissionsSessionCapabilities,
 		TopicPermissionsSessionStateChanged,
@@ -198,6 +203,7 @@ func Subscriptions(service string) []Subscription {
 			{Topic: TopicSessionUpdated, Handler: "permissions.update-session", Event: "SessionUpdatedEvent"},
 			{Topic: TopicSessionReconnected, Handler: "permissions.resume-session", Event: "SessionReconnectedEvent"},
 			{Topic: TopicSessionDisconnected, Handler: "permissions.remove-session", Event: "SessionDisconnectedEvent"},
+			{Topic: TopicSessionInvalidated, Handler: "permissions.revoke-sessions", Event: "SessionInvalidatedEvent"},
 		}
 	default:
 		return nil

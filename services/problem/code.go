@@ -26,6 +26,7 @@ const (
 	UnknownTarget      Code = "unknown_target"
 	MethodNotAllowed   Code = "method_not_allowed"
 	Conflict           Code = "conflict"
+	TooManyRequests    Code = "too_many_requests"
 	Misdirected        Code = "misdirected"
 	Unroutable         Code = "unroutable"
 	BadGateway         Code = "bad_gateway"
@@ -44,8 +45,8 @@ func Codes() []Code {
 	return []Code{
 		InvalidJSON, InvalidMember, MissingMember, BodyTooLarge, ValueTooLarge, KeyTooLong, UnknownStore,
 		UnknownOperator, Unsupported, CallbackNotAllowed, HostNotAllowed, CrossOrigin, Unauthorized, Forbidden,
-		NotFound, UnknownTarget, MethodNotAllowed, Conflict, Misdirected, Unroutable, BadGateway, NoEndpoint, CircuitOpen, Overloaded,
-		Unavailable, OutcomeUnknown, Timeout, LoopDetected, Internal,
+		NotFound, UnknownTarget, MethodNotAllowed, Conflict, TooManyRequests, Misdirected, Unroutable, BadGateway, NoEndpoint, CircuitOpen,
+		Overloaded, Unavailable, OutcomeUnknown, Timeout, LoopDetected, Internal,
 	}
 }
 
@@ -64,6 +65,8 @@ func (c Code) Status() int {
 		return http.StatusMethodNotAllowed
 	case Conflict:
 		return http.StatusConflict
+	case TooManyRequests:
+		return http.StatusTooManyRequests
 	case BodyTooLarge, ValueTooLarge:
 		return http.StatusRequestEntityTooLarge
 	case Misdirected:

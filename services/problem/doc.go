@@ -23,6 +23,7 @@
 //	unknown_target        404     no app-id and no service of that name is known to the mesh
 //	method_not_allowed    405     the path exists for another method
 //	conflict              409     a condition (an etag, a version) did not hold; read again, then decide
+//	too_many_requests     429     too many tries of one account or from one address; Retry-After says when to try again
 //	misdirected           421     it is for another app-id or another mesh than this node's; nothing was done, try another instance
 //	unroutable            422     mandatory, and no queue would receive the event
 //	bad_gateway           502     the instance that was called could not be reached, or broke off

@@ -83,6 +83,12 @@ func (p *Problem) At(member string) *Problem {
 	return p
 }
 
+// RetryAfter says when to try again: the value of Retry-After, in seconds, rounded up.
+func (p *Problem) RetryAfter(d time.Duration) *Problem {
+	p.retryAfter = (d + time.Second - 1).Truncate(time.Second)
+	return p
+}
+
 // Challenge says, to clients, by what a request that is unauthorized would be taken: the value of WWW-Authenticate.
 func (p *Problem) Challenge(challenge string) *Problem {
 	p.challenge = challenge

@@ -16,7 +16,9 @@ import (
 )
 
 // AllServices are the services that this binary holds, in the order of the documentation.
-func AllServices() []string { return []string{"messaging", "state", "mesh", "events", "sagas"} }
+func AllServices() []string {
+	return []string{"messaging", "state", "mesh", "events", "sagas", "accounts", "auth", "permissions"}
+}
 
 // Resolve checks the settings against each other and brings them into one form: Services is spelled out, aliases and the
 // true/false variants of the backend choices are gone.
@@ -33,6 +35,7 @@ func (c *Config) Resolve() error {
 		c.checkSecurity(),
 		c.checkResilience(),
 		c.resolveEvents(),
+		c.checkAuth(),
 	)
 }
 

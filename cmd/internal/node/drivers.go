@@ -112,7 +112,7 @@ func newFactory(cfg *config.Config, metrics *host.Metrics, announcements *states
 	if slices.Contains(cfg.Services, "state") {
 		used = slices.AppendSeq(used, maps.Values(targets(cfg)))
 	}
-	if slices.Contains(cfg.Services, "events") && cfg.Events.Backend != "memory" {
+	if keepsLog(cfg) && cfg.Events.Backend != "memory" {
 		used = append(used, state.StoreConfig{Name: "events", Backend: cfg.Events.Backend})
 	}
 	drivers, err := newStateDrivers(cfg, used, log)
@@ -158,6 +158,7 @@ func internalStores(cfg *config.Config) []state.StoreConfig {
 	if slices.Contains(cfg.Services, "messaging") {
 		stores = append(stores, state.StoreConfig{Name: messaging.SubscriptionStore, Backend: lasting})
 	}
+	stores = append(stores, gameStores(cfg, configuration)...)
 	return stores
 }
 

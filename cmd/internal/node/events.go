@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -33,20 +34,35 @@ func (p parts) eventLog() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg := events.Config{Access: access, Logger: p.log, MeterProvider: p.meter}
-	masters, err := p.cfg.Events.MasterKeys()
+	log, hints, err := p.openShared()
 	if err != nil {
 		return nil, err
 	}
-	log := eventstore.Config{MasterKeys: masters, Table: p.cfg.Events.Table, Logger: p.log, MeterProvider: p.meter}
-	if p.cfg.Messaging.Backend != "memory" && p.cfg.Events.Backend != "memory" {
-		cfg.Hints = events.NewHints(events.HintsConfig{Bus: p.bus, Log: p.cfg.Events.Table, InstanceID: p.instanceID, Logger: p.log})
-		log.OnAppend = cfg.Hints.Appended
+	return events.New(events.Config{Log: log, Hints: hints, Access: access, Logger: p.log, MeterProvider: p.meter})
+}
+
+// A sharedLog is the node's one log, which several services use.
+type sharedLog struct {
+	log   *eventstore.Store
+	hints *events.Hints
+}
+
+// openShared opens the log for the first service that needs it. Other nodes are told of appends where the events service runs.
+func (p parts) openShared() (*eventstore.Store, *events.Hints, error) {
+	if p.shared.log != nil {
+		return p.shared.log, p.shared.hints, nil
 	}
-	if cfg.Log, err = openLog(p.events, log); err != nil {
-		return nil, err
+	masters, err := p.cfg.Events.MasterKeys()
+	if err != nil {
+		return nil, nil, err
 	}
-	return events.New(cfg)
+	cfg := eventstore.Config{MasterKeys: masters, Table: p.cfg.Events.Table, Logger: p.log, MeterProvider: p.meter}
+	if slices.Contains(p.cfg.Services, "events") && p.cfg.Messaging.Backend != "memory" && p.cfg.Events.Backend != "memory" {
+		p.shared.hints = events.NewHints(events.HintsConfig{Bus: p.bus, Log: p.cfg.Events.Table, InstanceID: p.instanceID, Logger: p.log})
+		cfg.OnAppend = p.shared.hints.Appended
+	}
+	p.shared.log, err = openLog(p.events, cfg)
+	return p.shared.log, p.shared.hints, err
 }
 
 func openLog(driver state.Driver, cfg eventstore.Config) (*eventstore.Store, error) {

@@ -26,6 +26,7 @@ import (
 	"github.com/bannou-mesh/bannou/services/incident"
 	"github.com/bannou-mesh/bannou/services/membership"
 	"github.com/bannou-mesh/bannou/services/messaging"
+	"github.com/bannou-mesh/bannou/services/registrar"
 	"github.com/bannou-mesh/bannou/services/relay"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
@@ -172,14 +173,21 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		}
 	}
 	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
-		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, instanceID: member.InstanceID(),
+		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, shared: new(sharedLog), instanceID: member.InstanceID(),
 		outboxes: map[string]*relay.Relay{}}
 	for backend, r := range n.announcements.Relays() {
 		parts.outboxes["state/"+backend] = r
 	}
+	endpoints, err := registrar.New(registrar.Config{Bus: n.bus, AppID: cfg.AppID, Logger: log})
+	if err != nil {
+		return err
+	}
 	for _, name := range cfg.Services {
 		service, err := parts.service(name)
 		if err != nil {
+			return err
+		}
+		if err := endpoints.Add(service); err != nil {
 			return err
 		}
 		if err := n.host.Add(service); err != nil {
@@ -188,6 +196,9 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		if m, ok := service.(*messaging.Service); ok {
 			n.messaging = m
 		}
+	}
+	if err := n.host.Add(endpoints); err != nil {
+		return err
 	}
 	return n.host.Add(member)
 }

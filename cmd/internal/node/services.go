@@ -12,12 +12,15 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/accounts"
+	"github.com/bannou-mesh/bannou/services/auth"
 	"github.com/bannou-mesh/bannou/services/egress"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/membership"
 	meshsvc "github.com/bannou-mesh/bannou/services/mesh"
 	"github.com/bannou-mesh/bannou/services/messaging"
+	"github.com/bannou-mesh/bannou/services/permissions"
 	"github.com/bannou-mesh/bannou/services/relay"
 	sagassvc "github.com/bannou-mesh/bannou/services/sagas"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
@@ -38,6 +41,7 @@ type parts struct {
 	outboxes map[string]*relay.Relay // of stores, by the names that operators see
 
 	events     state.Driver // of the log of events; nil: it is in memory
+	shared     *sharedLog
 	instanceID string
 }
 
@@ -54,6 +58,12 @@ func (p parts) service(name string) (host.Service, error) {
 		return p.eventLog()
 	case "sagas":
 		return p.sagas(), nil
+	case "accounts":
+		return p.accounts()
+	case "auth":
+		return p.auth()
+	case "permissions":
+		return permissions.New(permissions.Config{Factory: p.factory, Bus: p.bus, SessionTTL: p.cfg.Auth.SessionTTL})
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
@@ -135,7 +145,9 @@ const openTimeout = 30 * time.Second
 
 // internalNames are the stores that the state service shows to nobody.
 func internalNames() []string {
-	return []string{membership.ServiceStore, membership.ConfigStore, messaging.SubscriptionStore}
+	return []string{membership.ServiceStore, membership.ConfigStore, messaging.SubscriptionStore,
+		accounts.ListStore, auth.SessionStore, auth.CredentialStore, auth.KeyStore,
+		permissions.ServiceStore, permissions.SessionStore}
 }
 
 // paths are the first parts of the paths that the services answer, which is how the mesh knows that a call is for this

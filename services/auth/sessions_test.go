@@ -1,0 +1,254 @@
+package auth_test
+
+import (
+	"fmt"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/services/auth"
+)
+
+func TestALoginIsASession(t *testing.T) {
+	n := start(t, auth.Config{})
+	first := n.register("ada@example.org")
+	second := tokensOf(n.must("/auth/login", `{"email":"ADA@example.org","password":"`+password+`","device":"phone"}`))
+	require.Equal(t, first.account, second.account)
+	require.NotEqual(t, first.session, second.session)
+	told := hears(n.world, func(e *events.SessionUpdatedEvent) bool { return e.SessionID == second.session })
+	require.Equal(t, []any{second.account, []string{"user"}, events.SessionUpdatedReasonLogin}, []any{told.AccountID, told.Roles, told.Reason})
+
+	validated := n.must("/auth/validate", `{"accessToken":"`+second.access+`"}`)
+	require.Equal(t, []any{second.account, second.session, []any{"user"}}, []any{validated["accountId"], validated["sessionId"], validated["roles"]})
+	listed := n.must("/auth/sessions/list", `{}`, bearerOf(second)...)["sessions"].([]any)
+	require.Len(t, listed, 2)
+	require.Equal(t, []any{false, true, "phone"}, []any{listed[0].(object)["current"], listed[1].(object)["current"], listed[1].(object)["device"]})
+
+	require.Equal(t, object{"terminated": true}, n.must("/auth/sessions/terminate", `{"sessionId":"`+first.session+`"}`, bearerOf(second)...))
+	require.Equal(t, object{"terminated": false}, n.must("/auth/sessions/terminate", `{"sessionId":"`+first.session+`"}`, bearerOf(second)...))
+	n.dead(first)
+	n.invalidated(first.session, events.SessionInvalidatedReasonRevoked)
+	require.True(t, n.valid(second.access))
+	n.refused(409, "conflict", "/auth/register", loginBody("Ada@Example.org", password))
+}
+
+// All ways in which sessions end, and what ends: at once, on every node.
+func TestSessionsEndEverywhere(t *testing.T) {
+	for name, c := range map[string]struct {
+		end    func(n *node, own tokens)
+		others bool // whether the account's other sessions end too
+		reason events.SessionInvalidatedReason
+	}{
+		"logout":                  {func(n *node, own tokens) { n.must("/auth/logout", ``, bearerOf(own)...) }, false, events.SessionInvalidatedReasonLogout},
+		"logout by refresh token": {func(n *node, own tokens) { n.must("/auth/logout", `{"refreshToken":"`+own.refresh+`"}`) }, false, events.SessionInvalidatedReasonLogout},
+		"logout of all":           {func(n *node, own tokens) { n.must("/auth/logout", `{"allSessions":true}`, bearerOf(own)...) }, true, events.SessionInvalidatedReasonLogout},
+		"new password": {func(n *node, own tokens) {
+			n.must("/auth/password/change", `{"currentPassword":"`+password+`","newPassword":"another one"}`, bearerOf(own)...)
+		}, true, events.SessionInvalidatedReasonCredentialsChanged},
+		"account deleted": {func(n *node, own tokens) {
+			n.delete(own.account)
+			n.invalidated(own.session, events.SessionInvalidatedReasonAccountDeleted)
+		},
+			true, events.SessionInvalidatedReasonAccountDeleted},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			here, there := w.start(auth.Config{}), w.start(auth.Config{})
+			own := here.register("ada@example.org")
+			other := there.login("ada@example.org")
+			require.True(t, there.valid(own.access))
+			c.end(here, own)
+			there.dead(own)
+			w.invalidated(own.session, c.reason)
+			if c.others {
+				there.dead(other)
+				w.invalidated(other.session, c.reason)
+			} else {
+				require.True(t, there.valid(other.access))
+			}
+		})
+	}
+}
+
+func TestSessionsExpire(t *testing.T) {
+	n := start(t, auth.Config{AccessTTL: time.Minute, IdleTTL: time.Hour, SessionTTL: 150 * time.Minute})
+	s := n.register("ada@example.org")
+	n.clock.pass(2 * time.Minute)
+	require.False(t, n.valid(s.access), "an access token lives for a minute")
+	n.clock.pass(57 * time.Minute)
+	s = n.refresh(s.refresh)
+	n.clock.pass(59 * time.Minute)
+	s = n.refresh(s.refresh)
+	require.True(t, n.valid(s.access))
+	n.clock.pass(33 * time.Minute)
+	n.dead(s) // it has lived for longer than a session may
+	s = n.login("ada@example.org")
+	n.clock.pass(61 * time.Minute)
+	n.dead(s) // nobody has refreshed it
+}
+
+func TestTheOldestOfTooManySessionsEnds(t *testing.T) {
+	n := start(t, auth.Config{MaxSessions: 3})
+	all := []tokens{n.register("ada@example.org")}
+	for range 3 {
+		n.clock.pass(time.Second)
+		all = append(all, n.login("ada@example.org"))
+	}
+	n.dead(all[0])
+	n.invalidated(all[0].session, events.SessionInvalidatedReasonRevoked)
+	for _, s := range all[1:] {
+		require.True(t, n.valid(s.access))
+	}
+}
+
+func TestNewRolesReachSessions(t *testing.T) {
+	n := start(t, auth.Config{})
+	s := n.register("ada@example.org")
+	n.setRoles(s.account, "admin", "user")
+	told := hears(n.world, func(e *events.SessionUpdatedEvent) bool { return e.Reason == events.SessionUpdatedReasonRolesChanged })
+	require.Equal(t, []any{s.session, []string{"admin", "user"}, int64(2)}, []any{told.SessionID, told.Roles, told.Version})
+	require.Equal(t, []any{"admin", "user"}, n.must("/auth/validate", `{"accessToken":"`+s.access+`"}`)["roles"])
+}
+
+// Many validate, refresh and log in while all sessions are ended, again and again. What was ended stays so, and when the account is
+// gone nothing of it comes back.
+func TestNothingBringsASessionBack(t *testing.T) {
+	n := start(t, auth.Config{MaxSessions: 100, Throttle: auth.Throttle{PerAccount: 10_000, PerAddress: 10_000}})
+	n.register("ada@example.org")
+	var mu sync.Mutex
+	var ended []tokens
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			for range 6 {
+				a := n.post("/auth/login", loginBody("ada@example.org", password))
+				if a.status != 200 {
+					continue // another one changed something at the same time
+				}
+				own := tokensOf(a.body)
+				var busy sync.WaitGroup
+				for range 3 {
+					busy.Go(func() {
+						n.post("/auth/validate", `{"accessToken":"`+own.access+`"}`)
+						n.post("/auth/refresh", `{"refreshToken":"`+own.refresh+`"}`)
+					})
+				}
+				left := n.post("/auth/logout", ``, bearerOf(own)...)
+				mu.Lock()
+				if left.status == 200 {
+					ended = append(ended, own)
+				}
+				mu.Unlock()
+				busy.Wait()
+			}
+		})
+	}
+	wait.Wait()
+	require.NotEmpty(t, ended)
+	for _, s := range ended {
+		n.dead(s)
+	}
+
+	account := ended[0].account
+	stop := make(chan struct{})
+	var late []tokens
+	for range 4 {
+		wait.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+				}
+				if a := n.post("/auth/login", loginBody("ada@example.org", password)); a.status == 200 {
+					mu.Lock()
+					late = append(late, tokensOf(a.body))
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	require.Eventually(t, func() bool { mu.Lock(); defer mu.Unlock(); return len(late) > 2 }, 20*time.Second, time.Millisecond)
+	n.delete(account)
+	hears(n.world, func(e *events.SessionInvalidatedEvent) bool {
+		return e.Reason == events.SessionInvalidatedReasonAccountDeleted
+	})
+	close(stop)
+	wait.Wait()
+	for _, s := range late {
+		n.dead(s)
+	}
+}
+
+func TestKeysAreRotated(t *testing.T) {
+	w := newWorld(t)
+	cfg := auth.Config{KeyRotation: time.Hour, AccessTTL: 10 * time.Minute}
+	n, other := w.start(cfg), w.start(cfg)
+	s := n.register("ada@example.org")
+	kids := n.kids
+	before := kids()
+	require.Len(t, before, 1)
+	w.clock.pass(57 * time.Minute) // the next one is made, and does not sign yet
+	require.Eventually(t, func() bool { n.unknownKey(); return len(kids()) == 2 }, 20*time.Second, time.Millisecond)
+	s = n.refresh(s.refresh)
+	require.Equal(t, before[0], kidOf(t, s.access))
+	old := s
+	w.clock.pass(5 * time.Minute) // it signs
+	s = n.refresh(s.refresh)
+	require.Equal(t, kids()[1], kidOf(t, s.access))
+	require.True(t, other.valid(s.access), "another node learns of the key")
+	require.True(t, n.valid(old.access), "what the old key has signed holds until it expires")
+	w.clock.pass(11 * time.Minute)
+	require.Eventually(t, func() bool { n.unknownKey(); return len(kids()) == 1 }, 20*time.Second, time.Millisecond)
+	require.NotContains(t, kids(), before[0])
+}
+
+func TestANewPasswordIsHashedAsToday(t *testing.T) {
+	w := newWorld(t)
+	n := w.start(auth.Config{})
+	n.register("ada@example.org")
+	other := w.start(auth.Config{Hashing: auth.Hashing{MemoryKiB: 16, Iterations: 2, Concurrency: 1}})
+	before := other.hashes()
+	other.login("ada@example.org")
+	require.EqualValues(t, 2, other.hashes()-before, "one to compare, one to keep")
+	other.login("ada@example.org")
+	require.EqualValues(t, 3, other.hashes()-before)
+}
+
+func TestAForgottenPassword(t *testing.T) {
+	n := start(t, auth.Config{ResetTTL: 10 * time.Minute})
+	s := n.register("ada@example.org")
+	a := n.post("/auth/password/request-reset", `{"email":"ada@example.org"}`)
+	require.Equal(t, "{}", a.raw[:2])
+	letter := hears(n.world, func(e *events.PasswordResetRequestedEvent) bool { return e.AccountID == s.account })
+	require.Equal(t, "ada@example.org", letter.Email)
+	confirm := func(token, password string) string {
+		return fmt.Sprintf(`{"token":%q,"newPassword":%q}`, token, password)
+	}
+	n.refused(400, "invalid_member", "/auth/password/confirm-reset", confirm(letter.Token, "short"))
+	n.must("/auth/password/confirm-reset", confirm(letter.Token, "a new password"))
+	n.dead(s)
+	n.invalidated(s.session, events.SessionInvalidatedReasonCredentialsChanged)
+	n.refused(401, "unauthorized", "/auth/password/confirm-reset", confirm(letter.Token, "once more please"))
+	n.refused(401, "unauthorized", "/auth/login", loginBody("ada@example.org", password))
+	n.must("/auth/login", loginBody("ada@example.org", "a new password"))
+
+	n.must("/auth/password/request-reset", `{"email":"ada@example.org"}`)
+	second := hears(n.world, func(e *events.PasswordResetRequestedEvent) bool { return e.Token != letter.Token })
+	s = tokensOf(n.must("/auth/login", loginBody("ada@example.org", "a new password")))
+	n.must("/auth/password/change", `{"currentPassword":"a new password","newPassword":"the newest one"}`, bearerOf(s)...)
+	n.refused(401, "unauthorized", "/auth/password/confirm-reset", confirm(second.Token, "by an old letter"))
+}
+
+func TestAWrongCurrentPasswordChangesNothing(t *testing.T) {
+	n := start(t, auth.Config{Throttle: auth.Throttle{PerAccount: 3}})
+	s := n.register("ada@example.org")
+	for range 3 {
+		n.refused(403, "forbidden", "/auth/password/change", `{"currentPassword":"guess","newPassword":"another one"}`, bearerOf(s)...)
+	}
+	n.refused(429, "too_many_requests", "/auth/password/change", `{"currentPassword":"`+password+`","newPassword":"another one"}`, bearerOf(s)...)
+	require.True(t, n.valid(s.access))
+}

@@ -1,0 +1,162 @@
+package permissions
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/jsonbody"
+	"github.com/bannou-mesh/bannou/services/permissions/permissionsapi"
+	"github.com/bannou-mesh/bannou/services/problem"
+)
+
+// Mount registers /permissions/*.
+func (s *Service) Mount(mux *http.ServeMux) error {
+	permissionsapi.HandlerWithOptions(endpoints{s, jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}}, permissionsapi.StdHTTPServerOptions{
+		BaseRouter:       mux,
+		ErrorHandlerFunc: jsonbody.WriteDecodeError,
+	})
+	return nil
+}
+
+// endpoints are the service's operations as handlers.
+type endpoints struct {
+	*Service
+	limits jsonbody.Limits
+}
+
+var _ permissionsapi.ServerInterface = endpoints{}
+
+// answer reads a request of type Q, has it done within the time of one operation, and answers with what comes of it.
+func answer[Q, A any](e endpoints, w http.ResponseWriter, r *http.Request, do func(ctx context.Context, request *Q) (*A, error)) {
+	request, err := jsonbody.Decode[Q](e.limits, w, r)
+	if err != nil {
+		problem.Write(w, err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), e.cfg.Timeout)
+	defer cancel()
+	response, err := do(ctx, request)
+	if err != nil {
+		problem.Write(w, permissionsProblem(err))
+		return
+	}
+	jsonbody.Write(w, response)
+}
+
+// permissionsProblem is an error of the stores or the bus as callers see it. Problems stay as they are.
+func permissionsProblem(err error) error {
+	if _, ok := errors.AsType[*problem.Problem](err); ok {
+		return err
+	}
+	switch {
+	case errors.Is(err, state.ErrConflict):
+		return problem.New(problem.Conflict, "others change the same at the same time; try again").Because(err)
+	case errors.Is(err, state.ErrOutcomeUnknown):
+		return problem.New(problem.OutcomeUnknown, "a store did not answer in time: it may or may not have been done").Because(err)
+	case errors.Is(err, state.ErrUnavailable), errors.Is(err, context.DeadlineExceeded):
+		return problem.New(problem.Unavailable, "a store or the bus is away; do it again").Because(err)
+	default:
+		return err
+	}
+}
+
+// RegisterService is POST /permissions/services/register.
+func (e endpoints) RegisterService(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.registerService)
+}
+
+// RemoveService is POST /permissions/services/remove.
+func (e endpoints) RemoveService(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.removeService)
+}
+
+// ListServices is POST /permissions/services/list.
+func (e endpoints) ListServices(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.listServices)
+}
+
+// GetCapabilities is POST /permissions/capabilities/get.
+func (e endpoints) GetCapabilities(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.getCapabilities)
+}
+
+func (s *Service) registerService(ctx context.Context, r *permissionsapi.RegisterServiceRequest) (*permissionsapi.RegisterServiceResponse, error) {
+	v := registration{AppID: r.AppID, Version: r.Version, At: s.cfg.Now().UTC()}
+	if r.Endpoints != nil {
+		v.Endpoints = []events.PermissionsEndpoint{}
+	}
+	for _, endpoint := range r.Endpoints {
+		own := events.PermissionsEndpoint{Method: endpoint.Method, Path: endpoint.Path}
+		for _, p := range endpoint.Permissions {
+			own.Permissions = append(own.Permissions, events.PermissionsRequirement{Role: p.Role, States: p.States})
+		}
+		v.Endpoints = append(v.Endpoints, own)
+	}
+	sessions, err := s.register(ctx, r.ServiceName, v)
+	return &permissionsapi.RegisterServiceResponse{Sessions: sessions}, err
+}
+
+func (s *Service) removeService(ctx context.Context, r *permissionsapi.RemoveServiceRequest) (*permissionsapi.RemoveServiceResponse, error) {
+	if err := problem.Require("serviceName", r.ServiceName); err != nil {
+		return nil, err
+	}
+	removed := false
+	if err := s.changeCatalogue(ctx, func(services map[string]registration) (bool, error) {
+		_, removed = services[r.ServiceName]
+		delete(services, r.ServiceName)
+		return removed, nil
+	}); err != nil {
+		return nil, err
+	}
+	sessions, err := s.recomputeAll(ctx)
+	return &permissionsapi.RemoveServiceResponse{Removed: removed, Sessions: sessions}, err
+}
+
+func (s *Service) listServices(ctx context.Context, _ *struct{}) (*permissionsapi.ListServicesResponse, error) {
+	c, _, err := s.catalogue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	listed := &permissionsapi.ListServicesResponse{Services: []permissionsapi.RegisterServiceRequest{}}
+	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
+		r := c.Services[name]
+		v := permissionsapi.RegisterServiceRequest{ServiceName: name, AppID: r.AppID, Version: r.Version, Endpoints: []permissionsapi.Endpoint{}}
+		for _, endpoint := range r.Endpoints {
+			own := permissionsapi.Endpoint{Method: endpoint.Method, Path: endpoint.Path, Permissions: []permissionsapi.Requirement{}}
+			for _, p := range endpoint.Permissions {
+				own.Permissions = append(own.Permissions, permissionsapi.Requirement{Role: p.Role, States: p.States})
+			}
+			v.Endpoints = append(v.Endpoints, own)
+		}
+		listed.Services = append(listed.Services, v)
+	}
+	return listed, nil
+}
+
+func (s *Service) getCapabilities(ctx context.Context, r *permissionsapi.GetCapabilitiesRequest) (*permissionsapi.Capabilities, error) {
+	if err := problem.Require("sessionId", r.SessionID); err != nil {
+		return nil, err
+	}
+	store, err := state.Open[shard](ctx, s.cfg.Factory, SessionStore)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := store.Get(ctx, shardKey(shardOf(r.SessionID)))
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return nil, err
+	}
+	e := kept.Sessions[r.SessionID]
+	if e == nil || e.Ended || s.cfg.Now().After(e.Until) {
+		return nil, problem.New(problem.NotFound, "member sessionId: there is no session %.64q; it has ended, or nothing was heard of it", r.SessionID).At("sessionId")
+	}
+	c, _, err := s.catalogue(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &permissionsapi.Capabilities{SessionID: r.SessionID, Version: e.Version, Capabilities: c.allows(e)}, nil
+}

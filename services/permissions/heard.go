@@ -1,0 +1,119 @@
+package permissions
+
+import (
+	"context"
+	"errors"
+	"slices"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/services/problem"
+)
+
+// subscribe has the service hear of services and sessions.
+func (s *Service) subscribe() error {
+	o := bus.SubscriptionOptions{Service: s.Name()}
+	b := s.cfg.Bus
+	return errors.Join(
+		bus.Handle(b, events.TopicPermissionsServiceRegistered, "replace-service", s.serviceRegistered, o),
+		bus.Handle(b, events.TopicPermissionsSessionStateChanged, "change-state", s.stateChanged, o),
+		bus.Handle(b, events.TopicSessionConnected, "add-session", s.connected, o),
+		bus.Handle(b, events.TopicSessionUpdated, "update-session", s.updated, o),
+		bus.Handle(b, events.TopicSessionReconnected, "resume-session", s.reconnected, o),
+		bus.Handle(b, events.TopicSessionDisconnected, "remove-session", s.disconnected, o),
+		bus.Handle(b, events.TopicSessionInvalidated, "revoke-sessions", s.invalidated, o),
+	)
+}
+
+func (s *Service) serviceRegistered(ctx context.Context, e *events.PermissionsServiceRegisteredEvent) error {
+	_, err := s.register(ctx, e.ServiceName, registration{AppID: e.AppID, Version: e.Version, At: e.Timestamp, Endpoints: e.Endpoints})
+	if _, wrong := errors.AsType[*problem.Problem](err); wrong {
+		return bus.Permanent(err)
+	}
+	return err
+}
+
+// updated gives a session its roles, unless newer ones were heard of.
+func (s *Service) updated(ctx context.Context, e *events.SessionUpdatedEvent) error {
+	roles := ordered(e.Roles)
+	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) {
+		if v.Ended || e.Version < v.RolesVersion {
+			return false, false
+		}
+		v.AccountID, v.Roles, v.RolesVersion = e.AccountID, roles, e.Version
+		return true, false
+	})
+}
+
+// connected sends what the session may call to who holds its connection now.
+func (s *Service) connected(ctx context.Context, e *events.SessionConnectedEvent) error {
+	roles := ordered(e.Roles)
+	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) {
+		if v.Ended {
+			return false, false
+		}
+		if v.AccountID == "" { // session.updated is on its way
+			v.AccountID, v.Roles = e.AccountID, roles
+		}
+		return true, true
+	})
+}
+
+func (s *Service) reconnected(ctx context.Context, e *events.SessionReconnectedEvent) error {
+	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) { return !v.Ended, true })
+}
+
+// disconnected forgets in which states a session was that does not wait for its client: it is in none now. Its roles stay until it ends.
+func (s *Service) disconnected(ctx context.Context, e *events.SessionDisconnectedEvent) error {
+	if e.Reconnectable {
+		return nil
+	}
+	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) {
+		if v.Ended || len(v.States) == 0 {
+			return false, false
+		}
+		for service, was := range v.States {
+			if was.At.Before(e.Timestamp) {
+				v.States[service] = stateOf{At: e.Timestamp}
+			}
+		}
+		return true, false
+	})
+}
+
+func (s *Service) stateChanged(ctx context.Context, e *events.SessionStateChangeEvent) error {
+	if e.SessionID == "" || e.ServiceName == "" {
+		return bus.Permanent(errors.New("a change of state needs a session and a service"))
+	}
+	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) {
+		if v.Ended || v.States[e.ServiceName].At.After(e.Timestamp) {
+			return false, false // it is late
+		}
+		if v.States == nil {
+			v.States = map[string]stateOf{}
+		}
+		v.States[e.ServiceName] = stateOf{Name: e.NewState, At: e.Timestamp}
+		return true, false
+	})
+}
+
+// invalidated takes everything from sessions that have ended.
+func (s *Service) invalidated(ctx context.Context, e *events.SessionInvalidatedEvent) error {
+	var errs []error
+	for _, id := range e.SessionIDs {
+		errs = append(errs, s.update(ctx, id, func(v *entry) (bool, bool) {
+			if v.Ended {
+				return false, false
+			}
+			*v = entry{AccountID: e.AccountID, Ended: true, Version: v.Version, Digest: v.Digest}
+			return true, false
+		}))
+	}
+	return errors.Join(errs...)
+}
+
+func ordered(roles []string) []string {
+	roles = slices.Clone(roles)
+	slices.Sort(roles)
+	return slices.Compact(roles)
+}

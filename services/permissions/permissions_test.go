@@ -1,0 +1,321 @@
+package permissions_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/memorybus"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/memorystate"
+	"github.com/bannou-mesh/bannou/services/host"
+	. "github.com/bannou-mesh/bannou/services/host/hosttest"
+	"github.com/bannou-mesh/bannou/services/permissions"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// world is permissions services on hosts of their own, and what the bus hears of sessions.
+type world struct {
+	t    testing.TB
+	bus  *bus.Bus
+	urls []string
+
+	mu     sync.Mutex
+	latest map[string]*events.SessionCapabilitiesEvent // by session: that of the highest version, as a gateway would keep it
+	at     map[string]time.Time
+	count  int
+	news   chan struct{}
+}
+
+func start(t testing.TB, nodes int) *world {
+	t.Helper()
+	driver := memorybus.New(memorybus.Config{})
+	factory, err := state.NewFactory([]state.StoreConfig{{Name: permissions.ServiceStore, Backend: "memory"}, {Name: permissions.SessionStore, Backend: "memory"}},
+		[]state.Driver{memorystate.New()}, state.Options{})
+	require.NoError(t, err)
+	w := &world{t: t, latest: map[string]*events.SessionCapabilitiesEvent{}, at: map[string]time.Time{}, news: make(chan struct{}, 1)}
+	t.Cleanup(func() {
+		require.NoError(t, driver.Close(context.Background()))
+		require.NoError(t, factory.Close())
+	})
+	w.bus, err = bus.New(driver, bus.Config{AppID: "test", PrefetchCount: 100})
+	require.NoError(t, err)
+	require.NoError(t, bus.Handle(w.bus, events.TopicPermissionsSessionCapabilities, "test", w.hear, bus.SubscriptionOptions{}))
+	w.run(w.bus)
+	for range nodes {
+		b, err := bus.New(driver, bus.Config{AppID: "permissions"})
+		require.NoError(t, err)
+		service, err := permissions.New(permissions.Config{Factory: factory, Bus: b})
+		require.NoError(t, err)
+		h, err := host.New(host.Config{Listen: "127.0.0.1:0"})
+		require.NoError(t, err)
+		require.NoError(t, h.Add(service))
+		w.run(b)
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- h.Run(ctx) }()
+		t.Cleanup(func() { cancel(); require.NoError(t, <-done) })
+		<-h.Started()
+		w.urls = append(w.urls, "http://"+h.Addr().String())
+	}
+	t.Cleanup(http.DefaultClient.CloseIdleConnections)
+	return w
+}
+
+func (w *world) run(b *bus.Bus) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- b.Run(ctx) }()
+	<-b.Running()
+	w.t.Cleanup(func() { cancel(); require.NoError(w.t, <-done) })
+}
+
+func (w *world) hear(_ context.Context, e *events.SessionCapabilitiesEvent) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if known := w.latest[e.SessionID]; known == nil || e.Version > known.Version {
+		w.latest[e.SessionID], w.at[e.SessionID] = e, time.Now()
+	}
+	w.count++
+	select {
+	case w.news <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+// may is what a session may call of a service, as far as was heard.
+func (w *world) may(sessionID, service string) []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e := w.latest[sessionID]; e != nil {
+		return e.Capabilities[service]
+	}
+	return nil
+}
+
+// becomes waits until a session may call just these.
+func (w *world) becomes(sessionID, service string, endpoints ...string) {
+	w.t.Helper()
+	require.Eventually(w.t, func() bool { return slices.Equal(w.may(sessionID, service), endpoints) }, 20*time.Second, time.Millisecond,
+		"%s: want %q", service, endpoints)
+}
+
+func (w *world) publish(topic string, e bus.Event, key string) {
+	w.t.Helper()
+	_, err := w.bus.PublishWith(w.t.Context(), topic, e, bus.PublishOptions{PartitionKey: key})
+	require.NoError(w.t, err)
+}
+
+func (w *world) roles(sessionID string, version int64, roles ...string) {
+	w.publish(events.TopicSessionUpdated, &events.SessionUpdatedEvent{SessionID: sessionID, AccountID: sessionID, Roles: roles, Version: version,
+		Reason: events.SessionUpdatedReasonRolesChanged}, sessionID)
+}
+
+func (w *world) state(sessionID, service, name string) {
+	w.publish(events.TopicPermissionsSessionStateChanged, &events.SessionStateChangeEvent{SessionID: sessionID, ServiceName: service, NewState: name}, sessionID)
+}
+
+func (w *world) services(name string, endpoints ...events.PermissionsEndpoint) {
+	w.publish(events.TopicPermissionsServiceRegistered, &events.PermissionsServiceRegisteredEvent{ServiceName: name, AppID: "games", Version: "1", Endpoints: endpoints}, name)
+}
+
+func endpoint(path string, requirements ...events.PermissionsRequirement) events.PermissionsEndpoint {
+	return events.PermissionsEndpoint{Method: "POST", Path: path, Permissions: requirements}
+}
+
+func role(name string) events.PermissionsRequirement {
+	return events.PermissionsRequirement{Role: name}
+}
+
+func in(name, service, state string) events.PermissionsRequirement {
+	return events.PermissionsRequirement{Role: name, States: map[string]string{service: state}}
+}
+
+func (w *world) post(path, body string) (int, string) {
+	w.t.Helper()
+	response, err := http.Post(w.urls[0]+path, "application/json", bytes.NewReader([]byte(body)))
+	require.NoError(w.t, err)
+	defer response.Body.Close()
+	answer, err := io.ReadAll(response.Body)
+	require.NoError(w.t, err)
+	return response.StatusCode, string(answer)
+}
+
+func TestWhatASessionMayCall(t *testing.T) {
+	w := start(t, 1)
+	id := uuid.NewString()
+	w.roles(id, 1, "user")
+	w.services("game", endpoint("/game/join", in("user", "game", "lobby")), endpoint("/game/look", role("user"), role("admin")),
+		endpoint("/game/end", role("admin")), endpoint("/game/nobody"))
+	w.becomes(id, "game", "POST /game/look")
+	w.state(id, "game", "lobby")
+	w.becomes(id, "game", "POST /game/join", "POST /game/look")
+	w.roles(id, 2, "admin")
+	w.becomes(id, "game", "POST /game/end", "POST /game/look")
+	w.roles(id, 1, "user", "admin") // late
+	w.roles(id, 3, "user", "admin")
+	w.becomes(id, "game", "POST /game/end", "POST /game/join", "POST /game/look")
+	w.state(id, "game", "")
+	w.becomes(id, "game", "POST /game/end", "POST /game/look")
+
+	w.services("game", endpoint("/game/look", role("user"))) // what it no longer names is gone
+	w.becomes(id, "game", "POST /game/look")
+	w.services("chat", endpoint("/chat/say", role("user")))
+	w.becomes(id, "chat", "POST /chat/say")
+	status, answer := w.post("/permissions/services/remove", `{"serviceName":"chat"}`)
+	require.Equal(t, 200, status)
+	require.JSONEq(t, `{"removed":true,"sessions":1}`, answer)
+	w.becomes(id, "chat")
+
+	_, answer = w.post("/permissions/capabilities/get", `{"sessionId":"`+id+`"}`)
+	var kept events.SessionCapabilitiesEvent
+	require.NoError(t, json.Unmarshal([]byte(answer), &kept))
+	require.Equal(t, map[string][]string{"game": {"POST /game/look"}}, kept.Capabilities)
+
+	w.publish(events.TopicSessionInvalidated, &events.SessionInvalidatedEvent{AccountID: id, SessionIDs: []string{id}, Reason: events.SessionInvalidatedReasonLogout}, id)
+	w.becomes(id, "game")
+	status, _ = w.post("/permissions/capabilities/get", `{"sessionId":"`+id+`"}`)
+	require.Equal(t, 404, status)
+	w.roles(id, 9, "admin") // late: it is over
+	w.state(id, "game", "lobby")
+	w.services("game", endpoint("/game/end", role("admin")))
+	other := uuid.NewString()
+	w.roles(other, 1, "admin")
+	w.becomes(other, "game", "POST /game/end")
+	require.Empty(t, w.may(id, "game"))
+}
+
+func TestConnections(t *testing.T) {
+	w := start(t, 1)
+	w.services("game", endpoint("/game/join", in("user", "game", "lobby")), endpoint("/game/look", role("user")))
+	id := uuid.NewString()
+	heard := func() int { w.mu.Lock(); defer w.mu.Unlock(); return w.count }
+	w.publish(events.TopicSessionConnected, &events.SessionConnectedEvent{SessionID: id, AccountID: id, Roles: []string{"user"}}, id)
+	w.state(id, "game", "lobby")
+	w.becomes(id, "game", "POST /game/join", "POST /game/look")
+	w.publish(events.TopicSessionDisconnected, &events.SessionDisconnectedEvent{SessionID: id, AccountID: id, Reconnectable: true}, id)
+	before := heard()
+	w.publish(events.TopicSessionReconnected, &events.SessionReconnectedEvent{SessionID: id, AccountID: id}, id)
+	require.Eventually(t, func() bool { return heard() > before }, 20*time.Second, time.Millisecond, "who holds the connection now is told")
+	w.becomes(id, "game", "POST /game/join", "POST /game/look")
+	w.publish(events.TopicSessionDisconnected, &events.SessionDisconnectedEvent{SessionID: id, AccountID: id}, id)
+	w.becomes(id, "game", "POST /game/look")
+}
+
+// Roles, states and registrations change at once, on two nodes. In the end each session may call what its last roles and state and the
+// last registration say.
+func TestChangesAtOnce(t *testing.T) {
+	w := start(t, 2)
+	const sessions, rounds = 30, 8
+	ids := make([]string, sessions)
+	for i := range ids {
+		ids[i] = uuid.NewString()
+	}
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		for r := range rounds {
+			w.services("game", endpoint(fmt.Sprintf("/game/v%d", r), role("user")), endpoint("/game/in", in("user", "game", "match")))
+		}
+	})
+	for _, id := range ids {
+		wait.Go(func() {
+			for r := range rounds {
+				w.roles(id, int64(r+1), map[bool]string{true: "user", false: "guest"}[r == rounds-1 || r%2 == 0])
+				w.state(id, "game", fmt.Sprintf("round-%d", r))
+			}
+			w.state(id, "game", "match")
+		})
+	}
+	wait.Wait()
+	for _, id := range ids {
+		w.becomes(id, "game", "POST /game/in", fmt.Sprintf("POST /game/v%d", rounds-1))
+	}
+}
+
+// Among 1 000 sessions, how long it takes from a change to when who listens knows what each session may call from then on.
+func TestAChangeIsSoonVisible(t *testing.T) {
+	w := start(t, 1)
+	const sessions = 1000
+	ids := make([]string, sessions)
+	for i := range ids {
+		ids[i] = uuid.NewString()
+		w.roles(ids[i], 1, "user")
+	}
+	registered := func(n int) time.Duration {
+		all := []events.PermissionsEndpoint{endpoint(fmt.Sprintf("/game/v%d", n), role("user")), endpoint("/game/admin", role("admin"))}
+		for i := range 40 {
+			all = append(all, endpoint(fmt.Sprintf("/game/e%d", i), role("user")))
+		}
+		begin := time.Now()
+		w.services("game", all...)
+		want := fmt.Sprintf("POST /game/v%d", n)
+		for _, id := range ids {
+			require.Eventually(t, func() bool { return slices.Contains(w.may(id, "game"), want) }, 60*time.Second, time.Millisecond)
+		}
+		last := begin
+		for _, id := range ids {
+			w.mu.Lock()
+			if w.at[id].After(last) {
+				last = w.at[id]
+			}
+			w.mu.Unlock()
+		}
+		return last.Sub(begin)
+	}
+	registered(0)
+	var ofRoles, ofServices []time.Duration
+	for i := range 100 {
+		id := ids[i*7%sessions]
+		begin := time.Now()
+		w.roles(id, int64(i+2), "user", "admin")
+		for !slices.Contains(w.may(id, "game"), "POST /game/admin") {
+			<-w.news
+		}
+		ofRoles = append(ofRoles, time.Since(begin))
+	}
+	for n := range 10 {
+		ofServices = append(ofServices, registered(n+1))
+	}
+	slices.Sort(ofRoles)
+	slices.Sort(ofServices)
+	t.Logf("a role of one session of %d: p50 %s, p99 %s; a registration, until all %d know: p50 %s, most %s", sessions, ofRoles[len(ofRoles)/2],
+		ofRoles[len(ofRoles)*99/100], sessions, ofServices[len(ofServices)/2], ofServices[len(ofServices)-1])
+}
+
+func TestRefusals(t *testing.T) {
+	w := start(t, 1)
+	target := Target{URL: w.urls[0], Client: http.DefaultClient}
+	Refusals(t, target, []Endpoint{
+		{Path: "/permissions/services/register", Valid: `{"serviceName":"game","appId":"a","version":"1","endpoints":[{"method":"POST","path":"/x","permissions":[{"role":"user","states":{"a":"b"}}]}]}`,
+			Required: []string{"serviceName", "endpoints"}, MaxBytes: 1 << 20,
+			Members: map[string]Kind{"serviceName": String, "appId": String, "version": String, "endpoints": Array, "endpoints.method": String, "endpoints.path": String, "endpoints.permissions": Array}},
+		{Path: "/permissions/services/remove", Valid: `{"serviceName":"game"}`, Required: []string{"serviceName"}, MaxBytes: 1 << 20, Members: map[string]Kind{"serviceName": String}},
+		{Path: "/permissions/services/list", Valid: `{}`, MaxBytes: 1 << 20},
+		{Path: "/permissions/capabilities/get", Valid: `{"sessionId":"x"}`, Status: 404, Required: []string{"sessionId"}, MaxBytes: 1 << 20, Members: map[string]Kind{"sessionId": String}},
+	})
+	for _, c := range []struct{ body, member string }{
+		{`{"serviceName":"Game","endpoints":[]}`, "serviceName"},
+		{`{"serviceName":"game","endpoints":[{"method":"post","path":"/x"}]}`, "endpoints[0].method"},
+		{`{"serviceName":"game","endpoints":[{"method":"POST","path":"x"}]}`, "endpoints[0].path"},
+		{`{"serviceName":"game","endpoints":[{"method":"POST","path":"/x","permissions":[{}]}]}`, "endpoints[0].permissions[0]"},
+		{`{"serviceName":"game","endpoints":[` + strings.Repeat(`{},`, 1000) + `{}]}`, "endpoints"},
+	} {
+		target.Refuses(t, "/permissions/services/register", c.body, 400, "invalid_member", c.member)
+	}
+}
