@@ -129,7 +129,7 @@ func endureRelay(t *testing.T, database *servers.MySQLServer, broker *servers.Ra
 	end()
 	require.Eventually(t, func() bool { return r.left(t) == 0 && r.handled() >= r.appended.Load() }, patience, pollPeriod, "the log is published")
 	for _, p := range r.relays {
-		assert.NoError(t, p.end())
+		require.NoError(t, p.end())
 	}
 	r.relays = nil
 	r.compare(t, &row)
