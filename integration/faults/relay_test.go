@@ -158,7 +158,7 @@ func (r *relayRun) open(t *testing.T) {
 	box, err := driver.OpenInbox(t.Context(), state.InboxConfig{Name: "handled"})
 	require.NoError(t, err)
 
-	rabbit, err := rabbitbus.New(rabbitbus.Config{URLs: []string{r.broker.URL}, Logger: log})
+	rabbit, err := rabbitbus.New(rabbitbus.Config{URLs: []string{r.broker.URL}, Logger: log, RetryDelay: 100 * time.Millisecond, MaxRetryDelay: time.Second})
 	require.NoError(t, err)
 	b, err := bus.New(rabbit, bus.Config{Logger: log})
 	require.NoError(t, err)
