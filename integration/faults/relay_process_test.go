@@ -77,7 +77,7 @@ func relayEvents(dsn, broker, topic string) int {
 		if err != nil {
 			return err
 		}
-		driver, err := rabbitbus.New(rabbitbus.Config{URLs: []string{broker}, Logger: log})
+		driver, err := rabbitbus.New(rabbitbus.Config{URLs: []string{broker}, Logger: log, RetryDelay: 100 * time.Millisecond, MaxRetryDelay: time.Second})
 		if err != nil {
 			return err
 		}
