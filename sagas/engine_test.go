@@ -238,6 +238,35 @@ func TestPolicies(t *testing.T) {
 	require.ErrorIs(t, err, sagas.ErrUnknownSaga)
 }
 
+// What the broker delivers again is not late: it was taken, and becomes no dead letter.
+func TestRedeliveryIsNotLate(t *testing.T) {
+	w := newWorld(t)
+	d := orders()
+	d.Policies.Late = sagas.DeadLetter
+	r := w.start(false, built(t, d))
+	r.publish(t, "order.placed", "o-1")
+	r.becomes(t, "o-1", sagas.Completed)
+	var taken string
+	for entry, err := range r.History(t.Context(), "order", "o-1") {
+		require.NoError(t, err)
+		if entry.Message.Topic == "stock.reserved" {
+			taken = entry.Message.ID
+		}
+	}
+	for _, id := range []string{taken, "0194fdc2-fa2f-7cc0-81d3-ff12045b73c8"} { // handled one after the other
+		_, err := r.bus.PublishWith(t.Context(), "stock.reserved", &OrderEvent{Base: events.Base{EventID: id}, Order: "o-1"}, bus.PublishOptions{PartitionKey: "o-1"})
+		require.NoError(t, err)
+	}
+	var list *bus.LetterList
+	require.Eventually(t, func() bool {
+		var err error
+		list, err = r.bus.ListLetters(t.Context(), bus.LetterFilter{}, bus.LetterPage{})
+		return err == nil && len(list.Letters) > 0
+	}, 10*time.Second, time.Millisecond)
+	require.Len(t, list.Letters, 1)
+	require.Equal(t, "0194fdc2-fa2f-7cc0-81d3-ff12045b73c8", list.Letters[0].MessageID)
+}
+
 // A refusal has what was done undone; what cannot be undone parks; a person has it tried again.
 func TestParksAndIsRetried(t *testing.T) {
 	w := newWorld(t)

@@ -206,6 +206,19 @@ func TestUndoIsRepeatedAndParks(t *testing.T) {
 	require.Equal(t, sagas.Compensated, w.Instance("t-1").Status)
 }
 
+// What confirms an undo that was given up already ends the instance: nobody need retry it.
+func TestLateConfirmation(t *testing.T) {
+	w := sagatest.New(build(t), sagatest.Chaos{})
+	attach(w, "room")
+	w.Subscribe("seat.free", func(sagatest.Command) {})
+	w.Send("trip.asked", &about{Trip: "t-1"})
+	w.Run()
+	require.Equal(t, sagas.Parked, w.Instance("t-1").Status)
+	w.Send("seat.freed", &about{Trip: "t-1"})
+	w.Run()
+	require.Equal(t, sagas.Compensated, w.Instance("t-1").Status)
+}
+
 // An answer that comes before its question waits: it is reordered, and nothing else.
 func TestEarlyMessagesWait(t *testing.T) {
 	w := sagatest.New(build(t), sagatest.Chaos{})
@@ -216,6 +229,13 @@ func TestEarlyMessagesWait(t *testing.T) {
 	w.Send("trip.asked", &about{Trip: "t-1"})
 	w.Run()
 	require.Equal(t, sagas.Completed, w.Instance("t-1").Status, w.History("t-1"))
+
+	w.Subscribe("car.book", func(sagatest.Command) {})
+	w.Send("trip.asked", &about{Trip: "t-2"})
+	w.Step()
+	w.Send("car.answered", &about{Trip: "t-2", Text: "yes"})
+	w.Run()
+	require.Equal(t, sagas.Completed, w.Instance("t-2").Status, w.History("t-2"))
 }
 
 // Whatever is lost, doubled, late or overtaken: every instance ends or is parked, what is undone is undone in reverse order of what was begun, and each
