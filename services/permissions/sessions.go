@@ -96,7 +96,8 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 	if err != nil {
 		return err
 	}
-	again := false
+	again, sent := false, sentVersions{}
+	redelivered := redelivered(ctx)
 	return retrying(ctx, func() error {
 		c, seen, err := s.catalogue(ctx)
 		if err != nil {
@@ -108,11 +109,11 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 		}
 		e := kept.Value.entry(sessionID)
 		changed, send := apply(e)
-		if !changed && !again {
+		if !changed && !again && !redelivered && len(sent) == 0 {
 			return nil
 		}
 		now := s.cfg.Now()
-		if err := s.send(ctx, now, sessionID, e, computed(c.allows(e)), send && !again); err != nil {
+		if err := s.send(ctx, now, sessionID, e, computed(c.allows(e)), send && !again || redelivered, sent); err != nil {
 			return err
 		}
 		e.Until = now.Add(s.cfg.SessionTTL)
@@ -123,6 +124,7 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 		if _, err := store.TrySaveWith(ctx, shardKey(n), kept.Value, kept.ETag, state.SaveOptions{Expiry: state.Never}); err != nil {
 			return err
 		}
+		clear(sent)
 		if _, now, err := s.catalogue(ctx); err != nil || now != seen {
 			again = true
 			return cmp.Or(err, state.ErrConflict)
@@ -147,9 +149,19 @@ func (v *shard) prune(now time.Time) {
 	maps.DeleteFunc(v.Sessions, func(_ string, e *entry) bool { return !e.Until.IsZero() && now.After(e.Until) })
 }
 
+// sentVersions are those of capabilities, by session, that were sent and are not noted as sent, because another process was faster to change
+// the session. What that one has sent may have a lower version: so something is sent after them in any case.
+type sentVersions map[string]int64
+
+// redelivered reports whether an event was in work before, and something may have been sent because of it.
+func redelivered(ctx context.Context) bool {
+	r, handling := bus.ReceivedFrom(ctx)
+	return handling && r.Attempt > 1
+}
+
 // send publishes what a session may call, if it is something else than was sent last, or has to be.
-func (s *Service) send(ctx context.Context, now time.Time, sessionID string, e *entry, allowed allowance, always bool) error {
-	publication, err := s.begin(ctx, now, sessionID, e, allowed, always)
+func (s *Service) send(ctx context.Context, now time.Time, sessionID string, e *entry, allowed allowance, always bool, sent sentVersions) error {
+	publication, err := s.begin(ctx, now, sessionID, e, allowed, always, sent)
 	if err != nil || publication == nil {
 		return err
 	}
@@ -157,12 +169,14 @@ func (s *Service) send(ctx context.Context, now time.Time, sessionID string, e *
 }
 
 // begin is send without the wait; nil: there is nothing to send.
-func (s *Service) begin(ctx context.Context, now time.Time, sessionID string, e *entry, allowed allowance, always bool) (*bus.Publication, error) {
-	if allowed.digest == e.Digest && !always {
+func (s *Service) begin(ctx context.Context, now time.Time, sessionID string, e *entry, allowed allowance, always bool, sent sentVersions) (*bus.Publication, error) {
+	before := sent[sessionID]
+	if allowed.digest == e.Digest && !always && before == 0 {
 		return nil, nil //nolint:nilnil // said so
 	}
 	// A session that was forgotten and is heard of again has versions that go on: they are not below the time.
-	e.Version, e.Digest = max(e.Version+1, now.UnixMicro()), allowed.digest
+	e.Version, e.Digest = max(e.Version+1, before+1, now.UnixMicro()), allowed.digest
+	sent[sessionID] = e.Version
 	publication, err := s.cfg.Bus.PublishAsync(ctx, events.TopicPermissionsSessionCapabilities, &events.SessionCapabilitiesEvent{
 		SessionID: sessionID, Version: e.Version, Capabilities: allowed.capabilities,
 	}, bus.PublishOptions{PartitionKey: sessionID})
@@ -186,7 +200,7 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	left := allShards()
+	left, unsaved := allShards(), sentVersions{}
 	err = retrying(ctx, func() error {
 		c, seen, err := s.catalogue(ctx)
 		if err != nil {
@@ -200,7 +214,7 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 		var publications []*bus.Publication
 		alike := map[string]allowance{} // sessions with the same roles and states may call the same
 		for i := range kept {
-			changed, err := s.recompute(ctx, c, &kept[i].Value, alike)
+			changed, err := s.recompute(ctx, c, &kept[i].Value, alike, unsaved)
 			publications = append(publications, changed...)
 			if err != nil {
 				return errors.Join(err, waitAll(publications))
@@ -219,6 +233,11 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 		results, err := store.SaveBulk(ctx, items)
 		if err != nil {
 			return err
+		}
+		for i, r := range results {
+			if r.Err == nil {
+				maps.DeleteFunc(unsaved, func(id string, _ int64) bool { return items[i].Value.Sessions[id] != nil })
+			}
 		}
 		if _, now, err := s.catalogue(ctx); err != nil || now != seen {
 			// What was written may be of an older catalogue than what it replaced.
@@ -246,7 +265,7 @@ func allShards() []string {
 }
 
 // recompute does it for the sessions of a shard.
-func (s *Service) recompute(ctx context.Context, c catalogue, v *shard, alike map[string]allowance) (sent []*bus.Publication, err error) {
+func (s *Service) recompute(ctx context.Context, c catalogue, v *shard, alike map[string]allowance, unsaved sentVersions) (sent []*bus.Publication, err error) {
 	now := s.cfg.Now()
 	for id, e := range v.Sessions {
 		of := e.signature()
@@ -255,7 +274,7 @@ func (s *Service) recompute(ctx context.Context, c catalogue, v *shard, alike ma
 			allowed = computed(c.allows(e))
 			alike[of] = allowed
 		}
-		p, err := s.begin(ctx, now, id, e, allowed, false)
+		p, err := s.begin(ctx, now, id, e, allowed, false, unsaved)
 		if err != nil {
 			return sent, err
 		}
