@@ -27,7 +27,7 @@ type gap struct {
 }
 
 // gapOf reads up to so many events that are missing in a version, within a step.
-func gapOf(ctx context.Context, w eventstore.Within, category string, v Version, most int) (g gap, err error) {
+func (s *Set) gapOf(ctx context.Context, w eventstore.Within, category string, v Version, most int) (g gap, err error) {
 	if g.position, g.begun, err = w.Position(ctx, v.Subscription()); err != nil {
 		return g, err
 	}
@@ -46,7 +46,7 @@ func gapOf(ctx context.Context, w eventstore.Within, category string, v Version,
 	if g.more = len(g.events) > most; g.more {
 		g.events = g.events[:most]
 	}
-	return g, nil
+	return g, s.log.Decrypt(ctx, g.events)
 }
 
 // close applies the events. Who follows the version by a lease loses that.
@@ -65,8 +65,8 @@ func (g *gap) close(ctx context.Context, w eventstore.Within, d *Definition, v V
 }
 
 // catchUp closes a gap of up to so many events, or none with errBehind.
-func catchUp(ctx context.Context, w eventstore.Within, d *Definition, v Version, most int) error {
-	g, err := gapOf(ctx, w, d.Category, v, most)
+func (s *Set) catchUp(ctx context.Context, w eventstore.Within, d *Definition, v Version, most int) error {
+	g, err := s.gapOf(ctx, w, d.Category, v, most)
 	switch {
 	case err != nil:
 		return err
@@ -95,7 +95,7 @@ func (s *Set) inline(ctx context.Context, w eventstore.Within) error {
 			if d == nil || !e.follows(v.Number, true) {
 				continue
 			}
-			err := catchUp(ctx, w, d, Version{name, v.Number}, manyAppends)
+			err := s.catchUp(ctx, w, d, Version{name, v.Number}, manyAppends)
 			if err != nil && !errors.Is(err, errBehind) { // after a pause it catches up by itself
 				return err
 			}
@@ -117,7 +117,7 @@ func (s *Set) attach(ctx context.Context, w eventstore.Within, d *Definition, na
 	if w.Tx() == nil { // what its follower does now is not undone when it loses its lease
 		most = 0
 	}
-	if err := catchUp(ctx, w, d, Version{name, v.Number}, most); err != nil {
+	if err := s.catchUp(ctx, w, d, Version{name, v.Number}, most); err != nil {
 		return err
 	}
 	v.Attached = true
@@ -143,7 +143,7 @@ func (s *Set) promote(ctx context.Context, w eventstore.Within, name string, e *
 		err = fmt.Errorf("%w: only a process that has the definition can make an inline version live", state.ErrUnsupported)
 	case position >= live:
 	case d != nil && (v.Attached || d.inTransaction() && w.Tx() != nil):
-		err = catchUp(ctx, w, d, to, nearby)
+		err = s.catchUp(ctx, w, d, to, nearby)
 	default:
 		err = errBehind
 	}

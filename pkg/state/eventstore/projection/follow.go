@@ -78,7 +78,7 @@ func (s *Set) closeGap(d *Definition, v Version) error {
 			if more = e.follows(v.Number, true); !more {
 				return errUnchanged
 			}
-			g, err := gapOf(s.ctx, w, d.Category, v, nearby)
+			g, err := s.gapOf(s.ctx, w, d.Category, v, nearby)
 			if err != nil {
 				return err
 			}
