@@ -65,8 +65,8 @@ type step struct {
 
 // undo sets positions back.
 func (s *step) undo() {
-	s.lock.Lock()
-	defer s.lock.Unlock()
+	s.marks.lock.Lock()
+	defer s.marks.lock.Unlock()
 	for p, position := range s.before {
 		p.Position = position
 	}
@@ -87,8 +87,8 @@ func (s *step) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Recor
 }
 
 func (s *step) Position(ctx context.Context, subscription string) (int64, bool, error) {
-	s.lock.Lock()
-	defer s.lock.Unlock()
+	s.marks.lock.Lock()
+	defer s.marks.lock.Unlock()
 	p := s.parts[partKey{name: subscription}]
 	if p == nil {
 		return 0, false, ctx.Err()
@@ -97,8 +97,8 @@ func (s *step) Position(ctx context.Context, subscription string) (int64, bool, 
 }
 
 func (s *step) Seize(ctx context.Context, subscription string, position int64) error {
-	s.lock.Lock()
-	defer s.lock.Unlock()
+	s.marks.lock.Lock()
+	defer s.marks.lock.Unlock()
 	key := partKey{name: subscription}
 	p := s.parts[key]
 	if p == nil {
@@ -117,14 +117,14 @@ func (s *step) Seize(ctx context.Context, subscription string, position int64) e
 }
 
 func (s *step) Parked(ctx context.Context, subscription string) (int, error) {
-	s.lock.Lock()
-	defer s.lock.Unlock()
+	s.marks.lock.Lock()
+	defer s.marks.lock.Unlock()
 	return len(s.parked[subscription]), ctx.Err()
 }
 
 func (s *step) Forget(ctx context.Context, subscription string) error {
-	s.lock.Lock()
-	defer s.lock.Unlock()
+	s.marks.lock.Lock()
+	defer s.marks.lock.Unlock()
 	maps.DeleteFunc(s.parts, func(key partKey, _ *mark) bool { return key.name == subscription })
 	delete(s.parked, subscription)
 	delete(s.consumers, subscription)
