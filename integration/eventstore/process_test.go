@@ -43,12 +43,6 @@ func startProcess(t *testing.T, dsn, work string) *process {
 	return p
 }
 
-// signal stops it, or has it go on.
-func (p *process) signal(t *testing.T, s os.Signal) {
-	t.Helper()
-	require.NoError(t, p.cmd.Process.Signal(s))
-}
-
 // end has it finish, and returns what it has written.
 func (p *process) end(t *testing.T) []string {
 	t.Helper()
@@ -79,8 +73,6 @@ func work(dsn, what string) int {
 	switch way, writers, _ := strings.Cut(what, " "); way {
 	case "gaps":
 		err = writeWithGaps(ctx, dsn, os.Stdout)
-	case "consume":
-		err = consumeInTransactions(ctx, dsn)
 	default:
 		err = appendAll(ctx, dsn, way, writers)
 	}

@@ -37,7 +37,7 @@ func (l *EventLoad) Write(ctx context.Context) {
 		w := &eventWriter{load: l, number: n, random: rand.New(rand.NewPCG(l.Seed, uint64(n))), versions: map[eventstore.StreamID]eventstore.Expected{}} //nolint:gosec // a schedule to be repeated
 		all.Go(func() {
 			for ctx.Err() == nil {
-				w.write()
+				w.write(context.WithoutCancel(ctx))                             // the end of the load ends no append
 				_ = Pause(ctx, time.Duration(w.random.IntN(int(2*eventPause)))) // the loop looks at ctx itself
 			}
 		})
@@ -57,7 +57,7 @@ type eventWriter struct {
 }
 
 // write makes one append, of one to three events: to a stream of its own, to one that all share, or to both. One of twenty is given up after milliseconds.
-func (w *eventWriter) write() {
+func (w *eventWriter) write(ctx context.Context) {
 	own := eventstore.StreamID{Category: "own", ID: fmt.Sprintf("%s-%d", w.load.Run, w.number)}
 	shared := eventstore.StreamID{Category: "shared", ID: fmt.Sprint(w.random.IntN(sharedStreams))}
 	appends := [][]eventstore.StreamID{{own}, {own}, {own}, {shared}, {own, shared}}[w.random.IntN(5)]
@@ -81,7 +81,7 @@ func (w *eventWriter) write() {
 	var err error
 	maybe := false // it was made by an earlier try, or not
 	for range 4 {
-		appended, err = w.try(deadline, asked)
+		appended, err = w.try(ctx, deadline, asked)
 		if err == nil || !errors.Is(err, state.ErrOutcomeUnknown) && !maybe {
 			break
 		}
@@ -104,8 +104,8 @@ func (w *eventWriter) write() {
 	w.load.Said(ended)
 }
 
-func (w *eventWriter) try(deadline time.Duration, asked []eventstore.Append) ([]eventstore.Appended, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), deadline) // the end of the load ends no append
+func (w *eventWriter) try(ctx context.Context, deadline time.Duration, asked []eventstore.Append) ([]eventstore.Appended, error) {
+	ctx, cancel := context.WithTimeout(ctx, deadline)
 	defer cancel()
 	return w.load.Store.AppendAll(ctx, asked...)
 }

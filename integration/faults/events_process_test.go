@@ -155,7 +155,7 @@ func writeEvents(ctx context.Context, store *eventstore.Store, dsn, number strin
 	}
 	var others sync.WaitGroup
 	for i, slow := range []bool{true, false} {
-		random := rand.New(rand.NewPCG(*seed, uint64(i))) //nolint:gosec // a schedule to be repeated
+		random := rand.New(rand.NewPCG(*seed, uint64(i))) // a schedule to be repeated
 		others.Go(func() {
 			for ctx.Err() == nil {
 				appendAsOthers(ctx, db, random, fmt.Sprint(number, slow), slow)

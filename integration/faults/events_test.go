@@ -118,7 +118,7 @@ func (r *eventRun) settle(t *testing.T, store *eventstore.Store, row *faults.Eve
 	row.EventTotals = r.ledger.Totals(log)
 	row.Handle(log, r.handled(t, ordered), func(*eventstore.Recorded) string { return "" })
 	row.Handle(log, r.handled(t, parted), func(e *eventstore.Recorded) string { return e.Stream.String() })
-	assert.NoError(t, r.ledger.Wrong())
+	require.NoError(t, r.ledger.Wrong())
 	assert.Zero(t, row.Lost, "acknowledged and lost")
 	assert.Zero(t, row.Untrue, "refused and made")
 	assert.Zero(t, row.Gaps, "positions or versions left out")

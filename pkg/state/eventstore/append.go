@@ -73,18 +73,20 @@ func complete(appends []Append) ([]Append, error) {
 		return nil, fmt.Errorf("%w: an append names one stream at least", state.ErrInvalid)
 	}
 	own := slices.Clone(appends)
-	streams := make(map[StreamID]bool, len(own))
-	ids := make(map[string]bool, len(own))
+	streams := map[StreamID]bool{}
+	ids := map[string]bool{}
 	total := 0
 	for i := range own {
 		a := &own[i]
 		if err := a.Stream.check(); err != nil {
 			return nil, err
 		}
-		if len(own) > 1 && streams[a.Stream] {
-			return nil, fmt.Errorf("%w: stream %s is named twice in one append", state.ErrInvalid, a.Stream)
+		if len(own) > 1 {
+			if streams[a.Stream] {
+				return nil, fmt.Errorf("%w: stream %s is named twice in one append", state.ErrInvalid, a.Stream)
+			}
+			streams[a.Stream] = true
 		}
-		streams[a.Stream] = true
 		if total += len(a.Events); len(a.Events) == 0 || total > MaxAppendEvents {
 			return nil, fmt.Errorf("%w: an append has 1 to %d events, and one for each of its streams", state.ErrInvalid, MaxAppendEvents)
 		}
@@ -100,7 +102,9 @@ func complete(appends []Append) ([]Append, error) {
 			if ids[e.ID] {
 				return nil, fmt.Errorf("%w: two events of one append have the id %s", ErrIDTaken, e.ID)
 			}
-			ids[e.ID] = true
+			if len(own) > 1 || len(a.Events) > 1 {
+				ids[e.ID] = true
+			}
 		}
 	}
 	return own, nil

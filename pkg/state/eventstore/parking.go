@@ -104,7 +104,7 @@ func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 		if failed != nil {
 			return failed
 		}
-		return err
+		return certain(err)
 	})
 	switch {
 	case err != nil:

@@ -28,6 +28,7 @@ type part struct {
 	parked   map[StreamID]Parked
 	looked   time.Time // when parked was read
 	pipeline *pipeline // of events that are begun; nil: they are handled
+	dense    bool      // most events of the page before were of the subscription's category
 }
 
 // start handles the events of a partition in goroutines of its own, and tells ended when they have ended. asked is from before the claim.
@@ -95,8 +96,8 @@ func (p *part) run() {
 		news := p.sub.store.next() // before reading, so that no hint is missed
 		more, err := p.step()
 		switch {
-		case errors.Is(err, ErrLeaseLost):
-			p.sub.warn("a partition was lost", err)
+		case gone(err):
+			p.sub.warn("a partition was lost, and is claimed anew", err)
 			return
 		case errors.Is(err, errStopped):
 			continue
@@ -138,11 +139,12 @@ func (p *part) step() (more bool, err error) {
 		return false, err
 	}
 	scope := p.sub.cfg.scope()
-	scope.From, scope.Limit = p.position+1, pageEvents
+	scope.From, scope.Limit, scope.Dense = p.position+1, pageEvents, p.dense
 	events, more, err := p.sub.store.engine.Read(p.ctx, scope)
 	if err != nil {
 		return false, err
 	}
+	p.dense = more && scope.after(events).Dense
 	if err := p.page(scope, events, more); err != nil {
 		return false, err
 	}
@@ -228,7 +230,7 @@ func (p *part) together(scope Range, events []Recorded) (done bool, err error) {
 		}
 		return nil
 	})
-	if errors.Is(err, ErrLeaseLost) || p.ctx.Err() != nil {
+	if gone(err) || p.ctx.Err() != nil {
 		return false, p.lost(err)
 	}
 	if err == nil {
@@ -292,7 +294,7 @@ func (p *part) attempts(e Recorded, handle func() error) (failure, err error) {
 		case failure == nil:
 			p.sub.metrics.handle(p.ctx, 1)
 			return nil, nil
-		case errors.Is(failure, ErrLeaseLost), p.ctx.Err() != nil:
+		case gone(failure), p.ctx.Err() != nil:
 			return nil, p.lost(failure)
 		case errors.Is(failure, state.ErrUnavailable), errors.Is(failure, state.ErrOutcomeUnknown):
 		default:
@@ -317,6 +319,21 @@ func (p *part) attempts(e Recorded, handle func() error) (failure, err error) {
 // errStopped ends the handling of a page whose event fails when the partition is to be left.
 var errStopped = errors.New("the partition is left")
 
+// errUncertain ends a part that may be further than this process knows: what it would handle next may have been handled. To claim it anew waits for the
+// transaction of which that is not known, and tells where the part is.
+var errUncertain = errors.New("it is not known whether events were handled")
+
+// certain is the error of a transaction that handles events.
+func certain(err error) error {
+	if errors.Is(err, state.ErrOutcomeUnknown) {
+		return fmt.Errorf("%w: %w", errUncertain, err)
+	}
+	return err
+}
+
+// gone reports whether a part cannot be gone on with.
+func gone(err error) bool { return errors.Is(err, ErrLeaseLost) || errors.Is(err, errUncertain) }
+
 // lost is the error of a part whose context has ended.
 func (p *part) lost(err error) error {
 	if cause := context.Cause(p.ctx); cause != nil {
@@ -337,7 +354,7 @@ func (p *part) advance(position int64, within func(tx *sql.Tx) error) error {
 		if failed != nil {
 			return failed // the handler's own, and not what the engine makes of it
 		}
-		return err
+		return certain(err)
 	}
 	p.position, p.entered = position, position
 	p.prolonged(asked)

@@ -175,3 +175,46 @@ func decisionsEnd(t *testing.T, open Open) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Equal(t, 3, tries)
 }
+
+// A snapshot is read with what is behind it, a page at a time, and one of another history is not.
+func restored(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	stream := eventstore.StreamID{Category: "counter", ID: "a"}
+	events := make([]eventstore.Event, 9)
+	for i := range events {
+		events[i] = event("added")
+	}
+	_, err := s.Append(t.Context(), stream, eventstore.NoStream, events...)
+	require.NoError(t, err)
+	var all []eventstore.Recorded
+	for e, err := range s.ReadStream(t.Context(), stream, eventstore.ReadOptions{}) {
+		require.NoError(t, err)
+		all = append(all, e)
+	}
+	restore := func(schema, limit int) (eventstore.Snapshot, bool, []eventstore.Recorded, bool) {
+		t.Helper()
+		snapshot, found, behind, more, err := s.Engine().Restore(t.Context(), stream, schema, limit)
+		require.NoError(t, err)
+		return snapshot, found, behind, more
+	}
+	saved := eventstore.Snapshot{Stream: stream, Schema: 1, Version: 4, EventID: all[3].ID, Data: []byte(`{"sum":4}`)}
+	_, found, _, _ := restore(1, 10)
+	require.False(t, found, "there is none")
+	require.NoError(t, s.Engine().SaveSnapshot(t.Context(), saved))
+	for limit, more := range map[int]bool{3: true, 10: false} {
+		snapshot, found, behind, rest := restore(1, limit)
+		require.True(t, found)
+		require.Equal(t, saved, snapshot)
+		require.Equal(t, all[4:min(4+limit, 9)], behind)
+		require.Equal(t, more, rest)
+	}
+	_, found, _, _ = restore(2, 10)
+	require.False(t, found, "the state has another form")
+	for schema, other := range map[int]eventstore.Snapshot{2: {Version: 4, EventID: all[4].ID}, 3: {Version: 40, EventID: all[3].ID}} {
+		other.Stream, other.Schema, other.Data = stream, schema, []byte("{}")
+		require.NoError(t, s.Engine().SaveSnapshot(t.Context(), other))
+		_, found, behind, _ := restore(schema, 10)
+		require.False(t, found, "version %d has another event", other.Version)
+		require.Empty(t, behind)
+	}
+}

@@ -89,3 +89,41 @@ func largeEvent(t *testing.T, open Open) {
 		require.True(t, bytes.Equal(data, e.Data)) // without a diff of 1 MiB
 	}
 }
+
+// That a category is said to be dense changes nothing of what is read, also where it is not.
+func denseCategories(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	var want []int64
+	for _, part := range []struct {
+		category string
+		events   int
+	}{{"dense", 30}, {"other", 100}, {"dense", 5}, {"other", 7}, {"dense", 12}} {
+		events := make([]eventstore.Event, part.events)
+		for i := range events {
+			events[i] = event("x")
+		}
+		appended, err := s.Append(t.Context(), eventstore.StreamID{Category: part.category, ID: "a"}, eventstore.Any, events...)
+		require.NoError(t, err)
+		for i := range int64(part.events) {
+			if part.category == "dense" {
+				want = append(want, appended.Position-int64(part.events)+1+i)
+			}
+		}
+	}
+	for _, limit := range []int{1, 7, 10, 30, 40} {
+		var got []int64
+		r := eventstore.Range{Category: "dense", From: 1, Limit: limit, Dense: true}
+		for more := true; more; {
+			var events []eventstore.Recorded
+			var err error
+			events, more, err = s.Engine().Read(t.Context(), r)
+			require.NoError(t, err)
+			require.LessOrEqual(t, len(events), limit)
+			for _, e := range events {
+				got = append(got, e.Position)
+				r.From = e.Position + 1
+			}
+		}
+		require.Equal(t, want, got, "%d at once", limit)
+	}
+}

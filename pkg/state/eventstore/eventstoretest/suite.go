@@ -40,6 +40,7 @@ func cases() []testCase {
 		{"several streams are one append", severalStreams},
 		{"forward, backward, from, to", readingRanges},
 		{"more than a page", morePages},
+		{"dense categories", denseCategories},
 		{"a large event", largeEvent},
 		{"repeated appends", repeatedAppends},
 		{"taken ids", takenIDs},
@@ -53,6 +54,7 @@ func cases() []testCase {
 		{"decisions at the same time", decisionsTogether},
 		{"decisions end with their context", decisionsEnd},
 		{"snapshots", snapshots},
+		{"snapshots with what is behind them", restored},
 
 		{"leases are fenced", leasesAreFenced},
 		{"subscription: those there are, then those that come", catchUpThenLive},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 	"strconv"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
 )
 
@@ -20,6 +22,7 @@ type OpenBoth func(t *testing.T) (*eventstore.Store, *sql.DB)
 // RunTransactions checks what an engine promises whose log is in a SQL database.
 func RunTransactions(t *testing.T, open OpenBoth) {
 	t.Run("handled once in effect", func(t *testing.T) { handledOnce(t, open) })
+	t.Run("handled once although answers do not come", func(t *testing.T) { handledOnceUnanswered(t, open) })
 	t.Run("a poison event leaves nothing behind", func(t *testing.T) { poisonLeavesNothing(t, open) })
 	t.Run("hints between processes", func(t *testing.T) { hints(t, open) })
 }
@@ -66,6 +69,64 @@ func handledOnce(t *testing.T, open OpenBoth) {
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(DISTINCT position) FROM handled").Scan(&positions))
 	require.Equal(t, streams*each, count())
 	require.Equal(t, streams*each, positions)
+}
+
+// An unanswered engine makes the transactions of handlers, and says of every other one that it does not know.
+type unanswered struct {
+	eventstore.Engine
+
+	calls atomic.Int64
+}
+
+func (u *unanswered) answer(err error, within func(*sql.Tx) error) error {
+	if err == nil && within != nil && u.calls.Add(1)%2 == 0 {
+		return state.ErrOutcomeUnknown
+	}
+	return err
+}
+
+func (u *unanswered) Advance(ctx context.Context, l eventstore.Lease, position int64, within func(*sql.Tx) error) error {
+	return u.answer(u.Engine.Advance(ctx, l, position, within), within)
+}
+
+func (u *unanswered) Replayed(ctx context.Context, l eventstore.Lease, s eventstore.StreamID, next int64, done bool, within func(*sql.Tx) error) error {
+	return u.answer(u.Engine.Replayed(ctx, l, s, next, done, within), within)
+}
+
+// A transaction may have been made although its answer did not come: its events are not handled again, also those of a stream that was parked.
+func handledOnceUnanswered(t *testing.T, open OpenBoth) {
+	s, db := open(t)
+	_, err := db.ExecContext(t.Context(), "CREATE TABLE handled (position BIGINT NOT NULL)")
+	require.NoError(t, err)
+	const ill, well = 4, 40
+	for range ill {
+		mustAppend(t, s, stream("ill"), eventstore.Any, event("x"))
+		mustAppend(t, s, stream("well"), eventstore.Any, slices.Repeat([]eventstore.Event{event("x")}, well/ill)...)
+	}
+	var healed atomic.Bool
+	subscribe(t, eventstore.New(&unanswered{Engine: s.Engine()}, eventstore.Config{}), eventstore.SubscriptionConfig{Batch: 7, Attempts: 1, Poll: 10 * time.Millisecond,
+		HandleIn: func(ctx context.Context, tx *sql.Tx, e eventstore.Recorded) error {
+			if e.Stream == stream("ill") && !healed.Load() {
+				return errors.New("not yet")
+			}
+			_, err := tx.ExecContext(ctx, "INSERT INTO handled (position) VALUES (?)", e.Position)
+			return err
+		}})
+	handled := func() (all, positions int) {
+		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*), COUNT(DISTINCT position) FROM handled").Scan(&all, &positions))
+		return all, positions
+	}
+	come := func(n int) {
+		t.Helper()
+		require.Eventually(t, func() bool { _, positions := handled(); return positions >= n }, patience, 10*time.Millisecond)
+	}
+	come(well)
+	healed.Store(true)
+	require.NoError(t, s.Unpark(t.Context(), "sub", stream("ill"), false))
+	come(well + ill)
+	all, positions := handled()
+	require.Equal(t, well+ill, all)
+	require.Equal(t, well+ill, positions)
 }
 
 // The transaction of an event that fails is undone, also when the stream is replayed.

@@ -176,6 +176,11 @@ const (
 
 func (l *log) begin(calls []*sqlstate.Call[addition]) *transaction {
 	t := &transaction{log: l, calls: calls}
+	if len(calls) == 1 && len(calls[0].Ask.appends) == 1 {
+		only := &calls[0].Ask.appends[0]
+		t.events, t.streams = len(only.Events), []eventstore.StreamID{only.Stream}
+		return t
+	}
 	seen := make(map[eventstore.StreamID]bool, len(calls))
 	for _, call := range calls {
 		for _, a := range call.Ask.appends {
@@ -362,8 +367,8 @@ func valuesOfAll(args []any, rows []eventstore.Recorded) (_ []any, err error) {
 	return args, nil
 }
 
-// noMetadata is what events without metadata have; it is compared with, and never changed.
-var noMetadata = []byte("{}")
+// noMetadata is what events without metadata have.
+const noMetadata = "{}"
 
 // valuesOf adds an event's own columns: id, type, schema, metadata, data.
 func valuesOf(args []any, e *eventstore.Event) ([]any, error) {
@@ -371,7 +376,7 @@ func valuesOf(args []any, e *eventstore.Event) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	metadata := noMetadata
+	metadata := []byte(noMetadata)
 	if e.Metadata != (eventstore.Metadata{}) {
 		if metadata, err = json.Marshal(e.Metadata); err != nil {
 			return nil, fmt.Errorf("%w: the metadata of event %s: %w", state.ErrInvalid, e.ID, err)

@@ -69,8 +69,10 @@ func (l *log) text(s statement) string {
 	switch s.kind {
 	case "insert":
 		return l.insertText(s.n)
-	case "onwards":
-		return strings.Replace(l.insertText(s.n), "(?, ", "("+insertOnwards, 1)
+	case "looking":
+		return strings.Replace(l.insertText(s.n), "(?, ", "("+lookingPosition+", ", 1)
+	case "trusting":
+		return strings.Replace(l.insertText(s.n), "(?, ", "("+trustingPosition+", ", 1)
 	case "ends":
 		return endsText(s.n)
 	default:

@@ -51,7 +51,7 @@ func (s *scanner) event() (e eventstore.Recorded, err error) {
 	}
 	e.Schema, e.RecordedAt = int(schema), time.UnixMicro(recorded).UTC()
 	parsed, err := uuid.FromBytes(s.id)
-	if err == nil && string(s.metadata) != string(noMetadata) {
+	if err == nil && string(s.metadata) != noMetadata {
 		err = json.Unmarshal(s.metadata, &e.Metadata)
 	}
 	if err != nil {
@@ -70,7 +70,7 @@ func same(before *string, text []byte) string {
 	return *before
 }
 
-// pieceBytes is how much memory is taken at once for the data of events. Who keeps one event keeps so much.
+// pieceBytes is how much memory is taken at once, at most, for the data of events. Who keeps one event keeps so much.
 const pieceBytes = 16 << 10
 
 func (s *scanner) copied(data []byte) []byte {
@@ -78,7 +78,7 @@ func (s *scanner) copied(data []byte) []byte {
 		return append([]byte(nil), data...)
 	}
 	if len(data) > cap(s.room)-len(s.room) {
-		s.room = make([]byte, 0, pieceBytes)
+		s.room = make([]byte, 0, max(len(data), min(s.size, pieceBytes))) // more for those who read more
 	}
 	begin := len(s.room)
 	s.room = append(s.room, data...)

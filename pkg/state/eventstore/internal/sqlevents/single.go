@@ -40,7 +40,7 @@ func (l *log) single(ctx context.Context, a eventstore.Append) (*eventstore.Appe
 		text = insertBehind
 		args = append(args, a.Stream.Category, a.Stream.ID, int64(a.Expected))
 	}
-	stmt, err := l.prepared(ctx, statement{kind: text}) //nolint:sqlclosecheck // it is kept
+	stmt, err := l.prepared(ctx, statement{kind: text})
 	if err != nil {
 		return nil, err
 	}
