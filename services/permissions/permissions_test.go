@@ -168,7 +168,11 @@ func TestWhatASessionMayCall(t *testing.T) {
 	w.becomes(id, "game", "POST /game/join", "POST /game/look")
 	w.roles(id, 2, "admin")
 	w.becomes(id, "game", "POST /game/end", "POST /game/look")
-	w.roles(id, 1, "user", "admin") // late
+	w.roles(id, 1, "user") // late
+	behind := uuid.NewString()
+	w.publish(events.TopicSessionUpdated, &events.SessionUpdatedEvent{SessionID: behind, AccountID: id, Roles: []string{"user"}, Version: 1}, id)
+	w.becomes(behind, "game", "POST /game/look") // and so what came before it was handled
+	require.Equal(t, []string{"POST /game/end", "POST /game/look"}, w.may(id, "game"))
 	w.roles(id, 3, "user", "admin")
 	w.becomes(id, "game", "POST /game/end", "POST /game/join", "POST /game/look")
 	w.state(id, "game", "")
@@ -180,7 +184,7 @@ func TestWhatASessionMayCall(t *testing.T) {
 	w.becomes(id, "chat", "POST /chat/say")
 	status, answer := w.post("/permissions/services/remove", `{"serviceName":"chat"}`)
 	require.Equal(t, 200, status)
-	require.JSONEq(t, `{"removed":true,"sessions":1}`, answer)
+	require.JSONEq(t, `{"removed":true,"sessions":2}`, answer)
 	w.becomes(id, "chat")
 
 	_, answer = w.post("/permissions/capabilities/get", `{"sessionId":"`+id+`"}`)

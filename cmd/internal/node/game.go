@@ -57,7 +57,7 @@ func (p parts) auth() (host.Service, error) {
 		Issuer: a.Issuer, AccessTTL: a.AccessTTL, IdleTTL: a.IdleTTL, SessionTTL: a.SessionTTL, RefreshGrace: cmp.Or(a.RefreshGrace, -1),
 		KeyRotation: a.KeyRotation, ResetTTL: a.ResetTTL, MaxSessions: a.MaxSessions, Proxies: proxies,
 		Hashing: auth.Hashing{
-			MemoryKiB: uint32(a.Argon2MemoryKiB), Iterations: uint32(a.Argon2Iterations), Parallelism: uint8(a.Argon2Parallelism), //nolint:gosec // within bounds, as checked
+			MemoryKiB: uint32(a.Argon2MemoryKiB), Iterations: uint32(a.Argon2Iterations), Parallelism: uint8(a.Argon2Parallelism),
 			Concurrency: a.Argon2Concurrency,
 		},
 		Throttle: auth.Throttle{Window: a.TryWindow, PerAccount: a.TriesPerAccount, PerAddress: a.TriesPerAddress, Letters: a.Letters},
