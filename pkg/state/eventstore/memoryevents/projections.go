@@ -63,15 +63,6 @@ type step struct {
 	before map[*mark]int64 // positions that it has changed
 }
 
-// undo sets positions back.
-func (s *step) undo() {
-	s.marks.lock.Lock()
-	defer s.marks.lock.Unlock()
-	for p, position := range s.before {
-		p.Position = position
-	}
-}
-
 func (s *step) Tx() *sql.Tx { return nil }
 
 func (s *step) Projection(ctx context.Context, name string) ([]byte, error) {
@@ -86,47 +77,71 @@ func (s *step) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Recor
 	return events, more, nil
 }
 
-func (s *step) Position(ctx context.Context, subscription string) (int64, bool, error) {
-	s.marks.lock.Lock()
-	defer s.marks.lock.Unlock()
-	p := s.parts[partKey{name: subscription}]
-	if p == nil {
-		return 0, false, ctx.Err()
-	}
-	return p.Position, true, ctx.Err()
+func (s *step) Position(ctx context.Context, subscription string) (position int64, begun bool, err error) {
+	position, begun = s.placeOf(subscription)
+	return position, begun, ctx.Err()
 }
 
 func (s *step) Seize(ctx context.Context, subscription string, position int64) error {
-	s.marks.lock.Lock()
-	defer s.marks.lock.Unlock()
-	key := partKey{name: subscription}
-	p := s.parts[key]
-	if p == nil {
-		p = &mark{}
-		s.parts[key] = p
-	}
+	p, before := s.seize(subscription, position)
 	if s.before == nil {
 		s.before = map[*mark]int64{}
 	}
 	if _, changed := s.before[p]; !changed {
-		s.before[p] = p.Position
+		s.before[p] = before
 	}
-	p.token++
-	p.Mark = eventstore.Mark{Parts: 1, Position: position}
 	return ctx.Err()
 }
 
 func (s *step) Parked(ctx context.Context, subscription string) (int, error) {
-	s.marks.lock.Lock()
-	defer s.marks.lock.Unlock()
-	return len(s.parked[subscription]), ctx.Err()
+	parked, err := s.marks.Parked(ctx, subscription)
+	return len(parked), err
 }
 
 func (s *step) Forget(ctx context.Context, subscription string) error {
-	s.marks.lock.Lock()
-	defer s.marks.lock.Unlock()
-	maps.DeleteFunc(s.parts, func(key partKey, _ *mark) bool { return key.name == subscription })
-	delete(s.parked, subscription)
-	delete(s.consumers, subscription)
+	s.drop(subscription)
 	return ctx.Err()
+}
+
+// undo sets positions back.
+func (s *step) undo() { s.setBack(s.before) }
+
+func (m *marks) placeOf(subscription string) (position int64, begun bool) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	p := m.parts[partKey{name: subscription}]
+	if p == nil {
+		return 0, false
+	}
+	return p.Position, true
+}
+
+func (m *marks) seize(subscription string, position int64) (p *mark, before int64) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	key := partKey{name: subscription}
+	if p = m.parts[key]; p == nil {
+		p = &mark{}
+		m.parts[key] = p
+	}
+	before = p.Position
+	p.token++
+	p.Mark = eventstore.Mark{Parts: 1, Position: position}
+	return p, before
+}
+
+func (m *marks) setBack(positions map[*mark]int64) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	for p, position := range positions {
+		p.Position = position
+	}
+}
+
+func (m *marks) drop(subscription string) {
+	m.lock.Lock()
+	defer m.lock.Unlock()
+	maps.DeleteFunc(m.parts, func(key partKey, _ *mark) bool { return key.name == subscription })
+	delete(m.parked, subscription)
+	delete(m.consumers, subscription)
 }

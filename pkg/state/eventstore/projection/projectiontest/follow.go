@@ -2,6 +2,7 @@ package projectiontest
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"sync/atomic"
 	"testing"
@@ -38,6 +39,28 @@ func followed(t *testing.T, w *world) {
 	require.False(t, r.Follower)
 	second := w.set(t, w.Open(t), w.Definition)
 	v, err = second.Await(within(t), "chains", last)
+	require.NoError(t, err)
+	w.requireRight(t, v)
+}
+
+// lossy is an engine that cannot enter each second position: what was applied up to it comes again.
+type lossy struct {
+	eventstore.Engine
+	calls atomic.Int64
+}
+
+func (l *lossy) Advance(ctx context.Context, lease eventstore.Lease, position int64, within func(tx *sql.Tx) error) error {
+	if l.calls.Add(1)%2 == 1 {
+		return state.ErrUnavailable
+	}
+	return l.Engine.Advance(ctx, lease, position, within)
+}
+
+func appliedOnce(t *testing.T, w *world) {
+	log := w.events(t)
+	last := w.many(t, log, 200)
+	s := w.set(t, eventstore.New(&lossy{Engine: log.Engine()}, eventstore.Config{}), w.Definition)
+	v, err := s.Await(within(t), "chains", last)
 	require.NoError(t, err)
 	w.requireRight(t, v)
 }

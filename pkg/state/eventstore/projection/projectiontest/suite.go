@@ -66,6 +66,7 @@ type testCase struct {
 func cases() []testCase {
 	return []testCase{
 		{"followed, and by the next process too", followed},
+		{"applied once, although positions are lost", appliedOnce},
 		{"a rebuild equals the live one, with writers going on", rebuilt},
 		{"what readers see does not go back", neverBack},
 		{"a rebuild goes on after a crash", resumed},
