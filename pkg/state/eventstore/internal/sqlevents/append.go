@@ -86,7 +86,7 @@ func (l *log) together(ctx context.Context, calls []*sqlstate.Call[addition]) er
 			careful = true
 		}
 		again = true
-		if l.dialect.Turn != "" && l.isCrowded() {
+		if l.dialect.Turn != "" && (l.isCrowded() || l.isInline()) { // inline, a transaction is long, and who has no turn would lose to the others each time
 			var one int
 			if err := tx.QueryRowContext(ctx, l.sql(l.dialect.Turn)).Scan(&one); err != nil {
 				return nil, err
