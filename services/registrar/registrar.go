@@ -92,7 +92,9 @@ func (r *Registrar) Stop(context.Context) error {
 
 func (r *Registrar) register(ctx context.Context, e *events.PermissionsServiceRegisteredEvent) {
 	for {
-		_, err := r.cfg.Bus.PublishWith(ctx, events.TopicPermissionsServiceRegistered, e, bus.PublishOptions{PartitionKey: e.ServiceName})
+		_, err := r.cfg.Bus.PublishWith(ctx, events.TopicPermissionsServiceRegistered, e, bus.PublishOptions{
+			PartitionKey: e.ServiceName, Mandatory: true, // the queue may not be there yet: it is tried until it is
+		})
 		if err == nil {
 			return
 		}
