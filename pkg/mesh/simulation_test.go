@@ -33,7 +33,7 @@ const (
 	simService   = 10 * time.Millisecond // mean of an exponential distribution
 	simNetwork   = 100 * time.Microsecond
 	simDeadline  = time.Second
-	simRate      = 3000 // requests a second, of all clients; ten healthy instances can take 8000
+	simRate      = 3000             // requests a second, of all clients; ten healthy instances can take 8000
 	simRefresh   = 15 * time.Second // of the directories
 )
 

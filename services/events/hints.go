@@ -61,7 +61,7 @@ func (h *Hints) Appended(_ context.Context, position int64) {
 	}
 }
 
-// start tells and listens until stop.
+// start tells and listens until stop, however long what starts it waits.
 func (h *Hints) start(log *eventstore.Store) {
 	if h == nil {
 		return
@@ -72,12 +72,11 @@ func (h *Hints) start(log *eventstore.Store) {
 	h.done.Go(func() { h.listen(ctx, log) })
 }
 
-func (h *Hints) stop(context.Context) error {
+func (h *Hints) stop() {
 	if h != nil && h.end != nil {
 		h.end()
 		h.done.Wait()
 	}
-	return nil
 }
 
 func (h *Hints) tell(ctx context.Context) {

@@ -102,7 +102,7 @@ func (s *Service) Start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	s.cfg.Hints.start(s.cfg.Log)
+	s.cfg.Hints.start(s.cfg.Log) //nolint:contextcheck // they go on until Stop
 	return nil
 }
 
@@ -111,11 +111,11 @@ func (s *Service) Drain(context.Context) { s.drainOnce.Do(func() { close(s.drain
 
 // Stop ends what Start began.
 func (s *Service) Stop(ctx context.Context) error {
-	err := s.cfg.Hints.stop(ctx)
-	if s.own != nil {
-		err = errors.Join(err, s.own.Close(ctx))
+	s.cfg.Hints.stop()
+	if s.own == nil {
+		return nil
 	}
-	return err
+	return s.own.Close(ctx)
 }
 
 // Ready reports a database that does not answer.
