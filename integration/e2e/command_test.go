@@ -29,7 +29,7 @@ func TestConfigurationMistakes(t *testing.T) {
 		args []string
 		want []string
 	}{
-		{"unknown service", []string{"--services", "billing"}, []string{`unknown service "billing"`, "choose from messaging, state, mesh, events, sagas, accounts, auth, permissions"}},
+		{"unknown service", []string{"--services", "billing"}, []string{`unknown service "billing"`, "choose from messaging, state, mesh, events, accounts, auth, permissions"}},
 		{"port in use", []string{"--listen", busy.Addr().String()}, []string{"the port is in use", "--listen"}},
 		{"data folder is a file", []string{"--listen", "127.0.0.1:0", "--data-dir", file}, []string{file}},
 		{"data folder below a file", []string{"--listen", "127.0.0.1:0", "--data-dir", filepath.Join(file, "below")}, []string{file}},

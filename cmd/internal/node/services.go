@@ -22,7 +22,6 @@ import (
 	"github.com/bannou-mesh/bannou/services/messaging"
 	"github.com/bannou-mesh/bannou/services/permissions"
 	"github.com/bannou-mesh/bannou/services/relay"
-	sagassvc "github.com/bannou-mesh/bannou/services/sagas"
 	statesvc "github.com/bannou-mesh/bannou/services/state"
 )
 
@@ -56,8 +55,6 @@ func (p parts) service(name string) (host.Service, error) {
 		return p.mesh()
 	case "events":
 		return p.eventLog()
-	case "sagas":
-		return p.sagas(), nil
 	case "accounts":
 		return p.accounts()
 	case "auth":
@@ -67,11 +64,6 @@ func (p parts) service(name string) (host.Service, error) {
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
-}
-
-// sagas makes the sagas service. The services of this binary have no sagas yet: a node has no engine, and shows none.
-func (p parts) sagas() host.Service {
-	return sagassvc.New(sagassvc.Config{Logger: p.log})
 }
 
 // state makes the state service, with the rules of its stores.
