@@ -51,7 +51,7 @@ func checkLength(member, text string, most int) error {
 
 // register is POST /auth/register. The password is kept first, for an hour, then the account is made, then the password is kept
 // for good: whatever dies in between, there is no account whose holder cannot log in, and no address that is taken by nobody.
-func (s *Service) register(ctx context.Context, c caller, r *authapi.RegisterRequest) (*authapi.Tokens, error) {
+func (s *Service) register(ctx context.Context, c caller, r *authapi.RegistrationRequest) (*authapi.Tokens, error) {
 	if err := errors.Join(problem.Require("email", r.Email), checkPassword("password", r.Password)); err != nil {
 		return nil, err
 	}

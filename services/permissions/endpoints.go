@@ -125,9 +125,9 @@ func (s *Service) listServices(ctx context.Context, _ *struct{}) (*permissionsap
 	listed := &permissionsapi.ListServicesResponse{Services: []permissionsapi.RegisterServiceRequest{}}
 	for _, name := range slices.Sorted(maps.Keys(c.Services)) {
 		r := c.Services[name]
-		v := permissionsapi.RegisterServiceRequest{ServiceName: name, AppID: r.AppID, Version: r.Version, Endpoints: []permissionsapi.Endpoint{}}
+		v := permissionsapi.RegisterServiceRequest{ServiceName: name, AppID: r.AppID, Version: r.Version, Endpoints: []permissionsapi.RegisteredEndpoint{}}
 		for _, endpoint := range r.Endpoints {
-			own := permissionsapi.Endpoint{Method: endpoint.Method, Path: endpoint.Path, Permissions: []permissionsapi.Requirement{}}
+			own := permissionsapi.RegisteredEndpoint{Method: endpoint.Method, Path: endpoint.Path, Permissions: []permissionsapi.Requirement{}}
 			for _, p := range endpoint.Permissions {
 				own.Permissions = append(own.Permissions, permissionsapi.Requirement{Role: p.Role, States: p.States})
 			}

@@ -88,8 +88,8 @@ type RefreshRequest struct {
 	RefreshToken string `json:"refreshToken"`
 }
 
-// RegisterRequest defines model for RegisterRequest.
-type RegisterRequest struct {
+// RegistrationRequest defines model for RegistrationRequest.
+type RegistrationRequest struct {
 	// Device What the session is shown as in the list, at most 128 bytes.
 	Device string `json:"device,omitempty,omitzero"`
 
@@ -191,7 +191,7 @@ type RequestPasswordResetJSONRequestBody = RequestPasswordResetRequest
 type RefreshJSONRequestBody = RefreshRequest
 
 // RegisterJSONRequestBody defines body for Register for application/json ContentType.
-type RegisterJSONRequestBody = RegisterRequest
+type RegisterJSONRequestBody = RegistrationRequest
 
 // ListSessionsJSONRequestBody defines body for ListSessions for application/json ContentType.
 type ListSessionsJSONRequestBody = ListSessionsRequest

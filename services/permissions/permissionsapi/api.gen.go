@@ -28,15 +28,6 @@ type Capabilities struct {
 	Version int64 `json:"version"`
 }
 
-// Endpoint defines model for Endpoint.
-type Endpoint struct {
-	Method string `json:"method"`
-	Path   string `json:"path"`
-
-	// Permissions Any one of these suffices. Nobody may call an endpoint without any.
-	Permissions []Requirement `json:"permissions"`
-}
-
 // GetCapabilitiesRequest defines model for GetCapabilitiesRequest.
 type GetCapabilitiesRequest struct {
 	SessionID string `json:"sessionId"`
@@ -55,7 +46,7 @@ type RegisterServiceRequest struct {
 	AppID string `json:"appId,omitempty,omitzero"`
 
 	// Endpoints All that it has, at most 1000.
-	Endpoints []Endpoint `json:"endpoints"`
+	Endpoints []RegisteredEndpoint `json:"endpoints"`
 
 	// ServiceName A lower-case word.
 	ServiceName string `json:"serviceName"`
@@ -68,6 +59,15 @@ type RegisterServiceRequest struct {
 type RegisterServiceResponse struct {
 	// Sessions How many sessions may call something else now than before.
 	Sessions int `json:"sessions"`
+}
+
+// RegisteredEndpoint defines model for RegisteredEndpoint.
+type RegisteredEndpoint struct {
+	Method string `json:"method"`
+	Path   string `json:"path"`
+
+	// Permissions Any one of these suffices. Nobody may call an endpoint without any.
+	Permissions []Requirement `json:"permissions"`
 }
 
 // RemoveServiceRequest defines model for RemoveServiceRequest.
