@@ -51,6 +51,3 @@ type Within interface {
 	// Forget removes everything that is kept of a subscription.
 	Forget(ctx context.Context, subscription string) error
 }
-
-// Decrypt does for events that were read by Within what the log's own reads do for theirs. Nothing in an event is encrypted so far.
-func (s *Store) Decrypt(context.Context, []Recorded) error { return nil }
