@@ -62,6 +62,7 @@ func cases() []testCase {
 		{"closed streams", closedStreams},
 		{"closed, while others append", closedWhileAppending},
 		{"archived streams", archivedStreams},
+		{"archived behind a snapshot", archivedBehindSnapshot},
 
 		{"personal members are encrypted", personalEncrypted},
 		{"erased: reads, aggregates, subscriptions", erased},

@@ -18,6 +18,7 @@ func inlineCases() []testCase {
 		{"what others append comes", fromOthers},
 		{"a rebuild, with writers going on", inlineRebuilt},
 		{"begun late, paused, resumed", inlineLate},
+		{"personal members", personalMembers},
 	}
 }
 
