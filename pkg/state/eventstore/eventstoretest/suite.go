@@ -67,6 +67,7 @@ func cases() []testCase {
 		{"personal members are encrypted", personalEncrypted},
 		{"erased: reads, aggregates, subscriptions", erased},
 		{"erased: in another process", erasedElsewhere},
+		{"erased: while it is read", erasedWhileReading},
 		{"erased: snapshots", erasedSnapshots},
 		{"personal members: one key for many writers", oneKeyManyWriters},
 		{"personal members: bound to their place", boundToTheirPlace},
