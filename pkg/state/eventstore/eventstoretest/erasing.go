@@ -4,6 +4,7 @@ import (
 	"context"
 	"testing"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
@@ -42,4 +43,32 @@ func erasedWhileReading(t *testing.T, open Open) {
 	close(engine.answer)
 	require.NoError(t, <-read)
 	require.Len(t, CheckOrder(t, s)[0].Erased, 2)
+}
+
+// An erasing engine has somebody else erase a subject right behind each append.
+type erasing struct {
+	eventstore.Engine
+	subject string
+}
+
+func (e *erasing) Append(ctx context.Context, appends []eventstore.Append) ([]eventstore.Appended, error) {
+	appended, err := e.Engine.Append(ctx, appends)
+	if err == nil {
+		_, err = e.DestroyKey(ctx, e.subject)
+	}
+	return appended, err
+}
+
+// A snapshot of what was decided holds nothing either of a subject that was erased before it was taken.
+func erasedBeforeSnapshot(t *testing.T, open Open) {
+	s := eventstore.New(&erasing{Engine: open(t, eventstore.Config{}).Engine(), subject: "ada"}, eventstore.Config{})
+	a := members(t, s, eventstore.SnapshotPolicy{Events: 1})
+	join(t, a, "m", "ada", "Ada")
+	_, found, err := s.LoadSnapshot(t.Context(), eventstore.StreamID{Category: "member", ID: "m"}, 1)
+	require.NoError(t, err)
+	require.False(t, found)
+	loaded, err := a.Load(t.Context(), "m")
+	require.NoError(t, err)
+	require.Equal(t, eventstore.Loaded[member]{State: member{City: "York", Fees: 10}, Version: 1}, loaded)
+	require.Equal(t, []jsontext.Pointer{"/name", "/address/street"}, CheckOrder(t, s)[0].Erased)
 }

@@ -69,6 +69,7 @@ func cases() []testCase {
 		{"erased: in another process", erasedElsewhere},
 		{"erased: while it is read", erasedWhileReading},
 		{"erased: snapshots", erasedSnapshots},
+		{"erased: before a snapshot", erasedBeforeSnapshot},
 		{"personal members: one key for many writers", oneKeyManyWriters},
 		{"personal members: bound to their place", boundToTheirPlace},
 		{"personal members: bad arguments", badPersonal},
