@@ -121,7 +121,7 @@ func (a *Aggregate[S]) replay(r *replayed[S], e Recorded) error {
 		return e.error(fmt.Errorf("%w: %q cannot be applied: %w", state.ErrCorrupt, e.Type, err))
 	}
 	r.Version, r.lastID = e.Version, e.ID
-	r.about.add(e)
+	r.about.add(e.openedWith)
 	r.events++
 	r.bytes += len(e.Data)
 	return nil
@@ -177,16 +177,22 @@ func (a *Aggregate[S]) append(ctx context.Context, stream StreamID, r *replayed[
 		}
 		events[i] = e
 	}
-	return a.commit(ctx, stream, expected, events)
+	return a.commit(ctx, Append{Stream: stream, Expected: expected, Events: events}, &r.about)
 }
 
 // commits is how often an append is asked for whose answer does not come.
 const commits = 3
 
-func (a *Aggregate[S]) commit(ctx context.Context, stream StreamID, expected Expected, events []Event) error {
+// commit appends, and adds to about whom that is about, by each try that may have been made.
+func (a *Aggregate[S]) commit(ctx context.Context, events Append, about *subjects) error {
 	var unknown error // of a try that may have been made: that a later one is refused says nothing of it
 	for range commits {
-		_, err := a.store.Append(ctx, stream, expected, events...)
+		_, sealed, err := a.store.append(ctx, []Append{events}, false)
+		for _, s := range sealed {
+			for i := range s.Events {
+				about.add(s.Events[i].Metadata.Key)
+			}
+		}
 		switch {
 		case err == nil, errors.Is(err, state.ErrConflict):
 			return err

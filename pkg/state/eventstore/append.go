@@ -50,32 +50,32 @@ func (s *Store) Append(ctx context.Context, stream StreamID, expected Expected, 
 // that of the first time, whatever is expected. So a call that failed with state.ErrOutcomeUnknown or state.ErrUnavailable may be repeated. An id
 // that is another event's is ErrIDTaken.
 func (s *Store) AppendAll(ctx context.Context, appends ...Append) ([]Appended, error) {
-	return s.append(ctx, appends, false)
+	appended, _, err := s.append(ctx, appends, false)
+	return appended, err
 }
 
-// append is AppendAll. Closing is an event that ends its stream.
-func (s *Store) append(ctx context.Context, appends []Append, closing bool) ([]Appended, error) {
+// append is AppendAll. Closing is an event that ends its stream. Sealed is what the engine was given, if it was.
+func (s *Store) append(ctx context.Context, appends []Append, closing bool) (appended []Appended, sealed []Append, err error) {
 	own, err := complete(appends)
 	if err == nil && !closing {
 		err = checkTypes(own)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("eventstore: %w", err)
+		return nil, nil, fmt.Errorf("eventstore: %w", err)
 	}
 	if err := ctx.Err(); err != nil {
-		return nil, fmt.Errorf("eventstore: %w", err)
+		return nil, nil, fmt.Errorf("eventstore: %w", err)
 	}
 	if err := s.keyring.seal(ctx, own); err != nil {
-		return nil, fmt.Errorf("append to %s: %w", own[0].Stream, err)
+		return nil, nil, fmt.Errorf("append to %s: %w", own[0].Stream, err)
 	}
-	appended, err := s.engine.Append(ctx, own)
-	if err != nil {
-		return nil, fmt.Errorf("eventstore: append to %s: %w", own[0].Stream, err)
+	if appended, err = s.engine.Append(ctx, own); err != nil {
+		return nil, own, fmt.Errorf("eventstore: append to %s: %w", own[0].Stream, err)
 	}
 	if last := appended[len(appended)-1]; !last.Repeated {
 		s.appended(ctx, last.Position)
 	}
-	return appended, nil
+	return appended, own, nil
 }
 
 // checkTypes refuses what ends a stream by the way.

@@ -33,7 +33,7 @@ func (s *Store) CloseStream(ctx context.Context, stream StreamID, expected Expec
 		return Appended{}, fmt.Errorf("eventstore: %w: stream %s does not exist, and cannot be closed", state.ErrNotFound, stream)
 	}
 	closing := Append{Stream: stream, Expected: expected, Events: []Event{{Type: ClosedType, Data: jsontext.Value("{}"), Metadata: metadataOf(ctx)}}}
-	appended, err := s.append(ctx, []Append{closing}, true)
+	appended, _, err := s.append(ctx, []Append{closing}, true)
 	if err != nil {
 		return Appended{}, err
 	}

@@ -20,8 +20,9 @@ type keyring struct {
 	masters []MasterKey
 	lives   time.Duration // not positive: each is asked for each time
 
-	mu    sync.Mutex
-	known map[string]knownKey // by id
+	mu      sync.Mutex
+	known   map[string]knownKey // by id
+	forgets int                 // counts calls of forget
 }
 
 // A knownKey is how a key was found. No aead: it is gone, for good.
@@ -81,7 +82,7 @@ func (k *keyring) find(ctx context.Context, ids map[string]bool) (map[string]cip
 	found := make(map[string]cipher.AEAD, len(ids))
 	var ask []string
 	k.mu.Lock()
-	now := time.Now()
+	now, forgets := time.Now(), k.forgets
 	for id := range ids {
 		if known, ok := k.known[id]; !ok || k.lives < 0 || now.After(known.until) {
 			ask = append(ask, id)
@@ -111,6 +112,9 @@ func (k *keyring) find(ctx context.Context, ids map[string]bool) (map[string]cip
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.forgets != forgets { // what was read may be destroyed by now
+		return found, nil
+	}
 	if len(k.known)+len(learned) > maxKnownKeys {
 		clear(k.known)
 	}
@@ -126,6 +130,7 @@ func (k *keyring) find(ctx context.Context, ids map[string]bool) (map[string]cip
 func (k *keyring) forget(subject string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	k.forgets++
 	for id, known := range k.known {
 		if known.subject == subject {
 			delete(k.known, id)

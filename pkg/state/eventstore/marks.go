@@ -26,7 +26,7 @@ type Marks interface {
 	// Renew prolongs the lease.
 	Renew(ctx context.Context, l Lease) error
 	// Advance enters that everything up to a position is handled, and prolongs the lease. What within does in the transaction is done with it or
-	// not at all; nil: nothing.
+	// not at all; nil: nothing. Its error is returned as it is, or as the engine's where it is of the database.
 	Advance(ctx context.Context, l Lease, position int64, within func(tx *sql.Tx) error) error
 	// Yield ends the lease, so that others need not wait for its end.
 	Yield(ctx context.Context, l Lease) error

@@ -103,7 +103,7 @@ func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 			return failed
 		})
 		if failed != nil {
-			return failed
+			return err
 		}
 		return certain(err)
 	})

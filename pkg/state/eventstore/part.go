@@ -347,7 +347,7 @@ func (p *part) advance(position int64, within func(tx *sql.Tx) error) error {
 	})
 	if err != nil {
 		if failed != nil {
-			return failed // the handler's own, and not what the engine makes of it
+			return err // the handler's own, or that its database is away
 		}
 		return certain(err)
 	}

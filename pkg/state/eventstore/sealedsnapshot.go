@@ -12,23 +12,14 @@ import (
 
 // subjects are those whose personal members a state may hold. A snapshot of it is encrypted with the key of the one, and so erased with it.
 type subjects struct {
-	keys  []string // ids of the keys that events were decrypted with
-	named []string // of events that were not read, but decided
+	keys  []string // ids of the keys that events were encrypted with
+	named []string // where the events are not known
 }
 
-func (a *subjects) add(e Recorded) {
-	if e.openedWith != "" && !slices.Contains(a.keys, e.openedWith) {
-		a.keys = append(a.keys, e.openedWith)
-	}
-	if len(e.Personal.Members) == 0 {
-		return
-	}
-	subject := e.Personal.Subject
-	if subject == "" {
-		subject = e.Stream.String()
-	}
-	if !slices.Contains(a.named, subject) {
-		a.named = append(a.named, subject)
+// add adds the subject of a key; "" is none.
+func (a *subjects) add(key string) {
+	if key != "" && !slices.Contains(a.keys, key) {
+		a.keys = append(a.keys, key)
 	}
 }
 

@@ -63,7 +63,8 @@ type SubscriptionConfig struct {
 	Batch int
 
 	// Attempts is how often an event is handled at most before its stream is parked. Errors that wrap state.ErrUnavailable or
-	// state.ErrOutcomeUnknown do not count: the event waits for what is away, and its partition with it. One that wraps ErrPoison is the last.
+	// state.ErrOutcomeUnknown do not count, nor do those of a transaction that its database has lost, or has no room for: the event waits for what is
+	// away, and its partition with it. One that wraps ErrPoison is the last.
 	// Default: 5.
 	Attempts int
 

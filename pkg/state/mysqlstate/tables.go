@@ -32,6 +32,7 @@ func (d *Driver) Database(table string, migrations func(table string, mariaDB bo
 		Transact: t.transact,
 		Write:    t.write,
 		Read:     t.read,
+		Own:      isOwn,
 		Now:      nowMicros,
 		Workers:  d.workers,
 	}, nil

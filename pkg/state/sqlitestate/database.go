@@ -33,6 +33,7 @@ func (d *Driver) Database(ctx context.Context, table string, migrations func(tab
 		Writer: d.writer, Reader: d.reader,
 		Prepare:  func(context.Context) error { return nil },
 		Transact: d.transact,
+		Own:      isOwn,
 		Write:    run(d.writer),
 		Read:     run(d.reader),
 		Now:      nowMicros,

@@ -154,3 +154,40 @@ func archivedStreams(t *testing.T, open Open) {
 	require.EqualValues(t, len(all)+1, mustAppend(t, s, stream("c"), 0, event("x")).Position)
 	CheckOrder(t, s)
 }
+
+// A snapshot is read with what is behind it also when that is in the archive, the event that it is of too.
+func archivedBehindSnapshot(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	id := eventstore.StreamID{Category: "member", ID: "m"}
+	a := members(t, s, eventstore.SnapshotPolicy{Events: 10_000})
+	join(t, a, id.ID, "ada", "Ada")
+	require.NoError(t, s.SaveSnapshot(t.Context(), id, 1, 1, jsontext.Value(`{"Name":"Ada","City":"kept","Fees":1000}`), "ada"))
+	const steps, each = 5, 50 // more than a step of archiving, and than the engine has in a page
+	padding := strings.Repeat("x", 24<<10)
+	for range steps {
+		paid := make([]eventstore.Event, each)
+		for i := range paid {
+			paid[i] = eventstore.Event{Type: "paid", Data: jsontext.Value(`{"Fee":1,"padding":"` + padding + `"}`)}
+		}
+		mustAppend(t, s, id, eventstore.Any, paid...)
+	}
+	mustAppend(t, s, id, eventstore.Any, eventstore.Event{Type: "joined", Data: jsontext.Value(`{"name":"Ada L.","address":{"street":"Long Lane","city":"Ely"}}`),
+		Personal: eventstore.Personal{Subject: "ada", Members: []jsontext.Pointer{"/name", "/address/street"}}})
+	_, err := s.CloseStream(t.Context(), id, eventstore.Any)
+	require.NoError(t, err)
+	moved, err := s.Archive(t.Context(), id)
+	require.NoError(t, err)
+	require.EqualValues(t, 1+steps*each+1, moved)
+
+	loaded, err := a.Load(t.Context(), id.ID)
+	require.NoError(t, err)
+	require.Equal(t, eventstore.Loaded[member]{State: member{Name: "Ada L.", Street: "Long Lane", City: "Ely", Fees: 1000 + steps*each}, Version: moved + 1}, loaded)
+	loaded, err = a.LoadVersion(t.Context(), id.ID, 100)
+	require.NoError(t, err)
+	require.Equal(t, eventstore.Loaded[member]{State: member{Name: "Ada", City: "kept", Fees: 1099}, Version: 100}, loaded)
+	_, err = s.Erase(t.Context(), "ada")
+	require.NoError(t, err)
+	loaded, err = a.Load(t.Context(), id.ID)
+	require.NoError(t, err)
+	require.Equal(t, eventstore.Loaded[member]{State: member{City: "Ely", Fees: 10 + steps*each}, Version: moved + 1}, loaded)
+}

@@ -82,7 +82,9 @@ func (m *engine) takeBack(n int) {
 	kept := len(m.events) - n
 	for _, e := range slices.Backward(m.events[kept:]) {
 		delete(m.known, e.ID)
-		m.versions[e.Stream] = m.versions[e.Stream][:e.Version-1]
+		if m.versions[e.Stream] = m.versions[e.Stream][:e.Version-1]; e.Version == 1 {
+			delete(m.versions, e.Stream)
+		}
 		list := m.categories[e.Stream.Category]
 		m.categories[e.Stream.Category] = list[:len(list)-1]
 	}

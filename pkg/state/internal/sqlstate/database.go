@@ -27,6 +27,8 @@ type Database struct {
 	Write func(ctx context.Context, fn func(db *sql.DB) error) error
 	// Read runs fn outside a transaction.
 	Read func(ctx context.Context, fn func(db *sql.DB) error) error
+	// Own reports whether an error that a caller met in its transaction is the engine's, as that of a lost connection is.
+	Own func(err error) bool
 	// Now is the SQL expression for the microseconds since 1970, by the clock that all processes share.
 	Now string
 	// Workers own the goroutines of gatherings.

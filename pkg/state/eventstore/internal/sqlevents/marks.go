@@ -17,12 +17,16 @@ func (l *log) now(text string) string {
 	return sqlstate.SQL(l.sql(text), sqlstate.Expr{Text: l.db.Now}).Text
 }
 
-// verdict runs a transaction whose function may refuse what is asked, which undoes it; the engine would take that for a failure of its own.
+// verdict runs a transaction whose function may refuse what is asked, which undoes it; the engine would take that for a failure of its own. One that is
+// the engine's own after all, which a handler has met, is for it to judge.
 func (l *log) verdict(ctx context.Context, fn func(tx *sql.Tx) (refused, err error)) error {
 	var refused error
 	err := l.db.Transact(ctx, func(tx *sql.Tx) (err error) {
 		if refused, err = fn(tx); err == nil {
 			err = refused
+		}
+		if l.db.Own(refused) {
+			refused = nil
 		}
 		return err
 	})
@@ -108,8 +112,8 @@ func (l *log) Renew(ctx context.Context, lease eventstore.Lease) error {
 func (l *log) Advance(ctx context.Context, lease eventstore.Lease, position int64, within func(*sql.Tx) error) error {
 	return l.verdict(ctx, func(tx *sql.Tx) (refused, err error) {
 		if within != nil {
-			if err := within(tx); err != nil {
-				return nil, err
+			if refused := within(tx); refused != nil {
+				return refused, nil
 			}
 		}
 		return l.held(ctx, tx, lease, "position = ?, ", position)

@@ -72,8 +72,8 @@ func (l *log) Unpark(ctx context.Context, name string, stream eventstore.StreamI
 func (l *log) Replayed(ctx context.Context, lease eventstore.Lease, stream eventstore.StreamID, next int64, done bool, within func(*sql.Tx) error) error {
 	return l.verdict(ctx, func(tx *sql.Tx) (refused, err error) {
 		if within != nil {
-			if err := within(tx); err != nil {
-				return nil, err
+			if refused := within(tx); refused != nil {
+				return refused, nil
 			}
 		}
 		if done {

@@ -18,6 +18,7 @@ func inlineCases() []testCase {
 		{"what others append comes", fromOthers},
 		{"a rebuild, with writers going on", inlineRebuilt},
 		{"begun late, paused, resumed", inlineLate},
+		{"personal members", personalMembers},
 	}
 }
 
@@ -69,6 +70,11 @@ func refusedTogether(t *testing.T, w *world) {
 	v, err := s.Live(t.Context(), "chains")
 	require.NoError(t, err)
 	w.requireRight(t, v)
+	_, err = log.Append(t.Context(), eventstore.StreamID{Category: "refused", ID: "1"}, eventstore.NoStream, bad)
+	require.ErrorIs(t, err, errPoison)
+	streams, err := log.Streams(t.Context(), "refused", "", 10)
+	require.NoError(t, err)
+	require.Empty(t, streams)
 	w.gate.set(nil)
 	appended, err := log.Append(t.Context(), eventstore.StreamID{Category: "test", ID: "6"}, eventstore.Any, bad)
 	require.NoError(t, err, "its id is free")

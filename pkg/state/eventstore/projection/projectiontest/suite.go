@@ -75,6 +75,7 @@ func cases() []testCase {
 		{"paused and resumed", pausedAndResumed},
 		{"a poison event parks its stream", poison},
 		{"revisions", revisions},
+		{"personal members", personalMembers},
 		{"bad commands", badCommands},
 		{"bad definitions", badDefinitions},
 	}
