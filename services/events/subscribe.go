@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"math"
 	"net/http"
 	"strconv"
 	"strings"
@@ -40,15 +41,31 @@ func (e endpoints) SubscribeEvents(w http.ResponseWriter, r *http.Request, param
 	e.follow(ctx, w, eventstore.FollowOptions{Category: request.Category, ID: request.ID, From: from})
 }
 
-// begin is the first position, or version, that a reader is to have.
+// begin is the first position, or version, that a reader is to have. What cannot be read is told here, while there is a status to tell it with.
 func (s *Service) begin(ctx context.Context, r *eventsapi.SubscribeEventsRequest, lastEventID string) (int64, error) {
 	if err := s.mayRead(ctx, r.Category, r.ID); err != nil {
 		return 0, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
+	defer cancel()
+	from, err := s.firstOf(ctx, r, lastEventID)
+	if err != nil {
+		return 0, err
+	}
+	for _, err := range s.read(ctx, r.Category, r.ID, eventstore.ReadOptions{From: from, Limit: 1}) {
+		if err != nil {
+			return 0, err
+		}
+	}
+	return from, nil
+}
+
+// firstOf is where a reader asks to begin: behind the event that it has, where it says, or behind the last one that there is.
+func (s *Service) firstOf(ctx context.Context, r *eventsapi.SubscribeEventsRequest, lastEventID string) (int64, error) {
 	switch {
 	case lastEventID != "":
 		last, err := strconv.ParseInt(strings.TrimSpace(lastEventID), 10, 64)
-		if err != nil || last < 0 {
+		if err != nil || last < 0 || last == math.MaxInt64 {
 			return 0, problem.New(problem.InvalidMember, "the header Last-Event-ID is %.64q, and has to be the id of an event of this stream: a number", lastEventID)
 		}
 		return last + 1, nil
@@ -57,8 +74,6 @@ func (s *Service) begin(ctx context.Context, r *eventsapi.SubscribeEventsRequest
 	case r.From != nil:
 		return *r.From, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-	defer cancel()
 	if r.ID == "" {
 		head, err := s.cfg.Log.Head(ctx)
 		return head + 1, err

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -150,4 +151,26 @@ func TestHintsBetweenNodes(t *testing.T) {
 			return false
 		}
 	}, 30*time.Second, 10*time.Millisecond)
+}
+
+// What cannot be followed is refused at once: a reader that is told to come again would come again for ever.
+func TestSubscribeRefusesAtOnce(t *testing.T) {
+	n := start(t, events.Config{})
+	n.append("account", "a", 1)
+	for _, c := range []struct{ body, last, says string }{
+		{`{"category":"No category","from":0}`, "", "category"},
+		{`{"category":"No category"}`, "", "category"},
+		{`{"category":"No category"}`, "1", "category"},
+		{`{"category":"account","id":"` + strings.Repeat("a", 300) + `","from":0}`, "", "255 bytes"},
+		{`{}`, "9223372036854775807", "Last-Event-ID"}, // there is none behind it
+	} {
+		ctx, cancel := context.WithCancel(t.Context())
+		response := n.send(ctx, "/events/subscribe", c.body, "Last-Event-ID", c.last)
+		require.Equal(t, 400, response.StatusCode, "%+v", c)
+		body, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.Contains(t, string(body), c.says)
+		require.NoError(t, response.Body.Close())
+		cancel()
+	}
 }

@@ -31,7 +31,7 @@ type eventsCommand struct {
 func streamArgument(text string) (category, id string, err error) {
 	category, id, found := strings.Cut(text, "/")
 	if !found || category == "" || id == "" {
-		return "", "", usageError{fmt.Errorf("%q is no stream: write it as category/id, as in account/a-1", text)}
+		return "", "", usageError{fmt.Errorf("%q is no stream: write it as category/id, as in order/o-1", text)}
 	}
 	return category, id, nil
 }
