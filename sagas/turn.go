@@ -110,22 +110,29 @@ func (t *turning) confirms() bool {
 func (t *turning) unknown() Turn {
 	m := t.message
 	if on := find(t.saga.start, KindEvent, m.Topic); on != nil {
-		t.i.Definition, t.i.Data = t.saga.version, t.saga.begin
-		t.i.Status, t.i.Parked = Running, nil
-		t.i.Correlation = m.Correlation
-		if t.i.Correlation == "" {
-			t.i.Correlation = m.ID
-		}
-		if t.i.Started.IsZero() {
-			t.i.Started = t.now
-		}
-		t.take(on, m)
+		t.begin(on, m)
 		return Turn{}
 	}
 	if t.i.Status == Parked {
 		return t.keep("the instance was not started")
 	}
 	return t.refuse(t.saga.policies.Unknown, "no instance has its key, and it starts none")
+}
+
+// begin starts the instance.
+func (t *turning) begin(on *transition, m Message) {
+	t.i.Definition, t.i.Data = t.saga.version, t.saga.begin
+	t.i.Status, t.i.Parked = Running, nil
+	switch {
+	case m.Correlation != "":
+		t.i.Correlation = m.Correlation
+	case t.i.Correlation == "":
+		t.i.Correlation = m.ID
+	}
+	if t.i.Started.IsZero() {
+		t.i.Started = t.now
+	}
+	t.take(on, m)
 }
 
 // refuse does what a policy says.
