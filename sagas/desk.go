@@ -267,15 +267,12 @@ func (d *desk) call(ctx context.Context, i Instance) error {
 	case errors.As(err, &refused):
 		m.Kind = KindRefusal
 		if m.Body, err = json.Marshal(refused); err != nil {
-			return err
+			m.Kind, m.Body = KindFailure, failing("the refusal is not JSON: "+err.Error())
 		}
 	case err != nil:
-		m.Kind = KindFailure
-		if m.Body, err = json.Marshal(Failure{Reason: err.Error()}); err != nil {
-			return err
-		}
+		m.Kind, m.Body = KindFailure, failing(err.Error())
 	case len(answer) > 0 && !answer.IsValid():
-		m.Kind, m.Body = KindFailure, []byte(`{"reason":"the answer is not JSON"}`)
+		m.Kind, m.Body = KindFailure, failing("the answer is not JSON")
 	}
 	m.ID = fmt.Sprintf("%s.%s.%d", w.ID, m.Kind, i.Version)
 	return d.deliver(ctx, i.Key, m)

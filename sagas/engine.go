@@ -352,8 +352,7 @@ func (e *Engine) duplicate(ctx context.Context, f *family, current Instance, m M
 
 // parking is a message that parks an instance.
 func parking(i Instance, reason string) Message {
-	body, _ := json.Marshal(Failure{Reason: reason})
-	return Message{ID: fmt.Sprintf("%s.%d", kindPark, i.Version), Kind: kindPark, Body: body}
+	return Message{ID: fmt.Sprintf("%s.%d", kindPark, i.Version), Kind: kindPark, Body: failing(reason)}
 }
 
 // append enters a turn.

@@ -90,10 +90,11 @@ func (e *Engine) sent(ctx context.Context, f *family, event *eventstore.Recorded
 
 // unsendable parks the instance of an event that no broker would take.
 func (e *Engine) unsendable(ctx context.Context, f *family, event *eventstore.Recorded, out *Outgoing, failure error) error {
-	body, err := json.Marshal(Failure{Reason: fmt.Sprintf("%s cannot be published: %v", out.Topic, failure)})
-	if err != nil {
-		return err
+	reason := fmt.Sprintf("%s cannot be published: %v", out.Topic, failure)
+	turn, err := e.deliver(ctx, f, event.Stream.ID, Message{ID: fmt.Sprintf("%s.unsendable.%d", out.ID, event.Version), Kind: kindPark, Body: failing(reason)})
+	if err == nil && turn.Nothing {
+		e.cfg.Logger.ErrorContext(ctx, "an event of a saga is lost: no broker would take it, and its instance is not to be parked",
+			"saga", f.name, "key", event.Stream.ID, "reason", reason, "instance", turn.Reason)
 	}
-	_, err = e.deliver(ctx, f, event.Stream.ID, Message{ID: fmt.Sprintf("%s.unsendable.%d", out.ID, event.Version), Kind: kindPark, Body: body})
 	return err
 }

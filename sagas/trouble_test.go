@@ -1,10 +1,15 @@
 package sagas_test
 
 import (
+	"context"
 	"errors"
+	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
+	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/sagas"
@@ -32,4 +37,30 @@ func TestRetryOfAStartThatFailed(t *testing.T) {
 	require.Equal(t, sagas.Running, i.Status)
 	require.Equal(t, "reserving", i.State)
 	require.Empty(t, i.Kept)
+}
+
+// A long reason is cut between letters: half a letter is no JSON.
+func TestLongReason(t *testing.T) {
+	d := orders()
+	d.Start[0] = sagas.When(ofOrder("order.placed"), "reserving", func(o *Order, e *OrderEvent) error {
+		return errors.New(e.Order + strings.Repeat("é", 3000))
+	})
+	s := built(t, d)
+	for _, key := range []string{"o", "oo"} {
+		turn := s.Decide(sagas.Instance{Saga: "order", Key: key}, sagas.Message{ID: "1", Kind: sagas.KindEvent, Topic: "order.placed", Body: []byte(`{"order":"` + key + `"}`)}, time.Now())
+		require.Equal(t, sagas.Parked, turn.Instance.Status)
+		_, err := json.Marshal(turn.Instance)
+		require.NoError(t, err)
+	}
+}
+
+// What a call fails with may be anything.
+func TestFailureThatIsNoText(t *testing.T) {
+	w := newWorld(t)
+	w.calls.set(func(context.Context, string, string) (jsontext.Value, error) { return nil, errors.New("\xff") })
+	d := orders()
+	d.Retry = sagas.Retry{Attempts: 2, Pause: time.Millisecond}
+	r := w.start(false, built(t, d))
+	r.publish(t, "order.placed", "o-1")
+	r.becomes(t, "o-1", sagas.Parked)
 }

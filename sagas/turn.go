@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -174,8 +175,8 @@ func (t *turning) park(reason string, m *Message) {
 		t.i.Kept = slices.Insert(t.i.Kept, 0, *m)
 	}
 	const most = 2000
-	if len(reason) > most {
-		reason = reason[:most]
+	if reason = text(reason); len(reason) > most {
+		reason = strings.ToValidUTF8(reason[:most], "") // the cut may be within a letter
 	}
 	t.i.Status, t.i.Due = Parked, nil
 	t.i.Parked = &Parking{Reason: reason, From: from, Since: t.now}
@@ -352,6 +353,15 @@ func derived(words ...string) string {
 		name = append(name, w...)
 	}
 	return uuid.NewSHA1(space, name).String()
+}
+
+// text is what JSON takes as a string. What failed may have said anything.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// failing is the body of a Failure.
+func failing(reason string) jsontext.Value {
+	body, _ := json.Marshal(Failure{Reason: text(reason)}) // a string cannot fail
+	return body
 }
 
 func failureOf(body jsontext.Value) string {
