@@ -78,7 +78,8 @@ func (e *Engine) send(ctx context.Context, s *sending, out *Outgoing, key string
 func (e *Engine) sent(ctx context.Context, f *family, event *eventstore.Recorded, out *Outgoing, err error) error {
 	switch {
 	case err == nil && out.Tell:
-		_, err = e.deliver(ctx, f, event.Stream.ID, Message{ID: out.ID + "." + string(KindSent), Kind: KindSent, Work: out.ID})
+		// Each turn that issues it says so anew: what was said may have been entered where it could not be gone on with.
+		_, err = e.deliver(ctx, f, event.Stream.ID, Message{ID: fmt.Sprintf("%s.%s.%d", out.ID, KindSent, event.Version), Kind: KindSent, Work: out.ID})
 		return err
 	case errors.Is(err, bus.ErrInvalid):
 		return e.unsendable(ctx, f, event, out, err)

@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
+	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/sagas"
 )
 
@@ -63,4 +64,33 @@ func TestFailureThatIsNoText(t *testing.T) {
 	r := w.start(false, built(t, d))
 	r.publish(t, "order.placed", "o-1")
 	r.becomes(t, "o-1", sagas.Parked)
+}
+
+// An instance whose undo was sent while its version was unknown goes on when it is known again and retried.
+func TestSentWhileUnknown(t *testing.T) {
+	w := newWorld(t)
+	one := orders()
+	one.States[0].Undo = sagas.Publish("stock.release", orderEvent)
+	two := one
+	two.Version = 2
+	s1, s2 := built(t, one), built(t, two)
+	first := w.start(true, s1)
+	first.publish(t, "order.placed", "o-1")
+	first.becomes(t, "o-1", sagas.Running)
+	first.stop()
+	// An engine that knows version 1 enters the request; one that does not publishes.
+	driver := w.driver
+	b, err := bus.New(driver, bus.Config{})
+	require.NoError(t, err)
+	idle, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: []*sagas.Saga{s1}, Partitions: 4})
+	require.NoError(t, err)
+	_, err = idle.Compensate(t.Context(), "order", "o-1", sagas.Request{})
+	require.NoError(t, err)
+	second := w.start(true, s2)
+	second.becomes(t, "o-1", sagas.Parked)
+	second.stop()
+	both := w.start(true, s1, s2)
+	_, err = both.Retry(t.Context(), "order", "o-1", sagas.Request{})
+	require.NoError(t, err)
+	both.becomes(t, "o-1", sagas.Compensated)
 }
