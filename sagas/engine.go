@@ -262,7 +262,7 @@ func (e *Engine) deliver(ctx context.Context, f *family, key string, m Message) 
 			if m.Kind == kindPark {
 				return Turn{}, err
 			}
-			m = parking(current, fmt.Sprintf("what follows from %s is too large to be kept", m.what()))
+			return e.tooLarge(ctx, f, current, m)
 		default:
 			return Turn{}, err
 		}
@@ -347,6 +347,17 @@ func (e *Engine) duplicate(ctx context.Context, f *family, current Instance, m M
 	}
 	turn, err := e.deliver(ctx, f, current.Key, parking(current, "a message came twice: "+m.what()+" "+m.ID))
 	turn.Nothing, turn.Policy = true, Park
+	return turn, err
+}
+
+// tooLarge parks an instance that has no room for what follows from a message. An event becomes a dead letter: the instance cannot keep it.
+func (e *Engine) tooLarge(ctx context.Context, f *family, current Instance, m Message) (Turn, error) {
+	reason := fmt.Sprintf("what follows from %s is too large to be kept", m.what())
+	turn, err := e.deliver(ctx, f, current.Key, parking(current, reason))
+	if err == nil && m.Kind == KindEvent {
+		turn.Nothing, turn.Policy, turn.Reason = true, DeadLetter, reason
+		e.metrics.policy(ctx, f.name, turn.Policy)
+	}
 	return turn, err
 }
 

@@ -94,3 +94,17 @@ func TestSentWhileUnknown(t *testing.T) {
 	require.NoError(t, err)
 	both.becomes(t, "o-1", sagas.Compensated)
 }
+
+// What an instance has no room for becomes a dead letter.
+func TestTooLarge(t *testing.T) {
+	w := newWorld(t)
+	d := orders()
+	d.Start[0] = sagas.When(ofOrder("order.placed"), "reserving", func(o *Order, e *OrderEvent) error { o.ID = strings.Repeat("x", 1<<20); return nil })
+	r := w.start(true, built(t, d))
+	r.publish(t, "order.placed", "o-1")
+	r.becomes(t, "o-1", sagas.Parked)
+	require.Eventually(t, func() bool {
+		list, err := r.bus.ListLetters(t.Context(), bus.LetterFilter{}, bus.LetterPage{})
+		return err == nil && len(list.Letters) == 1
+	}, 3*time.Second, time.Millisecond)
+}
