@@ -205,7 +205,7 @@ type Command[S any] struct {
 	body           func(s *S) any
 }
 
-// Publish is a command that is an event. It gets an id that is the same each time it is published.
+// Publish is a command that is an event. It has no id; it gets one that is the same each time it is published.
 func Publish[S any](topic string, event func(s *S) bus.Event) Command[S] {
 	return Command[S]{topic: topic, event: event}
 }

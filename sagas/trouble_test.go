@@ -12,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
+	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/sagas"
 )
@@ -107,4 +108,22 @@ func TestTooLarge(t *testing.T) {
 		list, err := r.bus.ListLetters(t.Context(), bus.LetterFilter{}, bus.LetterPage{})
 		return err == nil && len(list.Letters) == 1
 	}, 3*time.Second, time.Millisecond)
+}
+
+// An event that has an id of its own could not be published under that of its command.
+func TestEventWithAnIDOfItsOwn(t *testing.T) {
+	d := orders()
+	d.States[0].Do = sagas.Publish("stock.reserve", func(o *Order) bus.Event { return &OrderEvent{Base: events.Base{EventID: "mine"}, Order: o.ID} })
+	turn := built(t, d).Decide(sagas.Instance{Saga: "order", Key: "o"}, sagas.Message{ID: "1", Kind: sagas.KindEvent, Topic: "order.placed", Body: []byte(`{"order":"o"}`)}, time.Now())
+	require.Equal(t, sagas.Parked, turn.Instance.Status)
+	require.Contains(t, turn.Instance.Parked.Reason, "id")
+}
+
+// An event that cannot be made parks the instance, and ends no process.
+func TestEventThatIsNil(t *testing.T) {
+	d := orders()
+	d.States[0].Do = sagas.Publish("stock.reserve", func(*Order) bus.Event { return (*OrderEvent)(nil) })
+	turn := built(t, d).Decide(sagas.Instance{Saga: "order", Key: "o"}, sagas.Message{ID: "1", Kind: sagas.KindEvent, Topic: "order.placed", Body: []byte(`{"order":"o"}`)}, time.Now())
+	require.Equal(t, sagas.Parked, turn.Instance.Status)
+	require.Contains(t, turn.Instance.Parked.Reason, "panicked")
 }

@@ -287,7 +287,8 @@ func (t *turning) in(d time.Duration) *time.Time {
 }
 
 // issue publishes a command, or has it called.
-func (t *turning) issue(c *command, step Step, undo bool) error {
+func (t *turning) issue(c *command, step Step, undo bool) (err error) {
+	defer recovered(&err) // the event is the definition's
 	id, undoes := t.commandID(step, undo), ""
 	if undo {
 		undoes = t.commandID(step, false)
@@ -304,7 +305,9 @@ func (t *turning) issue(c *command, step Step, undo bool) error {
 	if err != nil {
 		return err
 	}
-	e.Stamp(id, t.now)
+	if own, _ := e.Stamp(id, t.now); own != id {
+		return fmt.Errorf("its event has the id %q: leave it empty, it gets that of the command", own)
+	}
 	body, err := json.Marshal(e)
 	if err != nil {
 		return err
