@@ -85,11 +85,13 @@ func (d *desk) run() (err error) {
 	}()
 	for d.ctx.Err() == nil {
 		d.ended()
-		if err := d.look(); err != nil {
+		if err := d.look(); errors.Is(err, eventstore.ErrLeaseLost) {
+			return err
+		} else if err != nil {
 			d.agenda.warn(d.ctx, "reading instances failed, and will be tried again", err)
 		}
 		d.begin(time.Now())
-		if time.Since(d.tended) > d.lease.Lives/3 {
+		if d.toRenew() {
 			if left, err := d.renew(); left || errors.Is(err, eventstore.ErrLeaseLost) {
 				return err
 			}
@@ -141,7 +143,7 @@ func (d *desk) over(j *job) {
 	heap.Push(&d.dues, due{at: at, key: j.key})
 }
 
-// look reads what was appended.
+// look reads what was appended. At first that may take longer than the lease lasts, which is renewed meanwhile.
 func (d *desk) look() error {
 	f := d.agenda.family
 	for event, err := range d.agenda.engine.cfg.Store.ReadCategory(d.ctx, f.category(), eventstore.ReadOptions{From: d.read + 1}) {
@@ -157,6 +159,11 @@ func (d *desk) look() error {
 			}
 		}
 		d.read = event.Position
+		if d.toRenew() {
+			if err := d.prolong(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -278,8 +285,19 @@ func (d *desk) call(ctx context.Context, i Instance) error {
 	return d.deliver(ctx, i.Key, m)
 }
 
-// renew prolongs the lease, and enters the position below which no instance is open. Left: the partition is to be another process's.
+func (d *desk) toRenew() bool { return time.Since(d.tended) > d.lease.Lives/3 }
+
+// renew prolongs the lease, and brings forward what holds it back. Left: the partition is to be another process's.
 func (d *desk) renew() (left bool, err error) {
+	if err := d.prolong(); err != nil {
+		return false, err
+	}
+	d.bring()
+	return d.agenda.tooMany(), nil
+}
+
+// prolong prolongs the lease, and enters the position below which no instance is open.
+func (d *desk) prolong() error {
 	a := d.agenda
 	if err := a.reckon(d.ctx); err != nil {
 		a.warn(d.ctx, "a consumer cannot enlist, and will try again", err)
@@ -289,12 +307,11 @@ func (d *desk) renew() (left bool, err error) {
 		if !errors.Is(err, eventstore.ErrLeaseLost) {
 			a.warn(d.ctx, "a lease cannot be renewed, and will be tried again", err)
 		}
-		return false, err
+		return err
 	}
 	d.tended = asked
 	d.expire.Reset(time.Until(asked.Add(d.lease.Lives)))
-	d.bring()
-	return a.tooMany(), nil
+	return nil
 }
 
 // position is up to which nothing is open.

@@ -3,6 +3,7 @@ package sagas_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
 	"github.com/bannou-mesh/bannou/sagas"
 )
 
@@ -126,4 +128,34 @@ func TestEventThatIsNil(t *testing.T) {
 	turn := built(t, d).Decide(sagas.Instance{Saga: "order", Key: "o"}, sagas.Message{ID: "1", Kind: sagas.KindEvent, Topic: "order.placed", Body: []byte(`{"order":"o"}`)}, time.Now())
 	require.Equal(t, sagas.Parked, turn.Instance.Status)
 	require.Contains(t, turn.Instance.Parked.Reason, "panicked")
+}
+
+// slow is a log whose reads give little and take long.
+type slow struct{ eventstore.Engine }
+
+func (s slow) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Recorded, bool, error) {
+	if r.Category != "" && r.ID == "" && !r.Backward {
+		r.Limit = min(r.Limit, 4)
+		<-time.After(30 * time.Millisecond)
+	}
+	return s.Engine.Read(ctx, r)
+}
+
+// A start that takes longer than a lease, because there is much to read, keeps the lease meanwhile, and comes to an end.
+func TestStartThatTakesLongerThanALease(t *testing.T) {
+	w := newWorld(t)
+	w.lease = 300 * time.Millisecond
+	d := orders()
+	d.States[0].On[1] = sagas.After[Order](time.Second, sagas.Compensating, nil)
+	first := w.start(true, built(t, d))
+	for n := range 60 {
+		first.publish(t, "order.placed", fmt.Sprint("o-", n))
+	}
+	for n := range 60 {
+		first.becomes(t, fmt.Sprint("o-", n), sagas.Running)
+	}
+	first.stop()
+	w.log = eventstore.New(slow{w.log.Engine()}, eventstore.Config{})
+	second := w.start(true, built(t, d))
+	second.becomes(t, "o-59", sagas.Undoing)
 }
