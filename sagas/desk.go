@@ -329,10 +329,12 @@ func (d *desk) position() int64 {
 	return max(position, d.lease.Position)
 }
 
-// bring writes anew what lies far back, so that the position can go on.
+// bring writes anew what lies far back, so that the position can go on. Far is several times further than open instances need to lie one beside the
+// other: nearer, to write the oldest would put the next one too far back, for ever.
 func (d *desk) bring() {
+	far := max(d.agenda.engine.behind, 4*int64(len(d.open))*int64(len(d.agenda.news)))
 	for _, i := range d.open {
-		if i.Position < d.read-d.agenda.engine.behind && d.busy[i.Key] == nil && len(d.busy) < d.agenda.engine.cfg.Calls {
+		if i.Position < d.read-far && d.busy[i.Key] == nil && len(d.busy) < d.agenda.engine.cfg.Calls {
 			d.job(i, attemptOf(i.Work), func(ctx context.Context, i Instance) error {
 				return d.deliver(ctx, i.Key, Message{ID: fmt.Sprintf("%s.%d", kindKept, i.Version), Kind: kindKept})
 			})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -158,4 +159,30 @@ func TestStartThatTakesLongerThanALease(t *testing.T) {
 	w.log = eventstore.New(slow{w.log.Engine()}, eventstore.Config{})
 	second := w.start(true, built(t, d))
 	second.becomes(t, "o-59", sagas.Undoing)
+}
+
+// Where more instances are open than may lie between an instance and the end of the log, they are not written anew for ever.
+func TestManyOpenInstancesComeToRest(t *testing.T) {
+	w := newWorld(t)
+	w.behind, w.lease = 10, 300*time.Millisecond
+	d := orders()
+	d.States[0].NoTimeout, d.States[0].On = true, d.States[0].On[:1]
+	r := w.start(true, built(t, d))
+	for n := range 40 {
+		r.publish(t, "order.placed", fmt.Sprint("o-", n))
+	}
+	for n := range 40 {
+		r.becomes(t, fmt.Sprint("o-", n), sagas.Running)
+	}
+	for range 3 { // renewals
+		before, err := w.log.Marks(t.Context(), "saga.order.agenda")
+		require.NoError(t, err)
+		require.Eventually(t, func() bool {
+			now, err := w.log.Marks(t.Context(), "saga.order.agenda")
+			return err == nil && len(now) == 4 && !slices.ContainsFunc(now, func(m eventstore.Mark) bool { return !m.Until.After(before[m.Part].Until) })
+		}, 20*time.Second, 2*time.Millisecond)
+	}
+	for n := range 40 {
+		require.Equal(t, []string{"order.placed -> reserving running"}, r.history(t, fmt.Sprint("o-", n)))
+	}
 }
