@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -32,6 +33,7 @@ type desk struct {
 	read     int64 // up to which the log was read
 	open     map[string]*Instance
 	dues     dues
+	most     int // when there are more dues than this, those that are no more are dropped
 	busy     map[string]*job
 	finished chan *job
 	tended   time.Time // when the lease was renewed
@@ -140,7 +142,7 @@ func (d *desk) over(j *job) {
 	if j.failed {
 		at = at.Add(again)
 	}
-	heap.Push(&d.dues, due{at: at, key: j.key})
+	d.note(at, j.key)
 }
 
 // look reads what was appended. At first that may take longer than the lease lasts, which is renewed meanwhile.
@@ -188,14 +190,34 @@ func (d *desk) tend(key string) {
 		return
 	}
 	if i.Due != nil {
-		heap.Push(&d.dues, due{*i.Due, key})
+		d.note(*i.Due, key)
 	}
 	if w := i.Work; w != nil && w.Due != nil {
-		heap.Push(&d.dues, due{*w.Due, key})
+		d.note(*w.Due, key)
 	}
 	if j := d.busy[key]; j != nil && j.work != attemptOf(i.Work) {
 		j.cancel() // what it does is not waited for any more
 	}
+}
+
+// note enters that an instance has to be looked at then.
+func (d *desk) note(at time.Time, key string) {
+	heap.Push(&d.dues, due{at, key})
+	if len(d.dues) <= d.most {
+		return
+	}
+	soon := time.Now().Add(again) // what failed has no other due
+	d.dues = slices.DeleteFunc(d.dues, func(u due) bool {
+		i := d.open[u.key]
+		return i == nil || u.at.After(soon) && !i.dueAt(u.at)
+	})
+	heap.Init(&d.dues)
+	d.most = 2*len(d.dues) + 1000
+}
+
+// dueAt reports whether an instance has to be looked at then.
+func (i *Instance) dueAt(at time.Time) bool {
+	return i.Due != nil && i.Due.Equal(at) || i.Work != nil && i.Work.Due != nil && i.Work.Due.Equal(at)
 }
 
 func attemptOf(w *Work) string {

@@ -186,3 +186,8 @@ func TestManyOpenInstancesComeToRest(t *testing.T) {
 		require.Equal(t, []string{"order.placed -> reserving running"}, r.history(t, fmt.Sprint("o-", n)))
 	}
 }
+
+// Instances that have ended leave nothing in memory, however far their timeouts were.
+func TestTimeoutsOfEndedInstancesAreForgotten(t *testing.T) {
+	require.Less(t, sagas.DuesAfter(100_000), 10_000)
+}
