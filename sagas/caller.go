@@ -3,6 +3,7 @@ package sagas
 import (
 	"context"
 	"errors"
+	"net/http"
 
 	"github.com/go-json-experiment/json/jsontext"
 
@@ -40,7 +41,12 @@ func (c overMesh) Call(ctx context.Context, target, method, key string, body jso
 	return answer, err
 }
 
-// final reports a status that another attempt would get too.
+// final reports a status that another attempt would get too. 421 is another app's instance, at an address that was given anew.
 func final(status int) bool {
-	return status >= 400 && status < 500 && status != 408 && status != 425 && status != 429
+	switch status {
+	case http.StatusRequestTimeout, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
+		return false
+	default:
+		return status >= 400 && status < 500
+	}
 }

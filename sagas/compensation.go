@@ -2,6 +2,7 @@ package sagas
 
 import (
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -153,7 +154,7 @@ func (t *turning) request() Turn {
 func (t *turning) goOn() Turn {
 	i := &t.i
 	if i.State == "" {
-		return nothing(Ignore, "it waits for its start; cancel it if none comes")
+		return t.beginAgain()
 	}
 	i.Status, i.Parked = i.Parked.From, nil
 	switch {
@@ -170,6 +171,18 @@ func (t *turning) goOn() Turn {
 		t.goOnRunning()
 	}
 	return Turn{}
+}
+
+// beginAgain starts an instance with the message that it could not be started with before.
+func (t *turning) beginAgain() Turn {
+	for n, m := range t.i.Kept {
+		if on := find(t.saga.start, KindEvent, m.Topic); on != nil {
+			t.i.Kept = slices.Delete(t.i.Kept, n, n+1)
+			t.begin(on, m)
+			return Turn{}
+		}
+	}
+	return nothing(Ignore, "it waits for its start; cancel it if none comes")
 }
 
 // goOnRunning has the present state wait again for what it waits for.

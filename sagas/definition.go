@@ -154,7 +154,7 @@ type Refusal struct { //nolint:errname // it is an answer, and an error only on 
 	Body   jsontext.Value `json:"body,omitempty"` // where it is JSON
 }
 
-// Refused goes to a state when the call that the state makes is answered with 4xx, save 408, 425 and 429, which are tried again. Without it the
+// Refused goes to a state when the call that the state makes is answered with 4xx, save 408, 421, 425 and 429, which are tried again. Without it the
 // instance parks.
 func Refused[S any](to string, apply func(s *S, r *Refusal) error) On[S] {
 	return On[S]{kind: KindRefusal, to: []string{to}, apply: applying(to, apply)}
@@ -205,7 +205,7 @@ type Command[S any] struct {
 	body           func(s *S) any
 }
 
-// Publish is a command that is an event. It gets an id that is the same each time it is published.
+// Publish is a command that is an event. It has no id; it gets one that is the same each time it is published.
 func Publish[S any](topic string, event func(s *S) bus.Event) Command[S] {
 	return Command[S]{topic: topic, event: event}
 }

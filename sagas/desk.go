@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -32,6 +33,7 @@ type desk struct {
 	read     int64 // up to which the log was read
 	open     map[string]*Instance
 	dues     dues
+	most     int // when there are more dues than this, those that are no more are dropped
 	busy     map[string]*job
 	finished chan *job
 	tended   time.Time // when the lease was renewed
@@ -85,11 +87,13 @@ func (d *desk) run() (err error) {
 	}()
 	for d.ctx.Err() == nil {
 		d.ended()
-		if err := d.look(); err != nil {
+		if err := d.look(); errors.Is(err, eventstore.ErrLeaseLost) {
+			return err
+		} else if err != nil {
 			d.agenda.warn(d.ctx, "reading instances failed, and will be tried again", err)
 		}
 		d.begin(time.Now())
-		if time.Since(d.tended) > d.lease.Lives/3 {
+		if d.toRenew() {
 			if left, err := d.renew(); left || errors.Is(err, eventstore.ErrLeaseLost) {
 				return err
 			}
@@ -138,10 +142,10 @@ func (d *desk) over(j *job) {
 	if j.failed {
 		at = at.Add(again)
 	}
-	heap.Push(&d.dues, due{at: at, key: j.key})
+	d.note(at, j.key)
 }
 
-// look reads what was appended.
+// look reads what was appended. At first that may take longer than the lease lasts, which is renewed meanwhile.
 func (d *desk) look() error {
 	f := d.agenda.family
 	for event, err := range d.agenda.engine.cfg.Store.ReadCategory(d.ctx, f.category(), eventstore.ReadOptions{From: d.read + 1}) {
@@ -157,6 +161,11 @@ func (d *desk) look() error {
 			}
 		}
 		d.read = event.Position
+		if d.toRenew() {
+			if err := d.prolong(); err != nil {
+				return err
+			}
+		}
 	}
 	return nil
 }
@@ -181,14 +190,34 @@ func (d *desk) tend(key string) {
 		return
 	}
 	if i.Due != nil {
-		heap.Push(&d.dues, due{*i.Due, key})
+		d.note(*i.Due, key)
 	}
 	if w := i.Work; w != nil && w.Due != nil {
-		heap.Push(&d.dues, due{*w.Due, key})
+		d.note(*w.Due, key)
 	}
 	if j := d.busy[key]; j != nil && j.work != attemptOf(i.Work) {
 		j.cancel() // what it does is not waited for any more
 	}
+}
+
+// note enters that an instance has to be looked at then.
+func (d *desk) note(at time.Time, key string) {
+	heap.Push(&d.dues, due{at, key})
+	if len(d.dues) <= d.most {
+		return
+	}
+	soon := time.Now().Add(again) // what failed has no other due
+	d.dues = slices.DeleteFunc(d.dues, func(u due) bool {
+		i := d.open[u.key]
+		return i == nil || u.at.After(soon) && !i.dueAt(u.at)
+	})
+	heap.Init(&d.dues)
+	d.most = 2*len(d.dues) + 1000
+}
+
+// dueAt reports whether an instance has to be looked at then.
+func (i *Instance) dueAt(at time.Time) bool {
+	return i.Due != nil && i.Due.Equal(at) || i.Work != nil && i.Work.Due != nil && i.Work.Due.Equal(at)
 }
 
 func attemptOf(w *Work) string {
@@ -267,22 +296,30 @@ func (d *desk) call(ctx context.Context, i Instance) error {
 	case errors.As(err, &refused):
 		m.Kind = KindRefusal
 		if m.Body, err = json.Marshal(refused); err != nil {
-			return err
+			m.Kind, m.Body = KindFailure, failing("the refusal is not JSON: "+err.Error())
 		}
 	case err != nil:
-		m.Kind = KindFailure
-		if m.Body, err = json.Marshal(Failure{Reason: err.Error()}); err != nil {
-			return err
-		}
+		m.Kind, m.Body = KindFailure, failing(err.Error())
 	case len(answer) > 0 && !answer.IsValid():
-		m.Kind, m.Body = KindFailure, []byte(`{"reason":"the answer is not JSON"}`)
+		m.Kind, m.Body = KindFailure, failing("the answer is not JSON")
 	}
 	m.ID = fmt.Sprintf("%s.%s.%d", w.ID, m.Kind, i.Version)
 	return d.deliver(ctx, i.Key, m)
 }
 
-// renew prolongs the lease, and enters the position below which no instance is open. Left: the partition is to be another process's.
+func (d *desk) toRenew() bool { return time.Since(d.tended) > d.lease.Lives/3 }
+
+// renew prolongs the lease, and brings forward what holds it back. Left: the partition is to be another process's.
 func (d *desk) renew() (left bool, err error) {
+	if err := d.prolong(); err != nil {
+		return false, err
+	}
+	d.bring()
+	return d.agenda.tooMany(), nil
+}
+
+// prolong prolongs the lease, and enters the position below which no instance is open.
+func (d *desk) prolong() error {
 	a := d.agenda
 	if err := a.reckon(d.ctx); err != nil {
 		a.warn(d.ctx, "a consumer cannot enlist, and will try again", err)
@@ -292,12 +329,11 @@ func (d *desk) renew() (left bool, err error) {
 		if !errors.Is(err, eventstore.ErrLeaseLost) {
 			a.warn(d.ctx, "a lease cannot be renewed, and will be tried again", err)
 		}
-		return false, err
+		return err
 	}
 	d.tended = asked
 	d.expire.Reset(time.Until(asked.Add(d.lease.Lives)))
-	d.bring()
-	return a.tooMany(), nil
+	return nil
 }
 
 // position is up to which nothing is open.
@@ -315,10 +351,12 @@ func (d *desk) position() int64 {
 	return max(position, d.lease.Position)
 }
 
-// bring writes anew what lies far back, so that the position can go on.
+// bring writes anew what lies far back, so that the position can go on. Far is several times further than open instances need to lie one beside the
+// other: nearer, to write the oldest would put the next one too far back, for ever.
 func (d *desk) bring() {
+	far := max(d.agenda.engine.behind, 4*int64(len(d.open))*int64(len(d.agenda.news)))
 	for _, i := range d.open {
-		if i.Position < d.read-d.agenda.engine.behind && d.busy[i.Key] == nil && len(d.busy) < d.agenda.engine.cfg.Calls {
+		if i.Position < d.read-far && d.busy[i.Key] == nil && len(d.busy) < d.agenda.engine.cfg.Calls {
 			d.job(i, attemptOf(i.Work), func(ctx context.Context, i Instance) error {
 				return d.deliver(ctx, i.Key, Message{ID: fmt.Sprintf("%s.%d", kindKept, i.Version), Kind: kindKept})
 			})

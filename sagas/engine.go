@@ -262,7 +262,7 @@ func (e *Engine) deliver(ctx context.Context, f *family, key string, m Message) 
 			if m.Kind == kindPark {
 				return Turn{}, err
 			}
-			m = parking(current, fmt.Sprintf("what follows from %s is too large to be kept", m.what()))
+			return e.tooLarge(ctx, f, current, m)
 		default:
 			return Turn{}, err
 		}
@@ -350,10 +350,20 @@ func (e *Engine) duplicate(ctx context.Context, f *family, current Instance, m M
 	return turn, err
 }
 
+// tooLarge parks an instance that has no room for what follows from a message. An event becomes a dead letter: the instance cannot keep it.
+func (e *Engine) tooLarge(ctx context.Context, f *family, current Instance, m Message) (Turn, error) {
+	reason := fmt.Sprintf("what follows from %s is too large to be kept", m.what())
+	turn, err := e.deliver(ctx, f, current.Key, parking(current, reason))
+	if err == nil && m.Kind == KindEvent {
+		turn.Nothing, turn.Policy, turn.Reason = true, DeadLetter, reason
+		e.metrics.policy(ctx, f.name, turn.Policy)
+	}
+	return turn, err
+}
+
 // parking is a message that parks an instance.
 func parking(i Instance, reason string) Message {
-	body, _ := json.Marshal(Failure{Reason: reason})
-	return Message{ID: fmt.Sprintf("%s.%d", kindPark, i.Version), Kind: kindPark, Body: body}
+	return Message{ID: fmt.Sprintf("%s.%d", kindPark, i.Version), Kind: kindPark, Body: failing(reason)}
 }
 
 // append enters a turn.

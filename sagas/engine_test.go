@@ -71,12 +71,13 @@ type world struct {
 	driver bus.Driver
 	calls  *calls
 	behind int64 // 0: the engine's own
+	lease  time.Duration
 }
 
 func newWorld(t *testing.T) *world {
 	driver := memorybus.New(memorybus.Config{})
 	t.Cleanup(func() { require.NoError(t, driver.Close(context.Background())) })
-	return &world{t: t, log: memoryevents.New(eventstore.Config{}), driver: driver, calls: &calls{}}
+	return &world{t: t, log: memoryevents.New(eventstore.Config{}), driver: driver, calls: &calls{}, lease: time.Second}
 }
 
 // running is an engine with its bus.
@@ -91,7 +92,7 @@ func (w *world) start(silent bool, all ...*sagas.Saga) *running {
 	t := w.t
 	b, err := bus.New(w.driver, bus.Config{ImmediateRetries: -1, RetryMaxAttempts: 2, RetryDelay: 10 * time.Millisecond})
 	require.NoError(t, err)
-	engine, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: all, Partitions: 4, Lease: time.Second, Poll: 5 * time.Millisecond})
+	engine, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: all, Partitions: 4, Lease: w.lease, Poll: 5 * time.Millisecond})
 	require.NoError(t, err)
 	if w.behind > 0 {
 		engine.SetBehind(w.behind)

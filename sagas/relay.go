@@ -78,7 +78,8 @@ func (e *Engine) send(ctx context.Context, s *sending, out *Outgoing, key string
 func (e *Engine) sent(ctx context.Context, f *family, event *eventstore.Recorded, out *Outgoing, err error) error {
 	switch {
 	case err == nil && out.Tell:
-		_, err = e.deliver(ctx, f, event.Stream.ID, Message{ID: out.ID + "." + string(KindSent), Kind: KindSent, Work: out.ID})
+		// Each turn that issues it says so anew: what was said may have been entered where it could not be gone on with.
+		_, err = e.deliver(ctx, f, event.Stream.ID, Message{ID: fmt.Sprintf("%s.%s.%d", out.ID, KindSent, event.Version), Kind: KindSent, Work: out.ID})
 		return err
 	case errors.Is(err, bus.ErrInvalid):
 		return e.unsendable(ctx, f, event, out, err)
@@ -90,10 +91,11 @@ func (e *Engine) sent(ctx context.Context, f *family, event *eventstore.Recorded
 
 // unsendable parks the instance of an event that no broker would take.
 func (e *Engine) unsendable(ctx context.Context, f *family, event *eventstore.Recorded, out *Outgoing, failure error) error {
-	body, err := json.Marshal(Failure{Reason: fmt.Sprintf("%s cannot be published: %v", out.Topic, failure)})
-	if err != nil {
-		return err
+	reason := fmt.Sprintf("%s cannot be published: %v", out.Topic, failure)
+	turn, err := e.deliver(ctx, f, event.Stream.ID, Message{ID: fmt.Sprintf("%s.unsendable.%d", out.ID, event.Version), Kind: kindPark, Body: failing(reason)})
+	if err == nil && turn.Nothing {
+		e.cfg.Logger.ErrorContext(ctx, "an event of a saga is lost: no broker would take it, and its instance is not to be parked",
+			"saga", f.name, "key", event.Stream.ID, "reason", reason, "instance", turn.Reason)
 	}
-	_, err = e.deliver(ctx, f, event.Stream.ID, Message{ID: fmt.Sprintf("%s.unsendable.%d", out.ID, event.Version), Kind: kindPark, Body: body})
 	return err
 }

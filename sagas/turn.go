@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -110,22 +111,29 @@ func (t *turning) confirms() bool {
 func (t *turning) unknown() Turn {
 	m := t.message
 	if on := find(t.saga.start, KindEvent, m.Topic); on != nil {
-		t.i.Definition, t.i.Data = t.saga.version, t.saga.begin
-		t.i.Status, t.i.Parked = Running, nil
-		t.i.Correlation = m.Correlation
-		if t.i.Correlation == "" {
-			t.i.Correlation = m.ID
-		}
-		if t.i.Started.IsZero() {
-			t.i.Started = t.now
-		}
-		t.take(on, m)
+		t.begin(on, m)
 		return Turn{}
 	}
 	if t.i.Status == Parked {
 		return t.keep("the instance was not started")
 	}
 	return t.refuse(t.saga.policies.Unknown, "no instance has its key, and it starts none")
+}
+
+// begin starts the instance.
+func (t *turning) begin(on *transition, m Message) {
+	t.i.Definition, t.i.Data = t.saga.version, t.saga.begin
+	t.i.Status, t.i.Parked = Running, nil
+	switch {
+	case m.Correlation != "":
+		t.i.Correlation = m.Correlation
+	case t.i.Correlation == "":
+		t.i.Correlation = m.ID
+	}
+	if t.i.Started.IsZero() {
+		t.i.Started = t.now
+	}
+	t.take(on, m)
 }
 
 // refuse does what a policy says.
@@ -167,8 +175,8 @@ func (t *turning) park(reason string, m *Message) {
 		t.i.Kept = slices.Insert(t.i.Kept, 0, *m)
 	}
 	const most = 2000
-	if len(reason) > most {
-		reason = reason[:most]
+	if reason = text(reason); len(reason) > most {
+		reason = strings.ToValidUTF8(reason[:most], "") // the cut may be within a letter
 	}
 	t.i.Status, t.i.Due = Parked, nil
 	t.i.Parked = &Parking{Reason: reason, From: from, Since: t.now}
@@ -279,7 +287,8 @@ func (t *turning) in(d time.Duration) *time.Time {
 }
 
 // issue publishes a command, or has it called.
-func (t *turning) issue(c *command, step Step, undo bool) error {
+func (t *turning) issue(c *command, step Step, undo bool) (err error) {
+	defer recovered(&err) // the event is the definition's
 	id, undoes := t.commandID(step, undo), ""
 	if undo {
 		undoes = t.commandID(step, false)
@@ -296,7 +305,9 @@ func (t *turning) issue(c *command, step Step, undo bool) error {
 	if err != nil {
 		return err
 	}
-	e.Stamp(id, t.now)
+	if own, _ := e.Stamp(id, t.now); own != id {
+		return fmt.Errorf("its event has the id %q: leave it empty, it gets that of the command", own)
+	}
 	body, err := json.Marshal(e)
 	if err != nil {
 		return err
@@ -345,6 +356,15 @@ func derived(words ...string) string {
 		name = append(name, w...)
 	}
 	return uuid.NewSHA1(space, name).String()
+}
+
+// text is what JSON takes as a string. What failed may have said anything.
+func text(s string) string { return strings.ToValidUTF8(s, "\uFFFD") }
+
+// failing is the body of a Failure.
+func failing(reason string) jsontext.Value {
+	body, _ := json.Marshal(Failure{Reason: text(reason)}) // a string cannot fail
+	return body
 }
 
 func failureOf(body jsontext.Value) string {
