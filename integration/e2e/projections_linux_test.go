@@ -31,7 +31,7 @@ func TestProjectionsCommand(t *testing.T) {
 		for j := range events {
 			events[j] = object{"type": "added", "data": j}
 		}
-		caller.must(t, "events/append", object{"streams": []object{{"category": "order", "id": strconv.Itoa(i), "events": events}}})
+		caller.must(t, "events/append", object{"streams": []object{{"category": "account", "id": strconv.Itoa(i), "events": events}}})
 	}
 	driver, err := mysqlstate.New(mysqlstate.Config{DSN: dsn})
 	require.NoError(t, err)
@@ -41,7 +41,7 @@ func TestProjectionsCommand(t *testing.T) {
 	var slow atomic.Bool
 	proceed := make(chan struct{}, 1000)
 	set, err := projection.Open(t.Context(), log, projection.Config{Poll: 20 * time.Millisecond, Definitions: []projection.Definition{{
-		Name: "counts", Category: "order", Batch: 50,
+		Name: "counts", Category: "account", Batch: 50,
 		Tables: []projection.Table{{Name: "counts", Columns: "(id VARCHAR(64) NOT NULL PRIMARY KEY, n BIGINT NOT NULL)"}},
 		Apply: func(ctx context.Context, b projection.Batch) error {
 			if slow.Load() && b.Version.Number == 2 {

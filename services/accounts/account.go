@@ -12,9 +12,6 @@ const (
 	addressCategory = "account-email"
 )
 
-// Categories are those of the log that the service keeps: what others append to them becomes what an account is.
-func Categories() []string { return []string{category, addressCategory} }
-
 // What happens to an account. Each says when. What is about a person is encrypted with a key of the account, which its erasure destroys.
 type (
 	registered struct {

@@ -7,8 +7,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 
-	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
-	"github.com/bannou-mesh/bannou/pkg/state/eventstore/memoryevents"
 	"github.com/bannou-mesh/bannou/services/events"
 	"github.com/bannou-mesh/bannou/services/guard"
 )
@@ -176,26 +174,6 @@ func TestCategoriesAreReservedForApps(t *testing.T) {
 	n.as(auditToken).refused("/events/subscribe", `{}`, 403, "forbidden")
 	require.Equal(t, "1 2 3", positions(n.as(bankToken).must("/events/read", `{}`)))
 	require.Equal(t, "1 3", positions(n.must("/events/read", `{"category":"open"}`)))
-}
-
-// What a service keeps is appended to by that service alone, unless a rule says who else may.
-func TestKeptCategoriesAreNotAppendedTo(t *testing.T) {
-	log, kept := memoryevents.New(eventstore.Config{}), map[string]string{"account": "accounts"}
-	const write = `{"streams":[{"category":"open","id":"a","events":[{"type":"x","data":1}]},{"category":"account","id":"a","events":[{"type":"x","data":1}]}]}`
-	open := start(t, events.Config{Log: log, Kept: kept})
-	p := open.refused("/events/append", write, 403, "forbidden")
-	require.Contains(t, p["detail"], "the accounts service")
-	open.must("/events/append", `{"streams":[{"category":"open","id":"a","events":[{"type":"x","data":1}]}]}`)
-
-	ruled := start(t, events.Config{Log: log, Kept: kept, Access: reserved(t)})
-	ruled.refused("/events/append", write, 401, "unauthorized")
-	ruled.as(bankToken).must("/events/append", write)
-	for path, body := range map[string]string{
-		"close": `{"category":"account","id":"a"}`, "archive": `{"category":"account","id":"a"}`, "snapshot": `{"category":"account","id":"a","version":1,"data":1}`,
-	} {
-		open.refused("/events/"+path, body, 403, "forbidden")
-	}
-	require.Equal(t, "3", positions(open.must("/events/read", `{"category":"account"}`)))
 }
 
 // positions are those of a page, and what the next one begins with.

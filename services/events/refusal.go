@@ -44,20 +44,6 @@ func (s *Service) may(ctx context.Context, right guard.Right, category string) e
 	return nil
 }
 
-// mayChange refuses to append to a category, or to close streams of it and the like, as may does, and where a service keeps it.
-func (s *Service) mayChange(ctx context.Context, category string) error {
-	if err := s.may(ctx, guard.Write, category); err != nil {
-		return err
-	}
-	keeper, kept := s.cfg.Kept[category]
-	if !kept || s.cfg.Access.Guarded(category) {
-		return nil
-	}
-	s.refusals.add(ctx, category, guard.Write, "kept")
-	return problem.New(problem.Forbidden, "category %q is what the %s service keeps: ask that, or choose another category; a rule under events.access may say who may write it",
-		category, keeper)
-}
-
 func (s *Service) refuse(ctx context.Context, holder guard.TokenHolder, right guard.Right, category string, whole bool) error {
 	what := fmt.Sprintf("category %q", category)
 	if whole {

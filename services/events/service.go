@@ -35,12 +35,8 @@ type Config struct {
 	// have defined.
 	Projections *projection.Set
 
-	// Access says who may use which categories. Default: everyone, all but what is Kept.
+	// Access says who may use which categories. Default: everyone, all.
 	Access *guard.Access
-
-	// Kept are categories whose events are the state of a service, with its name. Nobody appends to them here, unless a rule of Access says who may:
-	// everyone could make of an account what they like. Default: none.
-	Kept map[string]string
 
 	// Logger hears of readers that could not be served on. Default: none.
 	Logger *slog.Logger

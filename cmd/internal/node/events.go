@@ -13,7 +13,6 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore/sqliteevents"
 	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
 	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
-	"github.com/bannou-mesh/bannou/services/accounts"
 	"github.com/bannou-mesh/bannou/services/events"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
@@ -39,16 +38,7 @@ func (p parts) eventLog() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return events.New(events.Config{Log: log, Hints: hints, Access: access, Kept: keptCategories(), Logger: p.log, MeterProvider: p.meter})
-}
-
-// keptCategories are those that a service keeps, on this node or on another one with the same log.
-func keptCategories() map[string]string {
-	kept := map[string]string{}
-	for _, category := range accounts.Categories() {
-		kept[category] = "accounts"
-	}
-	return kept
+	return events.New(events.Config{Log: log, Hints: hints, Access: access, Logger: p.log, MeterProvider: p.meter})
 }
 
 // A sharedLog is the node's one log, which several services use.
