@@ -363,6 +363,17 @@ func (w *world) setRoles(accountID string, roles ...string) {
 	require.NoError(w.t, err)
 }
 
+// setEmail is what the accounts service does and tells.
+func (w *world) setEmail(accountID, email string) {
+	w.accounts.mu.Lock()
+	a := w.accounts.byID[accountID]
+	a.Email, a.Version = email, a.Version+1
+	w.accounts.byID[accountID] = a
+	w.accounts.mu.Unlock()
+	_, err := w.bus.Publish(w.t.Context(), events.TopicAccountUpdated, &events.AccountUpdatedEvent{AccountID: accountID, ChangedFields: []string{"email"}, Email: email})
+	require.NoError(w.t, err)
+}
+
 type lockedBuffer struct {
 	mu sync.Mutex
 	b  bytes.Buffer

@@ -243,6 +243,18 @@ func TestAForgottenPassword(t *testing.T) {
 	n.refused(401, "unauthorized", "/auth/password/confirm-reset", confirm(second.Token, "by an old letter"))
 }
 
+// Whoever reads the letters to an address that the account has left has no claim to it.
+func TestALetterToAnAddressBefore(t *testing.T) {
+	n := start(t, auth.Config{})
+	s := n.register("ada@example.org")
+	n.must("/auth/password/request-reset", `{"email":"ada@example.org"}`)
+	letter := hears(n.world, func(e *events.PasswordResetRequestedEvent) bool { return e.AccountID == s.account })
+	n.setEmail(s.account, "ada@example.net")
+	n.refused(401, "unauthorized", "/auth/password/confirm-reset", fmt.Sprintf(`{"token":%q,"newPassword":"by an old letter"}`, letter.Token))
+	require.True(t, n.valid(s.access))
+	n.login("ada@example.net")
+}
+
 func TestAWrongCurrentPasswordChangesNothing(t *testing.T) {
 	n := start(t, auth.Config{Throttle: auth.Throttle{PerAccount: 3}})
 	s := n.register("ada@example.org")
