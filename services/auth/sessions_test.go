@@ -2,6 +2,7 @@ package auth_test
 
 import (
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -241,6 +242,17 @@ func TestAForgottenPassword(t *testing.T) {
 	s = tokensOf(n.must("/auth/login", loginBody("ada@example.org", "a new password")))
 	n.must("/auth/password/change", `{"currentPassword":"a new password","newPassword":"the newest one"}`, bearerOf(s)...)
 	n.refused(401, "unauthorized", "/auth/password/confirm-reset", confirm(second.Token, "by an old letter"))
+}
+
+// That an account was deleted is believed to the accounts service alone.
+func TestAnAccountThatLivesKeepsItsSessions(t *testing.T) {
+	n := start(t, auth.Config{})
+	s := n.register("ada@example.org")
+	_, err := n.bus.Publish(t.Context(), events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: s.account})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return !n.valid(s.access) || strings.Contains(n.log.String(), "the account lives") }, 20*time.Second, time.Millisecond)
+	require.True(t, n.valid(s.access))
+	n.login("ada@example.org")
 }
 
 // Whoever reads the letters to an address that the account has left has no claim to it.
