@@ -41,6 +41,7 @@ type accounts struct {
 	mu    sync.Mutex
 	byID  map[string]auth.Account
 	asked int
+	lost  error // of the answer to Create, which is done
 }
 
 func (a *accounts) Create(_ context.Context, v auth.Account) (auth.Account, error) {
@@ -53,7 +54,7 @@ func (a *accounts) Create(_ context.Context, v auth.Account) (auth.Account, erro
 	}
 	v.Roles, v.Version = []string{"user"}, 1
 	a.byID[v.ID] = v
-	return v, nil
+	return v, a.lost
 }
 
 func (a *accounts) ByEmail(_ context.Context, email string) (auth.Account, error) {

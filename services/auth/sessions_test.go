@@ -1,6 +1,7 @@
 package auth_test
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/auth"
 )
 
@@ -242,6 +244,17 @@ func TestAForgottenPassword(t *testing.T) {
 	s = tokensOf(n.must("/auth/login", loginBody("ada@example.org", "a new password")))
 	n.must("/auth/password/change", `{"currentPassword":"a new password","newPassword":"the newest one"}`, bearerOf(s)...)
 	n.refused(401, "unauthorized", "/auth/password/confirm-reset", confirm(second.Token, "by an old letter"))
+}
+
+// Who hears nothing of the account is told that it may be there, and how to go on.
+func TestARegistrationWhoseAnswerIsLost(t *testing.T) {
+	n := start(t, auth.Config{})
+	n.accounts.lost = context.DeadlineExceeded
+	a := n.refused(504, "outcome_unknown", "/auth/register", loginBody("ada@example.org", password))
+	require.Contains(t, a.body["detail"], "log in")
+	n.login("ada@example.org")
+	n.accounts.lost = mesh.ErrNoEndpoint
+	n.refused(503, "unavailable", "/auth/register", loginBody("bob@example.org", password))
 }
 
 // That an account was deleted is believed to the accounts service alone.
