@@ -6,11 +6,14 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
 )
 
-// Categories of the streams.
+// Categories of the streams. The log is shared with programs, whose own accounts are likely to be in one called account.
 const (
-	category        = "account"
-	addressCategory = "account-email"
+	category        = "accounts.account"
+	addressCategory = "accounts.email"
 )
+
+// Categories are those that nobody but the service appends to.
+func Categories() []string { return []string{category, addressCategory} }
 
 // What happens to an account. Each says when. What is about a person is encrypted with a key of the account, which its erasure destroys.
 type (

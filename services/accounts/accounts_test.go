@@ -105,7 +105,7 @@ func TestAnAddressHasOneHolder(t *testing.T) {
 	require.Positive(t, taken.Load())
 
 	holders := map[string]string{} // by what the accounts' own events say
-	for e, err := range n.log.ReadCategory(t.Context(), "account", eventstore.ReadOptions{}) {
+	for e, err := range n.log.ReadCategory(t.Context(), "accounts.account", eventstore.ReadOptions{}) {
 		require.NoError(t, err)
 		status, answer := n.post("/accounts/get", `{"accountId":"`+e.Stream.ID+`"}`)
 		if status != 200 {
@@ -135,8 +135,9 @@ func TestAccountsAreListedPageByPage(t *testing.T) {
 	}
 	admin := n.must("/accounts/register", `{"displayName":"Root","roles":["admin"]}`)["accountId"].(string)
 	gone := n.must("/accounts/register", `{"displayName":"Player gone"}`)["accountId"].(string)
-	n.must("/accounts/delete", `{"accountId":"`+gone+`"}`)
 	list := func(body string) []any { return n.must("/accounts/list", body)["accounts"].([]any) }
+	require.Eventually(t, func() bool { return len(list(`{}`)) == 9 }, 20*time.Second, time.Millisecond)
+	n.must("/accounts/delete", `{"accountId":"`+gone+`"}`)
 	require.Eventually(t, func() bool { return len(list(`{}`)) == 8 }, 20*time.Second, time.Millisecond, "a deleted account is not listed")
 
 	found := map[string]bool{}
@@ -163,13 +164,13 @@ func TestADeletedAccountIsErasedInTime(t *testing.T) {
 	n.must("/accounts/delete", `{"accountId":"`+id+`"}`)
 	require.Eventually(t, func() bool {
 		last := ""
-		for e, err := range n.log.ReadStream(t.Context(), eventstore.StreamID{Category: "account", ID: id}, eventstore.ReadOptions{}) {
+		for e, err := range n.log.ReadStream(t.Context(), eventstore.StreamID{Category: "accounts.account", ID: id}, eventstore.ReadOptions{}) {
 			require.NoError(t, err)
 			last = e.Type
 		}
 		return last == "erased"
 	}, 20*time.Second, time.Millisecond)
-	for e, err := range n.log.ReadStream(t.Context(), eventstore.StreamID{Category: "account", ID: id}, eventstore.ReadOptions{}) {
+	for e, err := range n.log.ReadStream(t.Context(), eventstore.StreamID{Category: "accounts.account", ID: id}, eventstore.ReadOptions{}) {
 		require.NoError(t, err)
 		require.NotContains(t, string(e.Data), "ada", "what its events say of the person cannot be read any more")
 	}

@@ -66,21 +66,26 @@ func (s *Service) sweep(ctx context.Context) {
 	}
 }
 
+// sweepOnce goes over all of them, page by page: an account that cannot be erased now keeps none of the others.
 func (s *Service) sweepOnce(ctx context.Context) error {
 	list, err := s.list(ctx)
 	if err != nil {
 		return err
 	}
-	due := state.Query{Filter: state.Where("deletedAt").Lt(time.Now().UTC().Add(-s.cfg.EraseAfter).Format(time.RFC3339Nano)), Limit: erasing}
-	found, err := list.Query(ctx, due)
-	if err != nil {
-		return err
-	}
+	due := state.Query{Filter: state.Where("deletedAt").Lt(time.Now().UTC().Add(-s.cfg.EraseAfter).Format(time.RFC3339Nano))}
 	var errs []error
-	for _, item := range found {
-		if _, err := s.erase(ctx, item.Key); err != nil {
-			errs = append(errs, err)
+	for cursor := ""; ; {
+		page, err := list.QueryAfter(ctx, due, cursor, erasing)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		for _, item := range page.Items {
+			if _, err := s.erase(ctx, item.Key); err != nil {
+				errs = append(errs, err)
+			}
+		}
+		if cursor = page.Next; cursor == "" || ctx.Err() != nil {
+			return errors.Join(errs...)
 		}
 	}
-	return errors.Join(errs...)
 }

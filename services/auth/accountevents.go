@@ -3,6 +3,7 @@ package auth
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 
 	"github.com/bannou-mesh/bannou/events"
@@ -38,8 +39,15 @@ func (s *Service) accountUpdated(ctx context.Context, e *events.AccountUpdatedEv
 }
 
 // accountDeleted ends all that the account had here. The record says so for a while, so that no login that is under way
-// brings a session back.
+// brings a session back. It reads the account first: whoever may publish could otherwise take somebody's password away.
 func (s *Service) accountDeleted(ctx context.Context, e *events.AccountDeletedEvent) error {
+	switch _, err := s.cfg.Accounts.Get(ctx, e.AccountID); {
+	case err == nil:
+		s.cfg.Logger.WarnContext(ctx, "an event says that an account was deleted, and the account lives: nothing is done", slog.String("account", e.AccountID))
+		return nil
+	case !errors.Is(err, ErrNoAccount):
+		return err
+	}
 	if err := s.sessions.change(ctx, e.AccountID, func(r *record) (bool, error) {
 		r.Deleted = true
 		r.end(events.SessionInvalidatedReasonAccountDeleted, all)

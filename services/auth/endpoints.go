@@ -82,13 +82,18 @@ func authProblem(err error) error {
 		return problem.New(problem.OutcomeUnknown, "a store did not answer in time: it may or may not have been done").Because(err)
 	case errors.Is(err, state.ErrUnavailable), errors.Is(err, errNoKeys), errors.Is(err, context.DeadlineExceeded):
 		return problem.New(problem.Unavailable, "a store, the bus or the accounts service is away; nothing was done").Because(err)
-	case errors.Is(err, mesh.ErrNoEndpoint), errors.Is(err, mesh.ErrUnknownTarget), errors.Is(err, mesh.ErrCircuitOpen), errors.Is(err, mesh.ErrOverloaded):
+	case notSent(err):
 		return problem.New(problem.Unavailable, "no node with the accounts service takes requests now; nothing was done").Because(err)
 	}
 	if failed, is := errors.AsType[*mesh.ResponseError](err); is && failed.StatusCode >= http.StatusInternalServerError {
 		return problem.New(problem.Unavailable, "the accounts service failed; try again").Because(err)
 	}
 	return err
+}
+
+// notSent reports that the accounts service was asked for nothing.
+func notSent(err error) bool {
+	return errors.Is(err, mesh.ErrNoEndpoint) || errors.Is(err, mesh.ErrUnknownTarget) || errors.Is(err, mesh.ErrCircuitOpen) || errors.Is(err, mesh.ErrOverloaded)
 }
 
 // GetKeys is GET /auth/jwks.

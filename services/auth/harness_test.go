@@ -41,6 +41,7 @@ type accounts struct {
 	mu    sync.Mutex
 	byID  map[string]auth.Account
 	asked int
+	lost  error // of the answer to Create, which is done
 }
 
 func (a *accounts) Create(_ context.Context, v auth.Account) (auth.Account, error) {
@@ -53,7 +54,7 @@ func (a *accounts) Create(_ context.Context, v auth.Account) (auth.Account, erro
 	}
 	v.Roles, v.Version = []string{"user"}, 1
 	a.byID[v.ID] = v
-	return v, nil
+	return v, a.lost
 }
 
 func (a *accounts) ByEmail(_ context.Context, email string) (auth.Account, error) {
@@ -360,6 +361,17 @@ func (w *world) setRoles(accountID string, roles ...string) {
 	w.accounts.byID[accountID] = a
 	w.accounts.mu.Unlock()
 	_, err := w.bus.Publish(w.t.Context(), events.TopicAccountUpdated, &events.AccountUpdatedEvent{AccountID: accountID, ChangedFields: []string{"roles"}, Roles: roles})
+	require.NoError(w.t, err)
+}
+
+// setEmail is what the accounts service does and tells.
+func (w *world) setEmail(accountID, email string) {
+	w.accounts.mu.Lock()
+	a := w.accounts.byID[accountID]
+	a.Email, a.Version = email, a.Version+1
+	w.accounts.byID[accountID] = a
+	w.accounts.mu.Unlock()
+	_, err := w.bus.Publish(w.t.Context(), events.TopicAccountUpdated, &events.AccountUpdatedEvent{AccountID: accountID, ChangedFields: []string{"email"}, Email: email})
 	require.NoError(w.t, err)
 }
 

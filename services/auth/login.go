@@ -76,7 +76,11 @@ func (s *Service) register(ctx context.Context, c caller, r *authapi.Registratio
 		return nil, registerProblem(err) // the password goes by itself
 	}
 	s.settle(ctx, a.ID, v, etag)
-	return s.begin(ctx, c, a, v.Generation, r.Device)
+	tokens, err := s.begin(ctx, c, a, v.Generation, r.Device)
+	if err != nil {
+		return nil, problem.New(problem.Unavailable, "the account was made, and its first login failed; log in").Because(err)
+	}
+	return tokens, nil
 }
 
 func throttleError(err error, wait time.Duration) error {
@@ -87,13 +91,17 @@ func throttleError(err error, wait time.Duration) error {
 }
 
 func registerProblem(err error) error {
-	if refusal, is := errors.AsType[*mesh.ResponseError](err); is && errors.Is(err, ErrRefused) {
+	refusal, answered := errors.AsType[*mesh.ResponseError](err)
+	switch {
+	case answered && errors.Is(err, ErrRefused):
 		return problem.New(problem.InvalidMember, "the account was refused: %s", refusal.Detail).Because(err)
-	}
-	if errors.Is(err, ErrTaken) {
+	case errors.Is(err, ErrTaken):
 		return problem.New(problem.Conflict, "member email: another account has this address").At("email").Because(err)
+	case answered && refusal.Code != string(problem.OutcomeUnknown), notSent(err):
+		return err
+	default:
+		return problem.New(problem.OutcomeUnknown, "the accounts service did not say whether it made the account: log in, and register again if that is refused").Because(err)
 	}
-	return err
 }
 
 // settle keeps a password for good whose account is there. If that fails, the next login does it.

@@ -1,6 +1,7 @@
 package auth
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -84,6 +85,7 @@ func (s *Service) replace(ctx context.Context, accountID, hash string, v credent
 type letter struct {
 	AccountID  string `json:"accountId"`
 	Generation int64  `json:"generation"` // of the password that was forgotten: the token is worth nothing beside another one
+	Email      []byte `json:"email"`      // digest of the address that it went to: who had that one before has no claim to the account
 }
 
 // maxLetters is how many wait to be written.
@@ -144,7 +146,7 @@ func (s *Service) writeLetter(ctx context.Context, email string) error {
 		return err
 	}
 	token := base64.RawURLEncoding.EncodeToString(random(secretBytes))
-	if _, err := store.SaveWith(ctx, letterKey(token), letter{AccountID: a.ID, Generation: v.Generation},
+	if _, err := store.SaveWith(ctx, letterKey(token), letter{AccountID: a.ID, Generation: v.Generation, Email: digest([]byte(a.Email))},
 		state.SaveOptions{Expiry: state.After(s.cfg.ResetTTL)}); err != nil {
 		return err
 	}
@@ -184,10 +186,12 @@ func (s *Service) confirmPasswordReset(ctx context.Context, c caller, r *authapi
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.cfg.Accounts.Get(ctx, l.AccountID); errors.Is(err, ErrNoAccount) || v.Generation != l.Generation {
-		return nil, refused
-	} else if err != nil {
+	a, err := s.cfg.Accounts.Get(ctx, l.AccountID)
+	if err != nil && !errors.Is(err, ErrNoAccount) {
 		return nil, err
+	}
+	if err != nil || v.Generation != l.Generation || !bytes.Equal(digest([]byte(a.Email)), l.Email) {
+		return nil, refused
 	}
 	hash, err := s.hasher.hash(ctx, r.NewPassword)
 	if err != nil {

@@ -1,7 +1,9 @@
 package auth_test
 
 import (
+	"context"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/auth"
 )
 
@@ -241,6 +244,40 @@ func TestAForgottenPassword(t *testing.T) {
 	s = tokensOf(n.must("/auth/login", loginBody("ada@example.org", "a new password")))
 	n.must("/auth/password/change", `{"currentPassword":"a new password","newPassword":"the newest one"}`, bearerOf(s)...)
 	n.refused(401, "unauthorized", "/auth/password/confirm-reset", confirm(second.Token, "by an old letter"))
+}
+
+// Who hears nothing of the account is told that it may be there, and how to go on.
+func TestARegistrationWhoseAnswerIsLost(t *testing.T) {
+	n := start(t, auth.Config{})
+	n.accounts.lost = context.DeadlineExceeded
+	a := n.refused(504, "outcome_unknown", "/auth/register", loginBody("ada@example.org", password))
+	require.Contains(t, a.body["detail"], "log in")
+	n.login("ada@example.org")
+	n.accounts.lost = mesh.ErrNoEndpoint
+	n.refused(503, "unavailable", "/auth/register", loginBody("bob@example.org", password))
+}
+
+// That an account was deleted is believed to the accounts service alone.
+func TestAnAccountThatLivesKeepsItsSessions(t *testing.T) {
+	n := start(t, auth.Config{})
+	s := n.register("ada@example.org")
+	_, err := n.bus.Publish(t.Context(), events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: s.account})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return !n.valid(s.access) || strings.Contains(n.log.String(), "the account lives") }, 20*time.Second, time.Millisecond)
+	require.True(t, n.valid(s.access))
+	n.login("ada@example.org")
+}
+
+// Whoever reads the letters to an address that the account has left has no claim to it.
+func TestALetterToAnAddressBefore(t *testing.T) {
+	n := start(t, auth.Config{})
+	s := n.register("ada@example.org")
+	n.must("/auth/password/request-reset", `{"email":"ada@example.org"}`)
+	letter := hears(n.world, func(e *events.PasswordResetRequestedEvent) bool { return e.AccountID == s.account })
+	n.setEmail(s.account, "ada@example.net")
+	n.refused(401, "unauthorized", "/auth/password/confirm-reset", fmt.Sprintf(`{"token":%q,"newPassword":"by an old letter"}`, letter.Token))
+	require.True(t, n.valid(s.access))
+	n.login("ada@example.net")
 }
 
 func TestAWrongCurrentPasswordChangesNothing(t *testing.T) {

@@ -26,7 +26,7 @@ func (s *Service) appendEvents(ctx context.Context, r *eventsapi.AppendEventsReq
 		if err != nil {
 			return nil, err
 		}
-		if err := s.may(ctx, guard.Write, a.Stream.Category); err != nil {
+		if err := s.mayChange(ctx, a.Stream.Category); err != nil {
 			return nil, err
 		}
 		appends[i] = a

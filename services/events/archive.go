@@ -16,7 +16,7 @@ func (s *Service) closeStream(ctx context.Context, r *eventsapi.CloseStreamReque
 	if err := problem.Require("category", r.Category, "id", r.ID); err != nil {
 		return nil, err
 	}
-	if err := s.may(ctx, guard.Write, r.Category); err != nil {
+	if err := s.mayChange(ctx, r.Category); err != nil {
 		return nil, err
 	}
 	version, err := expected("expected", r.Expected)
@@ -38,7 +38,7 @@ func (s *Service) archiveStream(ctx context.Context, r *eventsapi.ArchiveStreamR
 	if err := problem.Require("category", r.Category, "id", r.ID); err != nil {
 		return nil, err
 	}
-	if err := s.may(ctx, guard.Write, r.Category); err != nil {
+	if err := s.mayChange(ctx, r.Category); err != nil {
 		return nil, err
 	}
 	moved, err := s.cfg.Log.Archive(ctx, eventstore.StreamID{Category: r.Category, ID: r.ID})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -42,6 +43,14 @@ func (s *Service) may(ctx context.Context, right guard.Right, category string) e
 		}
 	}
 	return nil
+}
+
+// mayChange is may for the right to write to a category, of which the internal ones are nobody's to change.
+func (s *Service) mayChange(ctx context.Context, category string) error {
+	if slices.Contains(s.cfg.Internal, category) {
+		return problem.New(problem.Forbidden, "category %q is changed by the service alone that keeps it, and not through the log", category)
+	}
+	return s.may(ctx, guard.Write, category)
 }
 
 func (s *Service) refuse(ctx context.Context, holder guard.TokenHolder, right guard.Right, category string, whole bool) error {

@@ -38,6 +38,9 @@ type Config struct {
 	// Access says who may use which categories. Default: everyone, all.
 	Access *guard.Access
 
+	// Internal are categories that services of the node keep, and nobody changes by this one. Default: none.
+	Internal []string
+
 	// Logger hears of readers that could not be served on. Default: none.
 	Logger *slog.Logger
 

@@ -25,7 +25,7 @@ func (s *Service) snapshotStream(ctx context.Context, r *eventsapi.SnapshotReque
 		}
 		return &eventsapi.SnapshotResponse{Version: snapshot.Version, Data: snapshot.Data}, nil
 	}
-	if err := s.may(ctx, guard.Write, r.Category); err != nil {
+	if err := s.mayChange(ctx, r.Category); err != nil {
 		return nil, err
 	}
 	if r.Version < 1 {

@@ -13,6 +13,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore/sqliteevents"
 	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
 	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
+	"github.com/bannou-mesh/bannou/services/accounts"
 	"github.com/bannou-mesh/bannou/services/events"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
@@ -38,7 +39,7 @@ func (p parts) eventLog() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return events.New(events.Config{Log: log, Hints: hints, Access: access, Logger: p.log, MeterProvider: p.meter})
+	return events.New(events.Config{Log: log, Hints: hints, Internal: accounts.Categories(), Access: access, Logger: p.log, MeterProvider: p.meter})
 }
 
 // A sharedLog is the node's one log, which several services use.
