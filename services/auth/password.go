@@ -198,7 +198,7 @@ func (s *Service) confirmPasswordReset(ctx context.Context, c caller, r *authapi
 		return nil, err
 	}
 	answer, err := s.replace(ctx, l.AccountID, hash, v, etag)
-	if errors.Is(err, state.ErrConflict) {
+	if _, told := errors.AsType[*problem.Problem](err); !told && errors.Is(err, state.ErrConflict) { // a problem: the password was set
 		return nil, refused
 	}
 	if err != nil {
