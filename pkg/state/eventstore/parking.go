@@ -95,7 +95,7 @@ func (p *part) replay(parked Parked) error {
 func (p *part) replayOne(e Recorded) (parkedAgain bool, err error) {
 	failure, err := p.attempts(e, func() error {
 		if !p.sub.cfg.transactional() {
-			return p.sub.cfg.call(context.WithValue(p.ctx, releasedKey{}, true), nil, []Recorded{e})
+			return p.call(context.WithValue(p.ctx, releasedKey{}, true), e)
 		}
 		var failed error
 		err := p.sub.store.engine.Replayed(p.ctx, p.lease, e.Stream, e.Version+1, false, func(tx *sql.Tx) error {

@@ -67,6 +67,15 @@ func (p *part) holds() bool {
 	return time.Since(p.begun) < time.Duration(p.renewed.Load())+p.lease.Lives
 }
 
+// inTime is ErrLeaseLost once the lease could be another's.
+func (p *part) inTime() error {
+	if p.holds() {
+		return nil
+	}
+	p.cancel(ErrLeaseLost)
+	return ErrLeaseLost
+}
+
 // prolonged enters that the lease was renewed by what began then.
 func (p *part) prolonged(asked time.Time) {
 	p.renewed.Store(int64(asked.Sub(p.begun)))
@@ -270,6 +279,14 @@ func (p *part) handle(position int64, events []Recorded) error {
 		return p.enter()
 	}
 	return nil // every Batch events
+}
+
+// call hands one event to the handler, without a transaction and while it is in time.
+func (p *part) call(ctx context.Context, e Recorded) error {
+	if err := p.inTime(); err != nil {
+		return err
+	}
+	return p.sub.cfg.call(ctx, nil, []Recorded{e})
 }
 
 func recovered(err *error) {

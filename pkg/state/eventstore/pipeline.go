@@ -129,9 +129,8 @@ func (l *pipeline) add(e Recorded, position int64) {
 func (l *pipeline) begin() error {
 	p := l.p
 	for len(l.ready) > 0 && len(l.underWay) < p.sub.cfg.InFlight && len(l.failed) == 0 && !p.leaving() {
-		if !p.holds() {
-			p.cancel(ErrLeaseLost)
-			return ErrLeaseLost
+		if err := p.inTime(); err != nil {
+			return err
 		}
 		f := l.ready[0]
 		l.ready = l.ready[1:]
@@ -213,7 +212,7 @@ func (l *pipeline) mend() error {
 				first = nil
 				return err
 			}
-			return l.p.sub.cfg.call(l.p.ctx, nil, []Recorded{f.event})
+			return l.p.call(l.p.ctx, f.event)
 		})
 		if err != nil {
 			return err

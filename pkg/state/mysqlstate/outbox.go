@@ -21,6 +21,7 @@ func (d *Driver) OpenOutbox(_ context.Context, cfg state.OutboxConfig) (state.Ou
 	}
 	t := d.outboxTables()
 	return sqlstate.NewOutbox(sqlstate.OutboxEngine{
+		Own:      isOwn,
 		Transact: t.transact,
 		Read:     t.read,
 		Now:      nowMicros,

@@ -26,6 +26,7 @@ func (d *Driver) OpenOutbox(ctx context.Context, cfg state.OutboxConfig) (state.
 		return nil, failure(ctx, err)
 	}
 	return sqlstate.NewOutbox(sqlstate.OutboxEngine{
+		Own:      isOwn,
 		Transact: d.transact,
 		Read: func(ctx context.Context, fn func(*sql.DB) error) error {
 			if err := fn(d.reader); err != nil {

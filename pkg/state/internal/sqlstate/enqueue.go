@@ -9,13 +9,18 @@ import (
 )
 
 func (o *outbox) Transact(ctx context.Context, fn func(tx *sql.Tx) ([]state.OutboxEntry, error)) error {
-	return o.failure(adding, o.engine.Transact(ctx, func(tx *sql.Tx) error {
-		entries, err := fn(tx)
-		if err != nil {
-			return err
+	var failed error
+	err := o.engine.Transact(ctx, func(tx *sql.Tx) error {
+		var entries []state.OutboxEntry
+		if entries, failed = fn(tx); failed != nil {
+			return failed
 		}
 		return o.enqueueIn(ctx, tx, entries)
-	}))
+	})
+	if failed != nil && !o.engine.Own(failed) {
+		err = failed // and not what the engine makes of it
+	}
+	return o.failure(adding, err)
 }
 
 func (o *outbox) EnqueueIn(ctx context.Context, tx *sql.Tx, entries ...state.OutboxEntry) error {

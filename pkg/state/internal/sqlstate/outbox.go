@@ -24,6 +24,8 @@ type OutboxEngine struct {
 	Transact func(ctx context.Context, fn func(tx *sql.Tx) error) error
 	// Read runs fn outside a transaction.
 	Read func(ctx context.Context, fn func(db *sql.DB) error) error
+	// Own is as in InboxEngine.
+	Own func(err error) bool
 	// Room says why there is no room for so many bytes more. Nil: there is as long as the engine takes them.
 	Room func(bytes int64) error
 	// Now is the SQL expression for the microseconds since 1970, by the clock that all processes share.
