@@ -35,16 +35,19 @@ type desk struct {
 	dues     dues
 	most     int // when there are more dues than this, those that are no more are dropped
 	busy     map[string]*job
+	idle     map[string]int64 // at which version of an instance a job came to nothing
 	finished chan *job
 	tended   time.Time // when the lease was renewed
 }
 
 // A job is what is done for an instance.
 type job struct {
-	key    string
-	work   string // the command that it is about, with its attempt; empty: none
-	cancel context.CancelFunc
-	failed bool
+	key     string
+	version int64  // of the instance
+	work    string // the command that it is about, with its attempt; empty: none
+	cancel  context.CancelFunc
+	failed  bool
+	idle    bool // the instance took nothing
 }
 
 // A due is when an instance has to be looked at.
@@ -66,7 +69,7 @@ func (d *dues) Pop() any {
 }
 
 func newDesk(ctx context.Context, a *agenda, lease eventstore.Lease, asked time.Time) *desk {
-	d := &desk{agenda: a, lease: lease, read: lease.Position, open: map[string]*Instance{}, busy: map[string]*job{}, tended: asked,
+	d := &desk{agenda: a, lease: lease, read: lease.Position, open: map[string]*Instance{}, busy: map[string]*job{}, idle: map[string]int64{}, tended: asked,
 		finished: make(chan *job, a.engine.cfg.Calls)}
 	d.ctx, d.cancel = context.WithCancelCause(ctx)
 	d.expire = time.AfterFunc(time.Until(asked.Add(lease.Lives)), func() { d.cancel(eventstore.ErrLeaseLost) })
@@ -138,6 +141,9 @@ func (d *desk) ended() {
 // over enters that a job has ended. What it appended is in the log by now, and is read before the instance is looked at.
 func (d *desk) over(j *job) {
 	delete(d.busy, j.key)
+	if j.idle && d.open[j.key] != nil {
+		d.idle[j.key] = j.version
+	}
 	at := time.Now()
 	if j.failed {
 		at = at.Add(again)
@@ -174,6 +180,7 @@ func (d *desk) look() error {
 func (d *desk) enter(i *Instance) {
 	if i.Status.Ended() {
 		delete(d.open, i.Key)
+		delete(d.idle, i.Key)
 		if j := d.busy[i.Key]; j != nil {
 			j.cancel()
 		}
@@ -235,6 +242,12 @@ func (d *desk) begin(now time.Time) {
 		if i == nil || d.busy[i.Key] != nil { // it is tended again when the job has ended
 			continue
 		}
+		nothing := d.idle[i.Key] == i.Version
+		delete(d.idle, i.Key)
+		if nothing { // as where the definition has lost a timeout, and its version was not raised
+			d.note(now.Add(again), i.Key)
+			continue
+		}
 		switch w := i.Work; {
 		case w != nil && w.Due != nil && !w.Due.After(now) && w.Target != "":
 			d.job(i, attemptOf(w), d.call)
@@ -249,11 +262,12 @@ func (d *desk) begin(now time.Time) {
 // job has something done for an instance.
 func (d *desk) job(i *Instance, work string, do func(ctx context.Context, i Instance) error) {
 	ctx, cancel := context.WithCancel(d.ctx)
-	j := &job{key: i.Key, work: work, cancel: cancel}
+	j := &job{key: i.Key, version: i.Version, work: work, cancel: cancel}
 	d.busy[i.Key] = j
 	go func() {
 		err := do(ctx, *i)
-		j.failed = err != nil && ctx.Err() == nil
+		j.idle = errors.Is(err, errIdle)
+		j.failed = err != nil && !j.idle && ctx.Err() == nil
 		if j.failed {
 			d.agenda.warn(ctx, "an instance of a saga could not be gone on with, and will be tried again", fmt.Errorf("%q: %w", i.Key, err))
 		}
@@ -262,8 +276,14 @@ func (d *desk) job(i *Instance, work string, do func(ctx context.Context, i Inst
 	}()
 }
 
+// errIdle ends a job of which nothing was entered.
+var errIdle = errors.New("the instance takes nothing")
+
 func (d *desk) deliver(ctx context.Context, key string, m Message) error {
-	_, err := d.agenda.engine.deliver(ctx, d.agenda.family, key, m)
+	turn, err := d.agenda.engine.deliver(ctx, d.agenda.family, key, m)
+	if err == nil && turn.Nothing {
+		err = errIdle
+	}
 	return err
 }
 

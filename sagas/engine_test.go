@@ -11,6 +11,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
+	"go.opentelemetry.io/otel/metric"
 	"go.uber.org/goleak"
 
 	"github.com/bannou-mesh/bannou/events"
@@ -72,6 +73,7 @@ type world struct {
 	calls  *calls
 	behind int64 // 0: the engine's own
 	lease  time.Duration
+	meters metric.MeterProvider // nil: none
 }
 
 func newWorld(t *testing.T) *world {
@@ -92,7 +94,8 @@ func (w *world) start(silent bool, all ...*sagas.Saga) *running {
 	t := w.t
 	b, err := bus.New(w.driver, bus.Config{ImmediateRetries: -1, RetryMaxAttempts: 2, RetryDelay: 10 * time.Millisecond})
 	require.NoError(t, err)
-	engine, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: all, Partitions: 4, Lease: w.lease, Poll: 5 * time.Millisecond})
+	engine, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: all, Partitions: 4, Lease: w.lease, Poll: 5 * time.Millisecond,
+		MeterProvider: w.meters})
 	require.NoError(t, err)
 	if w.behind > 0 {
 		engine.SetBehind(w.behind)

@@ -161,6 +161,18 @@ func TestStartThatTakesLongerThanALease(t *testing.T) {
 	second.becomes(t, "o-59", sagas.Undoing)
 }
 
+// renewals waits until each partition has renewed its lease a few times.
+func (w *world) renewals() {
+	for range 3 {
+		before, err := w.log.Marks(w.t.Context(), "saga.order.agenda")
+		require.NoError(w.t, err)
+		require.Eventually(w.t, func() bool {
+			now, err := w.log.Marks(w.t.Context(), "saga.order.agenda")
+			return err == nil && len(now) == 4 && len(before) == 4 && !slices.ContainsFunc(now, func(m eventstore.Mark) bool { return !m.Until.After(before[m.Part].Until) })
+		}, 20*time.Second, 2*time.Millisecond)
+	}
+}
+
 // Where more instances are open than may lie between an instance and the end of the log, they are not written anew for ever.
 func TestManyOpenInstancesComeToRest(t *testing.T) {
 	w := newWorld(t)
@@ -174,14 +186,7 @@ func TestManyOpenInstancesComeToRest(t *testing.T) {
 	for n := range 40 {
 		r.becomes(t, fmt.Sprint("o-", n), sagas.Running)
 	}
-	for range 3 { // renewals
-		before, err := w.log.Marks(t.Context(), "saga.order.agenda")
-		require.NoError(t, err)
-		require.Eventually(t, func() bool {
-			now, err := w.log.Marks(t.Context(), "saga.order.agenda")
-			return err == nil && len(now) == 4 && !slices.ContainsFunc(now, func(m eventstore.Mark) bool { return !m.Until.After(before[m.Part].Until) })
-		}, 20*time.Second, 2*time.Millisecond)
-	}
+	w.renewals()
 	for n := range 40 {
 		require.Equal(t, []string{"order.placed -> reserving running"}, r.history(t, fmt.Sprint("o-", n)))
 	}
@@ -190,4 +195,43 @@ func TestManyOpenInstancesComeToRest(t *testing.T) {
 // Instances that have ended leave nothing in memory, however far their timeouts were.
 func TestTimeoutsOfEndedInstancesAreForgotten(t *testing.T) {
 	require.Less(t, sagas.DuesAfter(100_000), 10_000)
+}
+
+// counting is a log that counts how often a stream is read.
+type counting struct {
+	eventstore.Engine
+	reads *atomic.Int64
+}
+
+func (c counting) Read(ctx context.Context, r eventstore.Range) ([]eventstore.Recorded, bool, error) {
+	if r.ID != "" {
+		c.reads.Add(1)
+	}
+	return c.Engine.Read(ctx, r)
+}
+
+// A timeout that the definition has no more is not fired without pause.
+func TestTimeoutThatTheDefinitionHasLost(t *testing.T) {
+	w := newWorld(t)
+	w.lease = 300 * time.Millisecond
+	d := orders()
+	d.States[0].On[1] = sagas.After[Order](100*time.Millisecond, sagas.Compensating, nil)
+	first := w.start(true, built(t, d))
+	first.publish(t, "order.placed", "o-1")
+	first.becomes(t, "o-1", sagas.Running)
+	first.stop()
+	if i, err := first.Get(t.Context(), "order", "o-1"); err != nil || i.Status != sagas.Running {
+		t.Skip("the machine was too slow: the timeout has fired")
+	}
+	d.States[0].NoTimeout, d.States[0].On = true, d.States[0].On[:1]
+	var reads atomic.Int64
+	w.log = eventstore.New(counting{w.log.Engine(), &reads}, eventstore.Config{})
+	w.start(true, built(t, d))
+	require.Eventually(t, func() bool {
+		marks, err := w.log.Marks(t.Context(), "saga.order.agenda")
+		return err == nil && len(marks) == 4
+	}, 20*time.Second, 2*time.Millisecond)
+	w.renewals()
+	require.Positive(t, reads.Load())
+	require.Less(t, reads.Load(), int64(30))
 }
