@@ -2,7 +2,6 @@ package auth
 
 import (
 	"context"
-	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
 	"errors"
@@ -68,13 +67,19 @@ func newHasher(cfg Hashing, made func(ctx context.Context)) *hasher {
 
 // hash makes the hash of a password, in the form of the PHC: $argon2id$v=19$m=19456,t=2,p=1$salt$hash.
 func (h *hasher) hash(ctx context.Context, password string) (string, error) {
-	p := parameters{memory: h.cfg.MemoryKiB, iterations: h.cfg.Iterations, lanes: h.cfg.Parallelism, salt: make([]byte, saltBytes)}
-	_, _ = rand.Read(p.salt) // never fails
+	p := h.fresh()
 	key, err := h.work(ctx, password, p, hashBytes)
 	if err != nil {
 		return "", err
 	}
 	return p.encode(key), nil
+}
+
+// dummy is a hash that no password has, as costly to verify as one that was made. To make one of those would be most of a node's start.
+func (h *hasher) dummy() string { return h.fresh().encode(random(hashBytes)) }
+
+func (h *hasher) fresh() parameters {
+	return parameters{memory: h.cfg.MemoryKiB, iterations: h.cfg.Iterations, lanes: h.cfg.Parallelism, salt: random(saltBytes)}
 }
 
 // verify reports whether it is the password of a hash, and whether the hash was made with other parameters than new ones are.

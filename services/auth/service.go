@@ -102,7 +102,7 @@ type Service struct {
 	host.Base
 	cfg         Config
 	hasher      *hasher
-	dummy       string // the hash of a password that nobody knows
+	dummy       string // the hash that no password has
 	credentials credentials
 	sessions    sessions
 	counters    counters
@@ -132,9 +132,7 @@ func New(cfg Config) (*Service, error) {
 		ring:     &ring{factory: cfg.Factory, now: cfg.Now, rotation: cfg.KeyRotation, tokens: cfg.AccessTTL},
 		teller:   newTeller(), letters: make(chan string, maxLetters), counts: counts,
 	}
-	if s.dummy, err = s.hasher.hash(context.Background(), string(random(secretBytes))); err != nil {
-		return nil, err
-	}
+	s.dummy = s.hasher.dummy()
 	o := bus.SubscriptionOptions{Service: s.Name()}
 	return s, errors.Join(
 		bus.Handle(cfg.Bus, events.TopicAccountUpdated, "update-sessions", s.accountUpdated, o),
