@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -100,7 +101,8 @@ func hear[E any, P interface {
 	}, bus.SubscriptionOptions{}))
 }
 
-// hears waits for so many events, and returns them.
+// hears waits for so many events, and returns those of one topic after those of another, since the bus promises no order between topics:
+// who was created, what was updated, who was deleted.
 func (n *node) hears(count int) []bus.Event {
 	n.t.Helper()
 	var all []bus.Event
@@ -110,6 +112,17 @@ func (n *node) hears(count int) []bus.Event {
 		all = append([]bus.Event{}, n.heard...)
 		return len(all) >= count
 	}, 20*time.Second, time.Millisecond)
+	topic := func(e bus.Event) int {
+		switch e.(type) {
+		case *events.AccountCreatedEvent:
+			return 0
+		case *events.AccountUpdatedEvent:
+			return 1
+		default:
+			return 2
+		}
+	}
+	slices.SortStableFunc(all, func(a, b bus.Event) int { return topic(a) - topic(b) })
 	return all
 }
 
