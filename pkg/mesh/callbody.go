@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"sync/atomic"
 )
@@ -46,7 +47,7 @@ func (b *callBody) Read(p []byte) (int, error) {
 	case err == nil:
 	case errors.Is(err, io.EOF):
 		b.end(succeeded)
-	case b.req.Context().Err() != nil, errors.Is(err, http.ErrBodyReadAfterClose):
+	case b.req.Context().Err() != nil, errors.Is(err, http.ErrBodyReadAfterClose), errors.Is(err, net.ErrClosed): // by us, of an upgraded connection
 		b.end(unknownOutcome)
 	default:
 		b.end(failed)

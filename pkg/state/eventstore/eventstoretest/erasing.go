@@ -28,7 +28,7 @@ func (s *slow) SubjectKeys(ctx context.Context, ids []string) ([]eventstore.Subj
 
 // Who reads while a subject is erased may still see it; who reads after that does not, in this process.
 func erasedWhileReading(t *testing.T, open Open) {
-	engine := &slow{Engine: open(t, eventstore.Config{}).Engine(), asked: make(chan struct{}), answer: make(chan struct{})}
+	engine := &slow{Engine: open(t, eventstore.Config{}).Engine(), asked: make(chan struct{}, 1), answer: make(chan struct{})}
 	s := eventstore.New(engine, eventstore.Config{})
 	mustAppend(t, s, stream("a"), 0, personal("ada", ofAda))
 	read := make(chan error, 1)
