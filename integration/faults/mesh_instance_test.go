@@ -94,7 +94,8 @@ func (d description) serve(log *slog.Logger) error {
 		w.registry = l.Registry
 		w.endpoint = mesh.Endpoint{AppID: d.AppID, InstanceID: d.InstanceID, Host: "127.0.0.1", Port: listener.Addr().(*net.TCPAddr).Port, Services: meshServices()}
 		member, err := membership.NewMember(membership.Config{Registry: l.Registry, Bus: l.Bus, AppID: d.AppID, InstanceID: d.InstanceID,
-			Services: meshServices(), Host: "127.0.0.1", Addr: h.Addr, InFlight: h.InFlight, Interval: time.Second, Logger: log})
+			Services: meshServices(), Host: "127.0.0.1", Addr: h.Addr, InFlight: h.InFlight, Interval: time.Second,
+			DrainNotice: 500 * time.Millisecond /* a node's default */, Logger: log})
 		if err != nil {
 			return err
 		}
