@@ -42,7 +42,7 @@ func (s *Store) CloseStream(ctx context.Context, stream StreamID, expected Expec
 
 // Archive moves the data of a closed stream's events to the log's archive, and returns how many it moved. They are read as before, by a further look
 // for each page that has some; their versions, positions and ids stay in the log. It may be repeated after an error. state.ErrConflict: the stream is
-// not closed.
+// not closed. state.ErrNotFound: it does not exist.
 func (s *Store) Archive(ctx context.Context, stream StreamID) (int64, error) {
 	if err := stream.check(); err != nil {
 		return 0, fmt.Errorf("eventstore: %w", err)
@@ -52,7 +52,7 @@ func (s *Store) Archive(ctx context.Context, stream StreamID) (int64, error) {
 			return 0, err
 		}
 		if last.Type != ClosedType {
-			break
+			return 0, fmt.Errorf("eventstore: %w: stream %s is not closed; close it first", state.ErrConflict, stream)
 		}
 		moved, err := s.engine.Archive(ctx, stream, last.Version)
 		if err != nil {
@@ -60,5 +60,5 @@ func (s *Store) Archive(ctx context.Context, stream StreamID) (int64, error) {
 		}
 		return moved, nil
 	}
-	return 0, fmt.Errorf("eventstore: %w: stream %s is not closed; close it first", state.ErrConflict, stream)
+	return 0, fmt.Errorf("eventstore: %w: stream %s does not exist, and cannot be archived", state.ErrNotFound, stream)
 }

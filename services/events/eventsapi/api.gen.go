@@ -611,7 +611,7 @@ type ClientInterface interface {
 
 	// ArchiveStreamWithBody Move the data of a closed stream's events to the archive
 	//
-	// They are read as before. A stream that is not closed has the code conflict.
+	// They are read as before. A stream that is not closed has the code conflict, one that does not exist not_found.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -620,7 +620,7 @@ type ClientInterface interface {
 
 	// ArchiveStream Move the data of a closed stream's events to the archive
 	//
-	// They are read as before. A stream that is not closed has the code conflict.
+	// They are read as before. A stream that is not closed has the code conflict, one that does not exist not_found.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -950,7 +950,7 @@ func (c *Client) AppendEvents(ctx context.Context, body AppendEventsJSONRequestB
 
 // ArchiveStreamWithBody Move the data of a closed stream's events to the archive
 //
-// They are read as before. A stream that is not closed has the code conflict.
+// They are read as before. A stream that is not closed has the code conflict, one that does not exist not_found.
 //
 // Takes any type of body and a specified content type.
 //
@@ -969,7 +969,7 @@ func (c *Client) ArchiveStreamWithBody(ctx context.Context, contentType string, 
 
 // ArchiveStream Move the data of a closed stream's events to the archive
 //
-// They are read as before. A stream that is not closed has the code conflict.
+// They are read as before. A stream that is not closed has the code conflict, one that does not exist not_found.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2445,7 +2445,7 @@ type ClientWithResponsesInterface interface {
 
 	// ArchiveStreamWithBodyWithResponse Move the data of a closed stream's events to the archive
 	//
-	// They are read as before. A stream that is not closed has the code conflict.
+	// They are read as before. A stream that is not closed has the code conflict, one that does not exist not_found.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2454,7 +2454,7 @@ type ClientWithResponsesInterface interface {
 
 	// ArchiveStreamWithResponse Move the data of a closed stream's events to the archive
 	//
-	// They are read as before. A stream that is not closed has the code conflict.
+	// They are read as before. A stream that is not closed has the code conflict, one that does not exist not_found.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3681,7 +3681,7 @@ func (c *ClientWithResponses) AppendEventsWithResponse(ctx context.Context, body
 
 // ArchiveStreamWithBodyWithResponse Move the data of a closed stream's events to the archive
 //
-// They are read as before. A stream that is not closed has the code conflict.
+// They are read as before. A stream that is not closed has the code conflict, one that does not exist not_found.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -3696,7 +3696,7 @@ func (c *ClientWithResponses) ArchiveStreamWithBodyWithResponse(ctx context.Cont
 
 // ArchiveStreamWithResponse Move the data of a closed stream's events to the archive
 //
-// They are read as before. A stream that is not closed has the code conflict.
+// They are read as before. A stream that is not closed has the code conflict, one that does not exist not_found.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -142,7 +142,7 @@ func archivedStreams(t *testing.T, open Open) {
 	require.NoError(t, err)
 	require.Zero(t, moved)
 	_, err = s.Archive(t.Context(), stream("none"))
-	require.ErrorIs(t, err, state.ErrConflict)
+	require.ErrorIs(t, err, state.ErrNotFound)
 
 	// Ids are known, personal members can be erased, and the log goes on.
 	require.True(t, mustAppend(t, s, stream("a"), 0, first).Repeated)
