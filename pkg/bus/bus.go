@@ -89,7 +89,8 @@ func New(d Driver, cfg Config) (*Bus, error) {
 // bus's to call.
 func (b *Bus) Router() *message.Router { return b.router }
 
-// Ready reports whether the broker can be published to now and every static handler's queue is being read.
+// Ready reports whether the broker can be published to now (else ErrUnavailable) and every static handler's queue is being read
+// (else ErrNotReading: what is published may find no queue, and be nowhere).
 func (b *Bus) Ready(ctx context.Context) error {
 	if b.closing() {
 		return ErrClosed
@@ -109,7 +110,7 @@ func (b *Bus) Ready(ctx context.Context) error {
 	b.mu.Unlock()
 	if len(waiting) > 0 {
 		slices.Sort(waiting)
-		return fmt.Errorf("%w: not reading yet: %s", ErrUnavailable, strings.Join(waiting, ", "))
+		return fmt.Errorf("%w: %w: %s", ErrUnavailable, ErrNotReading, strings.Join(waiting, ", "))
 	}
 	return nil
 }

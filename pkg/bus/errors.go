@@ -10,6 +10,8 @@ var (
 	ErrUnroutable = errors.New("no queue is bound for this message")
 	// ErrUnavailable: the broker could not be reached in time; nothing was sent.
 	ErrUnavailable = errors.New("the broker is not available")
+	// ErrNotReading: the broker is there, and a static handler's queue is not read yet; it may not exist. It is an ErrUnavailable too.
+	ErrNotReading = errors.New("not reading yet")
 	// ErrNotConfirmed: the message was sent and the broker has not answered: it may or may not have arrived.
 	ErrNotConfirmed = errors.New("the broker did not confirm the message")
 	// ErrClosed: the bus, driver or subscription was closed.

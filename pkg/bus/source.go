@@ -14,7 +14,7 @@ const (
 	firstAttempt   = 2 * time.Second // the wait of Run and Handle for a broker that is away
 	furtherAttempt = 30 * time.Second
 	firstPause     = 500 * time.Millisecond
-	longestPause   = 30 * time.Second
+	longestPause   = 5 * time.Second
 	releaseTimeout = 5 * time.Second // for a driver to stop a consumer's flow
 )
 

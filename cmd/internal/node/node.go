@@ -111,7 +111,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 
 // busReady shows that the broker is away, which does not make the node unready while it can keep what is published: an
 // orchestrator that took the node's callers away, or restarted it, would turn the broker's outage into one of the services
-// that publish.
+// that publish. That the broker is there, and the queue of a handler is not, does: what is published meanwhile would be handled by nobody.
 func (n *Node) busReady(ctx context.Context) error {
 	if deadline, ok := ctx.Deadline(); ok { // answer before the host gives up
 		var cancel context.CancelFunc
@@ -119,7 +119,7 @@ func (n *Node) busReady(ctx context.Context) error {
 		defer cancel()
 	}
 	err := n.bus.Ready(ctx)
-	if err != nil && n.keepsEvents() {
+	if err != nil && !errors.Is(err, bus.ErrNotReading) && n.keepsEvents() {
 		return host.Degraded(err)
 	}
 	return err
