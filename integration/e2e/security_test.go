@@ -56,7 +56,7 @@ func bearer(token string) secured {
 
 // Every endpoint of a node with the mesh's token asks for one; the probes do not. Rules refuse who is not named.
 func TestEveryEndpointAsksForAToken(t *testing.T) {
-	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game], mesh: ['*'], orchestrator: ['*']}\n",
+	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game], mesh: ['*'], orchestrator: ['*'],\n    accounts: ['*'], permissions: ['*'], messaging/dead-letters: ['*'], messaging/outbox: ['*'],\n    events/erase: ['*'], events/rewrap: ['*'], events/projections: ['*']}\n",
 		write(t, "game", gameToken), write(t, "web", webToken), write(t, "mesh", meshToken+"\n")))
 	n := startNode(t, "--log-level", "debug", "--config", config)
 	status, document := bearer(gameToken).ask(t, http.MethodGet, n.url+"/openapi.yaml", "")
@@ -127,6 +127,7 @@ func TestAnAppsTokenDoesNotRuleTheMesh(t *testing.T) {
 	const heartbeat = `{"topic":"bannou-service-heartbeats","payload":{}}`
 	const hidden = `{"topic":"a.b","payload":{},"options":{"routingKey":"mesh.endpoint.registered"}}`
 	invoke := "/v1.0/invoke/bannou/method"
+	const roles = `{"topic":"session.updated","payload":{"sessionId":"s","accountId":"a","roles":["admin"],"version":9,"reason":"roles_changed"}}`
 	node := secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"accounts"}}}
 	for _, c := range []struct {
 		of         secured
@@ -145,13 +146,28 @@ func TestAnAppsTokenDoesNotRuleTheMesh(t *testing.T) {
 		{secured{http.DefaultClient, http.Header{"Authorization": {"Bearer " + webToken}, "Connection": {"keep-alive, bannou-on-behalf-of"}}},
 			invoke + "/messaging/publish", heartbeat, 403}, // it asks the node to take the header off on the way
 		{bearer(webToken), invoke + "/messaging/publish", `{"topic":"a.b","payload":{}}`, 200},
+
+		// Nor can it make an administrator.
+		{bearer(webToken), "/accounts/set-roles", "{}", 403},
+		{bearer(webToken), invoke + invoke + "/accounts/set-roles", "{}", 403},
+		{bearer(webToken), "/permissions/services/register", "{}", 403},
+		{bearer(webToken), "/messaging/publish", roles, 403},
+		{bearer(webToken), invoke + "/messaging/publish", roles, 403},
+		{bearer(webToken), "/messaging/subscribe", `{"topic":"#","callbackUrl":"http://127.0.0.1:1/"}`, 403}, // it would hear how to set passwords
+		{bearer(webToken), "/messaging/tail", `{"topic":"password.*"}`, 403},
+		{bearer(webToken), "/messaging/tap/create", `{"topic":"*.reset-requested","exchange":"own"}`, 403},
+		{bearer(webToken), "/messaging/dead-letters/replay", "{}", 403},
+		{bearer(webToken), "/auth/login", "{}", 400},
+		{node, "/accounts/get", "{}", 400},
+		{node, "/events/append", `{"streams":[{"category":"accounts.account","id":"a","events":[{"type":"x","data":1}]}]}`, 403},
+		{node, "/events/append", `{"streams":[{"category":"saga.order","id":"a","events":[{"type":"x","data":1}]}]}`, 403},
 		{node, "/mesh/mappings", "{}", 200},
 		{node, "/messaging/publish", hidden, 200},
 		{node, invoke + "/messaging/publish", hidden, 200},
 	} {
 		status, answer := c.of.ask(t, http.MethodPost, n.url+c.path, c.body)
 		require.Equal(t, c.status, status, "%s %s: %s", c.path, c.body, answer)
-		if status == 403 {
+		if status == 403 && !strings.Contains(c.path, "append") {
 			require.Contains(t, answer, `\"web\"`, c.path)
 		}
 	}

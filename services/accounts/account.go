@@ -12,8 +12,8 @@ const (
 	addressCategory = "accounts.email"
 )
 
-// Categories are those that nobody but the service appends to.
-func Categories() []string { return []string{category, addressCategory} }
+// Categories is the beginning of those that nobody but the service appends to.
+const Categories = "accounts."
 
 // What happens to an account. Each says when. What is about a person is encrypted with a key of the account, which its erasure destroys.
 type (

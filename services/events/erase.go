@@ -2,7 +2,6 @@ package events
 
 import (
 	"context"
-	"strings"
 
 	"github.com/bannou-mesh/bannou/services/events/eventsapi"
 	"github.com/bannou-mesh/bannou/services/guard"
@@ -17,10 +16,8 @@ func (s *Service) eraseSubject(ctx context.Context, r *eventsapi.EraseSubjectReq
 	if err := s.may(ctx, guard.Write, ""); err != nil { // a subject may be in any category
 		return nil, err
 	}
-	for _, c := range s.cfg.Internal {
-		if strings.HasPrefix(r.Subject, c+"/") {
-			return nil, problem.New(problem.Forbidden, "member subject: a stream of category %q is erased by the service that keeps it", c).At("subject")
-		}
+	if s.internal(r.Subject) {
+		return nil, problem.New(problem.Forbidden, "member subject: a stream of a service's own category is erased by the service that keeps it").At("subject")
 	}
 	found, err := s.cfg.Log.Erase(ctx, r.Subject)
 	if err != nil {

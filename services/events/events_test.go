@@ -197,22 +197,22 @@ func positions(page object) string {
 // What a service of the node keeps in the log can be read, and is changed by that service alone.
 func TestInternalCategories(t *testing.T) {
 	log := memoryevents.New(eventstore.Config{})
-	n := start(t, events.Config{Log: log, Internal: []string{"kept"}})
-	_, err := log.Append(t.Context(), eventstore.StreamID{Category: "kept", ID: "a"}, eventstore.NoStream,
-		eventstore.Event{Type: "x", Data: jsontext.Value(`{"name":"Ada"}`), Personal: eventstore.Personal{Subject: "kept/a", Members: []jsontext.Pointer{"/name"}}})
+	n := start(t, events.Config{Log: log, Internal: []string{"kept."}})
+	_, err := log.Append(t.Context(), eventstore.StreamID{Category: "kept.b", ID: "a"}, eventstore.NoStream,
+		eventstore.Event{Type: "x", Data: jsontext.Value(`{"name":"Ada"}`), Personal: eventstore.Personal{Subject: "kept.b/a", Members: []jsontext.Pointer{"/name"}}})
 	require.NoError(t, err)
-	_, before, _ := n.post("/events/read", `{"category":"kept"}`)
+	_, before, _ := n.post("/events/read", `{"category":"kept.b"}`)
 	require.Contains(t, before, "Ada")
 	for path, body := range map[string]string{
-		"append":   `{"streams":[{"category":"open","id":"a","events":[{"type":"x","data":1}]},{"category":"kept","id":"a","events":[{"type":"x","data":1}]}]}`,
-		"close":    `{"category":"kept","id":"a"}`,
-		"archive":  `{"category":"kept","id":"a"}`,
-		"snapshot": `{"category":"kept","id":"a","version":1,"data":1}`,
-		"erase":    `{"subject":"kept/a"}`,
+		"append":   `{"streams":[{"category":"open","id":"a","events":[{"type":"x","data":1}]},{"category":"kept.b","id":"a","events":[{"type":"x","data":1}]}]}`,
+		"close":    `{"category":"kept.b","id":"a"}`,
+		"archive":  `{"category":"kept.b","id":"a"}`,
+		"snapshot": `{"category":"kept.b","id":"a","version":1,"data":1}`,
+		"erase":    `{"subject":"kept.b/a"}`,
 	} {
 		n.refused("/events/"+path, body, 403, "forbidden")
 	}
-	_, after, _ := n.post("/events/read", `{"category":"kept"}`)
+	_, after, _ := n.post("/events/read", `{"category":"kept.b"}`)
 	require.Equal(t, before, after)
-	n.must("/events/append", `{"streams":[{"category":"kept-not","id":"a","events":[{"type":"x","data":1}]}]}`)
+	n.must("/events/append", `{"streams":[{"category":"kept","id":"a","events":[{"type":"x","data":1}]}]}`)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
@@ -47,10 +48,15 @@ func (s *Service) may(ctx context.Context, right guard.Right, category string) e
 
 // mayChange is may for the right to write to a category, of which the internal ones are nobody's to change.
 func (s *Service) mayChange(ctx context.Context, category string) error {
-	if slices.Contains(s.cfg.Internal, category) {
+	if s.internal(category) {
 		return problem.New(problem.Forbidden, "category %q is changed by the service alone that keeps it, and not through the log", category)
 	}
 	return s.may(ctx, guard.Write, category)
+}
+
+// internal reports whether a category, or the stream that begins with one, is kept by a service of the node.
+func (s *Service) internal(name string) bool {
+	return slices.ContainsFunc(s.cfg.Internal, func(beginning string) bool { return strings.HasPrefix(name, beginning) })
 }
 
 func (s *Service) refuse(ctx context.Context, holder guard.TokenHolder, right guard.Right, category string, whole bool) error {

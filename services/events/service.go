@@ -38,7 +38,7 @@ type Config struct {
 	// Access says who may use which categories. Default: everyone, all.
 	Access *guard.Access
 
-	// Internal are categories that services of the node keep, and nobody changes by this one. Default: none.
+	// Internal are beginnings, such as "saga.", of the categories that services keep, and nobody changes by this one. Default: none.
 	Internal []string
 
 	// Logger hears of readers that could not be served on. Default: none.

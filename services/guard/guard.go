@@ -40,8 +40,13 @@ type Config struct {
 	Certificates *Certificates
 	// Apps are programs that are no nodes, by their tokens. Default: none.
 	Apps *Tokens
-	// Rules name, by a service or an app-id, the app-ids that may call it; Everyone for all. Default: everyone may call everything.
+	// Rules name, by a service, a part of its paths, a topic (messaging/publish/session.updated) or an app-id, the app-ids that may call it;
+	// Everyone for all. Default: everyone may call everything but what is closed to the tokens of apps.
 	Rules map[string][]string
+	// Owned reports whether a topic is a service's own, on which nobody else publishes. Default: none is.
+	Owned func(topic string) bool
+	// Secret are topics whose events nobody hears with the token of an app. Default: none.
+	Secret []string
 	// Resolve tells the app-id that a service is on, for calls on the invoke endpoint. Default: the target itself.
 	Resolve func(target string) (appID string)
 	// Logger hears of files that changed. Default: nobody.
@@ -78,7 +83,7 @@ func New(cfg Config) (*Guard, error) {
 	if cfg.Resolve == nil {
 		cfg.Resolve = func(target string) string { return target }
 	}
-	if err := checkRules(cfg.Rules); err != nil {
+	if err := CheckRules(cfg.Rules); err != nil {
 		return nil, fmt.Errorf("guard: %w", err)
 	}
 	g := &Guard{cfg: cfg, strangers: strangers{log: cfg.Logger}}

@@ -14,10 +14,11 @@ import (
 	"github.com/bannou-mesh/bannou/services/problem"
 )
 
-func checkRules(rules map[string][]string) error {
+// CheckRules refuses rules about what has no name, and such that name what is no app-id.
+func CheckRules(rules map[string][]string) error {
 	for _, name := range slices.Sorted(maps.Keys(rules)) {
-		if err := mesh.ValidateName("name", name); err != nil {
-			return fmt.Errorf("mesh.access.%s: name a service or an app-id: %w", name, err)
+		if err := checkRuleName(name); err != nil {
+			return fmt.Errorf("mesh.access.%s: name a service, an app-id, or a part of a service's paths as messaging/dead-letters: %w", name, err)
 		}
 		for _, app := range rules[name] {
 			if app == Everyone {
@@ -34,13 +35,10 @@ func checkRules(rules map[string][]string) error {
 // maxLevels is how many calls within one another a path may ask for, which is how many nodes pass a request on.
 const maxLevels = 4
 
-// meshServices are those that decide who is called. Whoever may use them is given the mesh's token, by an endpoint of his own.
-func meshServices() []string { return []string{"mesh", "orchestrator"} }
-
 // allow asks the rules of all that a request is for.
 func (g *Guard) allow(r *http.Request, pattern string, by caller) error {
 	_, route, found := strings.Cut(pattern, "/")
-	if !found || len(g.cfg.Rules) == 0 && by.node {
+	if !found || len(g.cfg.Rules) == 0 && by.node && by.behalf == "" {
 		return nil
 	}
 	all, tooDeep := g.called(r, "/"+route)
@@ -50,7 +48,12 @@ func (g *Guard) allow(r *http.Request, pattern string, by caller) error {
 	}
 	for _, c := range all {
 		for _, name := range c.names {
-			if err := g.mayCall(r.Context(), by, c.target, name); err != nil {
+			if err := g.mayCall(r.Context(), by, c.target, name, by.closed(meshServices(), name)); err != nil {
+				return err
+			}
+		}
+		for _, part := range c.parts {
+			if err := g.mayCall(r.Context(), by, c.target, part, by.closed(closedParts(), part)); err != nil {
 				return err
 			}
 		}
@@ -58,14 +61,13 @@ func (g *Guard) allow(r *http.Request, pattern string, by caller) error {
 	return nil
 }
 
-// mayCall asks the rule about one name, of a target that is called.
-func (g *Guard) mayCall(ctx context.Context, by caller, target, name string) error {
+// mayCall asks the rule about one name, of a target that is called. What is closed takes one.
+func (g *Guard) mayCall(ctx context.Context, by caller, target, name string, closed bool) error {
 	apps, ruled := g.cfg.Rules[name]
-	closed := !by.node && slices.Contains(meshServices(), name) // unless a rule opens it
 	switch {
-	case by.app != "" && by.app == target && !closed:
+	case by.app != "" && by.app == target && (!closed || ruled && by.node):
 		return nil
-	case !ruled && !closed, slices.Contains(apps, Everyone), by.app != "" && slices.Contains(apps, by.app):
+	case !ruled && !closed, by.named(apps):
 		return nil
 	}
 	g.refused(ctx, "forbidden")
@@ -92,7 +94,7 @@ func (g *Guard) MayAnnounce(ctx context.Context, topic string) error {
 			"%s may not publish on %q: the mesh listens to it, and wants the mesh's token or a certificate; this has the token of an app", by, topic)
 	}
 	for _, name := range meshServices() {
-		if err := g.mayCall(ctx, by, g.cfg.AppID, name); err != nil {
+		if err := g.mayCall(ctx, by, g.cfg.AppID, name, by.closed(meshServices(), name)); err != nil {
 			return problem.New(problem.Forbidden, "%s may not publish on %q, which is for who may call %q: the rule mesh.access.%s does not name it",
 				by, topic, name, name).Because(err)
 		}
@@ -107,10 +109,10 @@ func (c caller) String() string {
 	return fmt.Sprintf("the caller %q", c.app)
 }
 
-// A call is what is asked for: the app-id that is to do it, and all names by which there may be a rule.
+// A call is what is asked for: the app-id that is to do it, and all names by which there may be a rule: its own, and the parts of its path.
 type call struct {
-	target string
-	names  []string
+	target       string
+	names, parts []string
 }
 
 // called is what a request is for. On the invoke endpoint that is what it asks for, by app-id, by service and by the path, and
@@ -118,8 +120,7 @@ type call struct {
 // it is the service of the path, on this node's app-id.
 func (g *Guard) called(r *http.Request, route string) (all []call, tooDeep bool) {
 	if !strings.HasPrefix(route, mesh.ProxyPattern) {
-		service, _, _ := strings.Cut(route[1:], "/")
-		return []call{{g.cfg.AppID, []string{service, g.cfg.AppID}}}, false
+		return []call{{target: g.cfg.AppID, names: []string{g.cfg.AppID}, parts: g.parts(route[1:])}}, false
 	}
 	paths := []string{r.URL.EscapedPath()}
 	for range maxLevels {
@@ -130,8 +131,7 @@ func (g *Guard) called(r *http.Request, route string) (all []call, tooDeep bool)
 			c.names = []string{named, c.target}
 			for _, p := range readings(method) {
 				p = "/" + strings.TrimLeft(p, "/")
-				first, _, _ := strings.Cut(p[1:], "/")
-				c.names = append(c.names, first)
+				c.parts = append(c.parts, g.parts(p[1:])...)
 				if strings.HasPrefix(p, mesh.ProxyPattern) && !slices.Contains(within, p) {
 					within = append(within, p)
 				}

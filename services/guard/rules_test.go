@@ -126,6 +126,125 @@ func TestTheMeshIsClosedToAppsUnlessARuleNamesThem(t *testing.T) {
 	}
 }
 
+// What decides who may do what is closed to the tokens of apps too, part by part of a service where the rest is open.
+func TestWhatIsClosedToAppsUnlessARuleNamesThem(t *testing.T) {
+	const invoke = "/v1.0/invoke/{appId}/method/{method...}"
+	open := newGuard(t, guard.Config{Token: meshToken})
+	ruled := newGuard(t, guard.Config{Token: meshToken, Rules: map[string][]string{
+		"accounts": {"game"}, "messaging/dead-letters": {"game"}, "events": {"game", "web"}, "messaging/dead-letters/discard": {"web"}}})
+	game, node := []string{guard.TokenHeader, gameToken}, []string{guard.TokenHeader, meshToken, guard.AppHeader, "auth"}
+	passed := append([]string{guard.BehalfHeader, "game"}, node...)
+	for _, c := range []struct {
+		g       *guard.Guard
+		path    string
+		by      []string
+		refused string // the name in the rule
+	}{
+		{open, "/accounts/set-roles", game, "accounts"},
+		{open, "/permissions/services/register", game, "permissions"},
+		{open, "/sagas/cancel", game, "sagas"},
+		{open, "/messaging/dead-letters/replay", game, "messaging/dead-letters"},
+		{open, "/messaging/dead-letters/get", game, "messaging/dead-letters"},
+		{open, "/messaging/outbox/list", game, "messaging/outbox"},
+		{open, "/events/erase", game, "events/erase"},
+		{open, "/events/projections/drop", game, "events/projections"},
+		{open, "/v1.0/invoke/bannou/method/accounts/set-roles", game, "accounts"},
+		{open, "/v1.0/invoke/accounts/method/accounts/set-roles", game, "accounts"},
+		{open, "/v1.0/invoke/bannou/method/x/..%2Fevents/erase", game, "events/erase"},
+		{open, "/v1.0/invoke/x/method/v1.0/invoke/bannou/method/messaging/dead-letters/replay", game, "messaging/dead-letters"},
+		{open, "/accounts/set-roles", passed, "accounts"}, // the node before this one should have refused it
+		{open, "/auth/login", game, ""},
+		{open, "/events/append", game, ""},
+		{open, "/messaging/publish", game, ""},
+		{open, "/accounts/get", node, ""},
+		{open, "/sagas/list", node, ""},
+		{ruled, "/accounts/set-roles", game, ""},
+		{ruled, "/messaging/dead-letters/list", game, ""},
+		{ruled, "/messaging/dead-letters/discard", game, "messaging/dead-letters/discard"},
+		{ruled, "/events/read", game, ""},
+		{ruled, "/events/erase", game, "events/erase"}, // the rule is of the service, and not of this part
+		{ruled, "/v1.0/invoke/bannou/method/accounts/set-roles", game, ""},
+		{ruled, "/accounts/set-roles", node, "accounts"},
+		{ruled, "/messaging/publish", node, ""},
+	} {
+		pattern := "POST " + c.path
+		if strings.HasPrefix(c.path, "/v1.0/") {
+			pattern = invoke
+		}
+		_, err := admit(t, c.g, c.path, pattern, c.by...)
+		if c.refused == "" {
+			require.NoError(t, err, "%s by %s", c.path, c.by)
+			continue
+		}
+		require.Equal(t, 403, statusOf(t, err), "%s by %s", c.path, c.by)
+		require.ErrorContains(t, err, "mesh.access."+c.refused)
+	}
+	// A node passes on within the process, and to another of its app-id, what its rule lets an app do.
+	own := []string{guard.TokenHeader, meshToken, guard.AppHeader, "bannou", guard.BehalfHeader, "game"}
+	_, err := admit(t, ruled, "/accounts/set-roles", "POST /accounts/set-roles", own...)
+	require.NoError(t, err)
+	_, err = guard.New(guard.Config{Token: meshToken, Rules: map[string][]string{"messaging//x": {"game"}}})
+	require.ErrorContains(t, err, "a part of a service's paths")
+}
+
+// On topics that are a service's own, and of those that tell secrets, apps need a rule.
+func TestTopicsOfServices(t *testing.T) {
+	cfg := func(rules map[string][]string) guard.Config {
+		return guard.Config{Token: meshToken, Rules: rules, Owned: func(topic string) bool { return strings.HasPrefix(topic, "session.") },
+			Secret: []string{"password.reset-requested"}}
+	}
+	game, web := []string{guard.TokenHeader, gameToken}, []string{guard.TokenHeader, webToken}
+	node := []string{guard.TokenHeader, meshToken, guard.AppHeader, "auth"}
+	passed := []string{guard.TokenHeader, meshToken, guard.AppHeader, "auth", guard.BehalfHeader, "game"}
+	all := map[string][]string{"messaging/publish/session": {"game"}, "messaging/subscribe/password.reset-requested": {"game"}}
+	one := map[string][]string{"messaging/publish/session.updated": {"web"}, "messaging/publish/quest": {"web"}}
+	for _, c := range []struct {
+		rules   map[string][]string
+		by      []string
+		topic   string
+		may     bool
+		hearing bool
+	}{
+		{rules: nil, by: game, topic: "quest.done", may: true},
+		{rules: nil, by: game, topic: "session.updated"},
+		{rules: nil, by: passed, topic: "session.updated"},
+		{rules: nil, by: node, topic: "session.updated", may: true},
+		{rules: all, by: game, topic: "session.updated", may: true},
+		{rules: all, by: passed, topic: "session.updated", may: true},
+		{rules: all, by: web, topic: "session.updated"},
+		{rules: all, by: node, topic: "session.updated"},
+		{rules: all, by: []string{guard.TokenHeader, meshToken, guard.AppHeader, "bannou"}, topic: "session.updated", may: true},
+		{rules: one, by: web, topic: "session.updated", may: true},
+		{rules: one, by: web, topic: "session.invalidated"},
+		{rules: one, by: game, topic: "quest.done"},
+		{rules: one, by: web, topic: "quest.done", may: true},
+		{rules: nil, by: game, topic: "password.reset-requested", hearing: true},
+		{rules: nil, by: game, topic: "#", hearing: true},
+		{rules: nil, by: game, topic: "*.reset-requested", hearing: true},
+		{rules: nil, by: game, topic: "password.#", hearing: true},
+		{rules: nil, by: game, topic: "#.password.*.#", hearing: true},
+		{rules: nil, by: game, topic: "*", may: true, hearing: true},
+		{rules: nil, by: game, topic: "session.#", may: true, hearing: true},
+		{rules: nil, by: node, topic: "#", may: true, hearing: true},
+		{rules: all, by: game, topic: "#", may: true, hearing: true},
+		{rules: all, by: web, topic: "password.*", hearing: true},
+	} {
+		g := newGuard(t, cfg(c.rules))
+		r, err := admit(t, g, "/messaging/publish", "POST /messaging/publish", c.by...)
+		require.NoError(t, err)
+		if c.hearing {
+			err = g.MaySubscribe(r.Context(), c.topic)
+		} else {
+			err = g.MayPublish(r.Context(), c.topic)
+		}
+		require.Equal(t, !c.may, statusOf(t, err) == 403, "%v by %s on %s: %v", c.rules, c.by, c.topic, err)
+	}
+	var none *guard.Guard
+	require.NoError(t, none.MayPublish(t.Context(), "session.updated"))
+	require.NoError(t, none.MaySubscribe(t.Context(), "#"))
+	require.Error(t, newGuard(t, cfg(nil)).MayPublish(t.Context(), "session.updated"), "of no request")
+}
+
 // What the mesh hears on the bus does the same as calls of its services, and takes more: the credentials of a node.
 func TestWhoMayAnnounce(t *testing.T) {
 	for name, c := range map[string]struct {

@@ -56,6 +56,14 @@ func (s *Service) mayPublish(ctx context.Context, topics ...string) error {
 	return nil
 }
 
+// maySubscribe checks a pattern of topics, and asks about it.
+func (s *Service) maySubscribe(ctx context.Context, pattern string) error {
+	if err := s.checkTopic("topic", pattern, true); err != nil || s.cfg.MaySubscribe == nil {
+		return err
+	}
+	return s.cfg.MaySubscribe(ctx, pattern)
+}
+
 // publishOptions checks the request member by member, so that the answer can name the one at fault.
 func (s *Service) publishOptions(body *messagingapi.PublishEventRequest) (bus.PublishOptions, error) {
 	if err := problem.Require("topic", body.Topic); err != nil {

@@ -203,7 +203,20 @@ func TestWhoMayPublishIsAsked(t *testing.T) {
 			}
 			return nil
 		}
+		c.MaySubscribe = func(_ context.Context, pattern string) error {
+			if pattern == "#" {
+				return problem.New(problem.Forbidden, "not all")
+			}
+			return nil
+		}
 	})
+	for _, request := range []string{"subscribe", "tail", "tap/create"} {
+		status, answer := n.post("/messaging/"+request, `{"topic":"#"`+map[string]string{
+			"subscribe": `,"callbackUrl":"http://127.0.0.1:1/"`, "tap/create": `,"exchange":"other"`}[request]+`}`)
+		if status != 403 {
+			t.Errorf("%s: %d %v", request, status, answer)
+		}
+	}
 	for body, want := range map[string]int{
 		`{"topic":"a.b","payload":{}}`:                                                               200,
 		`{"topic":"closed.b","payload":{}}`:                                                          403,

@@ -49,6 +49,9 @@ type Config struct {
 	// MayPublish is asked, with the request's context, for each topic and routing key that a request names; its error is the answer.
 	// Default: everyone may publish everything.
 	MayPublish func(ctx context.Context, topic string) error
+	// MaySubscribe is asked in the same way for the pattern of topics that a subscription, a tap or a stream is to hear. Default: everyone may
+	// hear everything.
+	MaySubscribe func(ctx context.Context, pattern string) error
 
 	// AppID is named in SubscriptionCreatedEvent and MessagePublishedEvent. Default: "bannou".
 	AppID string

@@ -56,7 +56,7 @@ func (s *Service) newRecord(ctx context.Context, body *messagingapi.CreateSubscr
 	if err := problem.Require("topic", body.Topic, "callbackUrl", body.CallbackURL); err != nil {
 		return record{}, err
 	}
-	if err := s.checkTopic("topic", body.Topic, true); err != nil {
+	if err := s.maySubscribe(ctx, body.Topic); err != nil {
 		return record{}, err
 	}
 	in := body.Options

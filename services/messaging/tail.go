@@ -20,7 +20,7 @@ func (s *Service) TailTopic(ctx context.Context, r messagingapi.TailTopicRequest
 	if err := problem.Require("topic", r.Body.Topic); err != nil {
 		return nil, err
 	}
-	if err := s.checkTopic("topic", r.Body.Topic, true); err != nil {
+	if err := s.maySubscribe(ctx, r.Body.Topic); err != nil {
 		return nil, err
 	}
 	received, gone := make(chan *bus.Received), make(chan struct{})

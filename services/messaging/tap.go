@@ -20,7 +20,7 @@ const tapPrefetch = 100
 // CreateTap is POST /messaging/tap/create. A tap is a subscription whose events go to an exchange: it is kept, resumed,
 // shared by instances and removed like one with a callback.
 func (s *Service) CreateTap(ctx context.Context, r messagingapi.CreateTapRequestObject) (messagingapi.CreateTapResponseObject, error) {
-	rec, err := s.newTap(r.Body)
+	rec, err := s.newTap(ctx, r.Body)
 	if err != nil {
 		return nil, err
 	}
@@ -33,11 +33,11 @@ func (s *Service) CreateTap(ctx context.Context, r messagingapi.CreateTapRequest
 }
 
 // newTap checks the request member by member and makes the tap's record of it.
-func (s *Service) newTap(body *messagingapi.CreateTapRequest) (record, error) {
+func (s *Service) newTap(ctx context.Context, body *messagingapi.CreateTapRequest) (record, error) {
 	if err := problem.Require("topic", body.Topic, "exchange", body.Exchange); err != nil {
 		return record{}, err
 	}
-	if err := s.checkTopic("topic", body.Topic, true); err != nil {
+	if err := s.maySubscribe(ctx, body.Topic); err != nil {
 		return record{}, err
 	}
 	if err := s.cfg.Bus.CheckForward(body.Exchange); err != nil {

@@ -3,12 +3,9 @@ package config
 import (
 	"errors"
 	"fmt"
-	"maps"
-	"slices"
 
 	"github.com/knadh/koanf/v2"
 
-	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/guard"
 )
 
@@ -56,15 +53,5 @@ func (c *Config) checkSecurity() error {
 	case len(m.Access) > 0 && !c.Guarded():
 		return fmt.Errorf("%s says who may call what, and nothing shows who calls: set --mesh-token-file, or the three --mesh-tls files", accessKey)
 	}
-	for _, name := range slices.Sorted(maps.Keys(m.Access)) {
-		if err := mesh.ValidateName("name", name); err != nil {
-			return fmt.Errorf("%s.%s: name a service or an app-id: %w", accessKey, name, err)
-		}
-		for _, app := range m.Access[name] {
-			if err := mesh.ValidateName("appId", app); app != guard.Everyone && err != nil {
-				return fmt.Errorf("%s.%s lists %q: name app-ids, or \"*\" for everyone: %w", accessKey, name, app, err)
-			}
-		}
-	}
-	return nil
+	return guard.CheckRules(m.Access)
 }

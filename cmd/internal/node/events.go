@@ -39,8 +39,11 @@ func (p parts) eventLog() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return events.New(events.Config{Log: log, Hints: hints, Internal: accounts.Categories(), Access: access, Logger: p.log, MeterProvider: p.meter})
+	return events.New(events.Config{Log: log, Hints: hints, Internal: keptCategories(), Access: access, Logger: p.log, MeterProvider: p.meter})
 }
+
+// keptCategories are the beginnings of those that services and sagas keep: who writes there makes accounts, and instances with any command.
+func keptCategories() []string { return []string{accounts.Categories, "saga."} }
 
 // A sharedLog is the node's one log, which several services use.
 type sharedLog struct {

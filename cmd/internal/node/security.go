@@ -5,6 +5,7 @@ import (
 	"net/http"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/problem"
@@ -16,6 +17,8 @@ func (n *Node) newGuard(cfg *config.Config, log *slog.Logger) (*guard.Guard, err
 	c := guard.Config{
 		AppID: cfg.AppID, Token: m.Token, TokenFile: m.TokenFile, Apps: n.apps, Rules: m.Access, Logger: log,
 		MeterProvider: n.metrics.MeterProvider(),
+		Owned:         func(topic string) bool { return events.TypeName(topic) != "" },
+		Secret:        []string{events.TopicPasswordResetRequested}, // who hears it sets passwords
 		Resolve: func(target string) string { // no request comes before there is a directory
 			appID, _ := n.directory.Resolve(target)
 			return appID

@@ -113,11 +113,12 @@ func (p parts) messaging() (host.Service, error) {
 		Bus: p.bus, Policy: p.policy, Factory: p.factory, AppID: p.cfg.AppID,
 		AnnouncePublished: m.AnnouncePublished, Logger: p.log, MeterProvider: p.meter, OutboxAfter: m.OutboxAfter, Outboxes: p.outboxes,
 		MayPublish: func(ctx context.Context, topic string) error {
-			if !membership.IsTopic(topic) {
-				return nil
+			if membership.IsTopic(topic) {
+				return p.guard.MayAnnounce(ctx, topic)
 			}
-			return p.guard.MayAnnounce(ctx, topic)
+			return p.guard.MayPublish(ctx, topic)
 		},
+		MaySubscribe: p.guard.MaySubscribe,
 	}
 	if m.Outbox && m.Backend != "memory" {
 		ctx, cancel := context.WithTimeout(context.Background(), openTimeout)
