@@ -11,6 +11,9 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/memorybus"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/pkg/mesh/meshtest"
 	"github.com/bannou-mesh/bannou/services/membership"
@@ -114,3 +117,47 @@ func TestDrainGivesNotice(t *testing.T) {
 		require.Zero(t, drain(m, t.Context()), "nobody was told, and nobody is waited for")
 	})
 }
+
+// Whoever hears of a node finds that what it has published is handled; a broker that is away keeps no node out of the mesh.
+func TestANodeReadsBeforeItIsAnnounced(t *testing.T) {
+	registry, err := mesh.NewRegistry(meshtest.NewTable(), new(meshtest.Feed), mesh.RegistryConfig{})
+	require.NoError(t, err)
+	there := func() int {
+		list, err := registry.List(t.Context(), true)
+		require.NoError(t, err)
+		return len(list)
+	}
+	b := newBus(t)
+	require.NoError(t, bus.Handle(b, events.TopicSessionUpdated, "update", func(context.Context, *events.SessionUpdatedEvent) error { return nil },
+		bus.SubscriptionOptions{Service: "test"}))
+	cfg := membership.Config{Registry: registry, Bus: b, Host: "localhost", Port: 80, InstanceID: "a", Timeout: 100 * time.Millisecond, Interval: 20 * time.Millisecond}
+	m, err := membership.NewMember(cfg)
+	require.NoError(t, err)
+	require.NoError(t, m.Start(t.Context()), "it keeps no node from serving")
+	require.ErrorContains(t, m.Ready(t.Context()), "not reading yet: session.updated.bannou.update")
+	require.Zero(t, there())
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	require.Eventually(t, func() bool { return m.Ready(t.Context()) == nil }, 30*time.Second, 5*time.Millisecond)
+	require.Equal(t, 1, there())
+	require.NoError(t, m.Stop(t.Context()))
+	stop()
+	require.NoError(t, <-ended)
+
+	cfg.Bus, err = bus.New(brokerAway{memorybus.New(memorybus.Config{})}, bus.Config{})
+	require.NoError(t, err)
+	require.NoError(t, bus.Handle(cfg.Bus, events.TopicSessionUpdated, "update", func(context.Context, *events.SessionUpdatedEvent) error { return nil },
+		bus.SubscriptionOptions{Service: "test"}))
+	m, err = membership.NewMember(cfg)
+	require.NoError(t, err)
+	require.NoError(t, m.Start(t.Context()))
+	require.NoError(t, m.Ready(t.Context()))
+	require.NoError(t, m.Stop(t.Context()))
+	require.NoError(t, cfg.Bus.Close(context.Background()))
+}
+
+// brokerAway is one that is.
+type brokerAway struct{ bus.Driver }
+
+func (brokerAway) Ready(context.Context) error { return bus.ErrUnavailable }

@@ -24,7 +24,8 @@ import (
 type Config struct {
 	// Registry keeps the node's entry. Required.
 	Registry *mesh.Registry
-	// Bus carries ServiceRegistrationEvent and ServiceHeartbeatEvent. Default: none are published.
+	// Bus carries ServiceRegistrationEvent and ServiceHeartbeatEvent. The node is not announced before the queues of its static handlers are
+	// read, unless the broker is away, which is no reason to wait. Default: none are published.
 	Bus *bus.Bus
 
 	// AppID is the kind of node this is. Default: "bannou".
@@ -279,6 +280,9 @@ func (m *Member) register(ctx context.Context) error {
 			return fmt.Errorf("import the mappings: %w", err)
 		}
 	}
+	if err := m.reading(ctx); err != nil {
+		return err
+	}
 	if err := m.cfg.Registry.Register(ctx, e); err != nil {
 		return err
 	}
@@ -288,6 +292,27 @@ func (m *Member) register(ctx context.Context) error {
 	m.publish(ctx, events.TopicServiceRegistration, &events.ServiceRegistrationEvent{InstanceID: e.InstanceID,
 		AppID: e.AppID, Host: e.Host, Port: e.Port, Services: e.Services, MaxConnections: e.MaxConnections})
 	return nil
+}
+
+// reading waits until the handlers' queues are read: what callers of this node had published before would be handled by nobody.
+func (m *Member) reading(ctx context.Context) error {
+	if m.cfg.Bus == nil {
+		return nil
+	}
+	const each, pause = 200 * time.Millisecond, 10 * time.Millisecond
+	for {
+		asking, cancel := context.WithTimeout(ctx, each)
+		err := m.cfg.Bus.Ready(asking)
+		cancel()
+		if !errors.Is(err, bus.ErrNotReading) {
+			return nil
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return fmt.Errorf("the node is announced when its queues are read: %w", err)
+		}
+	}
 }
 
 // beat says that the node is alive, and how it is. A registry that has forgotten the node takes it in again.
