@@ -18,8 +18,12 @@ LIBRARIES := $(filter-out integration,$(MODULES))
 LONGEST    := ./state ./e2e ./bus ./servers
 BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults)$$')
 TOGETHER   := -p 2 -parallel 4
-# This one measures rates, after all others. Its long form is `make faults`.
+# This one measures rates, after all others. Its long form is `make faults`. There those that compare rates come first, one after the other; then, beside
+# each other, those that only count, with the sagas.
 ALONE      := ./faults
+COUNT      := ^Test(Events|Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep)$$
+LONG       := -count=1 -v -timeout 20m
+PAGE       := -args -long -out ../../docs/faults.md
 
 # How long each fuzz target runs.
 FUZZTIME ?= 60s
@@ -53,7 +57,7 @@ run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS 
 test: deps build ## run all tests, those against real RabbitMQ, Redis and MySQL included
 	$(call each,$(LIBRARIES),$(GO) -C $$m test ./...)
 	$(call each,tools,GOWORK=off $(GO) -C $$m test ./...)
-	$(call each,integration,$(GO) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE) && $(GO) -C $$m test -count=1 -timeout 20m $(ALONE))
+	$(call each,integration,$(GO) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE) && $(GO) -C $$m test -count=1 -parallel 4 -timeout 20m $(ALONE))
 
 # Many rounds and long simulations are the business of `make test`: here they are -short.
 race: deps ## run the tests of libraries, services and drivers under the race detector
@@ -65,8 +69,8 @@ bench: deps build ## measure beside the raw libraries; writes the tables in docs
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
 
 faults: deps ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
-	$(GO) -C integration test -count=1 -v -timeout 20m ./faults -args -long -out ../../docs/faults.md
-	$(GO) -C integration test -count=1 -v -timeout 10m ./sagas -args -long -out ../../docs/faults.md
+	$(GO) -C integration test $(LONG) -skip '$(COUNT)' ./faults $(PAGE)
+	$(GO) -C integration test $(LONG) -run '$(COUNT)' -p 2 -parallel 8 ./faults ./sagas $(PAGE)
 
 fuzz: ## run every fuzz target for FUZZTIME, and fail when one finds something
 	./tools/fuzz $(FUZZTIME) $(MODULES) tools

@@ -19,13 +19,13 @@ type AccountCreatedEvent struct {
 	Base
 
 	// The account.
-	AccountID string `json:"accountId"`
+	AccountID string `json:"accountId" personal:"subject"`
 
 	// Its address, if it has one.
-	Email string `json:"email,omitzero"`
+	Email string `json:"email,omitzero" personal:"data"`
 
 	// The name that others see.
-	DisplayName string `json:"displayName,omitzero"`
+	DisplayName string `json:"displayName,omitzero" personal:"data"`
 
 	// The roles that it begins with.
 	Roles []string `json:"roles,omitempty"`
@@ -40,16 +40,16 @@ type AccountUpdatedEvent struct {
 	Base
 
 	// The account.
-	AccountID string `json:"accountId"`
+	AccountID string `json:"accountId" personal:"subject"`
 
 	// The names of the members that have changed, as they are written here.
 	ChangedFields []string `json:"changedFields"`
 
 	// The new address.
-	Email string `json:"email,omitzero"`
+	Email string `json:"email,omitzero" personal:"data"`
 
 	// The new name that others see.
-	DisplayName string `json:"displayName,omitzero"`
+	DisplayName string `json:"displayName,omitzero" personal:"data"`
 
 	// All roles that the account has from now on.
 	Roles []string `json:"roles,omitempty"`
@@ -63,10 +63,10 @@ type AccountDeletedEvent struct {
 	Base
 
 	// The account.
-	AccountID string `json:"accountId"`
+	AccountID string `json:"accountId" personal:"subject"`
 
 	// A sentence for people.
-	Reason string `json:"reason,omitzero"`
+	Reason string `json:"reason,omitzero" personal:"data"`
 }
 
 // EventName returns "AccountDeletedEvent".

@@ -91,10 +91,10 @@ type PasswordResetRequestedEvent struct {
 	Base
 
 	// The account.
-	AccountID string `json:"accountId"`
+	AccountID string `json:"accountId" personal:"subject"`
 
 	// Where the letter goes.
-	Email string `json:"email"`
+	Email string `json:"email" personal:"data"`
 
 	// What /auth/password/confirm-reset asks for.
 	Token string `json:"token"`

@@ -10,7 +10,7 @@ import (
 // Variables that make of the test binary one of the processes that append.
 const (
 	processDSN  = "BANNOU_TEST_EVENTS_DSN"
-	processWork = "BANNOU_TEST_EVENTS_WORK" // "gaps", "project", or a way of appending and the number of its writers
+	processWork = "BANNOU_TEST_EVENTS_WORK" // "gaps", or a way of appending and the number of its writers
 )
 
 func TestMain(m *testing.M) {

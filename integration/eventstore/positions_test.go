@@ -25,7 +25,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
 )
 
-var measure = flag.Bool("measure", false, "compare ways to assign positions, and write the table in docs/eventstore.md")
+var measure = flag.Bool("measure", false, "measure, and write the tables in docs/eventstore.md")
 
 // The ways to assign positions.
 const (

@@ -73,8 +73,6 @@ func work(dsn, what string) int {
 	switch way, writers, _ := strings.Cut(what, " "); way {
 	case "gaps":
 		err = writeWithGaps(ctx, dsn, os.Stdout)
-	case "project":
-		err = project(ctx, dsn)
 	default:
 		err = appendAll(ctx, dsn, way, writers)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"syscall"
 	"testing"
 	"time"
@@ -25,9 +26,19 @@ type eventFault struct {
 	harm  func(ctx context.Context, r *eventRun) error
 }
 
+// What happens to a log of events, its writers and its consumers. It compares no rates, and runs beside others, apart from those who count goroutines.
 func TestEvents(t *testing.T) {
-	server := servers.NewMySQL(t, servers.MySQLOptions{})
-	for _, f := range []eventFault{
+	t.Parallel()
+	apart(t, 0, func(t *testing.T) {
+		server := servers.NewMySQL(t, servers.MySQLOptions{})
+		for _, f := range eventFaults(server) {
+			t.Run(f.name, func(t *testing.T) { endureEvents(t, server, f) })
+		}
+	})
+}
+
+func eventFaults(server *servers.MySQLServer) []eventFault {
+	return []eventFault{
 		{"writer process killed", 4, func(_ context.Context, r *eventRun) error { return r.replace(&r.writers, (*eventProcess).kill) }},
 		{"server killed", 2, func(ctx context.Context, _ *eventRun) error { return errors.Join(server.Kill(), server.Restart(ctx)) }},
 		{"leading consumer killed", 3, func(_ context.Context, r *eventRun) error { return r.replace(&r.consumers, (*eventProcess).kill) }},
@@ -36,10 +47,27 @@ func TestEvents(t *testing.T) {
 			r.consumers = append(r.consumers[1:], leader)
 			return errors.Join(leader.signal(syscall.SIGSTOP), faults.Pause(ctx, 3*eventLease), leader.signal(syscall.SIGCONT))
 		}},
+		{"lease taken from a leader that works, so that two lead", 5, func(ctx context.Context, r *eventRun) error {
+			return takeLease(ctx, r.db, ordered)
+		}},
 		{"deadlock storm", 1, func(ctx context.Context, r *eventRun) error { return stormEvents(ctx, r.db, briefly(3*time.Second)) }},
-	} {
-		t.Run(f.name, func(t *testing.T) { endureEvents(t, server, f) })
 	}
+}
+
+// takeLease has a subscription's first partition be free, as if its lease had ended: who has it works on until it is told. Returns when somebody has claimed it.
+func takeLease(ctx context.Context, db *sql.DB, subscription string) error {
+	if _, err := db.ExecContext(ctx, "UPDATE events_positions SET token = token + 1, consumer = '', until = 0 WHERE name = ? AND part = 0", subscription); err != nil {
+		return err
+	}
+	for consumer := ""; consumer == ""; {
+		if err := faults.Pause(ctx, time.Millisecond); err != nil {
+			return fmt.Errorf("nobody took the lease: %w", err)
+		}
+		if err := db.QueryRowContext(ctx, "SELECT consumer FROM events_positions WHERE name = ? AND part = 0", subscription).Scan(&consumer); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // An eventRun is one fault's.
@@ -67,7 +95,7 @@ func endureEvents(t *testing.T, server *servers.MySQLServer, f eventFault) {
 			_ = p.kill() // those that were not ended
 		}
 		row.Failed = t.Failed()
-		eventRows = append(eventRows, row)
+		rows.Events = append(rows.Events, row)
 		t.Logf("seed %d: %+v", *seed, row.EventTotals)
 	}()
 	store := openEvents(t, dsn)

@@ -26,11 +26,7 @@ var (
 	seed = flag.Uint64("seed", uint64(time.Now().UnixNano()), "of the schedule")
 	out  = flag.String("out", "", "the page to write; none by default")
 
-	rows      []faults.Row // the tests run one after another
-	stateRows []faults.StateRow
-	eventRows []faults.EventRow
-	relayRows []faults.RelayRow
-	meshRows  []faults.MeshRow
+	rows faults.Rows // of the tests that run one after another in this process
 )
 
 // warm is how many events are settled before anything is measured. Those that fail first wait 1.5 s for the first delay queue
@@ -59,6 +55,9 @@ func TestMain(m *testing.M) {
 	if work := os.Getenv(eventWork); work != "" {
 		os.Exit(workOnEvents(work, os.Getenv(eventDSN)))
 	}
+	if dsn := os.Getenv(rebuildDSN); dsn != "" {
+		os.Exit(rebuildChains(dsn))
+	}
 	if dsn := os.Getenv(relayDSN); dsn != "" {
 		os.Exit(relayEvents(dsn, os.Getenv(relayBroker), os.Getenv(relayTopic)))
 	}
@@ -66,24 +65,10 @@ func TestMain(m *testing.M) {
 		os.Exit(serveInstance(described))
 	}
 	code := servers.Main(m)
-	meshRows = append(meshRows, apartRows.rows...)
-	for _, r := range rows {
-		_, _ = fmt.Fprintln(os.Stdout, r)
-	}
-	for _, r := range stateRows {
-		_, _ = fmt.Fprintln(os.Stdout, r)
-	}
-	for _, r := range eventRows {
-		_, _ = fmt.Fprintln(os.Stdout, r)
-	}
-	for _, r := range relayRows {
-		_, _ = fmt.Fprintln(os.Stdout, r)
-	}
-	for _, r := range meshRows {
-		_, _ = fmt.Fprintln(os.Stdout, r)
-	}
+	rows.Add(apartRows.rows)
+	_, _ = fmt.Fprint(os.Stdout, rows.String())
 	if *out != "" {
-		if err := faults.WritePage(*out, rows, stateRows, eventRows, relayRows, meshRows); err != nil {
+		if err := faults.WritePage(*out, &rows); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			code = 1
 		}
@@ -141,7 +126,7 @@ func endure(t *testing.T, s system, f fault) {
 	ledger := r.load.Ledger
 	defer func() {
 		row.Totals, row.Failed = ledger.Totals(), t.Failed()
-		rows = append(rows, row)
+		rows.Bus = append(rows.Bus, row)
 		t.Logf("seed %d: %+v", *seed, row.Totals)
 		if t.Failed() {
 			t.Logf("not handled:\n%s\nqueues:\n%s\nlast words of the bus:\n%s", ledger.Missing(), s.inspect(within(t, patience)), log)

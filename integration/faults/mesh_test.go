@@ -118,7 +118,7 @@ func endureMesh(t *testing.T, f *fleet, fault meshFault) {
 	r := startCalls(t, f, fault.policy(), slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelWarn})))
 	defer func() {
 		row.MeshTotals, row.Failing = r.ledger.Totals(), t.Failed()
-		meshRows = append(meshRows, row)
+		rows.Mesh = append(rows.Mesh, row)
 		t.Logf("seed %d: %+v", *seed, row.MeshTotals)
 		if t.Failed() {
 			t.Logf("%s\nlast words of the caller:\n%s", lines(r.ledger.Remarks()), log)

@@ -1,12 +1,12 @@
 package faults
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
+	"io"
 	"os"
 	"runtime"
 	"strings"
+	"syscall"
 	"time"
 )
 
@@ -63,44 +63,100 @@ func (r EventRow) String() string {
 		r.Refused, r.Conflicts, r.Unknown, r.Made, r.Lost, r.Untrue, r.Gaps, r.Seen, r.Twice, r.Missed, r.Disordered, r.Seed)
 }
 
-// WritePage writes the rows as a page in Markdown. A part of the page of which there are no rows stays as it is: the run was of other
-// faults.
-func WritePage(path string, rows []Row, stateRows []StateRow, eventRows []EventRow, relayRows []RelayRow, meshRows []MeshRow) error {
-	old, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	busPart, rest, _ := strings.Cut(string(old), stateTitle)
-	rest, meshPart, _ := strings.Cut(rest, meshTitle)
-	statePart, eventPart, _ := strings.Cut(rest, eventTitle)
-	if len(rows) > 0 {
-		busPart = part(fmt.Sprintf(heading, today(), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack, ClusterSlack, 100*Share, 100*ClusterShare), rows, footnotes)
-	}
-	if len(stateRows) > 0 {
-		statePart = part(fmt.Sprintf(stateHeading, stateWriters, StateSlack, 100*StateShare), stateRows, stateFootnotes)
-	}
-	relays := relayPart(eventPart, relayRows)
-	if len(eventRows) > 0 {
-		_, old, _ := strings.Cut(relays, relayTitle)
-		relays = ""
-		if old != "" {
-			relays = relayTitle + old
-		}
-		relays = part(fmt.Sprintf(eventHeading, EventWriters, sharedStreams), eventRows, eventFootnotes) + relays
-	}
-	if len(meshRows) > 0 {
-		meshPart = part(fmt.Sprintf(meshHeading, today(), callers, patientDeadline, AttemptTimeout, MeshSlack), meshRows, meshFootnotes)
-	}
-	return os.WriteFile(path, []byte(busPart+stateTitle+statePart+eventTitle+relays+meshTitle+meshPart), 0o644) //nolint:gosec // a page for everyone
+// Rows are what a run has come to, a kind of rows for each part of the page.
+type Rows struct {
+	Bus      []Row
+	State    []StateRow
+	Events   []EventRow
+	Rebuilds []RebuildRow
+	Relays   []RelayRow
+	Mesh     []MeshRow
 }
 
-func part[R fmt.Stringer](heading string, rows []R, footnotes string) string {
+// Add adds the rows of others behind its own.
+func (r *Rows) Add(others Rows) {
+	r.Bus, r.State = append(r.Bus, others.Bus...), append(r.State, others.State...)
+	r.Events, r.Rebuilds = append(r.Events, others.Events...), append(r.Rebuilds, others.Rebuilds...)
+	r.Relays, r.Mesh = append(r.Relays, others.Relays...), append(r.Mesh, others.Mesh...)
+}
+
+// String is all rows in Markdown, each on a line.
+func (r *Rows) String() string {
+	return lines(r.Bus) + lines(r.State) + lines(r.Events) + lines(r.Rebuilds) + lines(r.Relays) + lines(r.Mesh)
+}
+
+func lines[R fmt.Stringer](rows []R) string {
 	var text strings.Builder
-	text.WriteString(heading)
 	for _, r := range rows {
 		fmt.Fprintln(&text, r)
 	}
-	return text.String() + footnotes
+	return text.String()
+}
+
+// WritePage writes the rows as a page in Markdown. A part of the page of which there are no rows stays as it is: the run was of other
+// faults.
+func WritePage(path string, rows *Rows) error {
+	return Rewrite(path, func(rest string) string {
+		var page strings.Builder
+		for _, p := range rows.parts() {
+			its := ""
+			if strings.HasPrefix(rest, p.title) {
+				its = rest
+				if next := strings.Index(rest[len(p.title):], "\n## "); next >= 0 {
+					its = rest[:len(p.title)+next]
+				}
+			}
+			rest = rest[len(its):]
+			if p.text != "" {
+				its = p.title + p.text
+			}
+			page.WriteString(its)
+		}
+		return page.String() + rest
+	})
+}
+
+// Rewrite changes a page, which is empty where there is none. Others who call it meanwhile, also in other processes, wait.
+func Rewrite(path string, change func(old string) string) error {
+	page, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644) //nolint:gosec // a page for everyone
+	if err != nil {
+		return err
+	}
+	defer func() { _ = page.Close() }() // also unlocks
+	if err := syscall.Flock(int(page.Fd()), syscall.LOCK_EX); err != nil {
+		return err
+	}
+	old, err := io.ReadAll(page)
+	if err != nil {
+		return err
+	}
+	if err := page.Truncate(0); err != nil {
+		return err
+	}
+	_, err = page.WriteAt([]byte(change(string(old))), 0)
+	return err
+}
+
+// A pagePart is what stands under a title. No text: there are no rows of it.
+type pagePart struct{ title, text string }
+
+// parts are those of the page in their order. The page goes on behind the last one, with what others write.
+func (r *Rows) parts() []pagePart {
+	return []pagePart{
+		{"", part(fmt.Sprintf(heading, today(), runtime.Version(), runtime.NumCPU(), publishers, mostSubscriptions, atWork, Slack, ClusterSlack, 100*Share, 100*ClusterShare), r.Bus, footnotes)},
+		{stateTitle, part(fmt.Sprintf(stateHeading, stateWriters, StateSlack, 100*StateShare), r.State, stateFootnotes)},
+		{eventTitle, part(fmt.Sprintf(eventHeading, EventWriters, sharedStreams), r.Events, eventFootnotes)},
+		{rebuildTitle, part(rebuildHeading, r.Rebuilds, "")},
+		{relayTitle, part(relayHeading, r.Relays, "")},
+		{meshTitle, part(fmt.Sprintf(meshHeading, today(), callers, patientDeadline, AttemptTimeout, MeshSlack), r.Mesh, meshFootnotes)},
+	}
+}
+
+func part[R fmt.Stringer](heading string, rows []R, footnotes string) string {
+	if len(rows) == 0 {
+		return ""
+	}
+	return heading + lines(rows) + footnotes
 }
 
 func today() string { return time.Now().UTC().Format(time.DateOnly) }

@@ -2,7 +2,6 @@ package faults
 
 import (
 	"fmt"
-	"strings"
 	"time"
 )
 
@@ -38,24 +37,12 @@ func (r RelayRow) String() string {
 		r.HandledTwice, r.Disordered, r.Lost, r.Left, r.Drained.Seconds(), r.Seed)
 }
 
-// relayPart is the part of the page for these rows, or the old one, which is at the end of a part before it.
-func relayPart(before string, rows []RelayRow) string {
-	before, old, found := strings.Cut(before, relayTitle)
-	switch {
-	case len(rows) > 0:
-		return before + relayTitle + part(relayHeading, rows, "")
-	case found:
-		return before + relayTitle + old
-	default:
-		return before
-	}
-}
-
 const relayTitle = "\n## Outbox and inbox\n\n"
 
 const relayHeading = `Each line is a log of events in MariaDB that two processes publish to RabbitMQ, one of which leads, while four writers append to 40
 streams. A handler writes what arrives into a table of the same MariaDB, with an inbox. In the end log and table are compared. The run fails when
-anything is lost, handled twice, handled before the event before it in its stream, or left unpublished.
+anything is lost, handled twice, handled before the event before it in its stream, or left unpublished. *drained* is from the end of a harm until all that was
+appended by then is handled; of the row whose broker is away for long, what gathered meanwhile.
 
 | fault | times | appended | delivered | of them again | handled | twice | out of order | lost | left in the log | drained after at most | seed |
 | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |

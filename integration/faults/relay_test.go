@@ -34,21 +34,47 @@ import (
 const (
 	relayStreams = 40
 	relayWriters = 4
-	brokerOutage = 30 * time.Second // of a long run
+	brokerOutage = 2 * time.Minute // of a long run
 )
 
 // A relayFault is a harm that is done between a log and a handler.
 type relayFault struct {
-	name  string
-	times int  // how often a long run does it; a quick one does it once
-	slow  bool // for long runs only
-	easy  bool // a tenth of the load: the harm is long, and what gathers meanwhile is to be handled
-	harm  func(ctx context.Context, r *relayRun) error
+	name   string
+	times  int // how often a long run does it; a quick one does it once
+	relays int // how many there are; 0: two
+	// easy is a tenth of the load: the harm is long, and what gathers meanwhile is to be handled.
+	easy bool
+	harm func(ctx context.Context, r *relayRun) error
 }
 
+// What happens between a log and a handler. It compares no rates, and runs beside others, apart from those who count goroutines.
 func TestRelay(t *testing.T) {
-	database, broker := servers.NewMySQL(t, servers.MySQLOptions{}), servers.NewRabbitMQ(t, servers.RabbitOptions{})
-	for _, f := range []relayFault{
+	t.Parallel()
+	apart(t, 0, func(t *testing.T) {
+		database, broker := servers.NewMySQL(t, servers.MySQLOptions{}), servers.NewRabbitMQ(t, servers.RabbitOptions{})
+		for _, f := range relayFaults(database) {
+			t.Run(f.name, func(t *testing.T) { endureRelay(t, database, broker, f) })
+		}
+	})
+}
+
+// The broker is away for so long that others are through meanwhile: it waits beside them.
+func TestRelayOutage(t *testing.T) {
+	if !*long {
+		t.Skip("in a long run only, `make faults`")
+	}
+	t.Parallel()
+	apart(t, 0, func(t *testing.T) {
+		database, broker := servers.NewMySQL(t, servers.MySQLOptions{}), servers.NewRabbitMQ(t, servers.RabbitOptions{})
+		endureRelay(t, database, broker, relayFault{name: fmt.Sprintf("broker killed, and away for %s", brokerOutage), times: 1, easy: true,
+			harm: func(ctx context.Context, _ *relayRun) error {
+				return errors.Join(broker.Kill(), faults.Pause(ctx, brokerOutage), broker.Restart(ctx))
+			}})
+	})
+}
+
+func relayFaults(database *servers.MySQLServer) []relayFault {
+	all := []relayFault{
 		{name: "leader killed", times: 2, harm: func(ctx context.Context, r *relayRun) error {
 			leader := r.relays[0]
 			r.relays = r.relays[1:]
@@ -59,21 +85,17 @@ func TestRelay(t *testing.T) {
 			r.relays = append(r.relays[1:], leader)
 			return errors.Join(leader.cmd.Process.Signal(syscall.SIGSTOP), faults.Pause(ctx, 4*relayLease), leader.cmd.Process.Signal(syscall.SIGCONT))
 		}},
-		{name: "three more relays at once", times: 1, slow: true, harm: func(context.Context, *relayRun) error {
-			return nil // started below: it is a matter of how many there are
+		{name: "lease taken from a leader that works, so that two lead", times: 5, harm: func(ctx context.Context, r *relayRun) error {
+			return takeLease(ctx, r.db, relayName)
 		}},
 		{name: "database killed", times: 1, harm: func(ctx context.Context, _ *relayRun) error {
 			return errors.Join(database.Kill(), database.Restart(ctx))
 		}},
-		{name: fmt.Sprintf("broker killed, and away for %s", brokerOutage), times: 1, slow: true, easy: true, harm: func(ctx context.Context, _ *relayRun) error {
-			return errors.Join(broker.Kill(), faults.Pause(ctx, brokerOutage), broker.Restart(ctx))
-		}},
-	} {
-		if f.slow && !*long {
-			continue
-		}
-		t.Run(f.name, func(t *testing.T) { endureRelay(t, database, broker, f) })
 	}
+	if *long { // it is a matter of how many there are
+		all = append(all, relayFault{name: "three more relays at once", times: 1, relays: 5, harm: func(context.Context, *relayRun) error { return nil }})
+	}
+	return all
 }
 
 // A relayRun is one fault's.
@@ -100,18 +122,14 @@ func endureRelay(t *testing.T, database *servers.MySQLServer, broker *servers.Ra
 			_ = p.kill() // those that were not ended
 		}
 		row.Failed = t.Failed()
-		relayRows = append(relayRows, row)
+		rows.Relays = append(rows.Relays, row)
 		t.Logf("seed %d: %+v", *seed, row.RelayTotals)
 	}()
 	if f.easy {
 		r.pause *= 10
 	}
 	r.open(t)
-	relays := 2
-	if f.name == "three more relays at once" {
-		relays = 5
-	}
-	for n := range relays {
+	for n := range max(f.relays, 2) {
 		require.NoError(t, r.startRelay())
 		if n == 0 {
 			require.NoError(t, r.led(within(t, patience)))
@@ -126,7 +144,7 @@ func endureRelay(t *testing.T, database *servers.MySQLServer, broker *servers.Ra
 	defer end()
 	require.Eventually(t, func() bool { return r.handled() > 100 }, patience, pollPeriod, "events are handled")
 	for range row.Times {
-		require.NoError(t, f.harm(within(t, 2*patience), r))
+		require.NoError(t, f.harm(within(t, 2*patience+brokerOutage), r))
 		begun, until := time.Now(), r.appended.Load()
 		require.Eventually(t, func() bool { return r.handled() >= until }, patience, pollPeriod, "what was appended is handled")
 		row.Drained = max(row.Drained, time.Since(begun))

@@ -203,7 +203,7 @@ func endureState(t *testing.T, engine string, open func() (state.Driver, error),
 // enterState enters the row of a fault, whatever became of it.
 func enterState(t *testing.T, row faults.StateRow) {
 	row.Failed, row.Seed = t.Failed(), *seed
-	stateRows = append(stateRows, row)
+	rows.State = append(rows.State, row)
 	t.Logf("seed %d: %+v", *seed, row.StateTotals)
 }
 

@@ -1,12 +1,11 @@
 package sagas
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"strings"
 	"time"
+
+	"github.com/bannou-mesh/bannou/integration/faults"
 )
 
 // A Row is what the page says of one operation that a process was killed at.
@@ -58,17 +57,14 @@ the start of the next process and the lease of the killed one, 400 ms.
 
 // WritePage puts the rows at the end of a page in Markdown, in place of those that are there.
 func WritePage(path string, rows []Row) error {
-	old, err := os.ReadFile(path)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	before, _, _ := strings.Cut(string(old), title)
-	var text strings.Builder
-	text.WriteString(before + title)
-	fmt.Fprintf(&text, heading, time.Now().UTC().Format(time.DateOnly))
-	for _, r := range rows {
-		fmt.Fprintln(&text, r)
-	}
-	text.WriteString(footnotes)
-	return os.WriteFile(path, []byte(text.String()), 0o644) //nolint:gosec // a page for everyone
+	return faults.Rewrite(path, func(old string) string {
+		before, _, _ := strings.Cut(old, title)
+		var text strings.Builder
+		text.WriteString(before + title)
+		fmt.Fprintf(&text, heading, time.Now().UTC().Format(time.DateOnly))
+		for _, r := range rows {
+			fmt.Fprintln(&text, r)
+		}
+		return text.String() + footnotes
+	})
 }

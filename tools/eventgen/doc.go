@@ -52,6 +52,10 @@
 //	{type: object, properties: {...}}               a struct of its own, named for the type around it
 //	{$ref: '#/components/schemas/Place'}            that type; other.yaml#/... for one of another file
 //
+// A property that is about a person has the key "x-personal: true", and the string that names that person, by an id, "x-personal: subject". Where
+// the type is that of an event in a log, pkg/state/eventstore encrypts the former with a key of the latter, until the subject is erased. On the bus they are
+// as they are.
+//
 // A property that is not required is left out of the JSON when it has its zero value. A type's description becomes its doc
 // comment behind its name, so it begins with a verb ("Names a key") or an article ("A key", which becomes "is a key").
 // Types must not contain themselves other than in arrays and maps, and every type must be used.

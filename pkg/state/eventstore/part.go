@@ -155,6 +155,7 @@ func (p *part) step() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	p.dense = p.dense && more // at the end nobody knows what comes
 	if err := p.page(scope, events, more); err != nil {
 		return false, err
 	}

@@ -8,7 +8,10 @@ import (
 	"github.com/go-json-experiment/json"
 )
 
-// formOf lists the members that a type has in JSON, with the kind of each: "items.price": "number" in an array or an object alike.
+// sealedKind ends the kind of a member that is encrypted.
+const sealedKind = ", personal"
+
+// formOf lists the members that a type has in JSON, with the kind of each: "items.price": "number" in an array or an object alike, and "name": "string, personal".
 func formOf(t reflect.Type) map[string]string {
 	form := map[string]string{}
 	addForm(form, "", t, map[reflect.Type]bool{})
@@ -63,9 +66,12 @@ func addMember(form map[string]string, path string, f reflect.StructField, withi
 	}
 	if strings.Contains(options, "string") {
 		form[name] = "string"
-		return
+	} else {
+		addForm(form, name, f.Type, within)
 	}
-	addForm(form, name, f.Type, within)
+	if f.Tag.Get("personal") == "data" {
+		form[name] += sealedKind
+	}
 }
 
 // kindOf is what a type is in JSON. A type that writes itself is known by its name.

@@ -87,6 +87,26 @@ func TestGolden(t *testing.T) {
 	require.ErrorContains(t, eventstoretest.CheckGolden(second, folder, true), "bring the file back")
 }
 
+// A member that a person's erasure reaches stays so: a change that has what is appended from then on outlive it is refused.
+func TestGoldenKeepsWhatIsPersonal(t *testing.T) {
+	type open struct {
+		Name string `json:"name"`
+	}
+	type sealed struct {
+		Name string `json:"name" personal:"data"`
+	}
+	folder := t.TempDir()
+	before, after := typesOf(t, eventstore.TypeOf[open]("opened", 1)), typesOf(t, eventstore.TypeOf[sealed]("opened", 1))
+	require.NoError(t, eventstoretest.CheckGolden(before, folder, true, open{"Ada"}))
+	require.ErrorContains(t, eventstoretest.CheckGolden(after, folder, false), `"name" is new, or personal from now on, which is compatible`)
+	require.NoError(t, eventstoretest.CheckGolden(after, folder, true))
+	require.NoError(t, eventstoretest.CheckGolden(after, folder, false))
+	for _, update := range []bool{false, true} {
+		require.EqualError(t, eventstoretest.CheckGolden(before, folder, update), `event "opened", schema 1: member "name" was published as string, personal and is string: `+
+			"raise the schema to 2, with an upcaster from 1")
+	}
+}
+
 func rename() eventstore.Upcaster {
 	return eventstore.Upcast(1, func(data jsontext.Value) (jsontext.Value, error) {
 		return jsontext.Value(`{"items":[{"price":7}],"placed":"1970-01-01T00:00:01Z"}`), nil

@@ -98,7 +98,7 @@ func (w *writer) object(t *schema.Type) {
 			w.line("")
 		}
 		w.comment("\t", p.Description)
-		w.line("\t%s %s `json:\"%s%s\"`", p.GoName(), goType(p.Shape), p.Name, option(p))
+		w.line("\t%s %s `json:\"%s%s\"%s`", p.GoName(), goType(p.Shape), p.Name, option(p), personal(p))
 	}
 	w.line("}\n")
 	if t.Event {
@@ -153,6 +153,18 @@ func option(p *schema.Property) string {
 		return ",omitempty"
 	default:
 		return ",omitzero"
+	}
+}
+
+// personal is the tag by which pkg/state/eventstore encrypts what is about a person.
+func personal(p *schema.Property) string {
+	switch p.Personal {
+	case schema.Data:
+		return ` personal:"data"`
+	case schema.Subject:
+		return ` personal:"subject"`
+	default:
+		return ""
 	}
 }
 

@@ -11,6 +11,7 @@ func check(set *Set, errs *Errors) {
 	c.resolveProperties()
 	c.members()
 	c.cycles()
+	c.persons()
 	c.subscriptions()
 	c.unused()
 	names(set, errs)

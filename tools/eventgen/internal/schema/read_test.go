@@ -177,6 +177,22 @@ func TestMistakesNameFileAndLine(t *testing.T) {
 		{"a key beside a $ref", thing("        kind:\n          $ref: '#/components/schemas/Kind'\n          description: Its kind.\n          enum: [a]\n    Kind:\n      type: string\n      enum: [a]\n      description: A kind.\n"),
 			[]string{`schemas/a.yaml:22: property "kind", a $ref, cannot have enum`}},
 
+		// What is about a person.
+		{"a mark that says no", size("          type: integer\n          x-personal: false\n          description: Its size.\n"),
+			[]string{`schemas/a.yaml:18: x-personal of property "size" is true for what is about a person, or subject for what names that person; otherwise leave it out`}},
+		{"a subject that is no string", size("          type: integer\n          x-personal: subject\n          description: Its size.\n"),
+			[]string{`schemas/a.yaml:16: property "size" names the subject of the event, so it must be a string`}},
+		{"two subjects", thing("        a: {type: string, x-personal: subject, description: A.}\n        b: {type: string, x-personal: subject, description: B.}\n"),
+			[]string{`schemas/a.yaml:20: event "ThingMadeEvent" has two subjects, "a" and "b"`}},
+		{"a mark in a list", thing("        owners:\n          type: array\n          description: Owners.\n          items:\n            type: object\n            properties:\n              name: {type: string, x-personal: true, description: A name.}\n"),
+			[]string{`schemas/a.yaml:25: property "name" is within "owners" of type "ThingMadeEvent", where x-personal has no effect: mark that one instead`}},
+		{"a mark in what is marked", thing("        owner:\n          type: object\n          x-personal: true\n          description: Its owner.\n          properties:\n            name: {type: string, x-personal: true, description: A name.}\n"),
+			[]string{`schemas/a.yaml:24: property "name" is within "owner" of type "ThingMadeEvent", where x-personal has no effect: mark that one instead`}},
+		{"a mark of an element", thing("        names: {type: array, items: {type: string, x-personal: true}, description: Names.}\n"),
+			[]string{`schemas/a.yaml:19: unknown key "x-personal" in items of property "names": it may have type, format, description, $ref, items, additionalProperties, enum, required, properties`}},
+		{"a mark of a type", alone(with(t, "      required: [name]\n", "      x-personal: true\n      required: [name]\n")),
+			[]string{`schemas/a.yaml:11: unknown key "x-personal" in type "ThingMadeEvent": it may have type, description, allOf, required, properties, enum`}},
+
 		// Names.
 		{"a topic's name", alone(with(t, "  thing.made:\n", "  Thing.Made:\n")),
 			[]string{`schemas/a.yaml:3: topic "Thing.Made" is not lower-case words with dots and dashes between them, of at most 200 letters`}},

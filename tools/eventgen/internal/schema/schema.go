@@ -85,8 +85,19 @@ type Property struct {
 	Name        string
 	Description string
 	Required    bool
+	Personal    Personal
 	Shape       *Shape
 }
+
+// Personal says whether a property is about a person.
+type Personal int
+
+// What a property has to do with a person.
+const (
+	Impersonal Personal = iota
+	Data                // it is about the subject
+	Subject             // it names the subject
+)
 
 // A Shape is the type of a property, or of an array's or map's elements.
 type Shape struct {

@@ -2,6 +2,7 @@ package schema
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.yaml.in/yaml/v3"
@@ -87,10 +88,46 @@ func (r *reader) property(t *Type, e entry) {
 	}
 	p := &Property{Pos: r.at(e.key), Name: name}
 	t.Properties = append(t.Properties, p) // even when its shape is wrong: it may be required
-	if e.value.Kind == yaml.MappingNode {
-		p.Description = r.description(e.key, r.quietly(e.value), of)
+	value := e.value
+	if value.Kind == yaml.MappingNode {
+		m := r.quietly(value)
+		p.Description = r.description(e.key, m, of)
+		if mark := m.get(personalKey); mark != nil {
+			p.Personal = r.personal(mark, of)
+			value = without(value, personalKey)
+		}
 	}
-	p.Shape = r.shape(e.value, of, strings.TrimSuffix(t.Name, "Event")+goname.Exported(name))
+	p.Shape = r.shape(value, of, strings.TrimSuffix(t.Name, "Event")+goname.Exported(name))
+	if p.Personal == Subject && p.Shape.Kind != String && p.Shape.Kind != UUID {
+		r.fail(e.key, "%s names the subject of the event, so it must be a string", of)
+	}
+}
+
+// personalKey marks properties. Elements of lists and maps have no such key: the property that has the list is marked.
+const personalKey = "x-personal"
+
+func (r *reader) personal(n *yaml.Node, of string) Personal {
+	switch {
+	case n.Tag == "!!bool" && n.Value == "true":
+		return Data
+	case n.Tag == "!!str" && n.Value == "subject":
+		return Subject
+	default:
+		r.fail(n, "%s of %s is true for what is about a person, or subject for what names that person; otherwise leave it out", personalKey, of)
+		return Impersonal
+	}
+}
+
+// without is a mapping without one of its keys, where that is for the first time.
+func without(n *yaml.Node, key string) *yaml.Node {
+	rest := *n
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == key {
+			rest.Content = slices.Delete(slices.Clone(n.Content), i, i+2)
+			break
+		}
+	}
+	return &rest
 }
 
 // shape reads the type of a value. A type that is nested in it is declared as name.

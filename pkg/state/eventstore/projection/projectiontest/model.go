@@ -68,12 +68,18 @@ type Model struct {
 // RequireRight requires that a version has what all events come to, in their order, each once.
 func (m *Model) RequireRight(t testing.TB, log *eventstore.Store, v projection.Version) {
 	t.Helper()
+	require.Equal(t, Expected(t, log), m.Read(t, v).String(), "%s is not what the events come to", v)
+}
+
+// Expected is what the events of a log come to, as Read and String tell it of a version that is right: a line for each stream.
+func Expected(t testing.TB, log *eventstore.Store) string {
+	t.Helper()
 	expected := chains{}
 	for e, err := range log.ReadAll(context.WithoutCancel(t.Context()), eventstore.ReadOptions{}) {
 		require.NoError(t, err)
 		expected.add(e)
 	}
-	require.Equal(t, expected.String(), m.Read(t, v).String(), "%s is not what the events come to", v)
+	return expected.String()
 }
 
 // A gate stands before each batch.

@@ -23,24 +23,26 @@ const apartVariable = "BANNOU_FAULTS_APART"
 // apartRows are those of the tests that ran apart.
 var apartRows struct {
 	sync.Mutex
-	rows []faults.MeshRow
+	rows faults.Rows
 }
 
 // apart runs the body of the test that calls it in another process, this binary once more with these flags of clone(2): a test that runs
 // beside another does not meet the goroutines that the other counts.
 func apart(t *testing.T, flags uintptr, body func(t *testing.T)) {
 	if file := os.Getenv(apartVariable); file != "" {
+		defer func() { // also what has failed is told
+			written, err := json.Marshal(rows)
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(file, written, 0o600))
+		}()
 		body(t)
-		written, err := json.Marshal(meshRows)
-		require.NoError(t, err)
-		require.NoError(t, os.WriteFile(file, written, 0o600))
 		return
 	}
 	self, err := os.Executable()
 	require.NoError(t, err)
 	file := filepath.Join(t.TempDir(), "rows")
 	// A context that ends would cost a goroutine, and TestMesh would count it.
-	run := exec.CommandContext(context.Background(), self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+(3*patience).String(), "-seed="+strconv.FormatUint(*seed, 10), "-long="+strconv.FormatBool(*long))
+	run := exec.CommandContext(context.Background(), self, "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+(10*patience).String(), "-seed="+strconv.FormatUint(*seed, 10), "-long="+strconv.FormatBool(*long))
 	run.Env = append(os.Environ(), apartVariable+"="+file)
 	run.SysProcAttr = &syscall.SysProcAttr{Cloneflags: flags, Pdeathsig: syscall.SIGKILL}
 	said, err := run.CombinedOutput()
@@ -48,12 +50,12 @@ func apart(t *testing.T, flags uintptr, body func(t *testing.T)) {
 		t.Skipf("this system allows no network namespaces: %v", err)
 	}
 	t.Logf("%s", said)
-	if rows, err := os.ReadFile(file); err == nil {
-		var its []faults.MeshRow
-		require.NoError(t, json.Unmarshal(rows, &its))
+	if written, err := os.ReadFile(file); err == nil {
+		var its faults.Rows
+		require.NoError(t, json.Unmarshal(written, &its))
 		apartRows.Lock()
 		defer apartRows.Unlock()
-		apartRows.rows = append(apartRows.rows, its...)
+		apartRows.rows.Add(its)
 	}
 	require.NoError(t, err)
 }
