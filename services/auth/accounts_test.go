@@ -54,6 +54,6 @@ func TestOnlyTheAccountsServiceSaysThatThereIsNoAccount(t *testing.T) {
 		answer = c.answer
 		err := c.ask()
 		require.ErrorIs(t, err, c.is, name)
-		require.Equal(t, c.is == auth.ErrNoAccount, errors.Is(err, auth.ErrNoAccount), name)
+		require.Equal(t, errors.Is(c.is, auth.ErrNoAccount), errors.Is(err, auth.ErrNoAccount), name)
 	}
 }
