@@ -2,11 +2,14 @@ package auth
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 
 	"github.com/bannou-mesh/bannou/pkg/mesh"
+	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
 // What an Accounts says beside failures.
@@ -66,14 +69,24 @@ func (m *MeshAccounts) call(ctx context.Context, operation string, request Accou
 		return a, err
 	}
 	switch {
-	case refusal.StatusCode == http.StatusNotFound && refusal.Code == "not_found" && operation != "register":
+	case refused(refusal, http.StatusNotFound, "not_found", "accountId", "email") && operation != "register":
 		err = ErrNoAccount
-	case refusal.StatusCode == http.StatusBadRequest && operation == "by-email": // what is no address is nobody's
+	case refused(refusal, http.StatusBadRequest, "invalid_member", "email") && operation == "by-email": // what is no address is nobody's
 		err = ErrNoAccount
-	case refusal.StatusCode == http.StatusConflict && operation == "register":
+	case refused(refusal, http.StatusConflict, "conflict", "accountId", "email") && operation == "register":
 		err = ErrTaken
-	case refusal.StatusCode == http.StatusBadRequest:
+	case refusal.StatusCode == http.StatusBadRequest && refusal.Code != "":
 		err = fmt.Errorf("%w: %w", ErrRefused, refusal)
+	case refusal.StatusCode == http.StatusNotFound || refusal.StatusCode == http.StatusConflict: // of another service, which knows no accounts
+		err = fmt.Errorf("%w: what answers for the service accounts is none; see which app-id it is mapped to: %w", state.ErrUnavailable, refusal)
 	}
 	return Account{}, err
+}
+
+// refused reports whether an answer is a refusal of the accounts service because of one of the members.
+func refused(r *mesh.ResponseError, status int, code string, members ...string) bool {
+	var said struct {
+		Member string `json:"member"`
+	}
+	return r.StatusCode == status && r.Code == code && json.Unmarshal(r.Body, &said) == nil && slices.Contains(members, said.Member)
 }

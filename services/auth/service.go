@@ -61,6 +61,8 @@ type Config struct {
 	MaxBodyBytes int64
 	// TellEvery is how often what could not be told to the bus is tried again. Default: 1 s.
 	TellEvery time.Duration
+	// TellLeftEvery is how often is looked for what processes that died have not told. Default: 15 s.
+	TellLeftEvery time.Duration
 
 	// Logger hears of refresh tokens that were used twice, and of failures. It is given no token and no password. Default: none.
 	Logger *slog.Logger
@@ -86,6 +88,7 @@ func (cfg *Config) setDefaults() {
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 64<<10)
 	cfg.TellEvery = cmp.Or(cfg.TellEvery, time.Second)
+	cfg.TellLeftEvery = cmp.Or(cfg.TellLeftEvery, 15*time.Second)
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -127,7 +130,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	s := &Service{
 		cfg: cfg, hasher: newHasher(cfg.Hashing, func(ctx context.Context) { counts.hashes.Add(ctx, 1) }),
-		credentials: credentials{cfg.Factory}, sessions: sessions{cfg.Factory, cfg.Now},
+		credentials: credentials{cfg.Factory}, sessions: sessions{cfg.Factory, cfg.Now, untold{cfg.Factory, cfg.Now, 2 * cfg.Timeout}},
 		counters: counters{cfg.Factory, cfg.Now, cfg.Throttle.Window},
 		ring:     &ring{factory: cfg.Factory, now: cfg.Now, rotation: cfg.KeyRotation, tokens: cfg.AccessTTL},
 		teller:   newTeller(), letters: make(chan string, maxLetters), counts: counts,
@@ -146,13 +149,14 @@ func (s *Service) Name() string { return "auth" }
 // OpenAPI is the service's document.
 func (s *Service) OpenAPI() []byte { return document }
 
-// Start begins to turn keys, to send letters, and to tell what could not be told before.
+// Start begins to turn keys, to send letters, and to tell what could not be told before, be it by another process.
 func (s *Service) Start(ctx context.Context) error {
 	var life context.Context
 	life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.background.Go(func() { s.turnKeys(life) })
 	s.background.Go(func() { s.writeLetters(life) })
 	s.background.Go(func() { s.tellAgain(life) })
+	s.background.Go(func() { s.tellLeft(life) })
 	return nil
 }
 

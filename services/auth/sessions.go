@@ -59,6 +59,7 @@ var (
 type sessions struct {
 	factory *state.Factory
 	now     func() time.Time
+	untold  untold
 }
 
 func (s sessions) open(ctx context.Context) (*state.Store[record], error) {
@@ -90,7 +91,11 @@ func (s sessions) change(ctx context.Context, accountID string, change func(r *r
 	return swap(ctx, store, recordKey(accountID), func(r *record) (bool, time.Duration, error) {
 		now := s.now()
 		r.expire(now)
+		before := len(r.Untold)
 		write, err := change(r)
+		if err == nil && write && len(r.Untold) > before { // so that it is found, whoever dies
+			err = s.untold.enter(ctx, accountID)
+		}
 		return write, r.lives(now), err
 	})
 }

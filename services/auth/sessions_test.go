@@ -5,12 +5,14 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/auth"
 )
@@ -288,4 +290,52 @@ func TestAWrongCurrentPasswordChangesNothing(t *testing.T) {
 	}
 	n.refused(429, "too_many_requests", "/auth/password/change", `{"currentPassword":"`+password+`","newPassword":"another one"}`, bearerOf(s)...)
 	require.True(t, n.valid(s.access))
+}
+
+// deaf is a broker that takes nothing while it is.
+type deaf struct {
+	bus.Driver
+	is atomic.Bool
+}
+
+func (d *deaf) Publish(ctx context.Context, m *bus.Message) error {
+	if d.is.Load() {
+		return bus.ErrUnavailable
+	}
+	return d.Driver.Publish(ctx, m)
+}
+
+// What a process that dies has not told of sessions that it ended, another one tells, also if nothing else happens to the account.
+func TestWhatADeadProcessDidNotTellIsTold(t *testing.T) {
+	w := newWorld(t)
+	broker, quiet := w.driver, &deaf{Driver: w.driver}
+	w.driver = quiet
+	dying := w.start(auth.Config{TellEvery: time.Hour, TellLeftEvery: time.Hour})
+	w.driver = broker
+	first, second := dying.register("ada@example.org"), dying.register("eve@example.org")
+	quiet.is.Store(true)
+	dying.must("/auth/logout", ``, bearerOf(first)...)
+	heir := w.start(auth.Config{TellLeftEvery: 10 * time.Millisecond})
+	heir.must("/auth/logout", ``, bearerOf(second)...)
+	w.invalidated(second.session, events.SessionInvalidatedReasonLogout)
+	w.clock.pass(time.Minute)
+	w.invalidated(first.session, events.SessionInvalidatedReasonLogout)
+	told := func(sessionID string) (n int) {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		for _, e := range w.heard {
+			if v, is := e.(*events.SessionInvalidatedEvent); is && contains(v.SessionIDs, sessionID) {
+				n++
+			}
+		}
+		return n
+	}
+	third := heir.login("eve@example.org")
+	heir.must("/auth/logout", ``, bearerOf(third)...)
+	w.invalidated(third.session, events.SessionInvalidatedReasonLogout)
+	w.clock.pass(time.Minute)
+	fourth := heir.login("eve@example.org")
+	heir.must("/auth/logout", ``, bearerOf(fourth)...)
+	w.invalidated(fourth.session, events.SessionInvalidatedReasonLogout)
+	require.Equal(t, []int{1, 1, 1}, []int{told(first.session), told(second.session), told(third.session)}, "what was told is not told again")
 }

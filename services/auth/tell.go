@@ -13,7 +13,7 @@ import (
 )
 
 // tell publishes the ends of sessions that are noted in an account's record, and then takes the notes away. Who dies in between
-// leaves them to the next one who tells of the account, so that an end is told at least once.
+// leaves them to the next one who tells of the account, and to tellLeft, so that an end is told at least once.
 func (s *Service) tell(ctx context.Context, accountID string) error {
 	r, err := s.sessions.read(ctx, accountID)
 	if err != nil || len(r.Untold) == 0 {

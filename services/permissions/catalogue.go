@@ -126,6 +126,7 @@ func (s *Service) register(ctx context.Context, name string, r registration) (se
 	}
 	if err := s.changeCatalogue(ctx, func(services map[string]registration) (bool, error) {
 		before, known := services[name]
+		before.At = s.when(before.At)
 		switch {
 		case known && before.At.After(r.At):
 			return false, nil // this one is late

@@ -142,16 +142,19 @@ func (s *Service) getCapabilities(ctx context.Context, r *permissionsapi.GetCapa
 	if err := problem.Require("sessionId", r.SessionID); err != nil {
 		return nil, err
 	}
-	store, err := state.Open[shard](ctx, s.cfg.Factory, SessionStore)
+	if len(r.SessionID) > maxNameBytes {
+		return nil, problem.Invalid("sessionId", "has %d bytes, at most %d are allowed", len(r.SessionID), maxNameBytes)
+	}
+	store, err := state.Open[entry](ctx, s.cfg.Factory, SessionStore)
 	if err != nil {
 		return nil, err
 	}
-	kept, err := store.Get(ctx, shardKey(shardOf(r.SessionID)))
-	if err != nil && !errors.Is(err, state.ErrNotFound) {
+	kept, err := store.GetWithETag(ctx, sessionKey(r.SessionID))
+	if err = absent(err); err != nil {
 		return nil, err
 	}
-	e := kept.Sessions[r.SessionID]
-	if e == nil || e.Ended || s.cfg.Now().After(e.Until) {
+	e := &kept.Value
+	if kept.ETag == "" || e.Ended {
 		return nil, problem.New(problem.NotFound, "member sessionId: there is no session %.64q; it has ended, or nothing was heard of it", r.SessionID).At("sessionId")
 	}
 	c, _, err := s.catalogue(ctx)

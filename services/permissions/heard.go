@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -25,8 +26,16 @@ func (s *Service) subscribe() error {
 	)
 }
 
+// when is the time of an event, and now for one that says it is of later: whose clock is ahead must not keep out what comes after.
+func (s *Service) when(e time.Time) time.Time {
+	if now := s.cfg.Now().UTC(); e.After(now) {
+		return now
+	}
+	return e
+}
+
 func (s *Service) serviceRegistered(ctx context.Context, e *events.PermissionsServiceRegisteredEvent) error {
-	_, err := s.register(ctx, e.ServiceName, registration{AppID: e.AppID, Version: e.Version, At: e.Timestamp, Endpoints: e.Endpoints})
+	_, err := s.register(ctx, e.ServiceName, registration{AppID: e.AppID, Version: e.Version, At: s.when(e.Timestamp), Endpoints: e.Endpoints})
 	if _, wrong := errors.AsType[*problem.Problem](err); wrong {
 		return bus.Permanent(err)
 	}
@@ -68,13 +77,14 @@ func (s *Service) disconnected(ctx context.Context, e *events.SessionDisconnecte
 	if e.Reconnectable {
 		return nil
 	}
+	at := s.when(e.Timestamp)
 	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) {
 		if v.Ended || len(v.States) == 0 {
 			return false, false
 		}
 		for service, was := range v.States {
-			if was.At.Before(e.Timestamp) {
-				v.States[service] = stateOf{At: e.Timestamp}
+			if was.At.Before(at) {
+				v.States[service] = stateOf{At: at}
 			}
 		}
 		return true, false
@@ -85,14 +95,15 @@ func (s *Service) stateChanged(ctx context.Context, e *events.SessionStateChange
 	if e.SessionID == "" || e.ServiceName == "" {
 		return bus.Permanent(errors.New("a change of state needs a session and a service"))
 	}
+	at := s.when(e.Timestamp)
 	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) {
-		if v.Ended || v.States[e.ServiceName].At.After(e.Timestamp) {
+		if v.Ended || v.States[e.ServiceName].At.After(at) {
 			return false, false // it is late
 		}
 		if v.States == nil {
 			v.States = map[string]stateOf{}
 		}
-		v.States[e.ServiceName] = stateOf{Name: e.NewState, At: e.Timestamp}
+		v.States[e.ServiceName] = stateOf{Name: e.NewState, At: at}
 		return true, false
 	})
 }

@@ -205,6 +205,25 @@ func TestWhatASessionMayCall(t *testing.T) {
 	require.Empty(t, w.may(id, "game"))
 }
 
+// What comes from a clock that is ahead keeps out nothing that comes after it.
+func TestAClockThatIsAhead(t *testing.T) {
+	w := start(t, 1)
+	id, ahead := uuid.NewString(), time.Now().Add(1000*time.Hour)
+	w.roles(id, 1, "user")
+	early := &events.PermissionsServiceRegisteredEvent{ServiceName: "game", Version: "1", Endpoints: []events.PermissionsEndpoint{endpoint("/game/old", role("user"))}}
+	early.Timestamp = ahead
+	w.publish(events.TopicPermissionsServiceRegistered, early, "game")
+	w.becomes(id, "game", "POST /game/old")
+	w.services("game", endpoint("/game/new", in("user", "game", "lobby")), endpoint("/game/all", role("user")))
+	w.becomes(id, "game", "POST /game/all")
+	lobby := &events.SessionStateChangeEvent{SessionID: id, ServiceName: "game", NewState: "lobby"}
+	lobby.Timestamp = ahead
+	w.publish(events.TopicPermissionsSessionStateChanged, lobby, id)
+	w.becomes(id, "game", "POST /game/all", "POST /game/new")
+	w.state(id, "game", "match")
+	w.becomes(id, "game", "POST /game/all")
+}
+
 func TestConnections(t *testing.T) {
 	w := start(t, 1)
 	w.services("game", endpoint("/game/join", in("user", "game", "lobby")), endpoint("/game/look", role("user")))

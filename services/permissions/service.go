@@ -37,7 +37,10 @@ type Config struct {
 type Service struct {
 	host.Base
 	cfg   Config
-	locks [shards]sync.Mutex // so that this process does not race with itself
+	locks [stripes]sync.Mutex // by session
+	index index
+
+	recomputing chan struct{} // has room for one
 }
 
 // New makes the service and subscribes it.
@@ -51,7 +54,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	s := &Service{cfg: cfg}
+	s := &Service{cfg: cfg, index: index{cfg.Factory, cfg.Now}, recomputing: make(chan struct{}, 1)}
 	return s, s.subscribe()
 }
 

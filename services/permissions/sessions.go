@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/bannou-mesh/bannou/events"
@@ -17,12 +18,12 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
-// SessionStore has what is known of sessions, in shards.
+// SessionStore has a value for each session, which goes by itself, and the index of them.
 const SessionStore = "permissions-sessions"
 
 const (
-	shards = 64
-	tries  = 20
+	stripes = 256
+	tries   = 20
 	// endedFor is how long it is remembered that a session has ended, so that what comes late does not bring it back.
 	endedFor = 10 * time.Minute
 )
@@ -34,7 +35,6 @@ type entry struct {
 	RolesVersion int64              `json:"rolesVersion,omitempty"` // of the account that they are from
 	States       map[string]stateOf `json:"states,omitempty"`       // by service
 	Ended        bool               `json:"ended,omitempty"`
-	Until        time.Time          `json:"until"`
 
 	Version int64  `json:"version"` // of the capabilities that were sent last
 	Digest  string `json:"digest"`  // of them
@@ -69,18 +69,30 @@ func (e *entry) signature() string {
 	return b.String()
 }
 
-// A shard is the entries of some sessions.
-type shard struct {
-	Sessions map[string]*entry `json:"sessions"`
+func sessionKey(sessionID string) string { return "session:" + sessionID }
+
+// lives is how long the entry is kept from now on.
+func (s *Service) lives(e *entry) state.Expiry {
+	if e.Ended {
+		return state.After(endedFor)
+	}
+	return state.After(s.cfg.SessionTTL)
 }
 
-func shardOf(sessionID string) int {
+// lock is that of a session, so that this process does not race with itself.
+func (s *Service) lock(sessionID string) *sync.Mutex {
 	h := fnv.New32a()
 	_, _ = h.Write([]byte(sessionID))
-	return int(h.Sum32() % shards)
+	return &s.locks[h.Sum32()%stripes]
 }
 
-func shardKey(n int) string { return fmt.Sprintf("shard:%02d", n) }
+// absent is an error of reading a value that need not be there.
+func absent(err error) error {
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
+	}
+	return err
+}
 
 // change says what is new of one session. It returns whether anything is, and whether the capabilities are sent also when they are
 // the same. It may be called several times.
@@ -89,39 +101,42 @@ type change func(e *entry) (changed, send bool)
 // update changes what is known of a session, and sends what it may call from then on. A catalogue that is changed meanwhile is seen
 // by who changed it, or here: whoever of the two writes last reads what the other one wrote.
 func (s *Service) update(ctx context.Context, sessionID string, apply change) error {
-	n := shardOf(sessionID)
-	s.locks[n].Lock()
-	defer s.locks[n].Unlock()
-	store, err := state.Open[shard](ctx, s.cfg.Factory, SessionStore)
+	if sessionID == "" || len(sessionID) > maxNameBytes {
+		return bus.Permanent(fmt.Errorf("the id of a session has 1 to %d bytes", maxNameBytes))
+	}
+	lock := s.lock(sessionID)
+	lock.Lock()
+	defer lock.Unlock()
+	store, err := state.Open[entry](ctx, s.cfg.Factory, SessionStore)
 	if err != nil {
 		return err
 	}
-	again, sent := false, sentVersions{}
+	again, entered, sent := false, false, sentVersions{}
 	redelivered := redelivered(ctx)
 	return retrying(ctx, func() error {
 		c, seen, err := s.catalogue(ctx)
 		if err != nil {
 			return err
 		}
-		kept, err := store.GetWithETag(ctx, shardKey(n))
-		if err != nil && !errors.Is(err, state.ErrNotFound) {
+		kept, err := store.GetWithETag(ctx, sessionKey(sessionID))
+		if err = absent(err); err != nil {
 			return err
 		}
-		e := kept.Value.entry(sessionID)
+		e := &kept.Value
 		changed, send := apply(e)
 		if !changed && !again && !redelivered && len(sent) == 0 {
 			return nil
 		}
-		now := s.cfg.Now()
-		if err := s.send(ctx, now, sessionID, e, computed(c.allows(e)), send && !again || redelivered, sent); err != nil {
+		if kept.ETag == "" && !entered {
+			if err := s.index.enter(ctx, sessionID); err != nil {
+				return err
+			}
+			entered = true
+		}
+		if err := s.send(ctx, s.cfg.Now(), sessionID, e, computed(c.allows(e)), send && !again || redelivered, sent); err != nil {
 			return err
 		}
-		e.Until = now.Add(s.cfg.SessionTTL)
-		if e.Ended {
-			e.Until = now.Add(endedFor)
-		}
-		kept.Value.prune(now)
-		if _, err := store.TrySaveWith(ctx, shardKey(n), kept.Value, kept.ETag, state.SaveOptions{Expiry: state.Never}); err != nil {
+		if _, err := store.TrySaveWith(ctx, sessionKey(sessionID), *e, kept.ETag, state.SaveOptions{Expiry: s.lives(e)}); err != nil {
 			return err
 		}
 		clear(sent)
@@ -131,22 +146,6 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 		}
 		return nil
 	})
-}
-
-// entry returns that of a session, a new one if there is none.
-func (v *shard) entry(sessionID string) *entry {
-	if v.Sessions == nil {
-		v.Sessions = map[string]*entry{}
-	}
-	if v.Sessions[sessionID] == nil {
-		v.Sessions[sessionID] = new(entry)
-	}
-	return v.Sessions[sessionID]
-}
-
-// prune forgets sessions whose time is over.
-func (v *shard) prune(now time.Time) {
-	maps.DeleteFunc(v.Sessions, func(_ string, e *entry) bool { return !e.Until.IsZero() && now.After(e.Until) })
 }
 
 // sentVersions are those of capabilities, by session, that were sent and are not noted as sent, because another process was faster to change
@@ -188,101 +187,6 @@ func unavailable(err error) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", state.ErrUnavailable, err)
-}
-
-// recomputeAll computes what all sessions may call, and sends what has changed.
-func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
-	for n := range s.locks {
-		s.locks[n].Lock()
-		defer s.locks[n].Unlock()
-	}
-	store, err := state.Open[shard](ctx, s.cfg.Factory, SessionStore)
-	if err != nil {
-		return 0, err
-	}
-	left, unsaved := allShards(), sentVersions{}
-	err = retrying(ctx, func() error {
-		c, seen, err := s.catalogue(ctx)
-		if err != nil {
-			return err
-		}
-		kept, err := store.GetBulk(ctx, left)
-		if err != nil {
-			return err
-		}
-		var items []state.Item[shard]
-		var publications []*bus.Publication
-		alike := map[string]allowance{} // sessions with the same roles and states may call the same
-		for i := range kept {
-			changed, err := s.recompute(ctx, c, &kept[i].Value, alike, unsaved)
-			publications = append(publications, changed...)
-			if err != nil {
-				return errors.Join(err, waitAll(publications))
-			}
-			if len(changed) > 0 {
-				items = append(items, state.Item[shard]{Key: kept[i].Key, Value: kept[i].Value, ETag: &kept[i].ETag, Expiry: state.Never})
-			}
-		}
-		if err := waitAll(publications); err != nil {
-			return err
-		}
-		sent += len(publications)
-		if len(items) == 0 {
-			return nil
-		}
-		results, err := store.SaveBulk(ctx, items)
-		if err != nil {
-			return err
-		}
-		for i, r := range results {
-			if r.Err == nil {
-				maps.DeleteFunc(unsaved, func(id string, _ int64) bool { return items[i].Value.Sessions[id] != nil })
-			}
-		}
-		if _, now, err := s.catalogue(ctx); err != nil || now != seen {
-			// What was written may be of an older catalogue than what it replaced.
-			left = allShards()
-			return cmp.Or(err, state.ErrConflict)
-		}
-		left = left[:0]
-		var errs []error
-		for i, r := range results {
-			if r.Err != nil {
-				left, errs = append(left, items[i].Key), append(errs, r.Err)
-			}
-		}
-		return errors.Join(errs...)
-	})
-	return sent, err
-}
-
-func allShards() []string {
-	keys := make([]string, shards)
-	for n := range keys {
-		keys[n] = shardKey(n)
-	}
-	return keys
-}
-
-// recompute does it for the sessions of a shard.
-func (s *Service) recompute(ctx context.Context, c catalogue, v *shard, alike map[string]allowance, unsaved sentVersions) (sent []*bus.Publication, err error) {
-	now := s.cfg.Now()
-	for id, e := range v.Sessions {
-		of := e.signature()
-		allowed, known := alike[of]
-		if !known {
-			allowed = computed(c.allows(e))
-			alike[of] = allowed
-		}
-		p, err := s.begin(ctx, now, id, e, allowed, false, unsaved)
-		if err != nil {
-			return sent, err
-		}
-		if p != nil {
-			sent = append(sent, p)
-		}
-	}
-	return sent, nil
 }
 
 func waitAll(publications []*bus.Publication) error {
