@@ -21,6 +21,8 @@ type suite struct {
 	benchmark string
 	note      string // what a reader has to know of the raw side; may be empty
 
+	rounds int // 0: as many as are asked for; a suite whose preparation takes long has fewer
+
 	bars map[string]float64 // the ratio that work is to reach, by its name on the page
 
 	limits map[string]limit // of work that has no raw side, by its name on the page

@@ -80,6 +80,9 @@ func estimate(v eventsapi.ProjectionVersion) string {
 	if v.Rate == 0 {
 		return "not begun"
 	}
+	if v.RemainingSeconds == 0 && v.Lag > 0 {
+		return fmt.Sprintf("%.0f/s, and as many are appended", v.Rate)
+	}
 	return fmt.Sprintf("%.0f/s, %s left", v.Rate, short(v.RemainingSeconds))
 }
 

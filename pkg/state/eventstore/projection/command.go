@@ -15,7 +15,7 @@ import (
 // defined the projection.
 func (s *Set) Rebuild(ctx context.Context, name string, hold bool) (Version, error) {
 	number := 0
-	err := s.command(ctx, name, "rebuild", func(_ eventstore.Within, e *entry) error {
+	err := s.command(ctx, name, "rebuild", func(w eventstore.Within, e *entry) error {
 		for i := range e.Versions {
 			v := &e.Versions[i]
 			if v.Phase != Building && v.Phase != Ready {
@@ -26,8 +26,13 @@ func (s *Set) Rebuild(ctx context.Context, name string, hold bool) (Version, err
 			}
 			return nil
 		}
-		number = e.begin(Building, hold).Number
-		return nil
+		begun := e.begin(Building, hold)
+		number = begun.Number
+		last, _, err := w.Read(ctx, eventstore.Range{Category: begun.Shape.Category, Backward: true, Limit: 1})
+		if len(last) > 0 {
+			begun.Head = last[0].Position
+		}
+		return err
 	})
 	return Version{name, number}, err
 }

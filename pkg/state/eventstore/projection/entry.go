@@ -38,6 +38,7 @@ type version struct {
 	Hold     bool      `json:"hold,omitzero"`     // it is not swapped by itself
 	Attached bool      `json:"attached,omitzero"` // it is changed in each append, and nobody has a lease of it
 	Begun    time.Time `json:"begun"`
+	Head     int64     `json:"head,omitzero"` // the last position that there was for it then
 }
 
 func shapeOf(d *Definition) shape {

@@ -136,7 +136,7 @@ func (s *Set) swapWhenReady(category string, v Version) error {
 	})
 	switch {
 	case errors.Is(err, errBehind):
-		s.hurry() // the next step may be near enough
+		s.soon = true // the follower's next step may be near enough
 		return nil
 	case err == nil && swapped:
 		s.cfg.Logger.Info("a version has caught up, and is live", "projection", v.String())

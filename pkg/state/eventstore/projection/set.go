@@ -42,6 +42,7 @@ type Set struct {
 	done    chan struct{}
 	follows map[Version]*eventstore.Subscription // of the loop
 	defined map[Version]bool                     // tables are there; of the loop
+	soon    bool                                 // a version is nearly there: look again before the next tick; of the loop
 }
 
 // Open begins to follow the projections. One that is new gets its first version, which is live at once. Where the database is away, that is
@@ -137,12 +138,18 @@ func (s *Set) run() {
 		tick = ticker.C
 	}
 	for {
+		var soon <-chan time.Time
+		if s.soon {
+			soon = time.After(s.cfg.Poll / 20)
+		}
 		select {
 		case <-s.ctx.Done():
 			return
 		case <-tick:
+		case <-soon:
 		case <-s.wake:
 		}
+		s.soon = false
 		s.tend()
 	}
 }

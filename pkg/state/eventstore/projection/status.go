@@ -41,7 +41,7 @@ type Status struct {
 
 	Begun     time.Time     // when it was
 	Rate      float64       // of a version being built: positions a second since then
-	Remaining time.Duration // of a version being built: until it has caught up, at that rate; 0: unknown, or done
+	Remaining time.Duration // of a version being built: until it has caught up, if it and those who append go on as since then; 0: unknown, or done
 }
 
 // Live returns the version that readers are given. It costs a query of one row; to know it from one request to the next is safe until the version
@@ -134,7 +134,7 @@ func (s *Set) status(ctx context.Context, name string, e *entry, v version) (Sta
 			r.Age = max(time.Since(next[0].RecordedAt), 0)
 		}
 	}
-	r.progress(time.Since(v.Begun))
+	r.progress(v.Head, time.Since(v.Begun))
 	switch {
 	case v.Phase == Dropping:
 	case e.Paused:
@@ -143,13 +143,19 @@ func (s *Set) status(ctx context.Context, name string, e *entry, v version) (Sta
 	return r, nil
 }
 
-// progress estimates.
-func (r *Status) progress(since time.Duration) {
+// progress estimates. The log grows while it is caught up with; by how much is not known of a rebuild without a head.
+func (r *Status) progress(head int64, since time.Duration) {
 	if r.State != Building || since <= 0 || r.Position == 0 {
 		return
 	}
 	r.Rate = float64(r.Position) / since.Seconds()
-	r.Remaining = time.Duration(float64(r.Lag) / r.Rate * float64(time.Second))
+	gained := r.Rate
+	if head > 0 {
+		gained -= float64(r.Total-head) / since.Seconds()
+	}
+	if gained > 0 {
+		r.Remaining = time.Duration(float64(r.Lag) / gained * float64(time.Second))
+	}
 }
 
 // Unpark has a version go on with a stream that was set aside: see Store.Unpark.
