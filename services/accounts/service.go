@@ -31,6 +31,8 @@ type Config struct {
 	// Bus hears of accounts. Required.
 	Bus *bus.Bus
 
+	// Lease is how long what a process does that follows the log is left alone when it says nothing. Default: that of the log.
+	Lease time.Duration
 	// Timeout bounds the work of one request. Default: 10 s.
 	Timeout time.Duration
 	// MaxBodyBytes bounds a request. Default: 64 KiB.
@@ -74,8 +76,8 @@ func (s *Service) OpenAPI() []byte { return document }
 // Start begins to follow the log.
 func (s *Service) Start(ctx context.Context) error {
 	for _, c := range []eventstore.SubscriptionConfig{
-		{Name: announcing, Category: category, Handle: s.announce},
-		{Name: listing, Category: category, Handle: s.keepList},
+		{Name: announcing, Category: category, Handle: s.announce, Lease: s.cfg.Lease},
+		{Name: listing, Category: category, Handle: s.keepList, Lease: s.cfg.Lease},
 	} {
 		subscription, err := s.cfg.Log.Subscribe(c) //nolint:contextcheck // it lives until Stop
 		if err != nil {
