@@ -14,6 +14,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/accounts"
 	"github.com/bannou-mesh/bannou/services/auth"
+	"github.com/bannou-mesh/bannou/services/connect"
 	"github.com/bannou-mesh/bannou/services/egress"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
@@ -30,6 +31,7 @@ type parts struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	bus      *bus.Bus
+	broker   bus.Driver
 	factory  *state.Factory
 	registry *mesh.Registry
 	client   *mesh.Client
@@ -61,6 +63,8 @@ func (p parts) service(name string) (host.Service, error) {
 		return p.auth()
 	case "permissions":
 		return permissions.New(permissions.Config{Factory: p.factory, Bus: p.bus, SessionTTL: p.cfg.Auth.SessionTTL})
+	case "connect":
+		return p.connect()
 	case "sagas":
 		return p.sagas()
 	case "game-session":
@@ -143,7 +147,7 @@ const openTimeout = 30 * time.Second
 func internalNames() []string {
 	return []string{membership.ServiceStore, membership.ConfigStore, messaging.SubscriptionStore,
 		accounts.ListStore, auth.SessionStore, auth.CredentialStore, auth.KeyStore,
-		permissions.ServiceStore, permissions.SessionStore}
+		permissions.ServiceStore, permissions.SessionStore, connect.SessionStore}
 }
 
 // paths are the first parts of the paths that the services answer, which is how the mesh knows that a call is for this
