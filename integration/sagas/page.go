@@ -56,7 +56,7 @@ the start of the next process and the lease of the killed one, 400 ms.
 `
 
 // WritePage puts the rows at the end of a page in Markdown, in place of those that are there.
-func WritePage(path string, rows []Row) error {
+func WritePage(path string, rows []Row, suite []SuiteRow) error {
 	return faults.Rewrite(path, func(old string) string {
 		before, _, _ := strings.Cut(old, title)
 		var text strings.Builder
@@ -65,6 +65,11 @@ func WritePage(path string, rows []Row) error {
 		for _, r := range rows {
 			fmt.Fprintln(&text, r)
 		}
-		return text.String() + footnotes
+		text.WriteString(footnotes)
+		text.WriteString(suiteHeading)
+		for _, r := range suite {
+			fmt.Fprintln(&text, r)
+		}
+		return text.String()
 	})
 }

@@ -65,6 +65,10 @@ func (p parts) service(name string) (host.Service, error) {
 		return permissions.New(permissions.Config{Factory: p.factory, Bus: p.bus, SessionTTL: p.cfg.Auth.SessionTTL})
 	case "connect":
 		return p.connect()
+	case "sagas":
+		return p.sagas()
+	case "game-session":
+		return p.gameSession()
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
