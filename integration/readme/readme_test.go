@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
 const repository = "../.."
@@ -25,7 +27,7 @@ func TestTour(t *testing.T) {
 	commands, outputs := tour(t)
 	require.Greater(t, len(commands), 5, "the tour was not found in the README")
 
-	folder := checkout(t)
+	folder := shared(t)
 	build := exec.Command("make", "build")
 	build.Dir = folder
 	out, err := build.CombinedOutput()
@@ -122,10 +124,27 @@ func fenced(text, language string) (blocks []string) {
 	return blocks
 }
 
-// checkout copies what git knows of the repository, and what is new in it, to a folder of its own, so that the tour finds
-// neither a developer's data nor leaves its own behind.
-func checkout(t *testing.T) string {
-	folder := t.TempDir()
+// copied is the folder of the copy that the tests share: what one of them has compiled there, the next has not to.
+var copied string
+
+func TestMain(m *testing.M) {
+	code := servers.Main(m)
+	if copied != "" {
+		_ = os.RemoveAll(copied)
+	}
+	os.Exit(code)
+}
+
+// shared is a copy of what git knows of the repository, and of what is new in it, so that the tests neither find a developer's data nor leave
+// their own behind.
+func shared(t *testing.T) string {
+	t.Helper()
+	if copied != "" {
+		return copied
+	}
+	folder, err := os.MkdirTemp("", "bannou-readme-")
+	require.NoError(t, err)
+	copied = folder
 	list := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	list.Dir = repository
 	names, err := list.Output()
