@@ -26,7 +26,7 @@ type Repository struct {
 
 // FindRepository is the one that a folder is in.
 func FindRepository(folder string) (*Repository, error) {
-	start, err := real(folder)
+	start, err := absolute(folder)
 	if err != nil {
 		return nil, err
 	}
@@ -48,8 +48,8 @@ func FindRepository(folder string) (*Repository, error) {
 // Folder is where the repository is.
 func (r *Repository) Folder() string { return r.folder }
 
-// real is an absolute path without symbolic links. The last parts of it need not exist.
-func real(path string) (string, error) {
+// absolute is an absolute path without symbolic links. The last parts of it need not exist.
+func absolute(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return "", err
@@ -58,7 +58,7 @@ func real(path string) (string, error) {
 	if !errors.Is(err, fs.ErrNotExist) || path == filepath.Dir(path) {
 		return resolved, err
 	}
-	above, err := real(filepath.Dir(path))
+	above, err := absolute(filepath.Dir(path))
 	return filepath.Join(above, filepath.Base(path)), err
 }
 

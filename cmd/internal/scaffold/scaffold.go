@@ -82,7 +82,7 @@ func New(r *Repository, name, dir string, taken []string) (*Plan, error) {
 	if _, err := os.Stat(filepath.Join(r.folder, "events", "schemas", name+".yaml")); err == nil {
 		return nil, fmt.Errorf("events/schemas/%s.yaml %w: its topics would have the same names; choose another", name, ErrExists)
 	}
-	place, err := real(cmp.Or(dir, filepath.Join(r.folder, "services", name)))
+	place, err := absolute(cmp.Or(dir, filepath.Join(r.folder, "services", name)))
 	if err != nil {
 		return nil, err
 	}
