@@ -24,8 +24,11 @@ const repository = "../.."
 // TestTour starts the node that `make run` starts and types the tour's commands, as printed, into one shell. What they
 // print must be what the README says they print.
 func TestTour(t *testing.T) {
-	commands, outputs := tour(t)
+	commands, outputs := tour(t, "tour")
 	require.Greater(t, len(commands), 5, "the tour was not found in the README")
+	ofGame, answers := tour(t, "game")
+	require.NotEmpty(t, ofGame, "nothing of a game backend was found in the README")
+	commands, outputs = append(commands, ofGame...), append(outputs, answers...)
 
 	folder := shared(t)
 	build := exec.Command("make", "build")
@@ -83,9 +86,9 @@ func TestProgram(t *testing.T) {
 	require.Equal(t, "welcome, ada\n", string(out))
 }
 
-// tour reads the commands and the output that each block is said to print.
-func tour(t *testing.T) (commands, outputs []string) {
-	text := section(t, "<!-- tour -->", "<!-- tour ends -->")
+// tour reads the commands of a part of the README, and the output that each block is said to print.
+func tour(t *testing.T, name string) (commands, outputs []string) {
+	text := section(t, "<!-- "+name+" -->", "<!-- "+name+" ends -->")
 	fence := regexp.MustCompile("(?ms)^```(sh|text)\n(.*?)^```$")
 	for _, m := range fence.FindAllStringSubmatch(text, -1) {
 		if m[1] == "sh" {
