@@ -8,6 +8,7 @@ require (
 	github.com/bannou-mesh/bannou/pkg/bus v0.0.0
 	github.com/bannou-mesh/bannou/pkg/mesh v0.0.0
 	github.com/bannou-mesh/bannou/pkg/state v0.0.0
+	github.com/bannou-mesh/bannou/sagas v0.0.0
 	github.com/bannou-mesh/bannou/services v0.0.0
 	github.com/go-viper/mapstructure/v2 v2.5.0
 	github.com/google/uuid v1.6.0

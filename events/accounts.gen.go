@@ -12,6 +12,14 @@ const (
 
 	// TopicAccountDeleted carries [AccountDeletedEvent]. Sent when an account was deleted.
 	TopicAccountDeleted = "account.deleted"
+
+	// TopicAccountRegistered carries [AccountRegisteredEvent]. Sent once when an account is whole, with what it logs in
+	// with. It is what a welcome follows.
+	TopicAccountRegistered = "account.registered"
+
+	// TopicAccountErased carries [AccountErasedEvent]. Sent once when nothing personal of a deleted account is kept any
+	// more.
+	TopicAccountErased = "account.erased"
 )
 
 // AccountCreatedEvent carries a new account.
@@ -29,6 +37,9 @@ type AccountCreatedEvent struct {
 
 	// The roles that it begins with.
 	Roles []string `json:"roles,omitempty"`
+
+	// Whether it is whole only when what it logs in with is kept.
+	ExpectsCredentials bool `json:"expectsCredentials,omitzero"`
 }
 
 // EventName returns "AccountCreatedEvent".
@@ -71,3 +82,25 @@ type AccountDeletedEvent struct {
 
 // EventName returns "AccountDeletedEvent".
 func (*AccountDeletedEvent) EventName() string { return "AccountDeletedEvent" }
+
+// AccountRegisteredEvent names an account that is whole.
+type AccountRegisteredEvent struct {
+	Base
+
+	// The account.
+	AccountID string `json:"accountId"`
+}
+
+// EventName returns "AccountRegisteredEvent".
+func (*AccountRegisteredEvent) EventName() string { return "AccountRegisteredEvent" }
+
+// AccountErasedEvent names an account of whose holder nothing is kept.
+type AccountErasedEvent struct {
+	Base
+
+	// The account.
+	AccountID string `json:"accountId"`
+}
+
+// EventName returns "AccountErasedEvent".
+func (*AccountErasedEvent) EventName() string { return "AccountErasedEvent" }

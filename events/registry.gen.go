@@ -9,6 +9,10 @@ func New(topic string) (Event, bool) {
 		return new(AccountCreatedEvent), true
 	case TopicAccountDeleted:
 		return new(AccountDeletedEvent), true
+	case TopicAccountErased:
+		return new(AccountErasedEvent), true
+	case TopicAccountRegistered:
+		return new(AccountRegisteredEvent), true
 	case TopicAccountUpdated:
 		return new(AccountUpdatedEvent), true
 	case TopicFullServiceMappings:
@@ -19,6 +23,18 @@ func New(topic string) (Event, bool) {
 		return new(ServiceRegistrationEvent), true
 	case TopicEventsAppended:
 		return new(EventsAppendedEvent), true
+	case TopicGameSessionInvited:
+		return new(GameSessionInvitedEvent), true
+	case TopicGameSessionJoinAnswered:
+		return new(GameSessionJoinAnsweredEvent), true
+	case TopicGameSessionJoinEnded:
+		return new(GameSessionJoinEndedEvent), true
+	case TopicGameSessionJoinRequested:
+		return new(GameSessionJoinRequestedEvent), true
+	case TopicGameSessionPlayerJoined:
+		return new(GameSessionPlayerJoinedEvent), true
+	case TopicGameSessionPlayerLeft:
+		return new(GameSessionPlayerLeftEvent), true
 	case TopicMeshCircuitChanged:
 		return new(MeshCircuitChangedEvent), true
 	case TopicMeshEndpointDegraded:
@@ -73,6 +89,10 @@ func TypeName(topic string) string {
 		return "AccountCreatedEvent"
 	case TopicAccountDeleted:
 		return "AccountDeletedEvent"
+	case TopicAccountErased:
+		return "AccountErasedEvent"
+	case TopicAccountRegistered:
+		return "AccountRegisteredEvent"
 	case TopicAccountUpdated:
 		return "AccountUpdatedEvent"
 	case TopicFullServiceMappings:
@@ -83,6 +103,18 @@ func TypeName(topic string) string {
 		return "ServiceRegistrationEvent"
 	case TopicEventsAppended:
 		return "EventsAppendedEvent"
+	case TopicGameSessionInvited:
+		return "GameSessionInvitedEvent"
+	case TopicGameSessionJoinAnswered:
+		return "GameSessionJoinAnsweredEvent"
+	case TopicGameSessionJoinEnded:
+		return "GameSessionJoinEndedEvent"
+	case TopicGameSessionJoinRequested:
+		return "GameSessionJoinRequestedEvent"
+	case TopicGameSessionPlayerJoined:
+		return "GameSessionPlayerJoinedEvent"
+	case TopicGameSessionPlayerLeft:
+		return "GameSessionPlayerLeftEvent"
 	case TopicMeshCircuitChanged:
 		return "MeshCircuitChangedEvent"
 	case TopicMeshEndpointDegraded:
@@ -135,11 +167,19 @@ func Topics() []string {
 	return []string{
 		TopicAccountCreated,
 		TopicAccountDeleted,
+		TopicAccountErased,
+		TopicAccountRegistered,
 		TopicAccountUpdated,
 		TopicFullServiceMappings,
 		TopicServiceHeartbeats,
 		TopicServiceRegistration,
 		TopicEventsAppended,
+		TopicGameSessionInvited,
+		TopicGameSessionJoinAnswered,
+		TopicGameSessionJoinEnded,
+		TopicGameSessionJoinRequested,
+		TopicGameSessionPlayerJoined,
+		TopicGameSessionPlayerLeft,
 		TopicMeshCircuitChanged,
 		TopicMeshEndpointDegraded,
 		TopicMeshEndpointDeregistered,
@@ -181,6 +221,11 @@ func Subscriptions(service string) []Subscription {
 	case "events":
 		return []Subscription{
 			{Topic: TopicEventsAppended, Handler: "events.read-on", Event: "EventsAppendedEvent"},
+		}
+	case "game-session":
+		return []Subscription{
+			{Topic: TopicSessionInvalidated, Handler: "game-session.free-seats", Event: "SessionInvalidatedEvent"},
+			{Topic: TopicSessionDisconnected, Handler: "game-session.free-seats", Event: "SessionDisconnectedEvent"},
 		}
 	case "mesh":
 		return []Subscription{

@@ -3,6 +3,7 @@ package sagas
 import (
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -101,8 +102,9 @@ type Topic[E any] struct{ source }
 
 // source is a topic without the type of its event.
 type source struct {
-	topic string
-	key   func(body []byte) (string, error)
+	topic  string
+	key    func(body []byte) (string, error)
+	narrow func(body []byte) ([]byte, error) // nil: the whole event is entered
 }
 
 // A Source is a Topic, whatever its events are.
@@ -120,6 +122,18 @@ func Correlated[E any](topic string, key func(e *E) string) Topic[E] {
 		}
 		return key(e), nil
 	}}}
+}
+
+// Narrowed enters of each event only what E has of it: what it says beyond that, as of a person, is in no instance and in no log of the saga.
+func (t Topic[E]) Narrowed() Topic[E] {
+	t.narrow = func(body []byte) ([]byte, error) {
+		e := new(E)
+		if err := decode(body, e); err != nil {
+			return nil, err
+		}
+		return json.Marshal(e)
+	}
+	return t
 }
 
 // An On is what a state waits for, and what then happens.

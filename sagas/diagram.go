@@ -76,6 +76,8 @@ func brief(d time.Duration) string {
 // says is a command for people.
 func (c *command) says() string {
 	switch {
+	case c.isCall() && strings.HasPrefix(c.method, c.target+"/"): // the paths of a service begin with its name
+		return "call " + c.method
 	case c.isCall():
 		return "call " + c.target + "/" + c.method
 	case c.topic != "":

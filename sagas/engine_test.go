@@ -435,3 +435,28 @@ func TestInstancesAreBroughtForward(t *testing.T) {
 		return err == nil && len(marks) == 4 && low > before.Position
 	}, 20*time.Second, 5*time.Millisecond)
 }
+
+// Of an event that says more than the saga may keep, only what the saga asks for is in its log.
+func TestNarrowedEvents(t *testing.T) {
+	type known struct {
+		Order string `json:"order"`
+	}
+	w := newWorld(t)
+	saga, err := sagas.Definition[Order]{
+		Name: "narrow", Policies: sagas.Policies{Unknown: sagas.Ignore},
+		Start: []sagas.On[Order]{sagas.When(sagas.Correlated("order.placed", func(e *known) string { return e.Order }).Narrowed(), "placed",
+			func(o *Order, e *known) error { o.ID = e.Order; return nil })},
+		States: []sagas.State[Order]{{Name: "placed", End: true}},
+	}.Build()
+	require.NoError(t, err)
+	r := w.start(true, saga)
+	defer r.stop()
+	_, err = r.bus.Publish(t.Context(), "order.placed", &OrderEvent{Order: "o-1", Amount: 4711})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { _, err := r.Get(t.Context(), "narrow", "o-1"); return err == nil }, 20*time.Second, time.Millisecond)
+	for e, err := range w.log.ReadCategory(t.Context(), "saga.narrow", eventstore.ReadOptions{}) {
+		require.NoError(t, err)
+		require.Contains(t, string(e.Data), "o-1")
+		require.NotContains(t, string(e.Data), "4711")
+	}
+}

@@ -32,7 +32,11 @@ func (e *Engine) receive(ctx context.Context, f *family, source source, r *bus.R
 	if key == "" {
 		return e.settle(nothing(f.newest.policies.Unknown, "it names no instance"))
 	}
-	turn, err := e.deliver(ctx, f, key, Message{ID: r.MessageID, Kind: KindEvent, Topic: r.Topic, Body: r.Body, Correlation: r.CorrelationID})
+	body, err := narrowed(source, r.Body)
+	if err != nil {
+		return bus.Permanent(err)
+	}
+	turn, err := e.deliver(ctx, f, key, Message{ID: r.MessageID, Kind: KindEvent, Topic: r.Topic, Body: body, Correlation: r.CorrelationID})
 	switch {
 	case err == nil:
 		return e.settle(turn)
@@ -60,4 +64,13 @@ func keyOf(source source, body []byte) (key string, err error) {
 		err = fmt.Errorf("the key of the instance has %d bytes, at most %d are allowed", len(key), eventstore.MaxIDBytes)
 	}
 	return key, err
+}
+
+// narrowed is what is entered of an event.
+func narrowed(source source, body []byte) (_ []byte, err error) {
+	if source.narrow == nil {
+		return body, nil
+	}
+	defer recovered(&err)
+	return source.narrow(body)
 }

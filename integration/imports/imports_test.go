@@ -111,6 +111,9 @@ var table = []rule{
 		why: "what endpoints require is read from documents, without knowing whose they are"},
 	{of: "services/messaging", may: service("messaging"), why: siblings},
 	{of: "services/sagas", may: append(service("sagas"), "sagas"), why: siblings},
+	{of: "services/gamesession", may: service("gamesession"), why: siblings},
+	{of: "services/workflows", may: []string{"events", "pkg/bus", "sagas"},
+		why: "what takes several services knows them by topics and paths, as they know each other"},
 	{of: "services/state", may: service("state"), why: siblings},
 	{of: "services/mesh", may: service("mesh"), why: siblings},
 	{of: "services/permissions", may: service("permissions"), why: siblings},
@@ -121,7 +124,7 @@ var table = []rule{
 	{of: "services", own: true, may: append(shared(), "services/inbox", "cmd/program"),
 		why: "what `bannou new service` writes is a sibling of the others, and a program of its own"},
 
-	{of: "cmd", may: []string{"cmd/...", "events", "services/...",
+	{of: "cmd", may: []string{"cmd/...", "events", "sagas", "services/...",
 		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
 		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
 		"pkg/state/migrate", "pkg/state/eventstore", "pkg/state/eventstore/memoryevents", "pkg/state/eventstore/sqliteevents",

@@ -57,7 +57,7 @@ the start of the next process and the lease of the killed one, 400 ms.
 `
 
 // WritePage puts the rows at the end of a page in Markdown, in place of those that are there.
-func WritePage(path string, rows []Row) error {
+func WritePage(path string, rows []Row, suite []SuiteRow) error {
 	old, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
@@ -70,5 +70,9 @@ func WritePage(path string, rows []Row) error {
 		fmt.Fprintln(&text, r)
 	}
 	text.WriteString(footnotes)
+	text.WriteString(suiteHeading)
+	for _, r := range suite {
+		fmt.Fprintln(&text, r)
+	}
 	return os.WriteFile(path, []byte(text.String()), 0o644) //nolint:gosec // a page for everyone
 }

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 	"time"
 
@@ -65,6 +66,7 @@ func runProcess(raw string) error {
 		return err
 	}
 	k := &killer{key: []byte(o.Key), point: o.Point}
+	k.armed.Store(true)
 	logger := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	b, err := bus.New(deadlyBus{driver, k}, bus.Config{Logger: logger})
 	if err != nil {
@@ -112,23 +114,31 @@ func (h hotel) Call(ctx context.Context, _, method, key string, body jsontext.Va
 
 // A process is one of the saga.
 type process struct {
-	cmd   *exec.Cmd
-	ended chan error
+	cmd    *exec.Cmd
+	orders io.Writer     // its standard input
+	says   *bufio.Reader // its standard output
+	ended  chan error
 }
 
 // startProcess returns when it takes messages, or has been killed before.
-func startProcess(t *testing.T, o order) *process {
-	raw, err := json.Marshal(o)
+func startProcess(t *testing.T, o order) *process { return startAs(t, described, o) }
+
+// startAs starts this program once more, as what an environment variable describes.
+func startAs(t *testing.T, variable string, description any) *process {
+	raw, err := json.Marshal(description)
 	require.NoError(t, err)
 	program, err := os.Executable()
 	require.NoError(t, err)
 	p := &process{cmd: exec.CommandContext(t.Context(), program), ended: make(chan error, 1)}
-	p.cmd.Env = append(os.Environ(), described+"="+string(raw))
+	p.cmd.Env = append(os.Environ(), variable+"="+string(raw))
 	p.cmd.Stderr = os.Stderr
+	p.orders, err = p.cmd.StdinPipe()
+	require.NoError(t, err)
 	out, err := p.cmd.StdoutPipe()
 	require.NoError(t, err)
 	require.NoError(t, p.cmd.Start())
-	_, err = bufio.NewReader(out).ReadString('\n')
+	p.says = bufio.NewReader(out)
+	_, err = p.says.ReadString('\n')
 	go func() { p.ended <- p.cmd.Wait() }()
 	require.NoError(t, err, "the process ended before it was told to do anything")
 	return p
@@ -137,4 +147,11 @@ func startProcess(t *testing.T, o order) *process {
 func (p *process) kill() {
 	_ = p.cmd.Process.Kill()
 	<-p.ended
+}
+
+// line is the next one that the process says.
+func (p *process) line(t *testing.T) string {
+	said, err := p.says.ReadString('\n')
+	require.NoError(t, err)
+	return strings.TrimSpace(said)
 }

@@ -21,6 +21,7 @@ type (
 		Email       string    `json:"email,omitempty" personal:"data"`
 		DisplayName string    `json:"displayName,omitempty" personal:"data"`
 		Roles       []string  `json:"roles"`
+		Expects     bool      `json:"expectsCredentials,omitempty"`
 		At          time.Time `json:"at"`
 	}
 	renamed struct {

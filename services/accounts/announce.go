@@ -33,7 +33,9 @@ func (s *Service) announce(ctx context.Context, e eventstore.Recorded) error {
 func told(accountID string, event any) (topic string, message bus.Event) {
 	switch e := event.(type) {
 	case registered:
-		return events.TopicAccountCreated, &events.AccountCreatedEvent{AccountID: accountID, Email: e.Email, DisplayName: e.DisplayName, Roles: e.Roles}
+		return events.TopicAccountCreated, &events.AccountCreatedEvent{
+			AccountID: accountID, Email: e.Email, DisplayName: e.DisplayName, Roles: e.Roles, ExpectsCredentials: e.Expects,
+		}
 	case renamed:
 		return events.TopicAccountUpdated, &events.AccountUpdatedEvent{AccountID: accountID, ChangedFields: []string{"displayName"}, DisplayName: e.DisplayName}
 	case emailChanged:
@@ -42,6 +44,8 @@ func told(accountID string, event any) (topic string, message bus.Event) {
 		return events.TopicAccountUpdated, &events.AccountUpdatedEvent{AccountID: accountID, ChangedFields: []string{"roles"}, Roles: e.Roles}
 	case deleted:
 		return events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: accountID, Reason: e.Reason}
+	case erased:
+		return events.TopicAccountErased, &events.AccountErasedEvent{AccountID: accountID}
 	default:
 		return "", nil
 	}

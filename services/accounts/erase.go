@@ -2,17 +2,10 @@ package accounts
 
 import (
 	"context"
-	"errors"
-	"log/slog"
-	"time"
 
-	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/accounts/accountsapi"
 	"github.com/bannou-mesh/bannou/services/problem"
 )
-
-// erasing is how many accounts are looked for at a time.
-const erasing = 100
 
 // eraseAccount is POST /accounts/erase.
 func (s *Service) eraseAccount(ctx context.Context, r *accountsapi.EraseAccountRequest) (*accountsapi.EraseAccountResponse, error) {
@@ -37,7 +30,7 @@ func (s *Service) erase(ctx context.Context, accountID string) (did bool, err er
 	case lives(a):
 		return false, problem.New(problem.Conflict, "member accountId: the account lives; delete it first").At("accountId")
 	}
-	// The key first: who dies before the event is entered is followed by the sweep.
+	// The key first: who dies before the event is entered is followed by the saga of the deletion, which asks again.
 	if _, err := s.cfg.Log.Erase(ctx, stream(accountID).String()); err != nil {
 		return false, err
 	}
@@ -48,44 +41,4 @@ func (s *Service) erase(ctx context.Context, accountID string) (did bool, err er
 		return decision{event: erased{At: now()}}, nil
 	})
 	return did, err
-}
-
-// sweep erases what was deleted long enough ago, until the context ends.
-func (s *Service) sweep(ctx context.Context) {
-	tick := time.NewTicker(s.cfg.SweepInterval)
-	defer tick.Stop()
-	for {
-		if err := s.sweepOnce(ctx); err != nil && ctx.Err() == nil {
-			s.cfg.Logger.WarnContext(ctx, "deleted accounts could not be erased; it is tried again", slog.Any("error", err))
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// sweepOnce goes over all of them, page by page: an account that cannot be erased now keeps none of the others.
-func (s *Service) sweepOnce(ctx context.Context) error {
-	list, err := s.list(ctx)
-	if err != nil {
-		return err
-	}
-	due := state.Query{Filter: state.Where("deletedAt").Lt(time.Now().UTC().Add(-s.cfg.EraseAfter).Format(time.RFC3339Nano))}
-	var errs []error
-	for cursor := ""; ; {
-		page, err := list.QueryAfter(ctx, due, cursor, erasing)
-		if err != nil {
-			return errors.Join(append(errs, err)...)
-		}
-		for _, item := range page.Items {
-			if _, err := s.erase(ctx, item.Key); err != nil {
-				errs = append(errs, err)
-			}
-		}
-		if cursor = page.Next; cursor == "" || ctx.Err() != nil {
-			return errors.Join(errs...)
-		}
-	}
 }

@@ -38,7 +38,7 @@ func (s *Service) registerAccount(ctx context.Context, r *accountsapi.RegisterAc
 		case a.Version > 0:
 			return decision{}, problem.New(problem.Conflict, "member accountId: there is, or was, another account of this id").At("accountId")
 		}
-		d := decision{event: registered{Email: r.Email, DisplayName: r.DisplayName, Roles: roles, At: now()}}
+		d := decision{event: registered{Email: r.Email, DisplayName: r.DisplayName, Roles: roles, Expects: r.ExpectsCredentials, At: now()}}
 		if r.Email != "" {
 			taken, err := s.take(ctx, r.Email, r.AccountID)
 			if err != nil {

@@ -5,8 +5,6 @@ import (
 	"context"
 	_ "embed"
 	"errors"
-	"log/slog"
-	"sync"
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -33,17 +31,12 @@ type Config struct {
 	// Bus hears of accounts. Required.
 	Bus *bus.Bus
 
-	// EraseAfter is how long a deleted account's events are kept. Negative: until they are erased by hand. Default: 30 days.
-	EraseAfter time.Duration
-	// SweepInterval is how often is looked for those whose time is over. Default: 1 h.
-	SweepInterval time.Duration
+	// Lease is how long what a process does that follows the log is left alone when it says nothing. Default: that of the log.
+	Lease time.Duration
 	// Timeout bounds the work of one request. Default: 10 s.
 	Timeout time.Duration
 	// MaxBodyBytes bounds a request. Default: 64 KiB.
 	MaxBodyBytes int64
-
-	// Logger hears of accounts that could not be erased. Default: none.
-	Logger *slog.Logger
 }
 
 // A Service is the accounts service of a host.
@@ -54,8 +47,6 @@ type Service struct {
 	accounts *eventstore.Aggregate[account]
 
 	subscriptions []*eventstore.Subscription
-	end           context.CancelFunc
-	background    sync.WaitGroup
 }
 
 // New makes the service. Nothing is read before Start.
@@ -63,13 +54,8 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Log == nil || cfg.Factory == nil || cfg.Bus == nil {
 		return nil, errors.New("accounts: the service needs a log, a factory and a bus")
 	}
-	cfg.EraseAfter = cmp.Or(cfg.EraseAfter, 30*24*time.Hour)
-	cfg.SweepInterval = cmp.Or(cfg.SweepInterval, time.Hour)
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 64<<10)
-	if cfg.Logger == nil {
-		cfg.Logger = slog.New(slog.DiscardHandler)
-	}
 	types, err := newTypes()
 	if err != nil {
 		return nil, err
@@ -90,8 +76,8 @@ func (s *Service) OpenAPI() []byte { return document }
 // Start begins to follow the log.
 func (s *Service) Start(ctx context.Context) error {
 	for _, c := range []eventstore.SubscriptionConfig{
-		{Name: announcing, Category: category, Handle: s.announce},
-		{Name: listing, Category: category, Handle: s.keepList},
+		{Name: announcing, Category: category, Handle: s.announce, Lease: s.cfg.Lease},
+		{Name: listing, Category: category, Handle: s.keepList, Lease: s.cfg.Lease},
 	} {
 		subscription, err := s.cfg.Log.Subscribe(c) //nolint:contextcheck // it lives until Stop
 		if err != nil {
@@ -99,24 +85,15 @@ func (s *Service) Start(ctx context.Context) error {
 		}
 		s.subscriptions = append(s.subscriptions, subscription)
 	}
-	if s.cfg.EraseAfter > 0 {
-		var life context.Context
-		life, s.end = context.WithCancel(context.WithoutCancel(ctx))
-		s.background.Go(func() { s.sweep(life) })
-	}
 	return nil
 }
 
 // Stop ends that.
 func (s *Service) Stop(ctx context.Context) error {
-	if s.end != nil {
-		s.end()
-	}
 	var errs []error
 	for _, subscription := range s.subscriptions {
 		errs = append(errs, subscription.Close(ctx))
 	}
-	s.background.Wait()
 	return errors.Join(errs...)
 }
 

@@ -26,6 +26,8 @@ type Account struct {
 	DisplayName string   `json:"displayName,omitempty"`
 	Roles       []string `json:"roles,omitempty"`
 	Version     int64    `json:"version,omitempty"` // grows with every change
+
+	ExpectsCredentials bool `json:"expectsCredentials,omitempty"` // of a registration: the password is kept here
 }
 
 // Accounts are kept elsewhere. Implementations are safe for concurrent use.
@@ -46,6 +48,7 @@ func NewMeshAccounts(client *mesh.Client) *MeshAccounts { return &MeshAccounts{c
 
 // Create is POST /accounts/register.
 func (m *MeshAccounts) Create(ctx context.Context, a Account) (Account, error) {
+	a.ExpectsCredentials = true
 	return m.call(ctx, "register", a)
 }
 

@@ -146,3 +146,11 @@ func (e endpoints) RequestPasswordReset(w http.ResponseWriter, r *http.Request) 
 func (e endpoints) ConfirmPasswordReset(w http.ResponseWriter, r *http.Request) {
 	answer(e, w, r, e.confirmPasswordReset)
 }
+
+// ConfirmAccount is POST /auth/accounts/confirm.
+func (e endpoints) ConfirmAccount(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.confirmAccount)
+}
+
+// EndAccount is POST /auth/accounts/end.
+func (e endpoints) EndAccount(w http.ResponseWriter, r *http.Request) { answer(e, w, r, e.endAccount) }

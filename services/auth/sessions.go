@@ -39,6 +39,7 @@ type record struct {
 	Version    int64     `json:"version,omitempty"`    // of the account that the roles are from
 	Generation int64     `json:"generation,omitempty"` // of the password
 	Deleted    bool      `json:"deleted,omitempty"`    // the account
+	Ended      []string  `json:"ended,omitempty"`      // the sessions that it had when it was deleted
 	Sessions   []session `json:"sessions,omitempty"`
 	Untold     []ending  `json:"untold,omitempty"`
 }

@@ -85,6 +85,28 @@ func (e endpoints) GetCapabilities(w http.ResponseWriter, r *http.Request) {
 	answer(e, w, r, e.getCapabilities)
 }
 
+// EndSessions is POST /permissions/sessions/end.
+func (e endpoints) EndSessions(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.endSessions)
+}
+
+// maxEnded is how many sessions end by one request.
+const maxEnded = 1000
+
+func (s *Service) endSessions(ctx context.Context, r *permissionsapi.EndSessionsRequest) (*permissionsapi.EndSessionsResponse, error) {
+	switch {
+	case r.SessionIds == nil:
+		return nil, problem.Missing("sessionIds")
+	case len(r.SessionIds) > maxEnded:
+		return nil, problem.Invalid("sessionIds", "names %d sessions, at most %d are allowed", len(r.SessionIds), maxEnded)
+	}
+	err := s.end(ctx, r.AccountID, r.SessionIds)
+	if errors.Is(err, state.ErrConflict) { // to a saga a conflict would be the last word
+		err = problem.New(problem.Unavailable, "others change the same sessions at the same time; try again").Because(err)
+	}
+	return &permissionsapi.EndSessionsResponse{Ended: len(r.SessionIds)}, err
+}
+
 func (s *Service) registerService(ctx context.Context, r *permissionsapi.RegisterServiceRequest) (*permissionsapi.RegisterServiceResponse, error) {
 	v := registration{AppID: r.AppID, Version: r.Version, At: s.cfg.Now().UTC()}
 	if r.Endpoints != nil {

@@ -99,13 +99,17 @@ func (s *Service) stateChanged(ctx context.Context, e *events.SessionStateChange
 
 // invalidated takes everything from sessions that have ended.
 func (s *Service) invalidated(ctx context.Context, e *events.SessionInvalidatedEvent) error {
+	return s.end(ctx, e.AccountID, e.SessionIDs)
+}
+
+func (s *Service) end(ctx context.Context, accountID string, sessionIDs []string) error {
 	var errs []error
-	for _, id := range e.SessionIDs {
+	for _, id := range sessionIDs {
 		errs = append(errs, s.update(ctx, id, func(v *entry) (bool, bool) {
 			if v.Ended {
 				return false, false
 			}
-			*v = entry{AccountID: e.AccountID, Ended: true, Version: v.Version, Digest: v.Digest}
+			*v = entry{AccountID: accountID, Ended: true, Version: v.Version, Digest: v.Digest}
 			return true, false
 		}))
 	}

@@ -12,6 +12,11 @@ type Accounts struct {
 	EraseAfter time.Duration `name:"erase-after" default:"720h" help:"How long after its end what the events of an account say about a person can still be read. 0: until it is erased by hand."`
 }
 
+// GameSession configures the game-session service, and the saga of those who join.
+type GameSession struct {
+	ConfirmWithin time.Duration `name:"confirm-within" default:"30s" help:"How long a player who was invited has for confirming; then the seat is free again."`
+}
+
 // Auth configures passwords, sessions and their tokens.
 type Auth struct {
 	Issuer            string        `default:"bannou" help:"The iss of access tokens."`
@@ -69,6 +74,9 @@ func (c *Config) checkAuth() error {
 		if n.value < n.least || n.value > n.max {
 			return fmt.Errorf("--auth-%s %d: choose from %d to %d", n.flag, n.value, n.least, n.max)
 		}
+	}
+	if c.GameSession.ConfirmWithin <= 0 {
+		return fmt.Errorf("--game-session-confirm-within %s: choose a positive duration, such as 30s", c.GameSession.ConfirmWithin)
 	}
 	if c.Accounts.EraseAfter < 0 {
 		return fmt.Errorf("--accounts-erase-after %s: choose 0 or a positive duration, such as 720h", c.Accounts.EraseAfter)

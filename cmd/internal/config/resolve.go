@@ -17,7 +17,7 @@ import (
 
 // AllServices are the services that this binary holds, in the order of the documentation.
 func AllServices() []string {
-	return []string{"messaging", "state", "mesh", "events", "accounts", "auth", "permissions"}
+	return []string{"messaging", "state", "mesh", "events", "accounts", "auth", "permissions", "sagas", "game-session"}
 }
 
 // Resolve checks the settings against each other and brings them into one form: Services is spelled out, aliases and the

@@ -8,13 +8,14 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/accounts"
 	"github.com/bannou-mesh/bannou/services/auth"
+	"github.com/bannou-mesh/bannou/services/gamesession"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/permissions"
 )
 
 // keepsLog reports whether a service of the node uses the log of events.
 func keepsLog(cfg *config.Config) bool {
-	return slices.Contains(cfg.Services, "events") || slices.Contains(cfg.Services, "accounts")
+	return slices.ContainsFunc(cfg.Services, func(s string) bool { return s == "events" || s == "accounts" || s == "sagas" })
 }
 
 // gameStores are those that the services of a game backend keep for themselves. The state service shows them to nobody: they are not
@@ -32,6 +33,12 @@ func gameStores(cfg *config.Config, configuration string) (stores []state.StoreC
 		stores = append(stores, state.StoreConfig{Name: permissions.SessionStore, Backend: expiring},
 			state.StoreConfig{Name: permissions.ServiceStore, Backend: configuration})
 	}
+	if slices.Contains(cfg.Services, "game-session") && !slices.Contains(cfg.Services, "state") { // which has all stores of programs
+		own := cfg.AllStores()[gamesession.Store]
+		stores = append(stores, state.StoreConfig{
+			Name: gamesession.Store, Backend: own.Backend, KeyPrefix: own.KeyPrefix, TableName: own.TableName, Indexes: own.Indexes, PublishChanges: own.PublishChanges,
+		})
+	}
 	return stores
 }
 
@@ -41,7 +48,7 @@ func (p parts) accounts() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return accounts.New(accounts.Config{Log: log, Factory: p.factory, Bus: p.bus, EraseAfter: cmp.Or(p.cfg.Accounts.EraseAfter, -1), Logger: p.log})
+	return accounts.New(accounts.Config{Log: log, Factory: p.factory, Bus: p.bus})
 }
 
 // auth makes the auth service, which calls the accounts service wherever it is. What is 0 in the settings is negative for the service,

@@ -114,6 +114,9 @@ type RegisterAccountRequest struct {
 	// Email At most 254 bytes. An account without one cannot log in with a password.
 	Email string `json:"email,omitempty,omitzero"`
 
+	// ExpectsCredentials The caller keeps what the account logs in with. Until that is confirmed the account is not whole; if it is gone by then, so is the account.
+	ExpectsCredentials bool `json:"expectsCredentials,omitempty,omitzero"`
+
 	// Roles Lower-case words, at most 32. When absent, user.
 	Roles []string `json:"roles,omitempty,omitzero"`
 }

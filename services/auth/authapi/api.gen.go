@@ -27,11 +27,32 @@ type ChangePasswordRequest struct {
 	NewPassword string `json:"newPassword"`
 }
 
+// ConfirmAccountRequest defines model for ConfirmAccountRequest.
+type ConfirmAccountRequest struct {
+	AccountID string `json:"accountId"`
+}
+
+// ConfirmAccountResponse defines model for ConfirmAccountResponse.
+type ConfirmAccountResponse struct {
+	Confirmed bool `json:"confirmed"`
+}
+
 // ConfirmPasswordResetRequest defines model for ConfirmPasswordResetRequest.
 type ConfirmPasswordResetRequest struct {
 	// NewPassword As for register.
 	NewPassword string `json:"newPassword"`
 	Token       string `json:"token"`
+}
+
+// EndAccountRequest defines model for EndAccountRequest.
+type EndAccountRequest struct {
+	AccountID string `json:"accountId"`
+}
+
+// EndAccountResponse defines model for EndAccountResponse.
+type EndAccountResponse struct {
+	// SessionIds The sessions that have ended with the account, as far as they are remembered.
+	SessionIds []string `json:"sessionIds"`
 }
 
 // Key defines model for Key.
@@ -172,6 +193,12 @@ type ValidateRequest struct {
 // Problem An error as RFC 9457 has it, with a stable code to program against. Members that are absent do not apply.
 type Problem = externalRef0.Problem
 
+// ConfirmAccountJSONRequestBody defines body for ConfirmAccount for application/json ContentType.
+type ConfirmAccountJSONRequestBody = ConfirmAccountRequest
+
+// EndAccountJSONRequestBody defines body for EndAccount for application/json ContentType.
+type EndAccountJSONRequestBody = EndAccountRequest
+
 // LoginJSONRequestBody defines body for Login for application/json ContentType.
 type LoginJSONRequestBody = LoginRequest
 
@@ -275,6 +302,42 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 
 // The interface specification for the client above.
 type ClientInterface interface {
+
+	// ConfirmAccountWithBody Keep the password of a new account for good
+	//
+	// For the saga of a registration. It does what a login would do, and can be repeated. The code is not_found when there is no such account, and conflict when there is no password for it: it was gone before this was asked.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /auth/accounts/confirm (the `ConfirmAccount` operationId).
+	ConfirmAccountWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ConfirmAccount Keep the password of a new account for good
+	//
+	// For the saga of a registration. It does what a login would do, and can be repeated. The code is not_found when there is no such account, and conflict when there is no password for it: it was gone before this was asked.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /auth/accounts/confirm (the `ConfirmAccount` operationId).
+	ConfirmAccount(ctx context.Context, body ConfirmAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndAccountWithBody End all sessions of a deleted account, and forget its password
+	//
+	// For the saga of a deletion. It can be repeated. The code is conflict when the account lives.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /auth/accounts/end (the `EndAccount` operationId).
+	EndAccountWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndAccount End all sessions of a deleted account, and forget its password
+	//
+	// For the saga of a deletion. It can be repeated. The code is conflict when the account lives.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /auth/accounts/end (the `EndAccount` operationId).
+	EndAccount(ctx context.Context, body EndAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetKeys Read the public keys of access tokens
 	//
@@ -450,6 +513,82 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /auth/validate (the `Validate` operationId).
 	Validate(ctx context.Context, body ValidateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+// ConfirmAccountWithBody Keep the password of a new account for good
+//
+// For the saga of a registration. It does what a login would do, and can be repeated. The code is not_found when there is no such account, and conflict when there is no password for it: it was gone before this was asked.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /auth/accounts/confirm (the `ConfirmAccount` operationId).
+func (c *Client) ConfirmAccountWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmAccountRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ConfirmAccount Keep the password of a new account for good
+//
+// For the saga of a registration. It does what a login would do, and can be repeated. The code is not_found when there is no such account, and conflict when there is no password for it: it was gone before this was asked.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /auth/accounts/confirm (the `ConfirmAccount` operationId).
+func (c *Client) ConfirmAccount(ctx context.Context, body ConfirmAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewConfirmAccountRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndAccountWithBody End all sessions of a deleted account, and forget its password
+//
+// For the saga of a deletion. It can be repeated. The code is conflict when the account lives.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /auth/accounts/end (the `EndAccount` operationId).
+func (c *Client) EndAccountWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndAccountRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndAccount End all sessions of a deleted account, and forget its password
+//
+// For the saga of a deletion. It can be repeated. The code is conflict when the account lives.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /auth/accounts/end (the `EndAccount` operationId).
+func (c *Client) EndAccount(ctx context.Context, body EndAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndAccountRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
 }
 
 // GetKeys Read the public keys of access tokens
@@ -835,6 +974,86 @@ func (c *Client) Validate(ctx context.Context, body ValidateJSONRequestBody, req
 		return nil, err
 	}
 	return c.Client.Do(req)
+}
+
+// NewConfirmAccountRequest calls the generic ConfirmAccount builder with application/json body
+func NewConfirmAccountRequest(server string, body ConfirmAccountJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewConfirmAccountRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewConfirmAccountRequestWithBody constructs an http.Request for the ConfirmAccount method, with any body, and a specified content type
+func NewConfirmAccountRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/auth/accounts/confirm")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewEndAccountRequest calls the generic EndAccount builder with application/json body
+func NewEndAccountRequest(server string, body EndAccountJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEndAccountRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewEndAccountRequestWithBody constructs an http.Request for the EndAccount method, with any body, and a specified content type
+func NewEndAccountRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/auth/accounts/end")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
 }
 
 // NewGetKeysRequest constructs an http.Request for the GetKeys method
@@ -1308,6 +1527,42 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// ConfirmAccountWithBodyWithResponse Keep the password of a new account for good
+	//
+	// For the saga of a registration. It does what a login would do, and can be repeated. The code is not_found when there is no such account, and conflict when there is no password for it: it was gone before this was asked.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /auth/accounts/confirm (the `ConfirmAccount` operationId).
+	ConfirmAccountWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmAccountReply, error)
+
+	// ConfirmAccountWithResponse Keep the password of a new account for good
+	//
+	// For the saga of a registration. It does what a login would do, and can be repeated. The code is not_found when there is no such account, and conflict when there is no password for it: it was gone before this was asked.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /auth/accounts/confirm (the `ConfirmAccount` operationId).
+	ConfirmAccountWithResponse(ctx context.Context, body ConfirmAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmAccountReply, error)
+
+	// EndAccountWithBodyWithResponse End all sessions of a deleted account, and forget its password
+	//
+	// For the saga of a deletion. It can be repeated. The code is conflict when the account lives.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /auth/accounts/end (the `EndAccount` operationId).
+	EndAccountWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndAccountReply, error)
+
+	// EndAccountWithResponse End all sessions of a deleted account, and forget its password
+	//
+	// For the saga of a deletion. It can be repeated. The code is conflict when the account lives.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /auth/accounts/end (the `EndAccount` operationId).
+	EndAccountWithResponse(ctx context.Context, body EndAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*EndAccountReply, error)
+
 	// GetKeysWithResponse Read the public keys of access tokens
 	//
 	// A JSON Web Key Set (RFC 7517). Who verifies by it alone does not hear of sessions that have ended.
@@ -1484,6 +1739,102 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /auth/validate (the `Validate` operationId).
 	ValidateWithResponse(ctx context.Context, body ValidateJSONRequestBody, reqEditors ...RequestEditorFn) (*ValidateReply, error)
+}
+
+type ConfirmAccountReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ConfirmAccountResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ConfirmAccountReply) GetJSON200() *ConfirmAccountResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ConfirmAccountReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ConfirmAccountReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ConfirmAccountReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ConfirmAccountReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ConfirmAccountReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndAccountReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EndAccountResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndAccountReply) GetJSON200() *EndAccountResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndAccountReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndAccountReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndAccountReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndAccountReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndAccountReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
 }
 
 type GetKeysReply struct {
@@ -2014,6 +2365,66 @@ func (r ValidateReply) ContentType() string {
 	return ""
 }
 
+// ConfirmAccountWithBodyWithResponse Keep the password of a new account for good
+//
+// For the saga of a registration. It does what a login would do, and can be repeated. The code is not_found when there is no such account, and conflict when there is no password for it: it was gone before this was asked.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /auth/accounts/confirm (the `ConfirmAccount` operationId).
+func (c *ClientWithResponses) ConfirmAccountWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ConfirmAccountReply, error) {
+	rsp, err := c.ConfirmAccountWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmAccountReply(rsp)
+}
+
+// ConfirmAccountWithResponse Keep the password of a new account for good
+//
+// For the saga of a registration. It does what a login would do, and can be repeated. The code is not_found when there is no such account, and conflict when there is no password for it: it was gone before this was asked.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /auth/accounts/confirm (the `ConfirmAccount` operationId).
+func (c *ClientWithResponses) ConfirmAccountWithResponse(ctx context.Context, body ConfirmAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*ConfirmAccountReply, error) {
+	rsp, err := c.ConfirmAccount(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseConfirmAccountReply(rsp)
+}
+
+// EndAccountWithBodyWithResponse End all sessions of a deleted account, and forget its password
+//
+// For the saga of a deletion. It can be repeated. The code is conflict when the account lives.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /auth/accounts/end (the `EndAccount` operationId).
+func (c *ClientWithResponses) EndAccountWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndAccountReply, error) {
+	rsp, err := c.EndAccountWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndAccountReply(rsp)
+}
+
+// EndAccountWithResponse End all sessions of a deleted account, and forget its password
+//
+// For the saga of a deletion. It can be repeated. The code is conflict when the account lives.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /auth/accounts/end (the `EndAccount` operationId).
+func (c *ClientWithResponses) EndAccountWithResponse(ctx context.Context, body EndAccountJSONRequestBody, reqEditors ...RequestEditorFn) (*EndAccountReply, error) {
+	rsp, err := c.EndAccount(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndAccountReply(rsp)
+}
+
 // GetKeysWithResponse Read the public keys of access tokens
 //
 // A JSON Web Key Set (RFC 7517). Who verifies by it alone does not hear of sessions that have ended.
@@ -2315,6 +2726,72 @@ func (c *ClientWithResponses) ValidateWithResponse(ctx context.Context, body Val
 		return nil, err
 	}
 	return ParseValidateReply(rsp)
+}
+
+// ParseConfirmAccountReply parses an HTTP response from a ConfirmAccountWithResponse call
+func ParseConfirmAccountReply(rsp *http.Response) (*ConfirmAccountReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ConfirmAccountReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ConfirmAccountResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndAccountReply parses an HTTP response from a EndAccountWithResponse call
+func ParseEndAccountReply(rsp *http.Response) (*EndAccountReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndAccountReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EndAccountResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
 }
 
 // ParseGetKeysReply parses an HTTP response from a GetKeysWithResponse call
@@ -2682,6 +3159,12 @@ func ParseValidateReply(rsp *http.Response) (*ValidateReply, error) {
 
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
+	// ConfirmAccount Keep the password of a new account for good
+	// (POST /auth/accounts/confirm)
+	ConfirmAccount(w http.ResponseWriter, r *http.Request)
+	// EndAccount End all sessions of a deleted account, and forget its password
+	// (POST /auth/accounts/end)
+	EndAccount(w http.ResponseWriter, r *http.Request)
 	// GetKeys Read the public keys of access tokens
 	// (GET /auth/jwks)
 	GetKeys(w http.ResponseWriter, r *http.Request)
@@ -2725,6 +3208,34 @@ type ServerInterfaceWrapper struct {
 }
 
 type MiddlewareFunc func(http.Handler) http.Handler
+
+// ConfirmAccount operation middleware
+func (siw *ServerInterfaceWrapper) ConfirmAccount(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ConfirmAccount(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// EndAccount operation middleware
+func (siw *ServerInterfaceWrapper) EndAccount(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.EndAccount(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
 
 // GetKeys operation middleware
 func (siw *ServerInterfaceWrapper) GetKeys(w http.ResponseWriter, r *http.Request) {
@@ -3011,6 +3522,8 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/auth/password/request-reset", wrapper.RequestPasswordReset)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/auth/password/confirm-reset", wrapper.ConfirmPasswordReset)
 	m.HandleFunc(http.MethodGet+" "+options.BaseURL+"/auth/jwks", wrapper.GetKeys)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/auth/accounts/confirm", wrapper.ConfirmAccount)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/auth/accounts/end", wrapper.EndAccount)
 
 	return m
 }

@@ -28,6 +28,21 @@ type Capabilities struct {
 	Version int64 `json:"version"`
 }
 
+// EndSessionsRequest defines model for EndSessionsRequest.
+type EndSessionsRequest struct {
+	// AccountID Whose they were.
+	AccountID string `json:"accountId"`
+
+	// SessionIds At most 1000.
+	SessionIds []string `json:"sessionIds"`
+}
+
+// EndSessionsResponse defines model for EndSessionsResponse.
+type EndSessionsResponse struct {
+	// Ended As many as were named.
+	Ended int `json:"ended"`
+}
+
 // GetCapabilitiesRequest defines model for GetCapabilitiesRequest.
 type GetCapabilitiesRequest struct {
 	SessionID string `json:"sessionId"`
@@ -106,6 +121,9 @@ type RegisterServiceJSONRequestBody = RegisterServiceRequest
 
 // RemoveServiceJSONRequestBody defines body for RemoveService for application/json ContentType.
 type RemoveServiceJSONRequestBody = RemoveServiceRequest
+
+// EndSessionsJSONRequestBody defines body for EndSessions for application/json ContentType.
+type EndSessionsJSONRequestBody = EndSessionsRequest
 
 // RequestEditorFn is the function signature for the RequestEditor callback function
 type RequestEditorFn func(ctx context.Context, req *http.Request) error
@@ -244,6 +262,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /permissions/services/remove (the `RemoveService` operationId).
 	RemoveService(ctx context.Context, body RemoveServiceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndSessionsWithBody Take everything from sessions that have ended
+	//
+	// For services. It does what session.invalidated does, and can be repeated.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /permissions/sessions/end (the `EndSessions` operationId).
+	EndSessionsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndSessions Take everything from sessions that have ended
+	//
+	// For services. It does what session.invalidated does, and can be repeated.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /permissions/sessions/end (the `EndSessions` operationId).
+	EndSessions(ctx context.Context, body EndSessionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
 // GetCapabilitiesWithBody Read what a session may call
@@ -380,6 +416,44 @@ func (c *Client) RemoveServiceWithBody(ctx context.Context, contentType string, 
 // Corresponds with POST /permissions/services/remove (the `RemoveService` operationId).
 func (c *Client) RemoveService(ctx context.Context, body RemoveServiceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRemoveServiceRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndSessionsWithBody Take everything from sessions that have ended
+//
+// For services. It does what session.invalidated does, and can be repeated.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /permissions/sessions/end (the `EndSessions` operationId).
+func (c *Client) EndSessionsWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndSessionsRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndSessions Take everything from sessions that have ended
+//
+// For services. It does what session.invalidated does, and can be repeated.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /permissions/sessions/end (the `EndSessions` operationId).
+func (c *Client) EndSessions(ctx context.Context, body EndSessionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndSessionsRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -550,6 +624,46 @@ func NewRemoveServiceRequestWithBody(server string, contentType string, body io.
 	return req, nil
 }
 
+// NewEndSessionsRequest calls the generic EndSessions builder with application/json body
+func NewEndSessionsRequest(server string, body EndSessionsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEndSessionsRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewEndSessionsRequestWithBody constructs an http.Request for the EndSessions method, with any body, and a specified content type
+func NewEndSessionsRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/permissions/sessions/end")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 func (c *Client) applyEditors(ctx context.Context, req *http.Request, additionalEditors []RequestEditorFn) error {
 	for _, r := range c.RequestEditors {
 		if err := r(ctx, req); err != nil {
@@ -657,6 +771,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /permissions/services/remove (the `RemoveService` operationId).
 	RemoveServiceWithResponse(ctx context.Context, body RemoveServiceJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveServiceReply, error)
+
+	// EndSessionsWithBodyWithResponse Take everything from sessions that have ended
+	//
+	// For services. It does what session.invalidated does, and can be repeated.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /permissions/sessions/end (the `EndSessions` operationId).
+	EndSessionsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndSessionsReply, error)
+
+	// EndSessionsWithResponse Take everything from sessions that have ended
+	//
+	// For services. It does what session.invalidated does, and can be repeated.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /permissions/sessions/end (the `EndSessions` operationId).
+	EndSessionsWithResponse(ctx context.Context, body EndSessionsJSONRequestBody, reqEditors ...RequestEditorFn) (*EndSessionsReply, error)
 }
 
 type GetCapabilitiesReply struct {
@@ -851,6 +983,54 @@ func (r RemoveServiceReply) ContentType() string {
 	return ""
 }
 
+type EndSessionsReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *EndSessionsResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndSessionsReply) GetJSON200() *EndSessionsResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r EndSessionsReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r EndSessionsReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndSessionsReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndSessionsReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndSessionsReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // GetCapabilitiesWithBodyWithResponse Read what a session may call
 //
 // For services. The code is not_found for a session of which nothing was heard, or which has ended.
@@ -961,6 +1141,36 @@ func (c *ClientWithResponses) RemoveServiceWithResponse(ctx context.Context, bod
 		return nil, err
 	}
 	return ParseRemoveServiceReply(rsp)
+}
+
+// EndSessionsWithBodyWithResponse Take everything from sessions that have ended
+//
+// For services. It does what session.invalidated does, and can be repeated.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /permissions/sessions/end (the `EndSessions` operationId).
+func (c *ClientWithResponses) EndSessionsWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndSessionsReply, error) {
+	rsp, err := c.EndSessionsWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndSessionsReply(rsp)
+}
+
+// EndSessionsWithResponse Take everything from sessions that have ended
+//
+// For services. It does what session.invalidated does, and can be repeated.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /permissions/sessions/end (the `EndSessions` operationId).
+func (c *ClientWithResponses) EndSessionsWithResponse(ctx context.Context, body EndSessionsJSONRequestBody, reqEditors ...RequestEditorFn) (*EndSessionsReply, error) {
+	rsp, err := c.EndSessions(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndSessionsReply(rsp)
 }
 
 // ParseGetCapabilitiesReply parses an HTTP response from a GetCapabilitiesWithResponse call
@@ -1095,6 +1305,39 @@ func ParseRemoveServiceReply(rsp *http.Response) (*RemoveServiceReply, error) {
 	return response, nil
 }
 
+// ParseEndSessionsReply parses an HTTP response from a EndSessionsWithResponse call
+func ParseEndSessionsReply(rsp *http.Response) (*EndSessionsReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndSessionsReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest EndSessionsResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ServerInterface represents all server handlers.
 type ServerInterface interface {
 	// GetCapabilities Read what a session may call
@@ -1109,6 +1352,9 @@ type ServerInterface interface {
 	// RemoveService Take a service away
 	// (POST /permissions/services/remove)
 	RemoveService(w http.ResponseWriter, r *http.Request)
+	// EndSessions Take everything from sessions that have ended
+	// (POST /permissions/sessions/end)
+	EndSessions(w http.ResponseWriter, r *http.Request)
 }
 
 // ServerInterfaceWrapper converts contexts to parameters.
@@ -1167,6 +1413,20 @@ func (siw *ServerInterfaceWrapper) RemoveService(w http.ResponseWriter, r *http.
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.RemoveService(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// EndSessions operation middleware
+func (siw *ServerInterfaceWrapper) EndSessions(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.EndSessions(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -1300,6 +1560,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/permissions/services/remove", wrapper.RemoveService)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/permissions/services/list", wrapper.ListServices)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/permissions/capabilities/get", wrapper.GetCapabilities)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/permissions/sessions/end", wrapper.EndSessions)
 
 	return m
 }

@@ -1,0 +1,108 @@
+package workflows
+
+import (
+	"time"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/sagas"
+)
+
+// An Account is the data of the sagas of an account. Nothing in it is personal: what a saga has entered is in its log for good.
+type Account struct {
+	AccountID  string   `json:"accountId"`
+	SessionIDs []string `json:"sessionIds,omitempty"` // that were ended
+}
+
+// A created is as much of account.created as the saga may keep.
+type created struct {
+	AccountID          string `json:"accountId"`
+	ExpectsCredentials bool   `json:"expectsCredentials,omitempty"`
+}
+
+// A named is as much of any event of an account as a saga may keep.
+type named struct {
+	AccountID string `json:"accountId"`
+}
+
+// patient tries what fails for an hour and a half, and then parks.
+func patient() sagas.Retry {
+	return sagas.Retry{Attempts: 100, Pause: time.Second, Timeout: 20 * time.Second}
+}
+
+// Registration is the saga of a new account, whose key is the id of the account. The account is there, with its address and its roles, by one
+// append; its password is kept for an hour. The saga has it kept for good. Where that cannot be, as no one asked for it in that hour, the account is deleted, so
+// that its address is nobody's. An account that was made without a password is whole at once.
+func Registration() sagas.Definition[Account] {
+	return sagas.Definition[Account]{
+		Name: "account-registration", Retry: patient(), Policies: sagas.Policies{Unknown: sagas.Ignore},
+		Start: []sagas.On[Account]{sagas.Choose(
+			sagas.Correlated(events.TopicAccountCreated, func(e *created) string { return e.AccountID }).Narrowed(),
+			func(a *Account, e *created) (string, error) {
+				a.AccountID = e.AccountID
+				if e.ExpectsCredentials {
+					return "confirming-credentials", nil
+				}
+				return "registered", nil
+			}, "confirming-credentials", "registered")},
+		States: []sagas.State[Account]{
+			{
+				Name: "confirming-credentials",
+				Do:   sagas.Call("auth", "auth/accounts/confirm", (*Account).request),
+				Undo: sagas.Call("accounts", "accounts/delete", func(a *Account) any {
+					return map[string]string{"accountId": a.AccountID, "reason": "its registration was not completed"}
+				}),
+				On: []sagas.On[Account]{
+					sagas.Answered[Account, struct{}]("registered", nil),
+					sagas.Refused[Account](sagas.Compensating, nil),
+				},
+			},
+			{Name: "registered", End: true, Do: sagas.Publish(events.TopicAccountRegistered, func(a *Account) bus.Event {
+				return &events.AccountRegisteredEvent{AccountID: a.AccountID}
+			})},
+		},
+	}
+}
+
+// Deletion is the saga of a deleted account, whose key is the id of the account. It undoes nothing: what cannot be done parks, and is done when a
+// person has seen to it. eraseAfter is how long what is personal is kept; 0: until it is erased by hand, which ends the saga too.
+func Deletion(eraseAfter time.Duration) sagas.Definition[Account] {
+	erasedBy := sagas.When[Account](sagas.Correlated(events.TopicAccountErased, func(e *named) string { return e.AccountID }), "deleted", nil)
+	kept := sagas.State[Account]{Name: "kept", On: []sagas.On[Account]{erasedBy}, NoTimeout: eraseAfter <= 0}
+	if eraseAfter > 0 {
+		kept.On = append(kept.On, sagas.After[Account](eraseAfter, "erasing", nil))
+	}
+	d := sagas.Definition[Account]{
+		Name: "account-deletion", Retry: patient(), Policies: sagas.Policies{Unknown: sagas.Ignore},
+		Start: []sagas.On[Account]{sagas.When(
+			sagas.Correlated(events.TopicAccountDeleted, func(e *named) string { return e.AccountID }).Narrowed(), "ending-sessions",
+			func(a *Account, e *named) error { a.AccountID = e.AccountID; return nil })},
+		States: []sagas.State[Account]{
+			{
+				Name: "ending-sessions", NoUndo: true,
+				Do: sagas.Call("auth", "auth/accounts/end", (*Account).request),
+				On: []sagas.On[Account]{sagas.Answered("clearing-permissions", func(a *Account, e *Account) error { a.SessionIDs = e.SessionIDs; return nil })},
+			},
+			{
+				Name: "clearing-permissions", NoUndo: true,
+				Do: sagas.Call("permissions", "permissions/sessions/end", func(a *Account) any {
+					return map[string]any{"accountId": a.AccountID, "sessionIds": append([]string{}, a.SessionIDs...)}
+				}),
+				On: []sagas.On[Account]{sagas.Answered[Account, struct{}]("kept", nil)},
+			},
+			kept,
+		},
+	}
+	if eraseAfter > 0 {
+		d.States = append(d.States, sagas.State[Account]{
+			Name: "erasing", NoUndo: true,
+			Do: sagas.Call("accounts", "accounts/erase", (*Account).request),
+			On: []sagas.On[Account]{sagas.Answered[Account, struct{}]("deleted", nil)},
+		})
+	}
+	d.States = append(d.States, sagas.State[Account]{Name: "deleted", End: true})
+	return d
+}
+
+// request is what steps of an account are asked with.
+func (a *Account) request() any { return named{a.AccountID} }

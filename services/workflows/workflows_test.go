@@ -1,0 +1,185 @@
+package workflows_test
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/sagas"
+	"github.com/bannou-mesh/bannou/sagas/sagatest"
+	"github.com/bannou-mesh/bannou/services/workflows"
+)
+
+var update = flag.Bool("update", false, "write the pictures of docs anew")
+
+func built[S any](t *testing.T, d sagas.Definition[S]) *sagas.Saga {
+	saga, err := d.Build()
+	require.NoError(t, err)
+	return saga
+}
+
+// The pictures in docs are those of the definitions: with -update they are written.
+func TestPictures(t *testing.T) {
+	const docs = "../../docs"
+	page, err := os.ReadFile(filepath.Join(docs, "sagas.md"))
+	require.NoError(t, err)
+	text := string(page)
+	for _, saga := range []*sagas.Saga{
+		built(t, workflows.Registration()), built(t, workflows.Deletion(30*24*time.Hour)), built(t, workflows.Join(30*time.Second)),
+	} {
+		d := saga.Diagram(nil)
+		picture := filepath.Join(docs, saga.Name()+".svg")
+		begin, end := "<!-- "+saga.Name()+" -->\n", "<!-- /"+saga.Name()+" -->"
+		before, rest, found := strings.Cut(text, begin)
+		require.True(t, found, "docs/sagas.md has no place for %s", saga.Name())
+		_, after, found := strings.Cut(rest, end)
+		require.True(t, found)
+		text = before + begin + "![" + saga.Name() + "](" + saga.Name() + ".svg)\n\n```mermaid\n" + d.Mermaid() + "```\n" + end + after
+		if *update {
+			require.NoError(t, os.WriteFile(picture, []byte(d.SVG()), 0o644))
+		}
+		drawn, err := os.ReadFile(picture)
+		require.NoError(t, err)
+		require.Equal(t, d.SVG(), string(drawn), "run: go -C services test ./workflows -run TestPictures -update")
+	}
+	if *update {
+		require.NoError(t, os.WriteFile(filepath.Join(docs, "sagas.md"), []byte(text), 0o644))
+		return
+	}
+	require.Equal(t, string(page), text, "run: go -C services test ./workflows -run TestPictures -update")
+}
+
+// accountsOf answers the calls of sagas of accounts. refusing is the method that is refused.
+func accountsOf(w *sagatest.World, refusing string) {
+	for target, methods := range map[string][]string{
+		"auth": {"auth/accounts/confirm", "auth/accounts/end"}, "accounts": {"accounts/delete", "accounts/erase"}, "permissions": {"permissions/sessions/end"},
+	} {
+		for _, method := range methods {
+			w.Serve(target, method, func(sagatest.Command) (any, error) {
+				if method == refusing {
+					return nil, &sagas.Refusal{Status: 409, Detail: "no"}
+				}
+				return map[string]any{"sessionIds": []string{"s-1"}}, nil
+			})
+		}
+	}
+}
+
+func calls(w *sagatest.World, key string) (all []string) {
+	for _, c := range w.Issued(key) {
+		all = append(all, c.Method+c.Topic)
+	}
+	return all
+}
+
+const account = "0d5e6e8a-8f55-4c05-8f0c-3b9ad4a2a7c1"
+
+func TestRegistrationEndsWhole(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		event    events.AccountCreatedEvent
+		refusing string
+		status   sagas.Status
+		calls    []string
+	}{
+		{"with a password", events.AccountCreatedEvent{ExpectsCredentials: true}, "", sagas.Completed, []string{"auth/accounts/confirm", "account.registered"}},
+		{"without one", events.AccountCreatedEvent{}, "auth/accounts/confirm", sagas.Completed, []string{"account.registered"}},
+		{"the password is gone", events.AccountCreatedEvent{ExpectsCredentials: true}, "auth/accounts/confirm", sagas.Compensated,
+			[]string{"auth/accounts/confirm", "accounts/delete"}},
+	} {
+		for seed := range uint64(20) {
+			w := sagatest.New(built(t, workflows.Registration()), sagatest.Chaos{Seed: seed, Delay: time.Second, Double: 0.5, Lose: 0.2})
+			accountsOf(w, c.refusing)
+			for range 8 { // what tells of an account does so until the broker has it
+				e := c.event
+				e.EventID, e.AccountID, e.Email = "e-1", account, "ada@example.org"
+				w.Send(events.TopicAccountCreated, &e)
+			}
+			w.Run()
+			require.Equal(t, c.status, w.Instance(account).Status, "%s, seed %d: %v", c.name, seed, w.History(account))
+			require.Equal(t, c.calls, calls(w, account), "%s, seed %d", c.name, seed)
+		}
+	}
+}
+
+func TestDeletionEndsOrParks(t *testing.T) {
+	steps := []string{"auth/accounts/end", "permissions/sessions/end", "accounts/erase"}
+	for seed := range uint64(20) {
+		w := sagatest.New(built(t, workflows.Deletion(time.Hour)), sagatest.Chaos{Seed: seed, Delay: time.Second, Double: 0.5, Lose: 0.2})
+		accountsOf(w, "")
+		for range 8 {
+			e := events.AccountDeletedEvent{AccountID: account}
+			e.EventID = "e-1"
+			w.Send(events.TopicAccountDeleted, &e)
+		}
+		begin := w.Now()
+		w.Run()
+		require.Equal(t, sagas.Completed, w.Instance(account).Status, "seed %d: %v", seed, w.History(account))
+		require.Equal(t, steps, calls(w, account), "seed %d", seed)
+		require.Greater(t, w.Now().Sub(begin), time.Hour, "it is erased after its time, not before")
+	}
+	for n, refusing := range steps {
+		w := sagatest.New(built(t, workflows.Deletion(time.Hour)), sagatest.Chaos{})
+		accountsOf(w, refusing)
+		w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
+		w.Run()
+		require.Equal(t, sagas.Parked, w.Instance(account).Status, refusing)
+		accountsOf(w, "")
+		require.Empty(t, w.Ask(account, sagas.KindRetry, sagas.Request{}))
+		w.Run()
+		require.Equal(t, sagas.Completed, w.Instance(account).Status, refusing)
+		require.Equal(t, steps, calls(w, account), "step %d", n)
+	}
+	w := sagatest.New(built(t, workflows.Deletion(0)), sagatest.Chaos{})
+	accountsOf(w, "")
+	w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
+	w.Run()
+	require.Equal(t, "kept", w.Instance(account).State)
+	w.Send(events.TopicAccountErased, &events.AccountErasedEvent{AccountID: account})
+	w.Run()
+	require.Equal(t, sagas.Completed, w.Instance(account).Status, "erased by hand")
+}
+
+func TestAJoinHasASeatOrFreesIt(t *testing.T) {
+	const key = "j-1"
+	for _, c := range []struct {
+		name    string
+		answer  *events.GameSessionJoinAnsweredEvent
+		refused string
+		status  sagas.Status
+		free    bool // the seat is freed
+	}{
+		{"confirmed", &events.GameSessionJoinAnsweredEvent{JoinID: key, Accepted: true}, "", sagas.Completed, false},
+		{"declined", &events.GameSessionJoinAnsweredEvent{JoinID: key}, "", sagas.Compensated, true},
+		{"not answered", nil, "", sagas.Compensated, true},
+		{"full", nil, "game-session/reserve", sagas.Compensated, true},
+		{"confirmed too late for the seat", &events.GameSessionJoinAnsweredEvent{JoinID: key, Accepted: true}, "game-session/seat", sagas.Compensated, true},
+	} {
+		for seed := range uint64(20) {
+			w := sagatest.New(built(t, workflows.Join(30*time.Second)), sagatest.Chaos{Seed: seed, Delay: time.Second, Double: 0.5})
+			for _, step := range []string{"reserve", "invite", "seat", "release"} {
+				w.Serve("game-session", "game-session/"+step, func(sagatest.Command) (any, error) {
+					if "game-session/"+step == c.refused {
+						return nil, &sagas.Refusal{Status: 409, Detail: "no"}
+					}
+					if step == "invite" && c.answer != nil {
+						answer := *c.answer
+						w.Send(events.TopicGameSessionJoinAnswered, &answer)
+					}
+					return nil, nil
+				})
+			}
+			w.Send(events.TopicGameSessionJoinRequested, &events.GameSessionJoinRequestedEvent{JoinID: key, GameSessionID: "g", SessionID: "s"})
+			w.Run()
+			require.Equal(t, c.status, w.Instance(key).Status, "%s, seed %d: %v", c.name, seed, w.History(key))
+			all := calls(w, key)
+			require.Equal(t, c.free, all[len(all)-1] == "game-session/release", "%s, seed %d: %v", c.name, seed, all)
+		}
+	}
+}
