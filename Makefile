@@ -3,6 +3,9 @@
 SHELL   := /bin/sh
 BIN     := $(CURDIR)/.bin
 MODULES := events pkg/bus pkg/state pkg/mesh sagas services cmd integration
+# And those that `bannou new service` has added to the workspace.
+WRITTEN := $(filter-out $(MODULES),$(shell sed -n 's|^[[:space:]]*\./||p' go.work))
+MODULES += $(WRITTEN)
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 LDFLAGS := -s -w -X main.version=$(VERSION)
@@ -82,10 +85,11 @@ demo-mesh: deps build ## kill one of three nodes under load, have another join, 
 generate: .bin/oapi-codegen ## write all generated code anew
 	GOWORK=off $(GO) -C tools run ./eventgen -schemas ../events/schemas -out ../events
 	PATH="$(BIN):$$PATH" $(GO) -C services generate ./...
+	$(call each,$(WRITTEN),$(GO) -C $$m generate ./...)
 
 generate-check: generate ## fail when generated code is not what the schemas give
-	@git diff --exit-code -- events services || { echo "generated code is stale: run 'make generate' and commit"; exit 1; }
-	@test -z "$$(git ls-files --others --exclude-standard -- events services)" || { echo "'make generate' wrote files that git does not know:"; git ls-files --others --exclude-standard -- events services; exit 1; }
+	@git diff --exit-code -- events services $(WRITTEN) || { echo "generated code is stale: run 'make generate' and commit"; exit 1; }
+	@test -z "$$(git ls-files --others --exclude-standard -- events services $(WRITTEN))" || { echo "'make generate' wrote files that git does not know:"; git ls-files --others --exclude-standard -- events services $(WRITTEN); exit 1; }
 
 lint: .bin/golangci-lint ## vet and lint every module
 	$(call each,$(MODULES),(cd $$m && $(LINT) ./...))

@@ -15,7 +15,7 @@ import (
 // The names of services in compose/*.yaml.
 var (
 	servers = []string{"rabbitmq", "redis", "mysql"}
-	nodes   = map[string][]string{"one": {"bannou"}, "split": {"messaging", "state", "mesh"}}
+	nodes   = map[string][]string{"one": {"bannou"}, "split": {"messaging", "state", "mesh", "events", "accounts", "auth", "permissions"}}
 )
 
 // patience is how long the suite may take to come up: RabbitMQ on a busy machine is the slowest.

@@ -359,8 +359,10 @@ func meshStory(t *testing.T, s suite) {
 	require.Equal(t, "healthy", endpoints[0].(object)["status"])
 	require.Equal(t, endpoints, s.must(t, "orchestrator/service-endpoints", object{"appId": app})["endpoints"])
 
-	status, answer = s.post(t, s.at("mesh", "v1.0/invoke/"+app+"/method/scores/top"), object{"limit": 3})
-	require.Equal(t, http.StatusOK, status, "%v", answer)
+	require.Eventually(t, func() bool { // nodes hear of it by an event
+		status, answer = s.post(t, s.at("mesh", "v1.0/invoke/"+app+"/method/scores/top"), object{"limit": 3})
+		return status == http.StatusOK
+	}, 30*time.Second, 10*time.Millisecond, "%v", answer)
 	require.Equal(t, json.Number("3"), answer["limit"])
 	require.Equal(t, "/scores/top", next(t, calls).path)
 

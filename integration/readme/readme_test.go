@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
 const repository = "../.."
@@ -22,10 +24,13 @@ const repository = "../.."
 // TestTour starts the node that `make run` starts and types the tour's commands, as printed, into one shell. What they
 // print must be what the README says they print.
 func TestTour(t *testing.T) {
-	commands, outputs := tour(t)
+	commands, outputs := tour(t, "tour")
 	require.Greater(t, len(commands), 5, "the tour was not found in the README")
+	ofGame, answers := tour(t, "game")
+	require.NotEmpty(t, ofGame, "nothing of a game backend was found in the README")
+	commands, outputs = append(commands, ofGame...), append(outputs, answers...)
 
-	folder := checkout(t)
+	folder := shared(t)
 	build := exec.Command("make", "build")
 	build.Dir = folder
 	out, err := build.CombinedOutput()
@@ -81,9 +86,9 @@ func TestProgram(t *testing.T) {
 	require.Equal(t, "welcome, ada\n", string(out))
 }
 
-// tour reads the commands and the output that each block is said to print.
-func tour(t *testing.T) (commands, outputs []string) {
-	text := section(t, "<!-- tour -->", "<!-- tour ends -->")
+// tour reads the commands of a part of the README, and the output that each block is said to print.
+func tour(t *testing.T, name string) (commands, outputs []string) {
+	text := section(t, "<!-- "+name+" -->", "<!-- "+name+" ends -->")
 	fence := regexp.MustCompile("(?ms)^```(sh|text)\n(.*?)^```$")
 	for _, m := range fence.FindAllStringSubmatch(text, -1) {
 		if m[1] == "sh" {
@@ -122,10 +127,27 @@ func fenced(text, language string) (blocks []string) {
 	return blocks
 }
 
-// checkout copies what git knows of the repository, and what is new in it, to a folder of its own, so that the tour finds
-// neither a developer's data nor leaves its own behind.
-func checkout(t *testing.T) string {
-	folder := t.TempDir()
+// copied is the folder of the copy that the tests share: what one of them has compiled there, the next has not to.
+var copied string
+
+func TestMain(m *testing.M) {
+	code := servers.Main(m)
+	if copied != "" {
+		_ = os.RemoveAll(copied)
+	}
+	os.Exit(code)
+}
+
+// shared is a copy of what git knows of the repository, and of what is new in it, so that the tests neither find a developer's data nor leave
+// their own behind.
+func shared(t *testing.T) string {
+	t.Helper()
+	if copied != "" {
+		return copied
+	}
+	folder, err := os.MkdirTemp("", "bannou-readme-")
+	require.NoError(t, err)
+	copied = folder
 	list := exec.Command("git", "ls-files", "-z", "--cached", "--others", "--exclude-standard")
 	list.Dir = repository
 	names, err := list.Output()

@@ -1,10 +1,11 @@
 // Command eventgen writes the Go code of package events from the schemas in events/schemas.
 //
-//	eventgen -schemas ../events/schemas -out ../events [-check]
+//	eventgen -schemas ../events/schemas -out ../events [-package events] [-check]
 //
 // It writes one file for each schema (types, topics) and registry.gen.go (which topic carries what, who listens to what),
 // and removes files that it wrote for schemas that are gone. With -check it writes nothing, and fails if something is not as
-// it would write it. The exit code is 1 for mistakes in the schemas, all of which are listed with file and line, and 2 for
+// it would write it. With another -package it writes the types and topics of a module that keeps the schemas of its own events, and no registry:
+// that of package events knows the events of the suite. The exit code is 1 for mistakes in the schemas, all of which are listed with file and line, and 2 for
 // wrong arguments.
 //
 // # Schemas

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"go/token"
 	"io"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ func run(args []string, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	schemas := flags.String("schemas", "schemas", "folder of the schemas, one .yaml file for each owner")
 	out := flags.String("out", ".", "folder of the Go package to write")
+	pkg := flags.String("package", gocode.Events, "name of that package; one that is not events is of a module with events of its own")
 	check := flags.Bool("check", false, "write nothing; fail if the generated code is not what the schemas give")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -33,19 +35,22 @@ func run(args []string, stderr io.Writer) int {
 		_, _ = fmt.Fprintf(stderr, "eventgen takes no arguments besides its flags, got %q\n", flags.Args())
 		return 2
 	}
-	if err := generate(*schemas, *out, *check); err != nil {
+	if err := generate(*schemas, *out, *pkg, *check); err != nil {
 		_, _ = fmt.Fprintln(stderr, err)
 		return 1
 	}
 	return 0
 }
 
-func generate(schemas, out string, check bool) error {
+func generate(schemas, out, pkg string, check bool) error {
+	if !token.IsIdentifier(pkg) {
+		return fmt.Errorf("-package %q is no name of a Go package", pkg)
+	}
 	set, err := schema.Read(os.DirFS(schemas), label(schemas))
 	if err != nil {
 		return err
 	}
-	files, err := gocode.Generate(set)
+	files, err := gocode.Generate(set, pkg)
 	if err != nil {
 		return err
 	}

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/node"
 )
 
 // The exit codes.
@@ -45,6 +47,7 @@ type commands struct {
 	Tap         tapCommand         `cmd:"" help:"Copy the events of topics to other exchanges."`
 	Health      healthCommand      `cmd:"" help:"Say whether the node is ready; for health checks of containers."`
 	Echo        echoCommand        `cmd:"" help:"Serve HTTP and print each request: something to call back and to invoke while trying things out."`
+	New         newCommand         `cmd:"" help:"Write a service to begin with."`
 	Version     versionCommand     `cmd:"" help:"Print the version."`
 }
 
@@ -62,23 +65,29 @@ type stdio struct {
 // Main runs the command line and returns the exit code. The first interrupt or SIGTERM asks the command to end; the
 // second ends the process at once.
 func Main(args []string, version string, in io.Reader, out, errw io.Writer) int {
+	return run(new(commands), nil, args, version, &stdio{in, out, errw},
+		kong.Name("bannou"),
+		kong.Description("A bus, state and a mesh for services, in one binary. `bannou serve` runs a node; the other commands talk to one."),
+	)
+}
+
+// run reads the command line by the grammar of commands, and runs what it names. own is the service of a program that is not bannou itself.
+func run(grammar any, own *node.Own, args []string, version string, std *stdio, about ...kong.Option) int {
+	errw := std.err
 	ctx, stop := interruptible(errw)
 	defer stop()
 
-	var c commands
 	exited, code := false, exitOK
-	parser, err := kong.New(&c,
-		kong.Name("bannou"),
-		kong.Description("A bus, state and a mesh for services, in one binary. `bannou serve` runs a node; the other commands talk to one."),
+	parser, err := kong.New(grammar, append(about,
 		kong.PostBuild(flagsAlone),
 		kong.DefaultEnvars("BANNOU"),
 		kong.UsageOnError(),
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
-		kong.Writers(out, errw),
+		kong.Writers(std.out, errw),
 		kong.Exit(func(c int) { exited, code = true, c }),
-		kong.Bind(&stdio{in, out, errw}, versionString(version)),
+		kong.Bind(std, versionString(version), own),
 		kong.BindTo(ctx, (*context.Context)(nil)),
-	)
+	)...)
 	if err != nil {
 		return report(errw, err)
 	}

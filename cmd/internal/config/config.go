@@ -39,6 +39,9 @@ type Config struct {
 	Telemetry   Telemetry   `embed:"" prefix:"telemetry-"`
 
 	Apps map[string]App `kong:"-"`
+
+	// Own is the service of a program that is not bannou itself, which may be chosen beside those of the suite; empty for none.
+	Own string `kong:"-"`
 }
 
 // Log says what is logged and how.

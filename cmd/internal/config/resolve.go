@@ -40,15 +40,24 @@ func (c *Config) Resolve() error {
 	)
 }
 
+// known are the services that this program holds.
+func (c *Config) known() []string {
+	if c.Own == "" {
+		return AllServices()
+	}
+	return append(AllServices(), c.Own)
+}
+
 func (c *Config) resolveServices() error {
+	known := c.known()
 	if slices.Equal(c.Services, []string{"all"}) {
-		c.Services = AllServices()
+		c.Services = known
 		return nil
 	}
 	seen := map[string]bool{}
 	for _, s := range c.Services {
-		if !slices.Contains(AllServices(), s) {
-			return fmt.Errorf("unknown service %q: choose from %s, or all", s, strings.Join(AllServices(), ", "))
+		if !slices.Contains(known, s) {
+			return fmt.Errorf("unknown service %q: choose from %s, or all", s, strings.Join(known, ", "))
 		}
 		if seen[s] {
 			return fmt.Errorf("service %q is named twice", s)
@@ -56,7 +65,7 @@ func (c *Config) resolveServices() error {
 		seen[s] = true
 	}
 	if len(c.Services) == 0 {
-		return fmt.Errorf("no service to run: choose from %s, or all", strings.Join(AllServices(), ", "))
+		return fmt.Errorf("no service to run: choose from %s, or all", strings.Join(known, ", "))
 	}
 	return nil
 }

@@ -100,8 +100,8 @@ func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisec
 
 // newFactory opens the stores that the chosen services need. Programs' stores only exist where the state service runs. It returns the driver of
 // the log of events too, which the factory closes; nil where there is none, or the log is in memory.
-func newFactory(cfg *config.Config, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, state.Driver, error) {
-	stores := internalStores(cfg)
+func newFactory(cfg *config.Config, own *Own, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, state.Driver, error) {
+	stores := append(internalStores(cfg), own.stores(cfg)...)
 	if slices.Contains(cfg.Services, "state") {
 		stores = append(stores, programStores(cfg)...)
 	}

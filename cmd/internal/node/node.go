@@ -50,6 +50,7 @@ type Node struct {
 	incidents *incident.Reporter
 	circuits  *membership.Circuits
 	tracing   tracing
+	own       *Own
 	messaging *messaging.Service // nil: not among the services
 	folder    *os.File           // the claim on the data folder, nil without one
 
@@ -58,9 +59,9 @@ type Node struct {
 }
 
 // New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
-// again when it fails.
-func New(cfg *config.Config, version string, listener net.Listener, log *slog.Logger) (n *Node, err error) {
-	n = new(Node)
+// again when it fails. own is the service of another program than bannou itself, nil for none.
+func New(cfg *config.Config, own *Own, version string, listener net.Listener, log *slog.Logger) (n *Node, err error) {
+	n = &Node{own: own}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close(context.Background()))
@@ -98,7 +99,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 		return n, err
 	}
 	n.announcements = newAnnouncements(cfg, n, log)
-	if n.factory, n.events, err = newFactory(cfg, n.metrics, n.announcements, log); err != nil {
+	if n.factory, n.events, err = newFactory(cfg, own, n.metrics, n.announcements, log); err != nil {
 		return n, err
 	}
 	if n.folder, err = claimFolder(cfg, n.factory.Stores()); err != nil {
@@ -173,7 +174,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 		}
 	}
 	parts := parts{cfg: cfg, log: log, bus: n.bus, broker: n.broker, factory: n.factory, registry: registry, client: client, policy: policy,
-		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, shared: new(sharedLog), instanceID: member.InstanceID(),
+		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, shared: new(sharedLog), own: n.own, instanceID: member.InstanceID(),
 		outboxes: map[string]*relay.Relay{}}
 	for backend, r := range n.announcements.Relays() {
 		parts.outboxes["state/"+backend] = r

@@ -43,6 +43,7 @@ type parts struct {
 
 	events     state.Driver // of the log of events; nil: it is in memory
 	shared     *sharedLog
+	own        *Own // nil: the suite's services only
 	instanceID string
 }
 
@@ -70,6 +71,9 @@ func (p parts) service(name string) (host.Service, error) {
 	case "game-session":
 		return p.gameSession()
 	default:
+		if p.own != nil && name == p.own.Name {
+			return p.ownService()
+		}
 		return nil, fmt.Errorf("no service is called %q", name)
 	}
 }
@@ -80,7 +84,7 @@ func (p parts) state() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return statesvc.New(statesvc.Config{Factory: p.factory, Internal: internalNames(), Access: access, MeterProvider: p.meter})
+	return statesvc.New(statesvc.Config{Factory: p.factory, Internal: internalNames(p.own), Access: access, MeterProvider: p.meter})
 }
 
 // mesh makes the mesh service, which probes if it is told to.
@@ -145,10 +149,16 @@ func (p parts) messaging() (host.Service, error) {
 const openTimeout = 30 * time.Second
 
 // internalNames are the stores that the state service shows to nobody.
-func internalNames() []string {
-	return []string{membership.ServiceStore, membership.ConfigStore, messaging.SubscriptionStore,
+func internalNames(own *Own) []string {
+	names := []string{membership.ServiceStore, membership.ConfigStore, messaging.SubscriptionStore,
 		accounts.ListStore, auth.SessionStore, auth.CredentialStore, auth.KeyStore,
 		permissions.ServiceStore, permissions.SessionStore, connect.SessionStore}
+	if own != nil {
+		for _, s := range own.Stores {
+			names = append(names, s.Name)
+		}
+	}
+	return names
 }
 
 // paths are the first parts of the paths that the services answer, which is how the mesh knows that a call is for this

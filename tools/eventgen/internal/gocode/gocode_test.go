@@ -74,7 +74,7 @@ func FuzzSchema(f *testing.F) {
 			}
 			return
 		}
-		files, err := Generate(set)
+		files, err := Generate(set, Events)
 		require.NoError(t, err)
 		compiles(t, files)
 	})
@@ -95,7 +95,7 @@ func generate(t *testing.T, schemas fs.FS) map[string][]byte {
 	t.Helper()
 	set, err := schema.Read(schemas, "schemas")
 	require.NoError(t, err)
-	files, err := Generate(set)
+	files, err := Generate(set, Events)
 	require.NoError(t, err)
 	return files
 }
