@@ -36,6 +36,7 @@ func (c *Config) Resolve() error {
 		c.checkResilience(),
 		c.resolveEvents(),
 		c.checkAuth(),
+		c.checkDapr(),
 	)
 }
 
@@ -69,7 +70,7 @@ func (c *Config) resolveBackends() error {
 	if messaging != "dapr" {
 		messaging = "native"
 	}
-	if c.DaprEnabled {
+	if c.Dapr.Enabled {
 		return errors.New("BANNOU_DAPR_ENABLED is true, and this node runs without Dapr: set it to false")
 	}
 	return errors.Join(
