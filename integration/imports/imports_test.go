@@ -109,6 +109,8 @@ var table = []rule{
 		why: "handling an event once depends on no service, whoever's handler it is"},
 	{of: "services/registrar", may: []string{"events", "pkg/bus", "services/host"},
 		why: "what endpoints require is read from documents, without knowing whose they are"},
+	{of: "services/facade", may: []string{"pkg/bus", "pkg/mesh", "pkg/state", "services/host"},
+		why: "Dapr's API is served on the three libraries, and no driver: the node's configuration picks those"},
 	{of: "services/messaging", may: service("messaging"), why: siblings},
 	{of: "services/sagas", may: append(service("sagas"), "sagas"), why: siblings},
 	{of: "services/gamesession", may: service("gamesession"), why: siblings},

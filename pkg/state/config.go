@@ -29,7 +29,8 @@ type StoreConfig struct {
 	// Backend is the driver that keeps it: "memory", "sqlite", "redis" or "mysql".
 	Backend string
 
-	// KeyPrefix sets the store's keys apart on Redis, as "{prefix}:{key}". Default: Name.
+	// KeyPrefix sets the store's keys apart on Redis, as "{prefix}:{key}". One that ends in "||" is Dapr's, and has no
+	// colon after it: with "shop||" the store's keys are those of the app shop in Dapr's Redis store. Default: Name.
 	KeyPrefix string
 
 	// DefaultTTL is the expiry of saves that do not ask for another. Zero: such saves keep the expiry the key has, and

@@ -20,7 +20,6 @@ type Config struct {
 	Advertise    string        `help:"host:port at which other nodes reach this one. Default: the listen address, or the host's name when that is a wildcard."`
 	DataDir      string        `name:"data-dir" default:"./.bannou" help:"Folder of the embedded storage."`
 	DrainTimeout time.Duration `name:"drain-timeout" default:"15s" help:"How long requests in flight may take to finish at shutdown."`
-	DaprEnabled  bool          `name:"dapr-enabled" help:"Not available: this node runs without Dapr. true is an error at start."`
 
 	UseNativeMessaging string `name:"use-native-messaging" hidden:"" help:"true or false: the native or the Dapr backend for messaging."`
 	UseNativeState     string `name:"use-native-state" hidden:"" help:"true or false: the native or the Dapr backend for state."`
@@ -37,6 +36,7 @@ type Config struct {
 	Connect     Connect     `embed:"" prefix:"connect-"`
 	GameSession GameSession `embed:"" prefix:"game-session-"`
 	Telemetry   Telemetry   `embed:"" prefix:"telemetry-"`
+	Dapr        Dapr        `embed:"" prefix:"dapr-"`
 
 	Apps map[string]App `kong:"-"`
 

@@ -37,6 +37,7 @@ func (c *Config) Resolve() error {
 		c.resolveEvents(),
 		c.checkAuth(),
 		c.checkConnect(),
+		c.checkDapr(),
 	)
 }
 
@@ -79,7 +80,7 @@ func (c *Config) resolveBackends() error {
 	if messaging != "dapr" {
 		messaging = "native"
 	}
-	if c.DaprEnabled {
+	if c.Dapr.Enabled {
 		return errors.New("BANNOU_DAPR_ENABLED is true, and this node runs without Dapr: set it to false")
 	}
 	return errors.Join(

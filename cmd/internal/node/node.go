@@ -53,6 +53,9 @@ type Node struct {
 	own       *Own
 	messaging *messaging.Service // nil: not among the services
 	folder    *os.File           // the claim on the data folder, nil without one
+	dapr      *dapr              // nil: Dapr's API is not served
+	end       context.CancelFunc // ends Run, as a signal does
+	ended     context.Context    //nolint:containedctx // it is what end ends
 
 	announcements *statesvc.Announcements
 	events        state.Driver // of the log of events, which the factory closes; nil: it is in memory, or there is none
@@ -62,6 +65,7 @@ type Node struct {
 // again when it fails. own is the service of another program than bannou itself, nil for none.
 func New(cfg *config.Config, own *Own, version string, listener net.Listener, log *slog.Logger) (n *Node, err error) {
 	n = &Node{own: own}
+	n.ended, n.end = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close(context.Background()))
@@ -107,7 +111,7 @@ func New(cfg *config.Config, own *Own, version string, listener net.Listener, lo
 	}
 	n.host.AddDependency("bus", n.busReady)
 	n.host.AddDependency("state", n.factory.Ready)
-	return n, n.addServices(cfg, instanceID, log)
+	return n, n.addServices(cfg, instanceID, version, log)
 }
 
 // busReady shows that the broker is away, which does not make the node unready while it can keep what is published: an
@@ -135,7 +139,7 @@ func (n *Node) keepsEvents() bool {
 }
 
 // addServices makes the mesh's parts and puts the chosen services on the host.
-func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logger) error {
+func (n *Node) addServices(cfg *config.Config, instanceID, version string, log *slog.Logger) error {
 	table, err := membership.NewTable(n.factory)
 	if err != nil {
 		return err
@@ -201,6 +205,26 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 	if err := n.host.Add(endpoints); err != nil {
 		return err
 	}
+	if err := n.host.Add(member); err != nil || cfg.Dapr.Listen == "" {
+		return err
+	}
+	return n.addDapr(cfg, registry, client, version, log)
+}
+
+// addDapr puts Dapr's API on the host, and the app that it is for into the mesh.
+func (n *Node) addDapr(cfg *config.Config, registry *mesh.Registry, client *mesh.Client, version string, log *slog.Logger) error {
+	var err error
+	if n.dapr, err = newDapr(n, cfg, client, version, log); err != nil {
+		n.dapr = nil // it has closed what it had opened
+		return err
+	}
+	if err := n.host.Add(n.dapr.service); err != nil || cfg.Dapr.AppAddress == "" {
+		return err
+	}
+	member, err := newAppMember(n, cfg, registry, log)
+	if err != nil {
+		return err
+	}
 	return n.host.Add(member)
 }
 
@@ -228,6 +252,9 @@ func (n *Node) newMember(cfg *config.Config, instanceID string, registry *mesh.R
 
 // Run serves until the context ends, then drains and closes everything.
 func (n *Node) Run(ctx context.Context) error {
+	ctx, cancelRun := context.WithCancel(ctx)
+	defer cancelRun()
+	defer context.AfterFunc(n.ended, cancelRun)() //nolint:contextcheck // it ends by itself
 	// Bus and directory outlive the services, which use them while they stop.
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
@@ -263,6 +290,10 @@ func (n *Node) close(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
 	defer cancel()
 	var errs []error
+	n.end()
+	if n.dapr != nil {
+		errs = append(errs, n.dapr.close(ctx))
+	}
 	if n.bus != nil {
 		errs = append(errs, n.bus.Close(ctx))
 	}

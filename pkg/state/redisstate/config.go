@@ -29,6 +29,9 @@ type Config struct {
 	SentinelUsername string
 	SentinelPassword string
 
+	// AnyKeys lets Transact take any keys, which a single server can do and a cluster cannot: a program that relies on it does not move to one.
+	AnyKeys bool
+
 	// PoolSize is how many connections are kept to each server at most. Default: 10 per CPU.
 	PoolSize int
 
@@ -43,6 +46,9 @@ type Config struct {
 func (c Config) options() (*redis.UniversalOptions, error) {
 	if len(c.URLs) == 0 {
 		return nil, fmt.Errorf("redisstate: %w: no URL; give one such as redis://localhost:6379/0", state.ErrInvalid)
+	}
+	if c.AnyKeys && (c.Cluster || len(c.URLs) > 1 && c.MasterName == "") {
+		return nil, fmt.Errorf("redisstate: %w: a cluster cannot change any keys at once", state.ErrInvalid)
 	}
 	if c.Cluster && c.MasterName != "" {
 		return nil, fmt.Errorf("redisstate: %w: a cluster has no Sentinel master name", state.ErrInvalid)

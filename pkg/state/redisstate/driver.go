@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
@@ -17,6 +18,8 @@ type Driver struct {
 	client redis.UniversalClient
 	lines  *lines
 	script string // the hash by which Redis names apply.lua
+
+	anyKeys bool // Transact takes keys without a common hash tag
 
 	closeOnce sync.Once
 	closeErr  error
@@ -31,7 +34,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	client := redis.NewUniversalClient(options)
-	d := &Driver{client: client, lines: newLines(client, options.ReadTimeout), script: redis.NewScript(applySource).Hash()}
+	d := &Driver{client: client, lines: newLines(client, options.ReadTimeout), script: redis.NewScript(applySource).Hash(), anyKeys: cfg.AnyKeys}
 	if cluster, ok := client.(*redis.ClusterClient); ok {
 		cluster.OnNewNode(func(node *redis.Client) { node.AddHook(dialMarker{}) })
 	} else {
@@ -48,7 +51,15 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &engine{lines: d.lines, store: cfg.Name, prefix: cfg.KeyPrefix + ":", script: d.script}, nil
+	return &engine{lines: d.lines, store: cfg.Name, prefix: prefixOf(cfg.KeyPrefix), script: d.script, anyKeys: d.anyKeys}, nil
+}
+
+// prefixOf is what the store's keys begin with. Dapr's separator stands for itself: with the prefix "shop||" the rows are those of its app shop.
+func prefixOf(keyPrefix string) string {
+	if strings.HasSuffix(keyPrefix, "||") {
+		return keyPrefix
+	}
+	return keyPrefix + ":"
 }
 
 // Ready asks the server whether it answers.

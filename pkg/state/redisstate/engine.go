@@ -17,6 +17,8 @@ type engine struct {
 	store  string
 	prefix string // with the colon
 	script string // the hash by which Redis names apply.lua
+
+	anyKeys bool // Transact takes keys without a common hash tag
 }
 
 // Exists implements state.Engine.
@@ -94,7 +96,7 @@ func (e *engine) outcome(c *call, err error) state.Outcome {
 
 // Transact implements state.Engine.
 func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
-	if err := e.sameTag(changes); err != nil {
+	if err := e.sameTag(changes); err != nil && !e.anyKeys {
 		return nil, e.storeError(err)
 	}
 	c := newCall(e.prefix, changes...)
