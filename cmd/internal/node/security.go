@@ -17,7 +17,7 @@ func (n *Node) newGuard(cfg *config.Config, log *slog.Logger) (*guard.Guard, err
 	m := &cfg.Mesh
 	c := guard.Config{
 		AppID: cfg.AppID, Token: m.Token, TokenFile: m.TokenFile, Apps: n.apps, Rules: m.Access, Logger: log,
-		Open: []string{connect.Pattern},
+		Open:          []string{connect.Pattern},
 		MeterProvider: n.metrics.MeterProvider(),
 		Owned:         func(topic string) bool { return events.TypeName(topic) != "" },
 		Secret:        []string{events.TopicPasswordResetRequested}, // who hears it sets passwords
