@@ -75,6 +75,10 @@ func suites() []suite {
 			note: "One operation is a whole saga: a start, three commands with their answers, and an event at the end, as many at a time as come. The raw side " +
 				"does for each message a transaction with an inbox, the instance and an outbox, then publishes and acknowledges; in memory it has a map. It has no " +
 				"timeouts and no compensation, and finds nothing again after a crash."},
+		{title: "Capabilities of sessions, on Redis and RabbitMQ", benchmark: "BenchmarkPermissions",
+			note: "From when a change is published to when who holds the connections has heard what sessions may call: one of them, or all of them after a service has registered.",
+			limits: map[string]limit{"a role of one of 1000 sessions": {p50: 50 * time.Millisecond, p99: 50 * time.Millisecond},
+				"a registration until 1000 sessions know": {p50: 50 * time.Millisecond, p99: 50 * time.Millisecond}}},
 		{title: "Picking an instance, beside a counter and a list", benchmark: "BenchmarkMeshPick",
 			note: "What a call pays to find its instance: mapping, app-id, pool and balancer. From 64 goroutines less than 100 ns are wanted. The counter knows nothing of what it spreads."},
 		{title: "The mesh, beside net/http", benchmark: "BenchmarkMesh",
