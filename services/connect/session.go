@@ -261,7 +261,7 @@ func reasonOf(err error) string {
 func (v *session) clearUp() {
 	defer close(v.gone)
 	_ = v.conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), v.s.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), v.s.cfg.HandshakeTimeout)
 	defer cancel()
 	v.giveBack()
 	v.calls.wait()
@@ -276,7 +276,7 @@ func (v *session) giveBack() {
 		if v.consumer == nil {
 			return
 		}
-		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), giveBackTimeout)
 		defer cancel()
 		if err := v.consumer.Close(ctx); err != nil && !errors.Is(err, bus.ErrClosed) {
 			v.s.cfg.Logger.WarnContext(ctx, "the queue of a session goes on to be read until the broker notices", slog.String("session", v.id), slog.Any("error", err))
