@@ -183,7 +183,7 @@ func (s *Service) abandon(v *session) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), s.cfg.HandshakeTimeout)
 	defer cancel()
 	defer close(v.gone)
-	v.giveBack()
+	v.returnEvents()
 	s.held.remove(v)
 	_, _, err := s.records.change(ctx, v.id, s.cfg.ReconnectWithin, func(now *record, found bool) error {
 		if !found || now.Ended || now.Epoch != v.record.Epoch {
