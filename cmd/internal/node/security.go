@@ -18,6 +18,7 @@ func (n *Node) newGuard(cfg *config.Config, log *slog.Logger) (*guard.Guard, err
 	c := guard.Config{
 		AppID: cfg.AppID, Token: m.Token, TokenFile: m.TokenFile, Apps: n.apps, Rules: m.Access, Logger: log,
 		Open:          []string{connect.Pattern},
+		OfNodes:       []string{connect.SessionHeader, connect.AccountHeader},
 		MeterProvider: n.metrics.MeterProvider(),
 		Owned:         func(topic string) bool { return events.TypeName(topic) != "" },
 		Secret:        []string{events.TopicPasswordResetRequested}, // who hears it sets passwords
