@@ -85,6 +85,9 @@ type SubscriptionOptions struct {
 	// Durable keeps a dynamic subscription's queue, and what arrives in it, while nobody reads it; it needs a Group or
 	// a Queue. Handle is always durable.
 	Durable bool
+	// Expires is how long a durable subscription's queue stays while nobody reads it. Default 0: for ever. The queue must not have
+	// been made with another time.
+	Expires time.Duration
 	// Exclusive allows one consumer only. A dynamic subscription without group and queue always is.
 	Exclusive bool
 	// AutoAck lets the broker forget a delivery when it is sent: at most once. A failure is retried in this process

@@ -92,6 +92,9 @@ type Queue struct {
 	Exclusive bool // one consumer, this connection's
 	AutoAck   bool // the broker forgets a delivery when it is sent: at most once
 	Prefetch  int  // deliveries not yet settled at a time, at least 1
+	// Expires is how long a durable queue stays, with what is in it, while nobody reads it: 0 for ever. A driver has many such
+	// queues, one of each client that may come back, and they share what queues that go with their consumers share.
+	Expires time.Duration
 }
 
 // A Binding sends what is published to an exchange under a matching key to a queue. Pattern is a topic or an AMQP

@@ -37,6 +37,9 @@ func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
 	if own && o.Durable {
 		return reading{}, fmt.Errorf("%w: a durable subscription needs a group or a queue, by which it can be resumed", ErrInvalid)
 	}
+	if o.Expires < 0 || o.Expires > 0 && !o.Durable {
+		return reading{}, fmt.Errorf("%w: queues that are durable, and no others, expire after some time, and %s is none", ErrInvalid, o.Expires)
+	}
 	name := o.Queue
 	switch {
 	case name != "":
@@ -73,6 +76,7 @@ func (b *Bus) reading(topic string, o SubscriptionOptions) (reading, error) {
 			Exclusive: o.Exclusive || own,
 			AutoAck:   o.AutoAck,
 			Prefetch:  cmp.Or(o.PrefetchCount, b.cfg.PrefetchCount),
+			Expires:   o.Expires,
 		},
 		retry:        policy,
 		noDeadLetter: o.NoDeadLetter,

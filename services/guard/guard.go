@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 	"strings"
 
 	"go.opentelemetry.io/otel/attribute"
@@ -42,6 +43,9 @@ type Config struct {
 	Apps *Tokens
 	// Rules name, by a service or an app-id, the app-ids that may call it; Everyone for all. Default: everyone may call everything.
 	Rules map[string][]string
+	// Open are patterns of http.ServeMux that everyone may send to: their requests show what they have to show to who answers them,
+	// and are nobody's here. Default: none.
+	Open []string
 	// Resolve tells the app-id that a service is on, for calls on the invoke endpoint. Default: the target itself.
 	Resolve func(target string) (appID string)
 	// Logger hears of files that changed. Default: nobody.
@@ -189,6 +193,12 @@ func (g *Guard) Admit(r *http.Request, pattern string) (*http.Request, error) {
 	}
 	ctx := r.Context()
 	c, within := ctx.Value(callerKey{}).(caller)
+	if !within && slices.Contains(g.cfg.Open, pattern) {
+		for _, name := range []string{TokenHeader, AppHeader, BehalfHeader} {
+			delete(r.Header, name)
+		}
+		return r, nil
+	}
 	if !within {
 		var err error
 		if c, err = g.identify(r); err != nil {

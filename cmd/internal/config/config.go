@@ -14,7 +14,7 @@ import (
 type Config struct {
 	Listen       string        `default:"127.0.0.1:3500" help:"Address to serve HTTP on."`
 	Insecure     bool          `help:"Accept that whoever reaches a listen address beyond loopback may use this node, when it has neither a token of the mesh nor certificates."`
-	Services     []string      `default:"all" help:"Services to run: all, or a list of messaging, state, mesh, events, accounts, auth, permissions, sagas, game-session."`
+	Services     []string      `default:"all" help:"Services to run: all, or a list of messaging, state, mesh, events, accounts, auth, permissions, connect, sagas, game-session."`
 	AppID        string        `name:"app-id" default:"bannou" help:"Name that this node's instances share in the mesh."`
 	InstanceID   string        `name:"instance-id" help:"Name of this instance in the mesh. Default: a random one."`
 	Advertise    string        `help:"host:port at which other nodes reach this one. Default: the listen address, or the host's name when that is a wildcard."`
@@ -34,6 +34,7 @@ type Config struct {
 	Events      Events      `embed:"" prefix:"events-"`
 	Accounts    Accounts    `embed:"" prefix:"accounts-"`
 	Auth        Auth        `embed:"" prefix:"auth-"`
+	Connect     Connect     `embed:"" prefix:"connect-"`
 	GameSession GameSession `embed:"" prefix:"game-session-"`
 	Telemetry   Telemetry   `embed:"" prefix:"telemetry-"`
 

@@ -56,7 +56,7 @@ func TestDefaultsAreTheEmbeddedNode(t *testing.T) {
 	f, err := parse(t)
 	require.NoError(t, err)
 	require.Equal(t, "127.0.0.1:3500", f.Listen)
-	require.Equal(t, []string{"messaging", "state", "mesh", "events", "accounts", "auth", "permissions", "sagas", "game-session"}, f.Services)
+	require.Equal(t, []string{"messaging", "state", "mesh", "events", "accounts", "auth", "permissions", "connect", "sagas", "game-session"}, f.Services)
 	require.Equal(t, "memory", f.Messaging.Backend)
 	require.Equal(t, 15*time.Second, f.DrainTimeout)
 	stores := f.AllStores()
@@ -206,7 +206,7 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 		file string
 		want string
 	}{
-		{name: "unknown service", args: []string{"--services", "messaging,billing"}, want: `unknown service "billing": choose from messaging, state, mesh, events, accounts, auth, permissions, sagas, game-session, or all`},
+		{name: "unknown service", args: []string{"--services", "messaging,billing"}, want: `unknown service "billing": choose from messaging, state, mesh, events, accounts, auth, permissions, connect, sagas, game-session, or all`},
 		{name: "service twice", args: []string{"--services", "state,state"}, want: `service "state" is named twice`},
 		{name: "backend", args: []string{"--messaging-backend", "kafka"}, want: `messaging backend "kafka" is not one of this node's: choose memory, rabbitmq or redis`},
 		{name: "no address", args: []string{"--messaging-backend", "rabbitmq"}, want: "needs an address: set --messaging-rabbitmq-urls"},

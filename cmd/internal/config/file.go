@@ -107,7 +107,7 @@ func read(name string) (*koanf.Koanf, error) {
 
 // groups are the first words of flags that are groups in the file.
 func groups() []string {
-	return []string{"accounts", "auth", "egress", "events", "log", "mesh", "messaging", "state", "telemetry"}
+	return []string{"accounts", "auth", "connect", "egress", "events", "log", "mesh", "messaging", "state", "telemetry"}
 }
 
 // key is the place in the YAML file of a flag: messaging-retry-delay-ms is messaging.retryDelayMs.

@@ -17,7 +17,7 @@ import (
 
 // AllServices are the services that this binary holds, in the order of the documentation.
 func AllServices() []string {
-	return []string{"messaging", "state", "mesh", "events", "accounts", "auth", "permissions", "sagas", "game-session"}
+	return []string{"messaging", "state", "mesh", "events", "accounts", "auth", "permissions", "connect", "sagas", "game-session"}
 }
 
 // Resolve checks the settings against each other and brings them into one form: Services is spelled out, aliases and the
@@ -36,6 +36,7 @@ func (c *Config) Resolve() error {
 		c.checkResilience(),
 		c.resolveEvents(),
 		c.checkAuth(),
+		c.checkConnect(),
 	)
 }
 

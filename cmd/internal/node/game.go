@@ -8,6 +8,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/accounts"
 	"github.com/bannou-mesh/bannou/services/auth"
+	"github.com/bannou-mesh/bannou/services/connect"
 	"github.com/bannou-mesh/bannou/services/gamesession"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/permissions"
@@ -32,6 +33,9 @@ func gameStores(cfg *config.Config, configuration string) (stores []state.StoreC
 	if slices.Contains(cfg.Services, "permissions") {
 		stores = append(stores, state.StoreConfig{Name: permissions.SessionStore, Backend: expiring},
 			state.StoreConfig{Name: permissions.ServiceStore, Backend: configuration})
+	}
+	if slices.Contains(cfg.Services, "connect") {
+		stores = append(stores, state.StoreConfig{Name: connect.SessionStore, Backend: expiring})
 	}
 	if slices.Contains(cfg.Services, "game-session") && !slices.Contains(cfg.Services, "state") { // which has all stores of programs
 		own := cfg.AllStores()[gamesession.Store]

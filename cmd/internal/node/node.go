@@ -173,7 +173,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID string, log *slog.Logg
 			return err
 		}
 	}
-	parts := parts{cfg: cfg, log: log, bus: n.bus, factory: n.factory, registry: registry, client: client, policy: policy,
+	parts := parts{cfg: cfg, log: log, bus: n.bus, broker: n.broker, factory: n.factory, registry: registry, client: client, policy: policy,
 		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, shared: new(sharedLog), own: n.own, instanceID: member.InstanceID(),
 		outboxes: map[string]*relay.Relay{}}
 	for backend, r := range n.announcements.Relays() {

@@ -14,6 +14,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/accounts"
 	"github.com/bannou-mesh/bannou/services/auth"
+	"github.com/bannou-mesh/bannou/services/connect"
 	"github.com/bannou-mesh/bannou/services/egress"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
@@ -30,6 +31,7 @@ type parts struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	bus      *bus.Bus
+	broker   bus.Driver
 	factory  *state.Factory
 	registry *mesh.Registry
 	client   *mesh.Client
@@ -66,6 +68,8 @@ func (p parts) service(name string) (host.Service, error) {
 		return p.sagas()
 	case "game-session":
 		return p.gameSession()
+	case "connect":
+		return p.connect()
 	default:
 		if p.own != nil && name == p.own.Name {
 			return p.ownService()
@@ -147,7 +151,7 @@ const openTimeout = 30 * time.Second
 func internalNames(own *Own) []string {
 	names := []string{membership.ServiceStore, membership.ConfigStore, messaging.SubscriptionStore,
 		accounts.ListStore, auth.SessionStore, auth.CredentialStore, auth.KeyStore,
-		permissions.ServiceStore, permissions.SessionStore}
+		permissions.ServiceStore, permissions.SessionStore, connect.SessionStore}
 	if own != nil {
 		for _, s := range own.Stores {
 			names = append(names, s.Name)

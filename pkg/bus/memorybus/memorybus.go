@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/internal/routes"
@@ -161,6 +162,9 @@ func (d *Driver) Subscribe(ctx context.Context, spec bus.Queue) (bus.Consumer, e
 		return nil, err
 	}
 	d.bind(q, spec.Bindings)
+	if q.expiry != nil { // it is read again
+		q.expiry.Stop()
+	}
 	return q.consume(spec), nil
 }
 
@@ -192,14 +196,34 @@ func (d *Driver) undeclare(q *queue) {
 		d.exchanges[b.Exchange].Remove(b.Pattern, q)
 	}
 	delete(d.queues, q.name)
+	if q.expiry != nil {
+		q.expiry.Stop()
+	}
 	q.end()
 }
 
-// release removes a queue that is not durable once its last consumer has gone.
+// release removes a queue that is not durable once its last consumer has gone, and one that expires some time later.
 func (d *Driver) release(q *queue) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.ended && d.queues[q.name] == q && !q.durable && q.consumerCount() == 0 {
+	if d.ended || d.queues[q.name] != q || q.consumerCount() > 0 {
+		return
+	}
+	switch {
+	case !q.durable:
+		d.undeclare(q)
+	case q.expires > 0 && q.expiry == nil:
+		q.expiry = time.AfterFunc(q.expires, func() { d.expired(q) })
+	case q.expires > 0:
+		q.expiry.Reset(q.expires)
+	}
+}
+
+// expired removes a queue that nobody has read for long enough.
+func (d *Driver) expired(q *queue) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.ended && d.queues[q.name] == q && q.consumerCount() == 0 {
 		d.undeclare(q)
 	}
 }

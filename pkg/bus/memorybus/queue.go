@@ -18,7 +18,9 @@ type queue struct {
 	exclusive bool
 	keep      *keeping // the dead-letter store's limits; nil for all others
 
-	bindings []bus.Binding // the driver's lock guards it
+	bindings []bus.Binding // the driver's lock guards it, and expiry
+	expires  time.Duration // how long it stays while nobody reads it; 0: for ever
+	expiry   *time.Timer   // nil until it was left once
 
 	// room has one element for each message that the queue holds or that is on its way here.
 	room chan struct{}
@@ -47,6 +49,7 @@ func newQueue(d *Driver, spec bus.Queue) *queue {
 		name:      spec.Name,
 		durable:   spec.Durable,
 		exclusive: spec.Exclusive,
+		expires:   spec.Expires,
 		bindings:  spec.Bindings,
 		room:      make(chan struct{}, d.cfg.MaxQueueLength),
 		gone:      make(chan struct{}),

@@ -147,9 +147,13 @@ type attachment struct {
 // passing reports whether the queue goes with this consumer, as those of sessions do.
 func (c *consumer) passing() bool { return !c.q.Durable && c.q.Exclusive }
 
+// oneOfMany reports whether the queue is a client's, of which there are thousands: it goes with this consumer, or expires
+// some time after it.
+func (c *consumer) oneOfMany() bool { return c.passing() || c.q.Expires > 0 }
+
 // ask runs a request about the queue when its turn has come. Exchanges that are not ours are asked for in the link's turn.
 func (c *consumer) ask(ctx context.Context, request func(s *session, ch *amqp.Channel) error) error {
-	if c.passing() && c.d.topology.isOurs(c.q.Bindings) {
+	if c.oneOfMany() && c.d.topology.isOurs(c.q.Bindings) {
 		return c.d.desks.serve(ctx, request)
 	}
 	return c.d.consuming.serve(ctx, request)
@@ -157,7 +161,7 @@ func (c *consumer) ask(ctx context.Context, request func(s *session, ch *amqp.Ch
 
 // attach declares the queue and starts to consume it. It waits for a connection while the consumer is not stopped.
 //
-// A durable queue has a channel of its own, and consuming it begins outside the link's turn: a broker whose node that leads
+// A durable queue that stays has a channel of its own, and consuming it begins outside the link's turn: a broker whose node that leads
 // the queue says nothing answers after a minute, and the consumers of other queues must not wait for that.
 func (c *consumer) attach() (a attachment, err error) {
 	var current *session
@@ -170,22 +174,25 @@ func (c *consumer) attach() (a attachment, err error) {
 		case <-c.again: // it was this consumer itself that made the queue
 		default:
 		}
-		if c.q.Durable {
+		if c.ownChannel() {
 			return nil
 		}
 		a, err = c.consume(s)
 		return err
 	})
-	if err != nil || !c.q.Durable {
+	if err != nil || !c.ownChannel() {
 		return a, err
 	}
 	a, err = c.consume(current)
 	return a, classify(current, err)
 }
 
+// ownChannel reports whether the queue is read on a channel of its own.
+func (c *consumer) ownChannel() bool { return c.q.Durable && c.q.Expires == 0 }
+
 // consume starts to consume the queue, on a channel of its own or one with others.
 func (c *consumer) consume(s *session) (attachment, error) {
-	carrier, err := c.d.carriers.board(s, !c.q.Durable)
+	carrier, err := c.d.carriers.board(s, !c.ownChannel())
 	if err != nil {
 		return attachment{}, err
 	}

@@ -102,7 +102,7 @@ func (d *Driver) restore(ctx context.Context) {
 		return // they are declared when it connects
 	}
 	for _, c := range d.active() {
-		if c.q.Durable {
+		if c.ownChannel() {
 			continue
 		}
 		err := d.consuming.do(ctx, func(s *session, admin *amqp.Channel) error { return d.topology.declareQueue(s, admin, c.q) })
@@ -296,7 +296,7 @@ func (d *Driver) known(ctx context.Context) ([]bus.QueueInfo, map[string]bool, e
 	}
 	known := d.topology.durable()
 	for _, c := range d.active() {
-		if !c.q.Durable {
+		if !c.ownChannel() {
 			known = append(known, c.q)
 		}
 	}

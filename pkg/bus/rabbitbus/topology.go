@@ -51,7 +51,7 @@ func newTopology(cfg *Config) *topology {
 
 // remember adds a durable queue to what is declared on each connection.
 func (t *topology) remember(q bus.Queue) {
-	if !q.Durable {
+	if !q.Durable || q.Expires > 0 { // those that expire, only their consumers declare
 		return
 	}
 	t.mu.Lock()
@@ -127,7 +127,7 @@ func (t *topology) declareOwn(s *session, ch *amqp.Channel, name string) error {
 	return ch.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil)
 }
 
-// declarePassing declares a queue that goes with its consumer in one round trip: a node has thousands of them, and declares
+// declarePassing declares a queue that goes with its consumer, or some time after it, in one round trip: a node has thousands of them, and declares
 // all again after the loss of its connection. The broker answers for the last request, or refuses the first that it will
 // not do, which closes the channel.
 func (t *topology) declarePassing(ch *amqp.Channel, q bus.Queue, d declaration) error {
@@ -161,7 +161,7 @@ func (t *topology) isOurs(bindings []bus.Binding) bool {
 // declareQueue declares a queue, the exchanges that it is bound to, and its bindings. The channel is closed by the
 // broker when it refuses, but for exchanges, which are asked for on channels of their own.
 func (t *topology) declareQueue(s *session, ch *amqp.Channel, q bus.Queue) error {
-	if d := t.declaration(q); d.exclusive && t.isOurs(q.Bindings) {
+	if d := t.declaration(q); (d.exclusive || q.Expires > 0) && t.isOurs(q.Bindings) {
 		return t.declarePassing(ch, q, d)
 	}
 	for _, b := range q.Bindings {
@@ -202,6 +202,10 @@ func (t *topology) declaration(q bus.Queue) declaration {
 		return declaration{durable: true, args: t.droppedArgs()}
 	case q.Name == t.storeName():
 		return declaration{durable: true, args: t.storeArgs()}
+	case q.Durable && q.Expires > 0: // of one client: a node has thousands, too many for quorum queues
+		args[amqp.QueueTypeArg] = string(Classic)
+		args[amqp.QueueTTLArg] = q.Expires.Milliseconds()
+		return declaration{durable: true, args: args}
 	case q.Durable && t.cfg.QueueType == Quorum:
 		args[amqp.QueueTypeArg] = string(Quorum)
 		args["x-delivery-limit"] = int64(noDeliveryLimit)

@@ -1,0 +1,98 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+)
+
+// SessionStore has a record for each session that is connected or may come back.
+const SessionStore = "connect-sessions"
+
+// A record is what all nodes know of a session.
+type record struct {
+	AccountID  string    `json:"accountId"`
+	Roles      []string  `json:"roles,omitempty"`
+	InstanceID string    `json:"instanceId"`      // of the node that holds the connection, or held it last
+	Epoch      int64     `json:"epoch"`           // counts the session's connections
+	Salt       []byte    `json:"salt"`            // of the ids of its endpoints
+	Token      []byte    `json:"token"`           // the digest of the reconnection token that was given last
+	Until      time.Time `json:"until"`           // when an access token has to be shown again
+	Ended      bool      `json:"ended,omitempty"` // the session is over: nobody connects to it any more
+}
+
+// endedFor is how long it is remembered that a session has ended, so that who was about to connect then is refused.
+const endedFor = 10 * time.Minute
+
+// What a change of a record may find.
+var (
+	errReplaced = errors.New("the session has a newer connection")
+	errEnded    = errors.New("the session has ended")
+	errRefused  = errors.New("the reconnection token holds for no session")
+)
+
+// records keep them.
+type records struct{ factory *state.Factory }
+
+func (r records) open(ctx context.Context) (*state.Store[record], error) {
+	return state.Open[record](ctx, r.factory, SessionStore)
+}
+
+// change changes the record of a session in one step, a zero one if there is none, and returns what it was and is.
+func (r records) change(ctx context.Context, sessionID string, life time.Duration, change func(v *record, found bool) error) (before, after record, err error) {
+	store, err := r.open(ctx)
+	if err != nil {
+		return before, after, err
+	}
+	for {
+		kept, err := store.GetWithETag(ctx, sessionID)
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			return before, after, err
+		}
+		before, after = kept.Value, kept.Value
+		if err := change(&after, kept.Found); err != nil {
+			return before, after, err
+		}
+		_, err = store.TrySaveWith(ctx, sessionID, after, kept.ETag, state.SaveOptions{Expiry: state.After(life)})
+		if !errors.Is(err, state.ErrConflict) {
+			return before, after, err
+		}
+		if ctx.Err() != nil {
+			return before, after, errors.Join(context.Cause(ctx), err)
+		}
+	}
+}
+
+// keep prolongs the record of a connection, unless a newer one has it. Only the connection's own node does. A store that has lost its
+// memory gets it again: of a session that has ended there is a record that says so.
+func (r records) keep(ctx context.Context, sessionID string, own record, life time.Duration) error {
+	_, _, err := r.change(ctx, sessionID, life, func(v *record, found bool) error {
+		switch {
+		case !found:
+			*v = own
+		case v.Ended:
+			return errEnded
+		case v.Epoch != own.Epoch:
+			return errReplaced
+		}
+		return nil
+	})
+	return err
+}
+
+// end forgets a session for good.
+func (r records) end(ctx context.Context, sessionID string) error {
+	_, _, err := r.change(ctx, sessionID, endedFor, func(v *record, _ bool) error {
+		if v.Ended { // every node hears of it
+			return errEnded
+		}
+		*v = record{Ended: true, Epoch: v.Epoch + 1}
+		return nil
+	})
+	if errors.Is(err, errEnded) {
+		return nil
+	}
+	return err
+}
