@@ -180,10 +180,10 @@ func (s *Service) settle(ctx context.Context, v *session) error {
 // abandon undoes what was begun for a connection that did not come about. The token that it showed holds again.
 func (s *Service) abandon(v *session) {
 	v.close(away(0, "", events.SessionDisconnectedReasonError))
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), s.cfg.HandshakeTimeout)
 	defer cancel()
 	defer close(v.gone)
-	v.giveBack()
+	v.returnEvents()
 	s.held.remove(v)
 	_, _, err := s.records.change(ctx, v.id, s.cfg.ReconnectWithin, func(now *record, found bool) error {
 		if !found || now.Ended || now.Epoch != v.record.Epoch {

@@ -58,15 +58,15 @@ type session struct {
 	pinged   time.Time                // the sweep's
 	renewed  time.Time                // the sweep's
 
-	before     record // what it was, until then
-	telling    sync.Mutex
-	greeted    bool // telling guards it: the client has had its first message
-	consumer   bus.Consumer
-	delivering sync.WaitGroup
-	returned   sync.Once // by giveBack
-	calls      calls
-	pending    pending
-	rate       bucket // the reader's
+	before       record // what it was, until then
+	telling      sync.Mutex
+	greeted      bool // telling guards it: the client has had its first message
+	consumer     bus.Consumer
+	delivering   sync.WaitGroup
+	returnEvents func() // giveBack, once
+	calls        calls
+	pending      pending
+	rate         bucket // the reader's
 
 	mu    sync.Mutex
 	ended *ending
@@ -76,6 +76,7 @@ type session struct {
 func (s *Service) newSession(id string) *session {
 	v := &session{s: s, id: id, gone: make(chan struct{})}
 	v.life, v.end = context.WithCancel(context.Background())
+	v.returnEvents = sync.OnceFunc(v.giveBack)
 	return v
 }
 
@@ -159,7 +160,7 @@ func (v *session) writeFailed(err error) {
 	v.close(away(0, "", events.SessionDisconnectedReasonError))
 }
 
-// close ends the connection for the first reason there is. It does not wait.
+// close ends the connection for the first reason there is. It does not wait: what is left to do has a time of its own.
 func (v *session) close(e ending) {
 	v.mu.Lock()
 	first, conn := v.ended == nil, v.conn
@@ -183,7 +184,7 @@ const goodbye = time.Second
 // has not acknowledged is back in its queue by then, in its place: it may be quick to connect elsewhere.
 func (v *session) hangUp(e ending) {
 	if e.stays && e.code != 0 {
-		v.giveBack()
+		v.returnEvents()
 	}
 	deadline := time.Now().Add(goodbye)
 	if e.code != 0 {
@@ -261,9 +262,9 @@ func reasonOf(err error) string {
 func (v *session) clearUp() {
 	defer close(v.gone)
 	_ = v.conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), v.s.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), v.s.cfg.HandshakeTimeout)
 	defer cancel()
-	v.giveBack()
+	v.returnEvents()
 	v.calls.wait()
 	v.s.held.remove(v)
 	v.s.disconnected(ctx, v, v.why())
@@ -271,18 +272,16 @@ func (v *session) clearUp() {
 
 // giveBack, when the connection has ended, ends the flow of events before it puts back those that are pending: otherwise they would come again, to this connection.
 func (v *session) giveBack() {
-	v.returned.Do(func() {
-		v.delivering.Wait()
-		if v.consumer == nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
-		defer cancel()
-		if err := v.consumer.Close(ctx); err != nil && !errors.Is(err, bus.ErrClosed) {
-			v.s.cfg.Logger.WarnContext(ctx, "the queue of a session goes on to be read until the broker notices", slog.String("session", v.id), slog.Any("error", err))
-		}
-		v.pending.giveBack()
-	})
+	v.delivering.Wait()
+	if v.consumer == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), giveBackTimeout)
+	defer cancel()
+	if err := v.consumer.Close(ctx); err != nil && !errors.Is(err, bus.ErrClosed) {
+		v.s.cfg.Logger.WarnContext(ctx, "the queue of a session goes on to be read until the broker notices", slog.String("session", v.id), slog.Any("error", err))
+	}
+	v.pending.giveBack()
 }
 
 // giveBackTimeout bounds the wait for a broker that is away.
