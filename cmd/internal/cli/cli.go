@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/alecthomas/kong"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/node"
 )
 
 // The exit codes.
@@ -62,6 +64,11 @@ type stdio struct {
 // Main runs the command line and returns the exit code. The first interrupt or SIGTERM asks the command to end; the
 // second ends the process at once.
 func Main(args []string, version string, in io.Reader, out, errw io.Writer) int {
+	return MainWith(node.Options{}, args, version, in, out, errw)
+}
+
+// MainWith is Main with a node that no setting describes, for programs that try one out.
+func MainWith(o node.Options, args []string, version string, in io.Reader, out, errw io.Writer) int {
 	ctx, stop := interruptible(errw)
 	defer stop()
 
@@ -76,7 +83,7 @@ func Main(args []string, version string, in io.Reader, out, errw io.Writer) int 
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Writers(out, errw),
 		kong.Exit(func(c int) { exited, code = true, c }),
-		kong.Bind(&stdio{in, out, errw}, versionString(version)),
+		kong.Bind(&stdio{in, out, errw}, versionString(version), o),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)
 	if err != nil {

@@ -57,9 +57,15 @@ type Node struct {
 	events        state.Driver // of the log of events, which the factory closes; nil: it is in memory, or there is none
 }
 
+// Options are what no setting says. The zero value is that of a node.
+type Options struct {
+	// Broker stands between the bus and its driver, in programs that try a node out. Default: nothing does.
+	Broker func(bus.Driver) bus.Driver
+}
+
 // New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
 // again when it fails.
-func New(cfg *config.Config, version string, listener net.Listener, log *slog.Logger) (n *Node, err error) {
+func New(cfg *config.Config, version string, listener net.Listener, log *slog.Logger, o Options) (n *Node, err error) {
 	n = new(Node)
 	defer func() {
 		if err != nil {
@@ -93,6 +99,9 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	}
 	if n.broker, err = newBroker(cfg, n.metrics, log); err != nil {
 		return n, err
+	}
+	if o.Broker != nil {
+		n.broker = o.Broker(n.broker)
 	}
 	if n.bus, err = newBus(cfg, n, log); err != nil {
 		return n, err
