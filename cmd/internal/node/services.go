@@ -64,12 +64,12 @@ func (p parts) service(name string) (host.Service, error) {
 		return p.auth()
 	case "permissions":
 		return permissions.New(permissions.Config{Factory: p.factory, Bus: p.bus, SessionTTL: p.cfg.Auth.SessionTTL})
+	case "connect":
+		return p.connect()
 	case "sagas":
 		return p.sagas()
 	case "game-session":
 		return p.gameSession()
-	case "connect":
-		return p.connect()
 	default:
 		if p.own != nil && name == p.own.Name {
 			return p.ownService()
