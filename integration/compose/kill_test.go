@@ -7,12 +7,13 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Each container is killed as by a power cut, under load, and started again: every kind of node, the broker, and the databases. What was
+// Each container is killed as by a power cut, under load, and started again: every kind of node that the load goes through, the broker, and
+// the databases. What was
 // acknowledged is there in the end.
 func TestKills(t *testing.T) {
 	s := newStack(t)
 	l := startLoad(t, s)
-	for _, service := range append(append([]string{}, s.nodes...), servers...) {
+	for _, service := range append(append([]string{}, loaded[s.shape]...), servers...) {
 		l.goesOn(t, 100)
 		victim := s.containers(t, service)[0].Name
 		begin, failed := time.Now(), l.failures.Load()

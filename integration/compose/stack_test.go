@@ -15,7 +15,14 @@ import (
 // The names of services in compose/*.yaml.
 var (
 	servers = []string{"rabbitmq", "redis", "mysql"}
-	nodes   = map[string][]string{"one": {"bannou"}, "split": {"messaging", "state", "mesh", "events", "accounts", "auth", "permissions"}}
+	nodes   = map[string][]string{
+		"one":   {"bannou"},
+		"split": {"messaging", "state", "mesh", "events", "accounts", "auth", "permissions", "sagas", "game-session", "connect"},
+	}
+	// Those that the load goes through.
+	loaded = map[string][]string{"one": nodes["one"], "split": {"messaging", "state", "mesh"}}
+	// Those of which there are two, and that players need.
+	doubled = map[string][]string{"split": {"accounts", "auth", "connect"}}
 )
 
 // patience is how long the suite may take to come up: RabbitMQ on a busy machine is the slowest.
@@ -27,7 +34,9 @@ type stack struct {
 	shape   string   // "one" or "split"
 	nodes   []string // services that are nodes
 	bases   []string // URLs of the nodes that callers reach
-	token   string   // the mesh's
+
+	gateways []string // and of those that players connect to
+	token    string   // the mesh's
 }
 
 // newStack is the project that the environment names; without one, the test is skipped.
@@ -40,6 +49,7 @@ func newStack(t *testing.T) *stack {
 	s.nodes = nodes[s.shape]
 	require.NotEmpty(t, s.nodes, "BANNOU_TEST_SHAPE is %q", s.shape)
 	s.bases = strings.Split(os.Getenv("BANNOU_TEST_NODE"), ",")
+	s.gateways = strings.Split(os.Getenv("BANNOU_TEST_GATEWAY"), ",")
 	token, err := os.ReadFile(os.Getenv("BANNOU_TEST_TOKEN_FILE"))
 	require.NoError(t, err)
 	s.token = strings.TrimSpace(string(token))
@@ -65,6 +75,7 @@ func (s *stack) compose(t *testing.T, args ...string) string {
 
 // A container is what Docker says of one.
 type container struct {
+	ID           string `json:"Id"`
 	Name         string
 	RestartCount int
 	State        struct {

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/services/connect/client"
 )
 
 // The names in a query of PromQL: metrics of a node, the labels that it is summed by, and the words of the language itself.
@@ -20,7 +22,7 @@ var (
 	summedBy   = regexp.MustCompile(`by \(([^)]*)\)`)
 )
 
-// Each query of Grafana's dashboard asks for metrics, and for labels of theirs, that a node has which has published, saved and called.
+// Each query of Grafana's dashboard asks for metrics, and for labels of theirs, that a node has which has published, saved and called, and had a player.
 func TestTheDashboardAsksForWhatNodesHave(t *testing.T) {
 	var dashboard struct {
 		Panels []struct {
@@ -46,6 +48,14 @@ func TestTheDashboardAsksForWhatNodesHave(t *testing.T) {
 	tell.must(t, "mesh/register", object{"appId": "measured", "instanceId": "measured-1", "host": address.Hostname(), "port": port})
 	status, _ := post(t, n.url+"/v1.0/invoke/measured/method/hello", object{})
 	require.Equal(t, http.StatusOK, status)
+	session := loginFrom(t, tell.must(t, "auth/register", object{"email": "ada@example.org", "password": "correct horse battery"}))
+	logIn(t, n, "ada@example.org", "correct horse battery")
+	player, err := client.Dial(t.Context(), client.Config{URLs: []string{n.url}, AccessToken: session.AccessToken})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = player.Close() })
+	require.NoError(t, player.WaitFor(t.Context(), "POST", "/auth/sessions/list", true))
+	_, err = player.Call(t.Context(), "POST", "/auth/sessions/list", []byte(`{}`))
+	require.NoError(t, err)
 	series := metricsOf(t, n.url)
 
 	asked := 0

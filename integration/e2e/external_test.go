@@ -14,6 +14,7 @@ import (
 //	BANNOU_TEST_NODE        URLs of its nodes, with commas; the first is asked
 //	BANNOU_TEST_SHAPE       split: each service is on nodes of its own, and the ones named are of the mesh
 //	BANNOU_TEST_TOKEN_FILE  file with the token that its nodes ask for
+//	BANNOU_TEST_GATEWAY     URLs of its gateways, with commas, for TestPlayers; by default those of its nodes
 //	BANNOU_TEST_HOST        address of this machine at which its nodes reach programs of the test
 func external(t *testing.T) suite {
 	named := os.Getenv("BANNOU_TEST_NODE")

@@ -58,14 +58,14 @@ func (p *person) register(ctx context.Context) (done bool) {
 // holder is the account of the address, empty if nobody has it.
 func (p *person) holder(ctx context.Context) (accountID string, known bool) {
 	var a struct{ AccountID string }
-	status := p.w.post(ctx, "accounts/by-email", object{"email": p.email}, &a)
+	status := p.w.look(ctx, "accounts/by-email", object{"email": p.email}, &a)
 	return a.AccountID, status == http.StatusOK || status == http.StatusNotFound
 }
 
 // logsIn tries until a service says yes or no.
 func (p *person) logsIn(t *testing.T) (ok bool) {
 	require.Eventually(t, func() bool {
-		status := p.w.post(t.Context(), "auth/login", object{"email": p.email, "password": password}, new(object))
+		status := p.w.look(t.Context(), "auth/login", object{"email": p.email, "password": password}, new(object))
 		ok = status == http.StatusOK
 		return ok || status == http.StatusUnauthorized
 	}, patience, 10*time.Millisecond)
@@ -183,7 +183,7 @@ func (d deletion) check(t *testing.T, row *trips.SuiteRow) {
 	} {
 		status := 0
 		require.Eventually(t, func() bool {
-			status = w.post(t.Context(), path, c.body, new(object))
+			status = w.look(t.Context(), path, c.body, new(object))
 			return status > 0 && status < 500
 		}, patience, 10*time.Millisecond)
 		if status != c.want {
@@ -245,7 +245,7 @@ func (j join) check(t *testing.T, row *trips.SuiteRow) {
 		Players []struct{ SessionID, Status string }
 	}
 	require.Eventually(t, func() bool {
-		return j.w.post(t.Context(), "game-session/get", object{"gameSessionId": j.table}, &g) == http.StatusOK
+		return j.w.look(t.Context(), "game-session/get", object{"gameSessionId": j.table}, &g) == http.StatusOK
 	}, patience, 10*time.Millisecond)
 	joined := slices.ContainsFunc(g.Players, func(p struct{ SessionID, Status string }) bool {
 		return p.SessionID == j.session && p.Status == "joined"

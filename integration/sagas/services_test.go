@@ -101,7 +101,7 @@ func (s *suite) service(name string, p place, calls *http.Client, k *killer) (ho
 		return accounts.New(accounts.Config{Log: s.log, Factory: s.factory, Bus: s.bus, Lease: lease})
 	case "auth":
 		return auth.New(auth.Config{
-			Factory: s.factory, Bus: s.bus, Accounts: peers{p, calls}, Hashing: auth.Hashing{MemoryKiB: 64, Iterations: 1},
+			Factory: s.factory, Bus: s.bus, Accounts: peers{place: p, http: calls}, Hashing: auth.Hashing{MemoryKiB: 64, Iterations: 1},
 			Throttle: auth.Throttle{PerAccount: 1 << 20, PerAddress: 1 << 20},
 		})
 	case "permissions":
@@ -113,7 +113,7 @@ func (s *suite) service(name string, p place, calls *http.Client, k *killer) (ho
 		if err != nil {
 			return nil, err
 		}
-		engine, err := sagas.New(sagas.Config{Store: s.log, Bus: s.bus, Caller: deadlyCaller{peers{p, calls}, k}, Sagas: all, Lease: lease, Poll: 20 * time.Millisecond})
+		engine, err := sagas.New(sagas.Config{Store: s.log, Bus: s.bus, Caller: deadlyCaller{peers{place: p, http: calls}, k}, Sagas: all, Lease: lease, Poll: 20 * time.Millisecond})
 		return sagassvc.New(sagassvc.Config{Engine: engine}), err
 	default:
 		return nil, fmt.Errorf("no service is called %q", name)
@@ -182,7 +182,11 @@ func runServices(raw string) error {
 type peers struct {
 	place place
 	http  *http.Client
+	looks bool // these requests are a test's look: nothing that is part of a saga
 }
+
+// lookHeader marks a test's look.
+const lookHeader = "Bannou-Test-Look"
 
 // A refusal is the answer of a service that did not do as it was asked.
 type refusal struct {
@@ -205,6 +209,9 @@ func (p peers) post(ctx context.Context, service, path string, body, answer any,
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Idempotency-Key", key)
+	if p.looks {
+		req.Header.Set(lookHeader, "true")
+	}
 	resp, err := p.http.Do(req)
 	if err != nil {
 		return err

@@ -176,7 +176,7 @@ func (w *suiteWorld) killAll(service string) trips.SuiteRow {
 		w.place.Addresses[s] = rest
 	}
 	w.place.Addresses[service] = own
-	w.peers = peers{w.place, &http.Client{Timeout: 5 * time.Second}}
+	w.peers = peers{place: w.place, http: &http.Client{Timeout: 5 * time.Second}}
 	others := w.place
 	others.Services = without(service)
 	living := startAs(w.t, servicesDescribed, others)
@@ -249,6 +249,8 @@ func (w *suiteWorld) kill(service string, p point, row *trips.SuiteRow) (killed 
 		}
 	}
 	if !killed {
+		w.victim.kill() // it would be killed by being looked at
+		w.start(service, point{})
 		subject.check(t, row)
 		return false
 	}
@@ -304,10 +306,21 @@ func (w *suiteWorld) ended(ctx context.Context, saga, key string) bool {
 	return err == nil && (i.Status.Ended() || i.Status == sagas.Parked)
 }
 
-// post asks a service, once.
+// post asks a service, once, as a player or a program does.
 func (w *suiteWorld) post(ctx context.Context, path string, body, answer any) int {
+	return w.ask(ctx, w.peers, path, body, answer)
+}
+
+// look asks a service, once, in a way at which it is not killed.
+func (w *suiteWorld) look(ctx context.Context, path string, body, answer any) int {
+	looking := w.peers
+	looking.looks = true
+	return w.ask(ctx, looking, path, body, answer)
+}
+
+func (w *suiteWorld) ask(ctx context.Context, peers peers, path string, body, answer any) int {
 	service := map[byte]string{'u': "auth", 'c': "accounts", 'e': "permissions", 'a': "game-session"}[path[1]]
-	err := w.peers.post(ctx, service, path, body, answer, "")
+	err := peers.post(ctx, service, path, body, answer, "")
 	var r *refusal
 	switch {
 	case err == nil:

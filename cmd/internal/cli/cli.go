@@ -65,14 +65,19 @@ type stdio struct {
 // Main runs the command line and returns the exit code. The first interrupt or SIGTERM asks the command to end; the
 // second ends the process at once.
 func Main(args []string, version string, in io.Reader, out, errw io.Writer) int {
-	return run(new(commands), nil, args, version, &stdio{in, out, errw},
+	return MainWith(node.Options{}, args, version, in, out, errw)
+}
+
+// MainWith is Main with a node that no setting describes, for programs that try one out.
+func MainWith(o node.Options, args []string, version string, in io.Reader, out, errw io.Writer) int {
+	return run(new(commands), o, args, version, &stdio{in, out, errw},
 		kong.Name("bannou"),
 		kong.Description("A bus, state and a mesh for services, in one binary. `bannou serve` runs a node; the other commands talk to one."),
 	)
 }
 
-// run reads the command line by the grammar of commands, and runs what it names. own is the service of a program that is not bannou itself.
-func run(grammar any, own *node.Own, args []string, version string, std *stdio, about ...kong.Option) int {
+// run reads the command line by the grammar of commands, and runs what it names.
+func run(grammar any, o node.Options, args []string, version string, std *stdio, about ...kong.Option) int {
 	errw := std.err
 	ctx, stop := interruptible(errw)
 	defer stop()
@@ -85,7 +90,7 @@ func run(grammar any, own *node.Own, args []string, version string, std *stdio, 
 		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
 		kong.Writers(std.out, errw),
 		kong.Exit(func(c int) { exited, code = true, c }),
-		kong.Bind(std, versionString(version), own),
+		kong.Bind(std, versionString(version), o),
 		kong.BindTo(ctx, (*context.Context)(nil)),
 	)...)
 	if err != nil {

@@ -22,7 +22,7 @@ func Program(own *node.Own, args []string, version string, in io.Reader, out, er
 	if slices.Contains(config.AllServices(), own.Name) {
 		return report(errw, usageError{fmt.Errorf("the suite has a service called %q: give the program's another name", own.Name)})
 	}
-	return run(new(programCommands), own, args, version, &stdio{in, out, errw},
+	return run(new(programCommands), node.Options{Own: own}, args, version, &stdio{in, out, errw},
 		kong.Name(own.Name),
 		kong.Description("A service beside those of Bannou, on a node of its own in their mesh. Its settings are those of `bannou serve`."),
 		kong.PostBuild(func(k *kong.Kong) error { return defaults(k, own.Name) }),

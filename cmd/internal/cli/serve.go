@@ -26,7 +26,7 @@ Each setting is a flag, a BANNOU_* variable and a member of the YAML file: --mes
 BANNOU_MESSAGING_RETRY_DELAY_MS is messaging.retryDelayMs.`
 }
 
-func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionString, own *node.Own, app *kong.Application) error {
+func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionString, app *kong.Application, o node.Options) error {
 	var err error
 	if c.State.Stores, err = c.File.Stores(); err != nil {
 		return usageError{err}
@@ -43,8 +43,8 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if c.Events.Access, err = c.File.EventsAccess(); err != nil {
 		return usageError{err}
 	}
-	if own != nil {
-		c.Own = own.Name
+	if o.Own != nil {
+		c.Own = o.Own.Name
 	}
 	if err := c.Resolve(); err != nil {
 		return usageError{err}
@@ -61,7 +61,7 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if err != nil {
 		return usageError{err}
 	}
-	n, err := node.New(&c.Config, own, string(version), listener, log) //nolint:contextcheck // it closes what it opened, also when ctx has ended
+	n, err := node.New(&c.Config, string(version), listener, log, o) //nolint:contextcheck // it closes what it opened, also when ctx has ended
 	if err != nil {
 		return errors.Join(usageError{err}, listener.Close())
 	}

@@ -61,10 +61,18 @@ type Node struct {
 	events        state.Driver // of the log of events, which the factory closes; nil: it is in memory, or there is none
 }
 
+// Options are what no setting says. The zero value is that of a node.
+type Options struct {
+	// Broker stands between the bus and its driver, in programs that try a node out. Default: nothing does.
+	Broker func(bus.Driver) bus.Driver
+	// Own is the service of another program than bannou itself. Default: none.
+	Own *Own
+}
+
 // New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
-// again when it fails. own is the service of another program than bannou itself, nil for none.
-func New(cfg *config.Config, own *Own, version string, listener net.Listener, log *slog.Logger) (n *Node, err error) {
-	n = &Node{own: own}
+// again when it fails.
+func New(cfg *config.Config, version string, listener net.Listener, log *slog.Logger, o Options) (n *Node, err error) {
+	n = &Node{own: o.Own}
 	n.ended, n.end = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -99,11 +107,14 @@ func New(cfg *config.Config, own *Own, version string, listener net.Listener, lo
 	if n.broker, err = newBroker(cfg, n.metrics, log); err != nil {
 		return n, err
 	}
+	if o.Broker != nil {
+		n.broker = o.Broker(n.broker)
+	}
 	if n.bus, err = newBus(cfg, n, log); err != nil {
 		return n, err
 	}
 	n.announcements = newAnnouncements(cfg, n, log)
-	if n.factory, n.events, err = newFactory(cfg, own, n.metrics, n.announcements, log); err != nil {
+	if n.factory, n.events, err = newFactory(cfg, n.own, n.metrics, n.announcements, log); err != nil {
 		return n, err
 	}
 	if n.folder, err = claimFolder(cfg, n.factory.Stores()); err != nil {
