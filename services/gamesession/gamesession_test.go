@@ -166,19 +166,19 @@ func TestStepsAreDoneOnce(t *testing.T) {
 	require.Equal(t, 1, n.hears(events.TopicGameSessionInvited, "j-1"))
 	require.Equal(t, 1, n.hears(events.TopicPermissionsSessionStateChanged, "s-1 joined"))
 	got := n.must("get", object{"gameSessionId": table})
-	require.Equal(t, 0.0, got["free"])
+	require.EqualValues(t, 0, got["free"])
 	require.Equal(t, "joined", got["players"].([]any)[0].(object)["status"])
 
 	n.refused(http.StatusConflict, "reserve", seat(table, "s-2", "j-2"))
 	n.refused(http.StatusConflict, "reserve", seat(table, "s-1", "j-3"))
 	n.refused(http.StatusConflict, "seat", seat(table, "s-2", "j-2"))
 	n.must("release", seat(table, "s-2", "j-2")) // of what was never held
-	require.Equal(t, 0.0, n.must("get", object{"gameSessionId": table})["free"])
+	require.EqualValues(t, 0, n.must("get", object{"gameSessionId": table})["free"])
 	n.must("release", seat(table, "s-1", "j-1"))
 	n.must("release", seat(table, "s-1", "j-1"))
 	require.Equal(t, 1, n.hears(events.TopicPermissionsSessionStateChanged, "s-1 "))
 	require.Equal(t, 1, n.hears(events.TopicGameSessionJoinEnded, "j-1"))
-	require.Equal(t, 1.0, n.must("get", object{"gameSessionId": table})["free"])
+	require.EqualValues(t, 1, n.must("get", object{"gameSessionId": table})["free"])
 }
 
 // However many ask at once, no seat is given twice.
