@@ -175,7 +175,7 @@ func stateBehaviours() []behaviour {
 					", " + s.call("GET", stateOf+"redis/u1", "")
 			}},
 		{name: "a store that there is not", facade: "400 ERR_STATE_STORE_NOT_FOUND", do: func(s *side) string { return s.code("GET", stateOf+"nowhere/k", "") }},
-		{name: "a key with || in it", facade: "400 ERR_MALFORMED_REQUEST", do: func(s *side) string {
+		{name: "a key with the separator of Dapr in it", facade: "400 ERR_MALFORMED_REQUEST", do: func(s *side) string {
 			return s.code("POST", stateOf+"redis", `[{"key":"a||b","value":1}]`)
 		}},
 		{name: "a body that is no JSON", facade: "400 ERR_MALFORMED_REQUEST", do: func(s *side) string { return s.code("POST", stateOf+"redis", `[{`) }},
