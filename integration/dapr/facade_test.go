@@ -160,3 +160,26 @@ func TestQueryAndLocks(t *testing.T) {
 		return lock("unlock", "you", "") == `200 {"status":1}` || lock("lock", "me", `,"expiryInSeconds":60`) == `200 {"success":true}`
 	}, wait, wait/1000)
 }
+
+// With no redeliveries an event goes at its first failure to where it is kept: the topic of dead letters, or those of the bus.
+func TestNoRedeliveries(t *testing.T) {
+	a := newApp(t, `[{"pubsubname":"bannou-pubsub","topic":"kept","route":"/on/kept","deadLetterTopic":"dead"},
+		{"pubsubname":"bannou-pubsub","topic":"dead","route":"/on/dead"},{"pubsubname":"bannou-pubsub","topic":"plain","route":"/on/plain"},
+		{"pubsubname":"bannou-pubsub","topic":"nowhere","route":"/nothing/here"}]`)
+	s := newFacade(t, nil, a, "--dapr-retry-max-attempts", "0")
+	native := *s
+	native.url = s.node
+	for _, topic := range []string{"kept", "plain", "nowhere"} {
+		require.Equal(t, "204", s.call("POST", publish+"bannou-pubsub/"+topic, `{"mark":"to-`+topic+`","status":500,"once":true}`, "Content-Type", asJSON))
+	}
+	envelope := strings.Join(a.deliveries("/on/dead", "to-kept", 1, wait), "")
+	require.Equal(t, `"kept"`, member(envelope, "topic"), "it says where it came from")
+	require.Len(t, a.deliveries("/on/kept", "to-kept", 1, wait), 1)
+	letters := ""
+	require.Eventually(t, func() bool {
+		letters = native.call("POST", "/messaging/dead-letters/list", `{}`, "Content-Type", asJSON)
+		return strings.Contains(letters, `"plain"`) && strings.Contains(letters, `"nowhere"`)
+	}, wait, wait/1000)
+	require.Len(t, a.deliveries("/on/plain", "to-plain", 1, wait), 1)
+	require.NotContains(t, letters, `"kept"`)
+}

@@ -12,7 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-var out = flag.String("out", "", "document whose table of behaviours this run writes") //nolint:gochecknoglobals // a flag
+var out = flag.String("out", "", "document whose table of behaviours this run writes") // a flag
 
 // A behaviour is what a caller sees of one thing. dapr is what daprd does where that is something else, and why says whether that is better.
 type behaviour struct {
@@ -89,7 +89,7 @@ func write(t *testing.T, file string, observed map[string]map[string]string) {
 		}
 		fmt.Fprintf(&table, "| %s | %s | %s | %s |\n", b.name, cell(theirs), cell(ours), verdict)
 	}
-	require.NoError(t, os.WriteFile(file, []byte(before+begin+table.String()+end+after), 0o644)) //nolint:gosec // a document
+	require.NoError(t, os.WriteFile(file, []byte(before+begin+table.String()+end+after), 0o644))
 }
 
 // behaviours are all of them.

@@ -24,7 +24,7 @@ import (
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
-var binary string //nolint:gochecknoglobals // built once for all tests
+var binary string // built once for all tests
 
 func TestMain(m *testing.M) { os.Exit(run(m)) }
 
@@ -158,7 +158,7 @@ func freeAddress(t *testing.T) string {
 	}
 }
 
-var given sync.Map //nolint:gochecknoglobals // ports that this process gave out
+var given sync.Map // ports that this process gave out
 
 func taken(port int) bool { _, before := given.LoadOrStore(port, true); return before }
 
