@@ -45,7 +45,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults fuzz demo-mesh generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -96,7 +96,7 @@ lint: .bin/golangci-lint ## vet and lint every module
 	$(call each,tools,(cd $$m && GOWORK=off $(LINT) ./...))
 
 tidy-check: ## fail when a go.mod or go.sum is not tidy
-	@for m in $(MODULES) tools tools/compose; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
+	@for m in $(MODULES) tools tools/compose tools/daprd; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
 
 standalone: ## build and vet every module without the workspace
 	$(call each,$(MODULES) tools,GOWORK=off $(GO) -C $$m build ./... && GOWORK=off $(GO) -C $$m vet ./...)
@@ -104,6 +104,13 @@ standalone: ## build and vet every module without the workspace
 deps: ## install RabbitMQ, Redis and MariaDB for the tests, or say what to install
 	@./tools/install-servers
 	@./tools/install-mysql $(BIN)/mysql-8.0 || true
+
+daprd: ## build daprd, of the version that tools/daprd pins, and install Dapr's SDK for JavaScript, for the tests that hold Bannou beside them; takes minutes
+	./tools/install-daprd $(BIN)
+	./tools/install-dapr-sdk $(BIN)/dapr-sdk || true
+
+parity: daprd ## run the same behaviours on daprd and on the facade; writes the table in docs/dapr.md
+	$(GO) -C integration test -count=1 -timeout 10m ./dapr -run TestParity -args -out ../../docs/dapr.md
 
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
 	./compose/secrets

@@ -28,6 +28,8 @@ type DaprdOptions struct {
 	AppPort int
 	// Resources are the YAML documents of its components and subscriptions.
 	Resources []string
+	// Begin is told the port of its HTTP API before it starts, for an app that waits for it while it waits for the app. Default: nobody is.
+	Begin func(httpPort int)
 	// Env is added to its environment, as NAME=value.
 	Env []string
 }
@@ -52,6 +54,9 @@ func startDaprd(ctx context.Context, program string, o DaprdOptions) (*DaprdServ
 		prepare: func(_ context.Context, f *folder, ports []int) ([]command, error) {
 			if err := o.write(f); err != nil {
 				return nil, err
+			}
+			if o.Begin != nil {
+				o.Begin(ports[0])
 			}
 			return []command{{name: "daprd", path: program, args: o.args(f, ports), env: environment(f.path, o.Env...)}}, nil
 		},

@@ -33,7 +33,7 @@ type Component struct {
 func Kinds() []string {
 	return []string{
 		"lock.redis", "pubsub.in-memory", "pubsub.rabbitmq", "pubsub.redis", "secretstores.local.env", "secretstores.local.file",
-		"state.in-memory", "state.mysql", "state.redis",
+		"state.in-memory", "state.redis",
 	}
 }
 
@@ -77,7 +77,7 @@ func Load(folder, appID string) (Resources, error) {
 			continue
 		}
 		name := filepath.Join(folder, entry.Name())
-		content, err := os.ReadFile(name) //nolint:gosec // the operator names the folder
+		content, err := os.ReadFile(name)
 		if err != nil {
 			return all, fmt.Errorf("read the components of Dapr: %w", err)
 		}

@@ -7,7 +7,7 @@ import (
 )
 
 // headerToken is where tokens are shown, by apps to a facade and by it to its app.
-const headerToken = "Dapr-Api-Token"
+const headerToken = "Dapr-Api-Token" //nolint:gosec // the name of a header
 
 // routes are the paths of the API.
 func (s *Service) routes() http.Handler {
