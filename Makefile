@@ -24,7 +24,7 @@ TOGETHER   := -p 2 -parallel 4
 # This one measures rates, after all others. Its long form is `make faults`. There those that compare rates come first, one after the other; then, beside
 # each other, those that only count, with the sagas.
 ALONE      := ./faults
-COUNT      := ^Test(Events|Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep)$$
+COUNT      := ^Test(Events|Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep|ServicesKilledAtEveryStep)$$
 LONG       := -count=1 -v -timeout 20m
 PAGE       := -args -long -out ../../docs/faults.md
 
