@@ -68,11 +68,12 @@ func (s *Service) sweep(ctx context.Context) {
 
 // sweepOnce goes over all of them, page by page: an account that cannot be erased now keeps none of the others.
 func (s *Service) sweepOnce(ctx context.Context) error {
-	list, err := s.list(ctx)
+	list, live, err := s.list(ctx)
 	if err != nil {
 		return err
 	}
-	due := state.Query{Filter: state.Where("deletedAt").Lt(time.Now().UTC().Add(-s.cfg.EraseAfter).Format(time.RFC3339Nano))}
+	before := time.Now().UTC().Add(-s.cfg.EraseAfter).Format(time.RFC3339Nano)
+	due := state.Query{Filter: state.Where("of").Eq(live.String()).And(state.Where("value.erased").Missing(), state.Where("value.deletedAt").Lt(before))}
 	var errs []error
 	for cursor := ""; ; {
 		page, err := list.QueryAfter(ctx, due, cursor, erasing)
@@ -80,7 +81,7 @@ func (s *Service) sweepOnce(ctx context.Context) error {
 			return errors.Join(append(errs, err)...)
 		}
 		for _, item := range page.Items {
-			if _, err := s.erase(ctx, item.Key); err != nil {
+			if _, err := s.erase(ctx, accountOf(item.Key, live)); err != nil {
 				errs = append(errs, err)
 			}
 		}

@@ -1,6 +1,7 @@
 package accounts
 
 import (
+	"context"
 	"path/filepath"
 	"testing"
 	"time"
@@ -38,10 +39,13 @@ func TestASweepErasesAllThatAreDue(t *testing.T) {
 		_, err = s.deleteAccount(t.Context(), &accountsapi.DeleteAccountRequest{AccountID: id})
 		require.NoError(t, err)
 	}
-	for e, err := range log.ReadCategory(t.Context(), category, eventstore.ReadOptions{}) {
-		require.NoError(t, err)
-		require.NoError(t, s.keepList(t.Context(), e))
-	}
+	s.keepList(t.Context())
+	set := s.projections.Load()
+	defer func() { require.NoError(t, set.Close(context.Background())) }()
+	head, err := log.Head(t.Context())
+	require.NoError(t, err)
+	_, err = set.Await(t.Context(), Listing, head)
+	require.NoError(t, err)
 	require.NoError(t, s.sweepOnce(t.Context()))
 	erased := 0
 	for e, err := range log.ReadCategory(t.Context(), category, eventstore.ReadOptions{}) {

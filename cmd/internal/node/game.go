@@ -41,7 +41,8 @@ func (p parts) accounts() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return accounts.New(accounts.Config{Log: log, Factory: p.factory, Bus: p.bus, EraseAfter: cmp.Or(p.cfg.Accounts.EraseAfter, -1), Logger: p.log})
+	return accounts.New(accounts.Config{Log: log, Factory: p.factory, Bus: p.bus, EraseAfter: cmp.Or(p.cfg.Accounts.EraseAfter, -1),
+		Logger: p.log, MeterProvider: p.meter})
 }
 
 // auth makes the auth service, which calls the accounts service wherever it is. What is 0 in the settings is negative for the service,
