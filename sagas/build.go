@@ -274,6 +274,14 @@ func (s *Saga) checkState(st *stage, wrong func(string, ...any)) {
 	if st.undo.isCall() && st.undo.until != "" {
 		wrong("state %q: an undo that is a call has succeeded when it is answered, and has no Until", st.name)
 	}
+	for _, other := range s.states {
+		if other == st {
+			break
+		}
+		if st.undo.until != "" && other.undo.until == st.undo.until {
+			wrong("states %q and %q: both undos wait Until %s, and what confirms one of them would confirm the other; give each a topic of its own", other.name, st.name, st.undo.until)
+		}
+	}
 	s.checkOn(fmt.Sprintf("state %q", st.name), st.on, wrong)
 	kinds := map[Kind]bool{}
 	for _, t := range st.on {

@@ -42,6 +42,9 @@ func TestDefinitionIsChecked(t *testing.T) {
 		`the start waits for events only, not for timeout`: func(d *sagas.Definition[Order]) {
 			d.Start = append(d.Start, sagas.After[Order](time.Second, "reserving", nil))
 		},
+		`states "reserving" and "charging": both undos wait Until stock.released`: func(d *sagas.Definition[Order]) {
+			d.States[1].Undo = sagas.Publish("payment.refund", orderEvent).Until(ofOrder("stock.released"))
+		},
 		`from state "round" no end can be reached`: func(d *sagas.Definition[Order]) {
 			d.States = append(d.States, waits("round", "a.b", "round"))
 			d.Start = append(d.Start, sagas.When[Order](ofOrder("c.d"), "round", nil))

@@ -132,5 +132,5 @@ func TestProjectionsCommand(t *testing.T) {
 	require.Contains(t, stderr, "--yes")
 	_, _, code = command("drop", "counts", "2", "--yes")
 	require.Equal(t, 0, code)
-	require.Eventually(t, func() bool { return len(list("")) == 1 }, 30*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return len(list("counts")) == 1 }, 30*time.Second, 20*time.Millisecond)
 }

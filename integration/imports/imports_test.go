@@ -121,7 +121,7 @@ var table = []rule{
 	{of: "services/permissions", may: service("permissions"), why: siblings},
 	{of: "services/auth", may: service("auth"), why: siblings},
 	{of: "services/connect", may: service("connect"), why: siblings},
-	{of: "services/accounts", may: append(service("accounts"), "pkg/state/eventstore"), why: siblings},
+	{of: "services/accounts", may: append(service("accounts"), "pkg/state/eventstore", "pkg/state/eventstore/projection"), why: siblings},
 	{of: "services/events", may: append(service("events"), "pkg/state/eventstore", "pkg/state/eventstore/projection"), why: siblings},
 
 	{of: "services", own: true, may: append(shared(), "services/inbox", "cmd/program"),

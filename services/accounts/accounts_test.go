@@ -1,8 +1,10 @@
 package accounts_test
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/projection"
 	"github.com/bannou-mesh/bannou/services/accounts"
 )
 
@@ -168,4 +171,44 @@ func TestADeletedAccountIsErased(t *testing.T) {
 		require.NotContains(t, string(e.Data), "ada", "what its events say of the person cannot be read any more")
 	}
 	require.Equal(t, object{"erased": false}, n.must("/accounts/erase", `{"accountId":"`+id+`"}`))
+}
+
+// The list is a projection: it is made anew from the log beside the old one, which is read meanwhile, and nothing of who was erased comes back.
+func TestTheListIsRebuilt(t *testing.T) {
+	n := start(t, accounts.Config{})
+	listed := func() (names []string) {
+		for _, a := range n.must("/accounts/list", `{}`)["accounts"].([]any) {
+			names = append(names, a.(object)["displayName"].(string))
+		}
+		slices.Sort(names)
+		return names
+	}
+	ids := map[string]string{}
+	for _, name := range []string{"Ada", "Ben", "Eve"} {
+		ids[name] = n.must("/accounts/register", `{"displayName":"`+name+`","email":"`+name+`@example.org"}`)["accountId"].(string)
+	}
+	n.must("/accounts/delete", `{"accountId":"`+ids["Ben"]+`"}`)
+	n.must("/accounts/erase", `{"accountId":"`+ids["Ben"]+`"}`)
+	require.Eventually(t, func() bool { return slices.Equal(listed(), []string{"Ada", "Eve"}) }, 20*time.Second, time.Millisecond)
+
+	set, err := projection.Open(t.Context(), n.log, projection.Config{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, set.Close(context.Background())) }()
+	_, err = set.Rebuild(t.Context(), accounts.Listing, false)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		require.Equal(t, []string{"Ada", "Eve"}, listed())
+		live, err := set.Live(t.Context(), accounts.Listing)
+		require.NoError(t, err)
+		return live.Number == 2
+	}, 20*time.Second, time.Millisecond)
+	require.NoError(t, set.Drop(t.Context(), accounts.Listing, 1))
+	require.Eventually(t, func() bool {
+		statuses, err := set.List(t.Context(), accounts.Listing)
+		require.NoError(t, err)
+		return len(statuses) == 1
+	}, 20*time.Second, time.Millisecond)
+	require.Equal(t, []string{"Ada", "Eve"}, listed())
+	n.must("/accounts/register", `{"displayName":"Zoe"}`)
+	require.Eventually(t, func() bool { return slices.Equal(listed(), []string{"Ada", "Eve", "Zoe"}) }, 20*time.Second, time.Millisecond)
 }

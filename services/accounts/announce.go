@@ -2,31 +2,24 @@ package accounts
 
 import (
 	"context"
-	"errors"
-	"fmt"
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/services/relay"
 )
 
-// announce tells the bus what has happened, in the order of each account's events. The id is that of the event in the log, so
-// that one which is told twice is known by it. A broker that is away is waited for.
-func (s *Service) announce(ctx context.Context, e eventstore.Recorded) error {
+// announced is what the relay publishes of an event. Its id is that of the event in the log, so that one which is told twice is known by it.
+func (s *Service) announced(_ context.Context, e eventstore.Recorded) ([]relay.Message, error) {
 	event, err := s.types.Decode(e)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	topic, message := told(e.Stream.ID, event)
 	if message == nil {
-		return nil
+		return nil, nil
 	}
-	_, err = s.cfg.Bus.PublishWith(ctx, topic, message, bus.PublishOptions{MessageID: e.ID, PartitionKey: e.Stream.ID})
-	if err != nil && !errors.Is(err, bus.ErrInvalid) {
-		return fmt.Errorf("%w: %w", state.ErrUnavailable, err)
-	}
-	return err
+	return []relay.Message{{Topic: topic, Event: message}}, nil
 }
 
 // told is what others hear of an event; nil: nothing.

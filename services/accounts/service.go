@@ -5,22 +5,26 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"log/slog"
+	"sync"
+	"sync/atomic"
 	"time"
+
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
+	"github.com/bannou-mesh/bannou/pkg/state/eventstore/projection"
 	"github.com/bannou-mesh/bannou/services/host"
+	"github.com/bannou-mesh/bannou/services/relay"
 )
 
 //go:embed openapi.yaml
 var document []byte
 
-// Names of the subscriptions, by which they go on in another process.
-const (
-	announcing = "accounts.announce"
-	listing    = "accounts.list"
-)
+// announcing is the name of the relay, by which it goes on in another process.
+const announcing = "accounts.announce"
 
 // Config describes a Service.
 type Config struct {
@@ -37,6 +41,11 @@ type Config struct {
 	Timeout time.Duration
 	// MaxBodyBytes bounds a request. Default: 64 KiB.
 	MaxBodyBytes int64
+
+	// Logger hears of a list that cannot be kept, and of a broker that is away. Default: none.
+	Logger *slog.Logger
+	// MeterProvider receives the metrics of the relay of account.*. Default: none.
+	MeterProvider metric.MeterProvider
 }
 
 // A Service is the accounts service of a host.
@@ -46,7 +55,10 @@ type Service struct {
 	types    *eventstore.Types
 	accounts *eventstore.Aggregate[account]
 
-	subscriptions []*eventstore.Subscription
+	relay       *relay.Log
+	projections atomic.Pointer[projection.Set] // nil: not yet
+	end         context.CancelFunc
+	background  sync.WaitGroup
 }
 
 // New makes the service. Nothing is read before Start.
@@ -56,6 +68,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 64<<10)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	types, err := newTypes()
 	if err != nil {
 		return nil, err
@@ -64,7 +79,10 @@ func New(cfg Config) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{cfg: cfg, types: types, accounts: accounts}, nil
+	s := &Service{cfg: cfg, types: types, accounts: accounts}
+	s.relay, err = relay.NewLog(relay.LogConfig{Store: cfg.Log, Bus: cfg.Bus, Name: announcing, Category: category, Messages: s.announced,
+		MeterProvider: cfg.MeterProvider, Logger: cfg.Logger, Lease: cfg.Lease})
+	return s, err
 }
 
 // Name is "accounts".
@@ -75,30 +93,33 @@ func (s *Service) OpenAPI() []byte { return document }
 
 // Start begins to follow the log.
 func (s *Service) Start(ctx context.Context) error {
-	for _, c := range []eventstore.SubscriptionConfig{
-		{Name: announcing, Category: category, Handle: s.announce, Lease: s.cfg.Lease},
-		{Name: listing, Category: category, Handle: s.keepList, Lease: s.cfg.Lease},
-	} {
-		subscription, err := s.cfg.Log.Subscribe(c) //nolint:contextcheck // it lives until Stop
-		if err != nil {
-			return errors.Join(err, s.Stop(ctx))
-		}
-		s.subscriptions = append(s.subscriptions, subscription)
+	if err := s.relay.Start(ctx); err != nil {
+		return err
 	}
+	var life context.Context
+	life, s.end = context.WithCancel(context.WithoutCancel(ctx))
+	s.background.Go(func() { s.keepList(life) })
 	return nil
 }
 
 // Stop ends that.
 func (s *Service) Stop(ctx context.Context) error {
-	var errs []error
-	for _, subscription := range s.subscriptions {
-		errs = append(errs, subscription.Close(ctx))
+	s.end()
+	s.background.Wait()
+	err := s.relay.Stop(ctx)
+	if set := s.projections.Load(); set != nil {
+		err = errors.Join(err, set.Close(ctx))
 	}
-	return errors.Join(errs...)
-}
-
-// Ready reports a log that does not answer.
-func (s *Service) Ready(ctx context.Context) error {
-	_, err := s.cfg.Log.Head(ctx)
 	return err
 }
+
+// Ready reports a log that does not answer, and a broker that does not hear of accounts.
+func (s *Service) Ready(ctx context.Context) error {
+	if _, err := s.cfg.Log.Head(ctx); err != nil {
+		return err
+	}
+	return s.relay.Ready(ctx)
+}
+
+// Figures are those of the relay.
+func (s *Service) Figures() map[string]float64 { return s.relay.Figures() }

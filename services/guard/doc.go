@@ -17,9 +17,10 @@
 // Rules name, for a service, a part of its paths or an app-id, the app-ids that may call it. What has no rule may be called by every caller
 // that was let in, but for what is closed to the tokens of apps, which call it only by a rule of its name: mesh and orchestrator, since
 // whoever registers an endpoint is shown the mesh's token, and what decides who may do what (closedParts). So it is for topics that
-// are a service's own (Guard.MayPublish), and for those that tell secrets (Guard.MaySubscribe). An app-id may always call itself. On the invoke endpoint the rules of its target are asked, before the call
-// is passed on as the node's own: a node answers for those whom it lets in. Bannou-On-Behalf-Of tells the nodes behind it whose token
-// that was, for what no token of an app may do (Guard.MayAnnounce).
+// are a service's own (Guard.MayPublish), and for those that tell secrets (Guard.MaySubscribe). An app-id may always call itself. On the
+// invoke endpoint the rules of its target are asked, before the call is passed on as the node's own: a node answers for those whom it lets
+// in. Bannou-On-Behalf-Of tells the nodes behind it whose token that was, for what no token of an app may do (Guard.MayAnnounce), and for
+// what is closed to it.
 //
 // # Secrets
 //

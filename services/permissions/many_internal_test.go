@@ -49,9 +49,12 @@ var many = flag.Bool("many", false, "try it with 100 000 sessions")
 
 // A registration reaches each of many sessions, also those that change while it goes over them, and forgets those that are gone.
 func TestManySessions(t *testing.T) {
-	sessions := 5_000
-	if *many {
+	sessions := 3_000
+	switch {
+	case *many:
 		sessions = 100_000
+	case testing.Short():
+		sessions = 1_000
 	}
 	driver := memorybus.New(memorybus.Config{})
 	factory, err := state.NewFactory([]state.StoreConfig{{Name: ServiceStore, Backend: "memory"}, {Name: SessionStore, Backend: "memory"}},

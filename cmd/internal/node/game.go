@@ -52,7 +52,7 @@ func (p parts) accounts() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return accounts.New(accounts.Config{Log: log, Factory: p.factory, Bus: p.bus})
+	return accounts.New(accounts.Config{Log: log, Factory: p.factory, Bus: p.bus, Logger: p.log, MeterProvider: p.meter})
 }
 
 // auth makes the auth service, which calls the accounts service wherever it is. What is 0 in the settings is negative for the service,

@@ -21,12 +21,16 @@ func (p *part) fetch(scope Range) (events []Recorded, more bool, err error) {
 		p.ahead = ahead{from: scope.From, got: make(chan page, 1)}
 		go func(to chan<- page) { to <- *p.read(scope) }(p.ahead.got)
 	}
+	if got.err == nil {
+		got.err = p.sub.store.Reveal(p.ctx, got.events)
+	}
 	return got.events, got.more || early, got.err // what came since the page was read gave its hint then
 }
 
+// read decrypts nothing yet: what is erased while the page waits is not shown.
 func (p *part) read(scope Range) *page {
 	var got page
-	got.events, got.more, got.err = p.sub.store.page(p.ctx, scope)
+	got.events, got.more, got.err = p.sub.store.engine.Read(p.ctx, scope)
 	return &got
 }
 

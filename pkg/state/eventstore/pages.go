@@ -34,12 +34,12 @@ func (p *pages) fetch(ctx context.Context) (events []Recorded, more bool, err er
 		p.ahead = make(chan page, 1)
 		go func(to chan<- page) { to <- p.read(ctx) }(p.ahead)
 	}
-	return got.events, more, nil
+	return got.events, more, p.store.Reveal(ctx, got.events)
 }
 
-// read does not change p, which has gone on when it runs ahead.
+// read does not change p, which has gone on when it runs ahead. Nothing is decrypted yet: what is erased while the page waits is not shown.
 func (p *pages) read(ctx context.Context) (got page) {
-	got.events, got.more, got.err = p.store.page(ctx, p.next)
+	got.events, got.more, got.err = p.store.engine.Read(ctx, p.next)
 	return got
 }
 
