@@ -8,7 +8,7 @@ type RebuildRow struct {
 	Times     int   // in the middle of the rebuild, each of them
 	Events    int64 // that there are in the end
 	Meanwhile int64 // of them, appended while it was rebuilt
-	Back      int   // times that the new version was found at an earlier position than before: it was begun anew
+	Back      int   // times that the new version was found further back than a batch or two: it was begun anew
 	Rows      int   // of the rebuilt projection
 	Differing int   // rows that are not the live version's, byte by byte
 	Wrong     int   // rows that are not what the events come to

@@ -86,7 +86,7 @@ type rebuildRun struct {
 	commands  *projection.Set // of a process that has no definition
 	processes []*rebuildProcess
 	built     projection.Version
-	furthest  int64 // position at which the new version was seen
+	furthest  int64 // position at which the new version was seen last
 	back      int
 }
 
@@ -185,7 +185,8 @@ func (r *rebuildRun) write(ctx context.Context, writer int, appended *atomic.Int
 	}
 }
 
-// look is where a version is, if the server says so.
+// look is where a version is, if the server says so. A server that is killed may have shown a batch that was not on its disk yet: its builder had no answer, and
+// makes that one again.
 func (r *rebuildRun) look(v projection.Version) (status projection.Status, found bool) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -195,7 +196,7 @@ func (r *rebuildRun) look(v projection.Version) (status projection.Status, found
 			continue
 		}
 		if v == r.built {
-			if s.Position < r.furthest {
+			if s.Position < r.furthest-2*rebuildBatch {
 				r.back++
 			}
 			r.furthest = s.Position

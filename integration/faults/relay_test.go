@@ -42,7 +42,7 @@ type relayFault struct {
 	name   string
 	times  int // how often a long run does it; a quick one does it once
 	relays int // how many there are; 0: two
-	// easy is a tenth of the load: the harm is long, and what gathers meanwhile is to be handled.
+	// easy is a twentieth of the load: the harm is long, and what gathers meanwhile is to be handled.
 	easy bool
 	harm func(ctx context.Context, r *relayRun) error
 }
@@ -126,7 +126,7 @@ func endureRelay(t *testing.T, database *servers.MySQLServer, broker *servers.Ra
 		t.Logf("seed %d: %+v", *seed, row.RelayTotals)
 	}()
 	if f.easy {
-		r.pause *= 10
+		r.pause *= 20
 	}
 	r.open(t)
 	for n := range max(f.relays, 2) {
@@ -146,7 +146,7 @@ func endureRelay(t *testing.T, database *servers.MySQLServer, broker *servers.Ra
 	for range row.Times {
 		require.NoError(t, f.harm(within(t, 2*patience+brokerOutage), r))
 		begun, until := time.Now(), r.appended.Load()
-		require.Eventually(t, func() bool { return r.handled() >= until }, patience, pollPeriod, "what was appended is handled")
+		require.Eventually(t, func() bool { return r.handled() >= until }, 3*patience, pollPeriod, "what was appended is handled")
 		row.Drained = max(row.Drained, time.Since(begun))
 	}
 	end()

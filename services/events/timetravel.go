@@ -68,6 +68,9 @@ func (s *Service) versionOf(ctx context.Context, stream eventstore.StreamID, mem
 	if m.Version == nil {
 		return now, nil
 	}
+	if now == 0 && *m.Version > 0 {
+		return 0, problem.Invalid(member+".version", "is %d, and there is no stream %s", *m.Version, stream)
+	}
 	if *m.Version < 0 || *m.Version > now {
 		return 0, problem.Invalid(member+".version", "is %d, and stream %s has the versions 0 to %d", *m.Version, stream, now)
 	}

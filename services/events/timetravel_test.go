@@ -63,6 +63,8 @@ func TestAtAndDiff(t *testing.T) {
 	} {
 		n.refused("/events/"+path, body, 400, "invalid_member")
 	}
+	no := n.refused("/events/at", `{"category":"sum","id":"none","at":{"version":1}}`, 400, "invalid_member")
+	require.Contains(t, no["detail"], "there is no stream sum/none")
 	n.refused("/events/at", `{"category":"sum","id":"a","at":{"version":1,"time":"2000-01-01T00:00:00Z"}}`, 400, "invalid_member")
 }
 

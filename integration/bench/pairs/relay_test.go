@@ -97,24 +97,31 @@ func rawRelay(b *testing.B, db *sql.DB, url string) func(ctx context.Context) er
 			underWay = append(underWay, c)
 			return err
 		}
+		sendPage := func(after int64) (last int64, err error) {
+			last = after
+			rows, err := page.QueryContext(ctx, after)
+			if err != nil {
+				return last, err
+			}
+			defer func() { err = errors.Join(err, rows.Close()) }()
+			for rows.Next() {
+				var id, data []byte
+				var stream string
+				if err := rows.Scan(&last, &stream, &id, &data); err != nil {
+					return last, err
+				}
+				if err := errors.Join(send(uuid.UUID(id), stream, data), await(relayWindow-1)); err != nil {
+					return last, err
+				}
+			}
+			return last, rows.Err()
+		}
 		for position, more := int64(0), true; more; {
-			rows, err := page.QueryContext(ctx, position)
+			last, err := sendPage(position)
 			if err != nil {
 				return err
 			}
-			for more = false; rows.Next(); more = true {
-				var id, data []byte
-				var stream string
-				if err := rows.Scan(&position, &stream, &id, &data); err != nil {
-					return errors.Join(err, rows.Close())
-				}
-				if err := errors.Join(send(uuid.UUID(id), stream, data), await(relayWindow-1)); err != nil {
-					return errors.Join(err, rows.Close())
-				}
-			}
-			if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-				return err
-			}
+			position, more = last, last > position
 		}
 		return await(0)
 	}

@@ -96,8 +96,14 @@ func complete(appends []Append) ([]Append, error) {
 		return nil, fmt.Errorf("%w: an append names one stream at least", state.ErrInvalid)
 	}
 	own := slices.Clone(appends)
-	streams := map[StreamID]bool{}
-	ids := map[string]bool{}
+	var streams map[StreamID]bool
+	var ids map[string]bool
+	if len(own) > 1 {
+		streams = map[StreamID]bool{}
+	}
+	if len(own) > 1 || len(own[0].Events) > 1 {
+		ids = map[string]bool{}
+	}
 	total := 0
 	for i := range own {
 		a := &own[i]
@@ -125,7 +131,7 @@ func complete(appends []Append) ([]Append, error) {
 			if ids[e.ID] {
 				return nil, fmt.Errorf("%w: two events of one append have the id %s", ErrIDTaken, e.ID)
 			}
-			if len(own) > 1 || len(a.Events) > 1 {
+			if ids != nil {
 				ids[e.ID] = true
 			}
 		}

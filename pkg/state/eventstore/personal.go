@@ -30,7 +30,7 @@ func bound(eventID string, at jsontext.Pointer) []byte { return []byte(eventID +
 
 // seal encrypts the personal members of what is to be appended.
 func (k *keyring) seal(ctx context.Context, appends []Append) error {
-	keys := map[string]usable{} // by subject
+	var keys map[string]usable // by subject
 	for i := range appends {
 		for j := range appends[i].Events {
 			e := &appends[i].Events[j]
@@ -42,6 +42,9 @@ func (k *keyring) seal(ctx context.Context, appends []Append) error {
 				var err error
 				if key, err = k.ofSubject(ctx, e.Personal.Subject); err != nil {
 					return err
+				}
+				if keys == nil {
+					keys = map[string]usable{}
 				}
 				keys[e.Personal.Subject] = key
 			}

@@ -51,7 +51,7 @@ func estimate(t *testing.T, appended int) {
 	set, err := projection.Open(ctx, log, projection.Config{Definitions: []projection.Definition{{Name: "p", Category: "c", Batch: batch,
 		Apply: func(ctx context.Context, b projection.Batch) error {
 			if b.Events[len(b.Events)-1].Position < last.Load()-2*batch { // what is applied in the swap must not wait: who waits for that is not asleep
-				time.Sleep(takes * time.Duration(len(b.Events)) / batch)
+				<-time.After(takes * time.Duration(len(b.Events)) / batch)
 			}
 			return nil
 		}}}})
@@ -81,7 +81,7 @@ func estimate(t *testing.T, appended int) {
 	type said struct{ at, left time.Duration }
 	var all []said
 	for done := false; !done; {
-		time.Sleep(time.Second)
+		<-time.After(time.Second)
 		versions, err := set.List(ctx, "p")
 		require.NoError(t, err)
 		for _, v := range versions {

@@ -12,7 +12,7 @@ import (
 type End struct {
 	Position int64                         // of the last event
 	Versions map[eventstore.StreamID]int64 // of the streams that are appended to; negative: it is closed
-	Known    map[string]Place              // events that are in the log, by id
+	Known    map[string]Place              // events that are in the log, by id; nil: there is one append, which repeats no id, and none is known
 	Looked   bool                          // Known has all events with the ids that are to be appended
 }
 
@@ -51,7 +51,9 @@ func (e *End) Add(appends []eventstore.Append) (appended []eventstore.Appended, 
 			e.Position++
 			e.Versions[a.Stream]++
 			r := eventstore.Recorded{Event: event, Stream: a.Stream, Version: e.Versions[a.Stream], Position: e.Position}
-			e.Known[event.ID] = Place{Stream: r.Stream, Version: r.Version, Position: r.Position}
+			if e.Known != nil {
+				e.Known[event.ID] = Place{Stream: r.Stream, Version: r.Version, Position: r.Position}
+			}
 			rows = append(rows, r)
 		}
 		appended = append(appended, eventstore.Appended{Stream: a.Stream, Version: e.Versions[a.Stream], Position: e.Position})

@@ -2,9 +2,10 @@ package sqlevents
 
 import (
 	"context"
-	"crypto/rand"
 	"database/sql"
 	"errors"
+	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
@@ -21,7 +22,7 @@ type tip struct {
 	id       string
 	versions map[eventstore.StreamID]int64 // of streams at that position
 
-	token  string    // what connections have in a variable that have seen the tip, or one before it
+	token  int64     // what connections have in a variable that have seen the tip, or one before it; a number, which the server compares faster than a text
 	looked time.Time // when that was
 }
 
@@ -49,8 +50,8 @@ func (k *tip) move(rows []eventstore.Recorded, versions map[eventstore.StreamID]
 		k.versions = make(map[eventstore.StreamID]int64, len(versions))
 	}
 	k.position, k.id = last.Position, last.ID
-	if k.token == "" {
-		k.token = rand.Text()
+	if k.token == 0 {
+		k.token = 1 + rand.Int64N(math.MaxInt64-1) //nolint:gosec // it is no secret, and differs from those of other processes
 	}
 	for stream, version := range versions {
 		k.versions[stream] = version
@@ -77,7 +78,10 @@ func (t *transaction) onwards(ctx context.Context) (done bool, err error) {
 	if l.tip.position == 0 {
 		return false, nil
 	}
-	end := &sequence.End{Position: l.tip.position, Versions: make(map[eventstore.StreamID]int64, len(t.streams)), Known: map[string]sequence.Place{}}
+	end := &sequence.End{Position: l.tip.position, Versions: make(map[eventstore.StreamID]int64, len(t.streams))}
+	if len(t.calls) > 1 {
+		end.Known = make(map[string]sequence.Place, t.events)
+	}
 	rows := make([]eventstore.Recorded, 0, t.events)
 	for _, call := range t.calls {
 		for i := range call.Ask.appends {
