@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -58,24 +59,28 @@ type session struct {
 	pinged   time.Time                // the sweep's
 	renewed  time.Time                // the sweep's
 
-	before     record // what it was, until then
-	telling    sync.Mutex
-	greeted    bool // telling guards it: the client has had its first message
-	consumer   bus.Consumer
-	delivering sync.WaitGroup
-	returned   sync.Once // by giveBack
-	calls      calls
-	pending    pending
-	rate       bucket // the reader's
+	before       record // what it was, until then
+	telling      sync.Mutex
+	greeted      bool // telling guards it: the client has had its first message
+	consumer     bus.Consumer
+	delivering   sync.WaitGroup
+	returnEvents func() // giveBack, once
+	calls        calls
+	pending      pending
+	rate         bucket // the reader's
 
 	mu    sync.Mutex
 	ended *ending
-	gone  chan struct{} // closed when the connection is over and its events are back in the queue
+
+	answered atomic.Bool   // the client has sent a close frame
+	read     chan struct{} // closed when nothing more is read
+	gone     chan struct{} // closed when the connection is over and its events are back in the queue
 }
 
 func (s *Service) newSession(id string) *session {
-	v := &session{s: s, id: id, gone: make(chan struct{})}
+	v := &session{s: s, id: id, read: make(chan struct{}), gone: make(chan struct{})}
 	v.life, v.end = context.WithCancel(context.Background())
+	v.returnEvents = sync.OnceFunc(v.giveBack)
 	return v
 }
 
@@ -159,7 +164,7 @@ func (v *session) writeFailed(err error) {
 	v.close(away(0, "", events.SessionDisconnectedReasonError))
 }
 
-// close ends the connection for the first reason there is. It does not wait.
+// close ends the connection for the first reason there is. It does not wait: what is left to do has a time of its own.
 func (v *session) close(e ending) {
 	v.mu.Lock()
 	first, conn := v.ended == nil, v.conn
@@ -179,25 +184,34 @@ func (v *session) close(e ending) {
 // goodbye bounds how long a client is given to take the reason why its connection ends.
 const goodbye = time.Second
 
-// hangUp tells the client why, and closes the connection under the reader when that does not come to its end by itself. What the client
-// has not acknowledged is back in its queue by then, in its place: it may be quick to connect elsewhere.
+// hangUp tells the client why, and closes the connection. What the client has not acknowledged is back in its queue by then, in its place:
+// it may be quick to connect elsewhere.
 func (v *session) hangUp(e ending) {
-	if e.stays && e.code != 0 {
-		v.giveBack()
+	defer v.conn.Close() //nolint:errcheck // it is over in any case
+	if e.code == 0 {
+		return
+	}
+	if e.stays {
+		v.returnEvents()
 	}
 	deadline := time.Now().Add(goodbye)
-	if e.code != 0 {
-		_ = v.conn.SetReadDeadline(deadline)
-		_ = v.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(e.code, e.reason), deadline)
-		timer := time.NewTimer(time.Until(deadline))
-		defer timer.Stop()
-		select {
-		case <-v.gone:
-		case <-timer.C:
-		}
+	_ = v.conn.SetReadDeadline(deadline)
+	_ = v.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(e.code, e.reason), deadline)
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-v.read:
+	case <-timer.C:
+		return
 	}
-	_ = v.conn.Close()
+	if !v.answered.Load() {
+		// A connection that is closed with something unread is reset, and the client would not read the reason.
+		_, _ = io.CopyN(io.Discard, v.conn.NetConn(), lingerBytes)
+	}
 }
+
+// lingerBytes bounds what is read of a client that sends on.
+const lingerBytes = 1 << 20
 
 // why is the reason for which the connection ends.
 func (v *session) why() ending {
@@ -208,7 +222,10 @@ func (v *session) why() ending {
 
 // run reads until the connection ends, and clears up.
 func (v *session) run() {
-	err := v.read()
+	err := v.takeAll()
+	_, answered := errors.AsType[*websocket.CloseError](err)
+	v.answered.Store(answered)
+	close(v.read)
 	v.close(v.endingOf(err))
 	v.out.close()
 	v.clearUp()
@@ -232,7 +249,7 @@ func (v *session) endingOf(err error) ending {
 	switch {
 	case errors.Is(err, websocket.ErrReadLimit): // the library has told the client
 		v.s.meter.refused(v.life, "too_big")
-		return away(0, "", events.SessionDisconnectedReasonError)
+		return away(CloseTooBig, "a message is too long", events.SessionDisconnectedReasonError)
 	case errors.Is(err, errFrame):
 		v.s.meter.refused(v.life, "malformed")
 		return away(CloseMalformed, reasonOf(err), events.SessionDisconnectedReasonError)
@@ -260,10 +277,9 @@ func reasonOf(err error) string {
 // clearUp gives back what the client did not acknowledge, and tells that the connection has ended.
 func (v *session) clearUp() {
 	defer close(v.gone)
-	_ = v.conn.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), v.s.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), v.s.cfg.HandshakeTimeout)
 	defer cancel()
-	v.giveBack()
+	v.returnEvents()
 	v.calls.wait()
 	v.s.held.remove(v)
 	v.s.disconnected(ctx, v, v.why())
@@ -271,18 +287,16 @@ func (v *session) clearUp() {
 
 // giveBack, when the connection has ended, ends the flow of events before it puts back those that are pending: otherwise they would come again, to this connection.
 func (v *session) giveBack() {
-	v.returned.Do(func() {
-		v.delivering.Wait()
-		if v.consumer == nil {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), giveBackTimeout)
-		defer cancel()
-		if err := v.consumer.Close(ctx); err != nil && !errors.Is(err, bus.ErrClosed) {
-			v.s.cfg.Logger.WarnContext(ctx, "the queue of a session goes on to be read until the broker notices", slog.String("session", v.id), slog.Any("error", err))
-		}
-		v.pending.giveBack()
-	})
+	v.delivering.Wait()
+	if v.consumer == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), giveBackTimeout)
+	defer cancel()
+	if err := v.consumer.Close(ctx); err != nil && !errors.Is(err, bus.ErrClosed) {
+		v.s.cfg.Logger.WarnContext(ctx, "the queue of a session goes on to be read until the broker notices", slog.String("session", v.id), slog.Any("error", err))
+	}
+	v.pending.giveBack()
 }
 
 // giveBackTimeout bounds the wait for a broker that is away.

@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -30,6 +31,11 @@ func subscribing() []testCase {
 			name: "DurableSubscriptionIsResumed",
 			why:  "a callback that is away for a deploy gets what it missed; one that is removed collects no more",
 			run:  durableIsResumed,
+		},
+		{
+			name: "ExpiringSubscriptionWaitsForAWhile",
+			why:  "a client that comes back in time has missed nothing, one that does not leaves nothing behind",
+			run:  expiringWaits,
 		},
 		{
 			name: "GroupIsSharedAcrossNodes",
@@ -139,6 +145,28 @@ func durableIsResumed(f *fixture) {
 	_, got = f.subscribe(b, f.topic, o)
 	f.publishTo(b, f.topic, 4)
 	require.EqualValues(f, 4, number(f, next(f, "only what came after it was made anew", got)))
+}
+
+func expiringWaits(f *fixture) {
+	b, other := f.node(), f.node()
+	o := bus.SubscriptionOptions{Queue: f.topic + ".client", Durable: true, Expires: 4 * time.Second, PrefetchCount: 5}
+	sub, got := f.subscribe(b, f.topic, o)
+	f.publishTo(b, f.topic, 1)
+	require.EqualValues(f, 1, number(f, next(f, "the event", got)))
+	require.NoError(f, sub.Close(f.ctx()))
+	f.publishTo(b, f.topic, 2)
+
+	sub, got = f.subscribe(other, f.topic, o)
+	require.EqualValues(f, 2, number(f, next(f, "what came meanwhile, on another node", got)))
+	require.NoError(f, sub.Close(f.ctx()))
+	require.Eventually(f, func() bool {
+		_, err := b.PublishWith(f.ctx(), f.topic, &Noted{}, bus.PublishOptions{Mandatory: true})
+		return errors.Is(err, bus.ErrUnroutable)
+	}, patience, 200*time.Millisecond, "the queue goes when nobody has read it for so long")
+
+	ignore := func(context.Context, *bus.Received) error { return nil }
+	_, err := b.SubscribeRaw(f.ctx(), f.topic, ignore, bus.SubscriptionOptions{Expires: time.Minute})
+	require.ErrorIs(f, err, bus.ErrInvalid, "what goes with its reader cannot wait for another")
 }
 
 func groupIsShared(f *fixture) {

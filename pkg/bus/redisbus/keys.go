@@ -28,6 +28,7 @@ const (
 	topicsKey    = "bannou:{registry}:topics"    // sorted set of topics by when they were last published to, in ms
 	newsKey      = "bannou:{registry}:news"      // stream of the topics that came
 	exchangesKey = "bannou:{registry}:exchanges" // set of the other exchanges
+	unreadKey    = "bannou:{registry}:unread"    // hash: queue that expires -> since when nobody has been seen to read it, in ms
 	removedKey   = "bannou:{registry}:removed"   // sorted set of queues that were deleted, by when
 	expiringKey  = "bannou:{registry}:expiring"  // sorted set of streams with messages that expire, by when the last does
 )

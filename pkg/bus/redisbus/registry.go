@@ -28,7 +28,8 @@ type record struct {
 	Bindings  []bus.Binding `json:"bindings"`
 	Durable   bool          `json:"durable"`
 	Exclusive bool          `json:"exclusive"`
-	Inbox     string        `json:"inbox,omitempty"` // where what is for this queue alone goes, if it has no stream of its own
+	Expires   int64         `json:"expires,omitempty"` // ms that it stays without a reader; 0: for ever
+	Inbox     string        `json:"inbox,omitempty"`   // where what is for this queue alone goes, if it has no stream of its own
 }
 
 func (r record) wants(exchange, topic string) bool {

@@ -165,7 +165,14 @@ func (d *Driver) limitStore(ctx context.Context) error {
 // dismiss removes queues that went with a reader that is gone, and the names of consumers that are.
 func (d *Driver) dismiss(ctx context.Context, queues map[string]record, readers map[string]int64) error {
 	for name, q := range queues {
-		if !q.Durable && readers[name] == 0 {
+		over := !q.Durable && readers[name] == 0
+		if q.Expires > 0 {
+			var err error
+			if over, err = d.unread(ctx, name, q, readers[name] > 0); err != nil {
+				return err
+			}
+		}
+		if over {
 			went, err := d.registry.leave(ctx, name, false, "")
 			if err == nil && went {
 				err = d.clear(ctx, name, q)
@@ -190,6 +197,22 @@ func (d *Driver) dismiss(ctx context.Context, queues map[string]record, readers 
 		}
 	}
 	return nil
+}
+
+// unread reports whether a queue that expires has been without a reader for long enough.
+func (d *Driver) unread(ctx context.Context, name string, q record, read bool) (over bool, err error) {
+	if read {
+		return false, d.client.HDel(ctx, unreadKey, name).Err()
+	}
+	now := time.Now().UnixMilli()
+	if err := d.client.HSetNX(ctx, unreadKey, name, now).Err(); err != nil {
+		return false, err
+	}
+	since, err := d.client.HGet(ctx, unreadKey, name).Int64()
+	if err != nil || now-since < q.Expires {
+		return false, err
+	}
+	return true, d.client.HDel(ctx, unreadKey, name).Err()
 }
 
 // sweep dead-letters what has expired in queues that nobody reads; readers do it for theirs.
