@@ -37,6 +37,7 @@ The sagas of the suite, on RabbitMQ, Redis and MariaDB: one service after anothe
 append, publishing, acknowledgement, call, change of a store and answer to a request that it makes for an instance; the others live. A next process takes its
 place, and the caller asks again, as a player does. The run fails when an instance does not end, when an account is half made, an address is
 taken by nobody, a session or a trace of a deleted account is left, a seat is held by nobody or given twice, or when something is told or undone under two ids.
+There are more instances than kills: of each operation one is tried that does not happen any more.
 
 | saga | killed | kills | completed | compensated | parked | left open | nothing begun | half done | twice | slowest end |
 | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
