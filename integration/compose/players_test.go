@@ -14,10 +14,10 @@ import (
 	"github.com/bannou-mesh/bannou/services/connect/client"
 )
 
-// Who plays: an account is registered and logs in, connects, gets a role and with it what the role may call, and is gone. Every request goes the
+// Who plays keeps it up while containers are lost: an account is registered and logs in, connects, gets a role and with it what the role may call, and is gone. Every request goes the
 // way that callers' do; in the split suite each service, and what it tells the others, is in containers of its own. Those of which there are
 // two are killed in the middle, one container each: the gateway is the one that the player is connected to.
-func TestPlayers(t *testing.T) {
+func TestPlayersLoseContainers(t *testing.T) {
 	s := newStack(t)
 	l := &load{stack: s}
 	must := func(service, method string, body object) object {
