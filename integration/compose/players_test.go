@@ -58,13 +58,14 @@ func TestPlayersLoseContainers(t *testing.T) {
 	require.Eventually(t, mayList, patience, 20*time.Millisecond, "the role brings what it may call")
 	require.NoError(t, player.WaitFor(waits, "POST", "/accounts/list", true), "the player hears of it")
 
+	var killed []string
 	for _, service := range doubled[s.shape] {
 		victim := s.containers(t, service)[0]
 		if service == "connect" {
 			victim = l.holder(t, player.InstanceID())
 		}
 		execute(t, "docker", "kill", "--signal", "KILL", victim.Name)
-		t.Cleanup(func() { execute(t, "docker", "start", victim.Name) })
+		killed = append(killed, victim.Name)
 	}
 	require.Eventually(t, func() bool {
 		code, _ := l.post(t.Context(), "auth", "auth/validate", object{"accessToken": session["accessToken"]})
@@ -74,6 +75,9 @@ func TestPlayersLoseContainers(t *testing.T) {
 		answer, err := player.Call(t.Context(), "POST", "/accounts/list", []byte(`{}`))
 		return err == nil && bytes.Contains(answer.Body, []byte(email))
 	}, patience, 50*time.Millisecond, "the player is connected again, and calls")
+	for _, name := range killed {
+		execute(t, "docker", "start", name)
+	}
 
 	must("accounts", "set-roles", object{"accountId": account, "roles": []string{"user"}})
 	require.Eventually(t, func() bool { return !mayList() }, patience, 20*time.Millisecond, "and takes it away")
