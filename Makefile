@@ -69,7 +69,7 @@ bench: deps build ## measure beside the raw libraries; writes the tables in docs
 
 faults: deps ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
 	$(GO) -C integration test -count=1 -v -timeout 20m ./faults -args -long -out ../../docs/faults.md
-	$(GO) -C integration test -count=1 -v -timeout 10m ./sagas -args -long -out ../../docs/faults.md
+	$(GO) -C integration test -count=1 -v -timeout 20m ./sagas -args -long -out ../../docs/faults.md
 
 fuzz: ## run every fuzz target for FUZZTIME, and fail when one finds something
 	./tools/fuzz $(FUZZTIME) $(MODULES) tools

@@ -3,10 +3,13 @@ package e2e
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/services/connect"
@@ -62,4 +65,72 @@ func gateway(t *testing.T, here, there *node) {
 	case <-ctx.Done():
 		t.Fatal("the logout did not close the connection")
 	}
+}
+
+// A node is killed under its clients: they come back to the other one with their tokens, and have missed nothing of what was published
+// before, meanwhile and after.
+func TestGatewayKilled(t *testing.T) {
+	t.Parallel()
+	eachBroker(t, func(t *testing.T, broker string) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		defer cancel()
+		args := serversWith(t, broker)
+		services := startNode(t, args...)
+		first := startNode(t, append(args, "--services", "connect", "--app-id", "gateway")...)
+		second := startNode(t, append(args, "--services", "connect", "--app-id", "gateway")...)
+		const clients, eventsEach = 5, 60
+		all := make([]*client.Client, clients)
+		for n := range all {
+			status, answer := postAs(t, http.DefaultClient, services.url+"/auth/register",
+				object{"email": fmt.Sprintf("player%d@example.org", n), "password": "correct horse battery"})
+			require.Equal(t, http.StatusOK, status, "%v", answer)
+			var err error
+			all[n], err = client.Dial(ctx, client.Config{URLs: []string{first.url, second.url}, AccessToken: loginFrom(t, answer).AccessToken})
+			require.NoError(t, err)
+			defer all[n].Close()
+		}
+		var publishing sync.WaitGroup
+		half := make(chan struct{})
+		publishing.Go(func() {
+			for i := range eventsEach {
+				for _, c := range all {
+					status, answer := postAs(t, http.DefaultClient, services.url+"/messaging/publish",
+						object{"topic": "session." + c.SessionID() + ".number", "payload": object{"n": i}})
+					if !assert.Equal(t, http.StatusOK, status, "%v", answer) {
+						return
+					}
+				}
+				if i == eventsEach/3 {
+					close(half)
+				}
+			}
+		})
+		<-half
+		first.kill()
+		lost, twice := 0, 0
+		for n, c := range all {
+			seen := map[float64]int{}
+			for len(seen) < eventsEach {
+				select {
+				case e := <-c.Events():
+					var body object
+					require.NoError(t, json.Unmarshal(e.Body, &body))
+					seen[body["n"].(float64)]++
+				case <-ctx.Done():
+					t.Fatalf("client %d has %d of %d events", n, len(seen), eventsEach)
+				}
+			}
+			for i := range eventsEach {
+				if seen[float64(i)] == 0 {
+					lost++
+				}
+				twice += max(0, seen[float64(i)]-1)
+			}
+			require.NoError(t, c.WaitFor(ctx, "POST", "/auth/logout", true), "the manifest comes on the new connection too")
+		}
+		publishing.Wait()
+		t.Logf("sent %d, lost %d, twice %d", clients*eventsEach, lost, twice)
+		require.Zero(t, lost)
+		require.Zero(t, twice)
+	})
 }

@@ -69,8 +69,14 @@ func startNode(t *testing.T, args ...string) *node {
 // launch starts a node without waiting for it.
 func launch(t *testing.T, address string, args ...string) *node {
 	t.Helper()
+	return launchAs(t, binary, address, args...)
+}
+
+// launchAs is launch of another program with the same command line.
+func launchAs(t *testing.T, program, address string, args ...string) *node {
+	t.Helper()
 	n := &node{url: "http://" + address, exited: make(chan struct{}), log: new(lockedBuffer)}
-	n.cmd = exec.Command(binary, append([]string{"serve", "--listen", address}, args...)...)
+	n.cmd = exec.Command(program, append([]string{"serve", "--listen", address}, args...)...)
 	n.cmd.Dir = t.TempDir()
 	n.cmd.Stdout, n.cmd.Stderr = n.log, n.log
 	n.cmd.Env = cleanEnvironment()

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -232,7 +233,7 @@ func (p peers) post(ctx context.Context, service, path string, body, answer any,
 func (p peers) Call(ctx context.Context, target, method, key string, body jsontext.Value) (jsontext.Value, error) {
 	var answer json.RawMessage
 	err := p.post(ctx, target, method, json.RawMessage(body), &answer, key)
-	if r, is := err.(*refusal); is && r.Status < http.StatusInternalServerError && r.Status != http.StatusTooManyRequests {
+	if r, is := errors.AsType[*refusal](err); is && r.Status < http.StatusInternalServerError && r.Status != http.StatusTooManyRequests {
 		return nil, &sagas.Refusal{Status: r.Status, Code: r.Code, Detail: r.Detail}
 	}
 	return jsontext.Value(answer), err
@@ -254,7 +255,7 @@ func (p peers) Get(ctx context.Context, id string) (auth.Account, error) {
 
 func (p peers) account(ctx context.Context, operation string, request auth.Account) (a auth.Account, err error) {
 	err = p.post(ctx, "accounts", "accounts/"+operation, request, &a, "")
-	if r, is := err.(*refusal); is {
+	if r, is := errors.AsType[*refusal](err); is {
 		switch {
 		case r.Status == http.StatusNotFound:
 			err = auth.ErrNoAccount

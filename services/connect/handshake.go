@@ -52,14 +52,14 @@ func (s *Service) connect(w http.ResponseWriter, r *http.Request) {
 	conn, err := s.upgrader.Upgrade(hijackable{w}, r, nil)
 	if err != nil { // the library has answered
 		s.meter.handshake(ctx, "failed")
-		s.abandon(v)
+		s.abandon(ctx, v)
 		return
 	}
 	if !v.attach(conn) {
 		e := v.why()
 		_ = conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(e.code, e.reason), time.Now().Add(goodbye))
 		_ = conn.Close()
-		s.abandon(v)
+		s.abandon(ctx, v)
 		return
 	}
 	v.greet(greeting)
@@ -93,7 +93,7 @@ func (s *Service) admit(ctx context.Context, r *http.Request) (*session, hello, 
 	v := s.newSession(taken.sessionID)
 	v.record, v.autoAck, v.before = taken.now, acks == "auto", taken.before
 	if err := s.settle(ctx, v); err != nil {
-		s.abandon(v)
+		s.abandon(ctx, v)
 		return nil, hello{}, err
 	}
 	return v, hello{
@@ -178,9 +178,9 @@ func (s *Service) settle(ctx context.Context, v *session) error {
 }
 
 // abandon undoes what was begun for a connection that did not come about. The token that it showed holds again.
-func (s *Service) abandon(v *session) {
+func (s *Service) abandon(ctx context.Context, v *session) {
 	v.close(away(0, "", events.SessionDisconnectedReasonError))
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), s.cfg.HandshakeTimeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.HandshakeTimeout)
 	defer cancel()
 	defer close(v.gone)
 	v.returnEvents()

@@ -14,8 +14,8 @@ import (
 // errFlood reports a client that goes on to send what is refused.
 var errFlood = errors.New("flood")
 
-// read takes messages until the connection ends, and says why it did.
-func (v *session) read() error {
+// takeAll takes messages until the connection ends, and says why it did.
+func (v *session) takeAll() error {
 	for {
 		kind, reader, err := v.conn.NextReader()
 		if err != nil {

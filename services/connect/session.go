@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"sync"
@@ -70,11 +71,14 @@ type session struct {
 
 	mu    sync.Mutex
 	ended *ending
-	gone  chan struct{} // closed when the connection is over and its events are back in the queue
+
+	answered atomic.Bool   // the client has sent a close frame
+	read     chan struct{} // closed when nothing more is read
+	gone     chan struct{} // closed when the connection is over and its events are back in the queue
 }
 
 func (s *Service) newSession(id string) *session {
-	v := &session{s: s, id: id, gone: make(chan struct{})}
+	v := &session{s: s, id: id, read: make(chan struct{}), gone: make(chan struct{})}
 	v.life, v.end = context.WithCancel(context.Background())
 	v.returnEvents = sync.OnceFunc(v.giveBack)
 	return v
@@ -180,25 +184,34 @@ func (v *session) close(e ending) {
 // goodbye bounds how long a client is given to take the reason why its connection ends.
 const goodbye = time.Second
 
-// hangUp tells the client why, and closes the connection under the reader when that does not come to its end by itself. What the client
-// has not acknowledged is back in its queue by then, in its place: it may be quick to connect elsewhere.
+// hangUp tells the client why, and closes the connection. What the client has not acknowledged is back in its queue by then, in its place:
+// it may be quick to connect elsewhere.
 func (v *session) hangUp(e ending) {
-	if e.stays && e.code != 0 {
+	defer v.conn.Close() //nolint:errcheck // it is over in any case
+	if e.code == 0 {
+		return
+	}
+	if e.stays {
 		v.returnEvents()
 	}
 	deadline := time.Now().Add(goodbye)
-	if e.code != 0 {
-		_ = v.conn.SetReadDeadline(deadline)
-		_ = v.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(e.code, e.reason), deadline)
-		timer := time.NewTimer(time.Until(deadline))
-		defer timer.Stop()
-		select {
-		case <-v.gone:
-		case <-timer.C:
-		}
+	_ = v.conn.SetReadDeadline(deadline)
+	_ = v.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(e.code, e.reason), deadline)
+	timer := time.NewTimer(time.Until(deadline))
+	defer timer.Stop()
+	select {
+	case <-v.read:
+	case <-timer.C:
+		return
 	}
-	_ = v.conn.Close()
+	if !v.answered.Load() {
+		// A connection that is closed with something unread is reset, and the client would not read the reason.
+		_, _ = io.CopyN(io.Discard, v.conn.NetConn(), lingerBytes)
+	}
 }
+
+// lingerBytes bounds what is read of a client that sends on.
+const lingerBytes = 1 << 20
 
 // why is the reason for which the connection ends.
 func (v *session) why() ending {
@@ -209,7 +222,10 @@ func (v *session) why() ending {
 
 // run reads until the connection ends, and clears up.
 func (v *session) run() {
-	err := v.read()
+	err := v.takeAll()
+	_, answered := errors.AsType[*websocket.CloseError](err)
+	v.answered.Store(answered)
+	close(v.read)
 	v.close(v.endingOf(err))
 	v.out.close()
 	v.clearUp()
@@ -233,7 +249,7 @@ func (v *session) endingOf(err error) ending {
 	switch {
 	case errors.Is(err, websocket.ErrReadLimit): // the library has told the client
 		v.s.meter.refused(v.life, "too_big")
-		return away(0, "", events.SessionDisconnectedReasonError)
+		return away(CloseTooBig, "a message is too long", events.SessionDisconnectedReasonError)
 	case errors.Is(err, errFrame):
 		v.s.meter.refused(v.life, "malformed")
 		return away(CloseMalformed, reasonOf(err), events.SessionDisconnectedReasonError)
@@ -261,7 +277,6 @@ func reasonOf(err error) string {
 // clearUp gives back what the client did not acknowledge, and tells that the connection has ended.
 func (v *session) clearUp() {
 	defer close(v.gone)
-	_ = v.conn.Close()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(v.life), v.s.cfg.HandshakeTimeout)
 	defer cancel()
 	v.returnEvents()

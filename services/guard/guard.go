@@ -46,6 +46,8 @@ type Config struct {
 	// Open are patterns of http.ServeMux that everyone may send to: their requests show what they have to show to who answers them,
 	// and are nobody's here. Default: none.
 	Open []string
+	// OfNodes are headers, in their canonical form, that nodes alone may send; from others they are taken away. Default: none.
+	OfNodes []string
 	// Resolve tells the app-id that a service is on, for calls on the invoke endpoint. Default: the target itself.
 	Resolve func(target string) (appID string)
 	// Logger hears of files that changed. Default: nobody.
@@ -197,6 +199,7 @@ func (g *Guard) Admit(r *http.Request, pattern string) (*http.Request, error) {
 		for _, name := range []string{TokenHeader, AppHeader, BehalfHeader} {
 			delete(r.Header, name)
 		}
+		dropOf(r.Header, g.cfg.OfNodes)
 		return r, nil
 	}
 	if !within {
@@ -212,9 +215,19 @@ func (g *Guard) Admit(r *http.Request, pattern string) (*http.Request, error) {
 	} else if !c.node { // whatever it says
 		r.Header[BehalfHeader] = []string{c.app}
 	}
+	if !c.node {
+		dropOf(r.Header, g.cfg.OfNodes)
+	}
 	keepOnTheWay(r.Header, BehalfHeader)
 	r = r.WithContext(context.WithValue(ctx, callerKey{}, c))
 	return r, g.allow(r, pattern, c)
+}
+
+// dropOf takes headers away.
+func dropOf(h http.Header, names []string) {
+	for _, name := range names {
+		delete(h, name)
+	}
 }
 
 // keepOnTheWay takes a header out of those that end at this hop, which a request may name in Connection (RFC 9110, 7.6.1).

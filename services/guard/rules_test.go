@@ -195,3 +195,26 @@ func TestRulesRefuseWhatIsTooDeep(t *testing.T) {
 		require.Equal(t, refused, statusOf(t, err) == 403, calls)
 	}
 }
+
+// What is for players is open to who shows nothing of the mesh, and nothing else is; what says for which player a node calls is believed
+// of nodes.
+func TestOpenPatterns(t *testing.T) {
+	g := newGuard(t, guard.Config{Token: meshToken, Open: []string{"GET /connect"}, OfNodes: []string{"Bannou-Session-Id"}})
+	r, err := admit(t, g, "/connect", "GET /connect", "Authorization", "Bearer of a player", guard.BehalfHeader, "game", "Bannou-Session-Id", "x")
+	require.NoError(t, err)
+	require.Equal(t, "Bearer of a player", r.Header.Get("Authorization"), "it is for the gateway")
+	require.Empty(t, r.Header.Get(guard.BehalfHeader))
+	require.Empty(t, r.Header.Get("Bannou-Session-Id"))
+	require.Empty(t, guard.Caller(r.Context()))
+	for _, pattern := range []string{"POST /connect", "GET /connect/more", "", "/v1.0/invoke/"} {
+		_, err = admit(t, g, "/connect", pattern)
+		require.Equal(t, 401, statusOf(t, err), pattern)
+	}
+
+	r, err = admit(t, g, "/state/get", "POST /state/get", guard.TokenHeader, gameToken, "Bannou-Session-Id", "x")
+	require.NoError(t, err)
+	require.Empty(t, r.Header.Get("Bannou-Session-Id"), "of an app")
+	r, err = admit(t, g, "/state/get", "POST /state/get", guard.TokenHeader, meshToken, guard.AppHeader, "bannou", "Bannou-Session-Id", "x")
+	require.NoError(t, err)
+	require.Equal(t, "x", r.Header.Get("Bannou-Session-Id"), "of a node")
+}

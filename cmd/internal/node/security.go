@@ -16,7 +16,7 @@ func (n *Node) newGuard(cfg *config.Config, log *slog.Logger) (*guard.Guard, err
 	m := &cfg.Mesh
 	c := guard.Config{
 		AppID: cfg.AppID, Token: m.Token, TokenFile: m.TokenFile, Apps: n.apps, Rules: m.Access, Logger: log,
-		Open:          []string{connect.Pattern},
+		Open: []string{connect.Pattern}, OfNodes: []string{connect.SessionHeader, connect.AccountHeader},
 		MeterProvider: n.metrics.MeterProvider(),
 		Resolve: func(target string) string { // no request comes before there is a directory
 			appID, _ := n.directory.Resolve(target)

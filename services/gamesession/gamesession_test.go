@@ -1,0 +1,300 @@
+package gamesession_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/memorybus"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
+	"github.com/bannou-mesh/bannou/services/gamesession"
+	"github.com/bannou-mesh/bannou/services/host"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+type object = map[string]any
+
+// node is the service on a host, and what the bus hears of it: topics, each with what is in the event.
+type node struct {
+	t      *testing.T
+	url    string
+	client *http.Client
+	bus    *bus.Bus
+
+	mu    sync.Mutex
+	heard []heard
+	now   time.Time
+}
+
+type heard struct{ topic, id, about string }
+
+func start(t *testing.T) *node {
+	n := &node{t: t, client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}, now: time.Now()}
+	driver, err := sqlitestate.New(sqlitestate.Config{Path: filepath.Join(t.TempDir(), "state.db")})
+	require.NoError(t, err)
+	factory, err := state.NewFactory([]state.StoreConfig{{Name: gamesession.Store, Backend: "sqlite"}}, []state.Driver{driver}, state.Options{})
+	require.NoError(t, err)
+	n.bus, err = bus.New(memorybus.New(memorybus.Config{}), bus.Config{})
+	require.NoError(t, err)
+	hear(n, events.TopicGameSessionJoinRequested, func(e *events.GameSessionJoinRequestedEvent) (string, string) { return e.EventID, e.JoinID })
+	hear(n, events.TopicGameSessionInvited, func(e *events.GameSessionInvitedEvent) (string, string) { return e.EventID, e.JoinID })
+	hear(n, events.TopicGameSessionJoinEnded, func(e *events.GameSessionJoinEndedEvent) (string, string) { return e.EventID, e.JoinID })
+	hear(n, events.TopicGameSessionPlayerLeft, func(e *events.GameSessionPlayerLeftEvent) (string, string) { return e.EventID, e.SessionID })
+	hear(n, events.TopicPermissionsSessionStateChanged, func(e *events.SessionStateChangeEvent) (string, string) {
+		return e.EventID, e.SessionID + " " + e.NewState
+	})
+	service, err := gamesession.New(gamesession.Config{Factory: factory, Bus: n.bus, Now: func() time.Time {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		return n.now
+	}})
+	require.NoError(t, err)
+	h, err := host.New(host.Config{Listen: "127.0.0.1:0"})
+	require.NoError(t, err)
+	require.NoError(t, h.Add(service))
+	ctx, cancel := context.WithCancel(context.Background())
+	busCtx, endBus := context.WithCancel(context.Background())
+	ran, served := make(chan error, 1), make(chan error, 1)
+	go func() { ran <- n.bus.Run(busCtx) }()
+	<-n.bus.Running()
+	go func() { served <- h.Run(ctx) }()
+	<-h.Started()
+	n.url = "http://" + h.Addr().String()
+	t.Cleanup(func() {
+		n.client.CloseIdleConnections()
+		cancel()
+		require.NoError(t, <-served)
+		endBus()
+		require.NoError(t, <-ran)
+		require.NoError(t, factory.Close())
+	})
+	return n
+}
+
+func hear[E any](n *node, topic string, of func(e *E) (id, about string)) {
+	require.NoError(n.t, bus.Handle(n.bus, topic, "test", func(_ context.Context, e *E) error {
+		id, about := of(e)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		n.heard = append(n.heard, heard{topic, id, about})
+		return nil
+	}, bus.SubscriptionOptions{}))
+}
+
+// hears waits until something was told, and says under how many ids.
+func (n *node) hears(topic, about string) (ids int) {
+	n.t.Helper()
+	require.Eventually(n.t, func() bool {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		var all []string
+		for _, h := range n.heard {
+			if h.topic == topic && h.about == about && !slices.Contains(all, h.id) {
+				all = append(all, h.id)
+			}
+		}
+		ids = len(all)
+		return ids > 0
+	}, 20*time.Second, time.Millisecond, "%s %s", topic, about)
+	return ids
+}
+
+func (n *node) call(path string, body object, headers ...string) (int, object) {
+	raw, err := json.Marshal(body)
+	require.NoError(n.t, err)
+	req, err := http.NewRequest(http.MethodPost, n.url+"/game-session/"+path, bytes.NewReader(raw))
+	require.NoError(n.t, err)
+	req.Header.Set("Content-Type", "application/json")
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	resp, err := n.client.Do(req)
+	require.NoError(n.t, err)
+	defer resp.Body.Close()
+	raw, err = io.ReadAll(resp.Body)
+	require.NoError(n.t, err)
+	var answer object
+	require.NoError(n.t, json.Unmarshal(raw, &answer), "%s", raw)
+	return resp.StatusCode, answer
+}
+
+func (n *node) must(path string, body object) object {
+	n.t.Helper()
+	status, answer := n.call(path, body)
+	require.Equal(n.t, http.StatusOK, status, "%s: %v", path, answer)
+	return answer
+}
+
+func (n *node) refused(status int, path string, body object) {
+	n.t.Helper()
+	got, answer := n.call(path, body)
+	require.Equal(n.t, status, got, "%s: %v", path, answer)
+}
+
+func (n *node) table(seats int) string {
+	return n.must("create", object{"seats": seats})["gameSessionId"].(string)
+}
+
+// seat is what steps of the saga are asked with.
+func seat(table, session, join string) object {
+	return object{"gameSessionId": table, "sessionId": session, "joinId": join}
+}
+
+// Each step may come twice, as the saga asks again where an answer was lost: it is done once, and told under one id.
+func TestStepsAreDoneOnce(t *testing.T) {
+	n := start(t)
+	table := n.table(1)
+	for _, step := range []string{"reserve", "invite", "seat"} {
+		n.must(step, seat(table, "s-1", "j-1"))
+		n.must(step, seat(table, "s-1", "j-1"))
+	}
+	require.Equal(t, 1, n.hears(events.TopicGameSessionInvited, "j-1"))
+	require.Equal(t, 1, n.hears(events.TopicPermissionsSessionStateChanged, "s-1 joined"))
+	got := n.must("get", object{"gameSessionId": table})
+	require.EqualValues(t, 0, got["free"])
+	require.Equal(t, "joined", got["players"].([]any)[0].(object)["status"])
+
+	n.refused(http.StatusConflict, "reserve", seat(table, "s-2", "j-2"))
+	n.refused(http.StatusConflict, "reserve", seat(table, "s-1", "j-3"))
+	n.refused(http.StatusConflict, "seat", seat(table, "s-2", "j-2"))
+	n.must("release", seat(table, "s-2", "j-2")) // of what was never held
+	require.EqualValues(t, 0, n.must("get", object{"gameSessionId": table})["free"])
+	n.must("release", seat(table, "s-1", "j-1"))
+	n.must("release", seat(table, "s-1", "j-1"))
+	require.Equal(t, 1, n.hears(events.TopicPermissionsSessionStateChanged, "s-1 "))
+	require.Equal(t, 1, n.hears(events.TopicGameSessionJoinEnded, "j-1"))
+	require.EqualValues(t, 1, n.must("get", object{"gameSessionId": table})["free"])
+}
+
+// However many ask at once, no seat is given twice.
+func TestSeatsAreNotOversold(t *testing.T) {
+	n := start(t)
+	const seats, players = 3, 12
+	table := n.table(seats)
+	var had sync.Map
+	var asking sync.WaitGroup
+	for range players {
+		asking.Go(func() {
+			session, join := uuid.NewString(), uuid.NewString()
+			for status := 503; status == 503; { // it lost too many races
+				status, _ = n.call("reserve", seat(table, session, join))
+				if status == 200 {
+					had.Store(session, true)
+				}
+			}
+		})
+	}
+	asking.Wait()
+	n1 := 0
+	had.Range(func(any, any) bool { n1++; return true })
+	require.Equal(t, seats, n1)
+	require.Len(t, n.must("get", object{"gameSessionId": table})["players"], seats)
+}
+
+// A step that comes after it was undone holds a seat for a while, and not for ever.
+func TestALateStepHoldsNoSeatForEver(t *testing.T) {
+	n := start(t)
+	table := n.table(1)
+	n.must("release", seat(table, "s-1", "j-1"))
+	n.must("reserve", seat(table, "s-1", "j-1"))
+	n.refused(http.StatusConflict, "reserve", seat(table, "s-2", "j-2"))
+	n.mu.Lock()
+	n.now = n.now.Add(2 * time.Minute)
+	n.mu.Unlock()
+	n.refused(http.StatusConflict, "seat", seat(table, "s-1", "j-1"))
+	n.must("reserve", seat(table, "s-2", "j-2"))
+}
+
+// Who leaves, whose session ends, and whose client does not come back has no seat; whose client may, has.
+func TestLeaving(t *testing.T) {
+	n := start(t)
+	table := n.table(4)
+	for _, s := range []string{"s-1", "s-2", "s-3", "s-4"} {
+		n.must("reserve", seat(table, s, "j-"+s))
+		n.must("seat", seat(table, s, "j-"+s))
+	}
+	require.Equal(t, object{"left": true}, n.must("leave", object{"gameSessionId": table, "sessionId": "s-1"}))
+	require.Equal(t, object{"left": false}, n.must("leave", object{"gameSessionId": table, "sessionId": "s-1"}))
+	for _, e := range []struct {
+		topic string
+		event bus.Event
+	}{
+		{events.TopicSessionInvalidated, &events.SessionInvalidatedEvent{SessionIDs: []string{"s-2", "nobody"}}},
+		{events.TopicSessionDisconnected, &events.SessionDisconnectedEvent{SessionID: "s-3"}},
+		{events.TopicSessionDisconnected, &events.SessionDisconnectedEvent{SessionID: "s-4", Reconnectable: true}},
+	} {
+		_, err := n.bus.Publish(t.Context(), e.topic, e.event)
+		require.NoError(t, err)
+	}
+	for _, s := range []string{"s-1", "s-2", "s-3"} {
+		require.Equal(t, 1, n.hears(events.TopicGameSessionPlayerLeft, s))
+		require.Equal(t, 1, n.hears(events.TopicPermissionsSessionStateChanged, s+" "))
+	}
+	var players []any
+	require.Eventually(t, func() bool {
+		players = n.must("get", object{"gameSessionId": table})["players"].([]any)
+		return len(players) == 1
+	}, 20*time.Second, time.Millisecond)
+	require.Equal(t, "s-4", players[0].(object)["sessionId"])
+}
+
+// What comes through the gateway is of the session that the gateway names, whatever the request says.
+func TestTheGatewaySaysWhoPlays(t *testing.T) {
+	n := start(t)
+	table := n.table(2)
+	var asked *events.GameSessionJoinRequestedEvent
+	sub, err := bus.Subscribe(t.Context(), n.bus, events.TopicGameSessionJoinRequested, func(_ context.Context, e *events.GameSessionJoinRequestedEvent) error {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		asked = e
+		return nil
+	}, bus.SubscriptionOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, sub.Close(context.Background())) }()
+	status, _ := n.call("join", object{"gameSessionId": table, "sessionId": "victim"}, "Bannou-Session-Id", "own", "Bannou-Account-Id", "account")
+	require.Equal(t, http.StatusOK, status)
+	require.Eventually(t, func() bool { n.mu.Lock(); defer n.mu.Unlock(); return asked != nil }, 20*time.Second, time.Millisecond)
+	require.Equal(t, []string{"own", "account"}, []string{asked.SessionID, asked.AccountID})
+	n.must("reserve", seat(table, "victim", "j-1"))
+	status, answer := n.call("leave", object{"gameSessionId": table, "sessionId": "victim"}, "Bannou-Session-Id", "own")
+	require.Equal(t, []any{http.StatusOK, false}, []any{status, answer["left"]})
+}
+
+func TestRefusals(t *testing.T) {
+	n := start(t)
+	n.refused(http.StatusBadRequest, "create", object{"seats": 0})
+	n.refused(http.StatusBadRequest, "create", object{"seats": 257})
+	n.refused(http.StatusBadRequest, "join", object{"gameSessionId": "x"})
+	n.refused(http.StatusBadRequest, "reserve", object{"gameSessionId": "x"})
+	n.refused(http.StatusNotFound, "join", object{"gameSessionId": "x", "sessionId": "s"})
+	n.refused(http.StatusNotFound, "reserve", seat("x", "s", "j"))
+	n.refused(http.StatusNotFound, "get", object{"gameSessionId": "player:s"})
+	n.refused(http.StatusBadRequest, "list", object{"limit": 101})
+	var all []string
+	for range 3 {
+		all = append(all, n.table(2))
+	}
+	page := n.must("list", object{"limit": 2})
+	rest := n.must("list", object{"limit": 2, "cursor": page["cursor"]})
+	var listed []string
+	for _, g := range append(page["gameSessions"].([]any), rest["gameSessions"].([]any)...) {
+		listed = append(listed, g.(object)["gameSessionId"].(string))
+	}
+	require.ElementsMatch(t, all, listed)
+	require.NotContains(t, rest, "cursor")
+}
