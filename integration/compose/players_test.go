@@ -14,10 +14,10 @@ import (
 	"github.com/bannou-mesh/bannou/services/connect/client"
 )
 
-// Who plays: an account is registered and logs in, connects, gets a role and with it what the role may call, and is gone. Every request goes the
+// Who plays keeps it up while containers are lost: an account is registered and logs in, connects, gets a role and with it what the role may call, and is gone. Every request goes the
 // way that callers' do; in the split suite each service, and what it tells the others, is in containers of its own. Those of which there are
 // two are killed in the middle, one container each: the gateway is the one that the player is connected to.
-func TestPlayers(t *testing.T) {
+func TestPlayersLoseContainers(t *testing.T) {
 	s := newStack(t)
 	l := &load{stack: s}
 	must := func(service, method string, body object) object {
@@ -58,13 +58,14 @@ func TestPlayers(t *testing.T) {
 	require.Eventually(t, mayList, patience, 20*time.Millisecond, "the role brings what it may call")
 	require.NoError(t, player.WaitFor(waits, "POST", "/accounts/list", true), "the player hears of it")
 
+	var killed []string
 	for _, service := range doubled[s.shape] {
 		victim := s.containers(t, service)[0]
 		if service == "connect" {
 			victim = l.holder(t, player.InstanceID())
 		}
 		execute(t, "docker", "kill", "--signal", "KILL", victim.Name)
-		t.Cleanup(func() { execute(t, "docker", "start", victim.Name) })
+		killed = append(killed, victim.Name)
 	}
 	require.Eventually(t, func() bool {
 		code, _ := l.post(t.Context(), "auth", "auth/validate", object{"accessToken": session["accessToken"]})
@@ -74,6 +75,9 @@ func TestPlayers(t *testing.T) {
 		answer, err := player.Call(t.Context(), "POST", "/accounts/list", []byte(`{}`))
 		return err == nil && bytes.Contains(answer.Body, []byte(email))
 	}, patience, 50*time.Millisecond, "the player is connected again, and calls")
+	for _, name := range killed {
+		execute(t, "docker", "start", name)
+	}
 
 	must("accounts", "set-roles", object{"accountId": account, "roles": []string{"user"}})
 	require.Eventually(t, func() bool { return !mayList() }, patience, 20*time.Millisecond, "and takes it away")

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"io"
 	"net"
 	"net/http"
 	"os/exec"
@@ -46,8 +47,14 @@ func TestAddingAService(t *testing.T) {
 
 	on := []string{"--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL,
 		"--state-redis-url", servers.Redis(t).URL, "--state-mysql-dsn", servers.MySQL(t).DSN}
-	node := process(t, folder, append([]string{bannou, "serve"}, on...)...)
-	process(t, folder, append([]string{program}, on...)...)
+	node := process(t, append([]string{bannou, "serve"}, on...)...)
+	own := process(t, append([]string{program}, on...)...)
+	res, err := http.Get(own + "/openapi.yaml") // it is refused where documents do not go together
+	require.NoError(t, err)
+	document, err := io.ReadAll(res.Body)
+	res.Body.Close()
+	require.NoError(t, err)
+	require.Contains(t, string(document), "/leaderboard/get")
 
 	tail := exec.Command(bannou, "tail", "leaderboard.changed", "--node", node)
 	tail.Env = environment()
@@ -80,7 +87,7 @@ func TestAddingAService(t *testing.T) {
 }
 
 // process runs a node until the test ends, and gives its address.
-func process(t *testing.T, folder string, command ...string) string {
+func process(t *testing.T, command ...string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
