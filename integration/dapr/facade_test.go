@@ -79,7 +79,7 @@ func TestAppIsInTheMesh(t *testing.T) {
 	s := newFacade(t, nil, a)
 	native := *s
 	native.url = s.node
-	require.Equal(t, "418 hello", native.call("POST", "/v1.0/invoke/app/method/teapot", "hello"))
+	require.Eventually(t, func() bool { return native.call("POST", "/v1.0/invoke/app/method/teapot", "hello") == "418 hello" }, wait, wait/1000)
 	require.Equal(t, "204", s.call("POST", "/v1.0/shutdown", ""), "and it may end the node that is its sidecar")
 	require.Eventually(t, func() bool {
 		response, err := http.Get(s.node + "/healthz")

@@ -104,8 +104,19 @@ func newFacade(t *testing.T, resources []string, a *app, flags ...string) *side 
 		}
 	})
 	s := &side{t: t, name: "facade", url: "http://" + listen, node: "http://" + own, app: a}
+	require.Eventually(t, func() bool { return s.answers(s.node+"/readyz", http.StatusOK) }, wait, 20*time.Millisecond)
 	s.awaitReady()
 	return s
+}
+
+// answers reports whether there is an answer with that status.
+func (s *side) answers(url string, status int) bool {
+	response, err := http.Get(url)
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == status
 }
 
 // newDaprd starts a sidecar for the app.
