@@ -56,7 +56,7 @@ func bearer(token string) secured {
 
 // Every endpoint of a node with the mesh's token asks for one; the probes do not. Rules refuse who is not named.
 func TestEveryEndpointAsksForAToken(t *testing.T) {
-	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game], mesh: ['*'], orchestrator: ['*'],\n    accounts: ['*'], permissions: ['*'], messaging/dead-letters: ['*'], messaging/outbox: ['*'],\n    events/erase: ['*'], events/rewrap: ['*'], events/projections: ['*']}\n",
+	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game], mesh: ['*'], orchestrator: ['*'],\n    accounts: ['*'], permissions: ['*'], sagas: ['*'], messaging/dead-letters: ['*'], messaging/outbox: ['*'],\n    events/erase: ['*'], events/rewrap: ['*'], events/projections: ['*']}\n",
 		write(t, "game", gameToken), write(t, "web", webToken), write(t, "mesh", meshToken+"\n")))
 	n := startNode(t, "--log-level", "debug", "--config", config)
 	status, document := bearer(gameToken).ask(t, http.MethodGet, n.url+"/openapi.yaml", "")
@@ -69,6 +69,13 @@ func TestEveryEndpointAsksForAToken(t *testing.T) {
 	for _, match := range paths {
 		path := strings.NewReplacer("{appId}", "bannou", "{method}", "mesh/mappings").Replace(match[1])
 		if strings.Contains(path, "tail") || path == "/events/subscribe" { // a stream, once one is let in
+			continue
+		}
+		if path == "/connect" { // open to players, who show the token of a session
+			upgrade := http.Header{"Connection": {"Upgrade"}, "Upgrade": {"websocket"}, "Sec-Websocket-Version": {"13"}, "Sec-Websocket-Key": {"dGhlIHNhbXBsZSBub25jZQ=="}}
+			status, answer := secured{http.DefaultClient, upgrade}.ask(t, http.MethodGet, n.url+path, "")
+			require.Equal(t, 401, status, answer)
+			require.Contains(t, answer, "access token")
 			continue
 		}
 		method := http.MethodPost

@@ -129,10 +129,11 @@ func (s *Service) Stop(ctx context.Context) error {
 	return errors.Join(append(errs, s.meter.close())...)
 }
 
-// Ready reports a node that does not hear of the ends of sessions.
+// Ready shows that the node does not hear of the ends of sessions. It does not make the node unready: its other services do without the
+// bus, and who connects meanwhile is told to come again.
 func (s *Service) Ready(context.Context) error {
 	if !s.listening.Load() {
-		return errors.New("connect: the node does not hear yet which sessions end, and takes no connections; the bus is away")
+		return host.Degraded(errors.New("connect: the node does not hear yet which sessions end, and takes no connections; the bus is away"))
 	}
 	return nil
 }

@@ -110,6 +110,7 @@ func poison(t *testing.T, w *world) {
 	w.append(t, log, 30)
 	require.NoError(t, s.Unpark(t.Context(), v, parked[0].Stream, false))
 	require.Eventually(t, func() bool { return status(t, s, 1).Parked == 0 }, patience, 20*time.Millisecond)
+	reaches(t, s, 1, projection.Live, after+30)
 	w.requireRight(t, v)
 
 	healed.Store(false)
