@@ -155,10 +155,12 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 // settle gives the connection its place here, in that of the session's other one, and its events.
 func (s *Service) settle(ctx context.Context, v *session) error {
 	before, ok := s.held.add(v)
-	if !ok {
+	switch {
+	case !ok && before != nil: // the record says whether that one is newer, or of a time before the store lost its memory
+		return errors.Join(errReplaced, s.look(ctx, before))
+	case !ok:
 		return errFull
-	}
-	if before != nil {
+	case before != nil:
 		before.close(replaced())
 		select {
 		case <-before.gone:

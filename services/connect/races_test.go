@@ -2,8 +2,6 @@ package connect_test
 
 import (
 	"net/http"
-	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -13,49 +11,62 @@ import (
 	"github.com/bannou-mesh/bannou/services/connect"
 )
 
-// Of connections that a session makes at the same time, one stays, and it is not told that it has been replaced.
-func TestOneOfManyAtOnceStays(t *testing.T) {
+// Of two connections that a session makes at the same time, the newer stays, also where the older is ready later.
+func TestTheNewerStaysAmongTwoAtOnce(t *testing.T) {
 	w := start(t, 1)
-	for range 20 {
-		token, l := w.login("user")
-		conns := make([]*websocket.Conn, 6)
-		var all sync.WaitGroup
-		for n := range conns {
-			all.Go(func() {
-				url := "ws" + strings.TrimPrefix(w.nodes[0].url, "http") + "/connect"
-				c, _, err := websocket.DefaultDialer.DialContext(t.Context(), url, http.Header{"Authorization": {"Bearer " + token}})
-				if err == nil {
-					conns[n] = c
-				}
-			})
+	token, l := w.login("user")
+	noted, release := make(chan struct{}), make(chan struct{})
+	w.store.afterNextWrite(func() { close(noted); <-release })
+	status := make(chan int, 1)
+	go func() {
+		response, err := http.DefaultClient.Do(upgrade(t, w.nodes[0].url, token))
+		if err != nil {
+			status <- 0
+			return
 		}
-		all.Wait()
-		w.publish(l.SessionID, "news", `{"n":1}`)
-		got := make(chan bool, len(conns))
-		for _, c := range conns {
-			if c == nil {
-				got <- false
-				continue
-			}
-			t.Cleanup(func() { _ = c.Close() })
-			go func() {
-				_ = c.SetReadDeadline(time.Now().Add(wait))
-				for {
-					_, data, err := c.ReadMessage()
-					if err != nil || strings.Contains(string(data), `"event"`) {
-						got <- err == nil
-						return
-					}
-				}
-			}()
+		_ = response.Body.Close()
+		status <- response.StatusCode
+	}()
+	<-noted // the older is in the record, and nowhere else
+	newer := w.connected(w.nodes[0], token)
+	close(release)
+	require.Equal(t, http.StatusConflict, <-status)
+	w.publish(l.SessionID, "news", `{"n":1}`)
+	require.Equal(t, 1, newer.event().Body.N)
+}
+
+// upgrade is a handshake without a WebSocket behind it.
+func upgrade(t *testing.T, url, token string) *http.Request {
+	r := request(t, url, token)
+	for name, value := range map[string]string{
+		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+	} {
+		r.Header.Set(name, value)
+	}
+	return r
+}
+
+// A store that hangs keeps nobody from being pinged: clients that have nothing to say stay connected.
+func TestStoreThatHangs(t *testing.T) {
+	w := start(t, 1, func(c *connect.Config) {
+		c.PingInterval, c.ReconnectWithin = 100*time.Millisecond, 100*time.Millisecond
+	})
+	token, _ := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	hangs, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	w.store.afterNextWrite(func() { close(hangs); <-release })
+	<-hangs
+	pings := make(chan struct{}, 100)
+	answer := c.PingHandler()
+	c.SetPingHandler(func(data string) error { pings <- struct{}{}; return answer(data) })
+	go func() { _, _, _ = c.NextReader() }() // until the test ends
+	for range 5 {
+		select {
+		case <-pings:
+		case <-time.After(wait):
+			t.Fatal("no ping comes")
 		}
-		alive := false
-		for range conns {
-			if alive = <-got || alive; alive {
-				break
-			}
-		}
-		require.True(t, alive, "no connection is left")
 	}
 }
 

@@ -57,7 +57,7 @@ type session struct {
 	manifest atomic.Pointer[manifest] // nil: nothing may be called yet
 	heard    atomic.Int64             // when something came, in Unix nanoseconds
 	pinged   time.Time                // the sweep's
-	renewed  time.Time                // the sweep's
+	renewed  time.Time                // renewAll's
 
 	before       record // what it was, until then
 	telling      sync.Mutex
