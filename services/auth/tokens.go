@@ -46,7 +46,10 @@ func (s *Service) validate(ctx context.Context, _ caller, r *authapi.ValidateReq
 	if err != nil {
 		return nil, err
 	}
-	return &authapi.Session{AccountID: c.Subject, SessionID: c.SessionID, Roles: append([]string{}, record.Roles...), ExpiresAt: c.ExpiresAt.UTC()}, nil
+	return &authapi.Session{
+		AccountID: c.Subject, SessionID: c.SessionID, Roles: append([]string{}, record.Roles...), ExpiresAt: c.ExpiresAt.UTC(),
+		SessionExpiresAt: record.find(c.SessionID).ExpiresAt,
+	}, nil
 }
 
 // refresh is POST /auth/refresh.

@@ -19,7 +19,9 @@ import (
 // breaking is a mesh in which no call succeeds.
 type breaking struct{ err error }
 
-func (b breaking) Do(context.Context, string, *http.Request) (*http.Response, error) { return nil, b.err }
+func (b breaking) Do(context.Context, string, *http.Request) (*http.Response, error) {
+	return nil, b.err
+}
 
 // A client learns whether it may send a call again: unavailable is what was not done, for sure.
 func TestCodesTellWhetherItWasDone(t *testing.T) {

@@ -130,7 +130,10 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 			if v.AccountID != login.AccountID || len(v.Salt) != saltBytes {
 				v.AccountID, v.Salt = login.AccountID, newSalt()
 			}
-			v.Roles, v.Until = login.Roles, now.Add(s.cfg.TokenLife)
+			v.Roles, v.Until, v.Ends = login.Roles, now.Add(s.cfg.TokenLife), login.SessionExpiresAt
+			if !v.Ends.IsZero() && v.Ends.Before(v.Until) {
+				v.Until = v.Ends
+			}
 			v.InstanceID, v.Epoch, v.Token = s.cfg.InstanceID, v.Epoch+1, kept[:]
 			return nil
 		})

@@ -66,6 +66,12 @@ func (l *logins) Validate(_ context.Context, token string) (connect.Login, error
 	return login, nil
 }
 
+func (l *logins) set(token string, login connect.Login) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list[token] = login
+}
+
 // local calls handlers of this process.
 type local struct{ http.Handler }
 

@@ -84,3 +84,19 @@ func TestFloodOfPings(t *testing.T) {
 		require.Equal(t, connect.ClosePolicy, c.closed())
 	}
 }
+
+// A connection does not outlive its session by time: who comes back shows an access token, which says whether the session was refreshed.
+func TestSessionEndsByTime(t *testing.T) {
+	w := start(t, 1, func(c *connect.Config) { c.PingInterval = 100 * time.Millisecond })
+	token, l := w.login("user")
+	l.SessionExpiresAt = time.Now().Add(time.Second)
+	w.logins.set(token, l)
+	c := w.connected(w.nodes[0], token)
+	require.Equal(t, connect.CloseExpired, c.closed())
+	require.False(t, time.Now().Before(l.SessionExpiresAt))
+	_, status := w.dial(w.nodes[0], "Reconnect "+c.Hello.ReconnectToken)
+	require.Equal(t, http.StatusUnauthorized, status)
+	l.SessionExpiresAt = time.Now().Add(time.Hour) // refreshed
+	w.logins.set(token, l)
+	require.True(t, w.connected(w.nodes[0], token).Hello.Resumed)
+}

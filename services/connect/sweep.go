@@ -50,6 +50,10 @@ func (s *Service) lookAfter(ctx context.Context, now time.Time) {
 		if !v.works() {
 			continue
 		}
+		if ends := v.record.Ends; !ends.IsZero() && !s.cfg.Now().Before(ends) {
+			v.close(away(CloseExpired, "the session's time is over, unless it was refreshed: show an access token", events.SessionDisconnectedReasonTimeout))
+			continue
+		}
 		if oldest := v.pending.oldest(); !oldest.IsZero() && now.Sub(oldest) > s.cfg.AckTimeout {
 			s.meter.shed(ctx, "unacknowledged")
 			v.close(away(CloseUnanswered, "you have not acknowledged an event for too long: reconnect", events.SessionDisconnectedReasonTimeout))
