@@ -17,9 +17,9 @@ func TestTheNewerStaysAmongTwoAtOnce(t *testing.T) {
 	token, l := w.login("user")
 	noted, release := make(chan struct{}), make(chan struct{})
 	w.store.afterNextWrite(func() { close(noted); <-release })
-	status := make(chan int, 1)
+	status, older := make(chan int, 1), upgrade(t, w.nodes[0].url, token)
 	go func() {
-		response, err := http.DefaultClient.Do(upgrade(t, w.nodes[0].url, token))
+		response, err := http.DefaultClient.Do(older)
 		if err != nil {
 			status <- 0
 			return
