@@ -14,6 +14,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/services/connect"
 	"github.com/bannou-mesh/bannou/services/connect/client"
+	"github.com/bannou-mesh/bannou/services/guard"
 )
 
 // A player connects, may call what the role of the account may, hears of events, and is cut off by the logout.
@@ -65,6 +66,27 @@ func gateway(t *testing.T, here, there *node) {
 	case <-ctx.Done():
 		t.Fatal("the logout did not close the connection")
 	}
+}
+
+// On a guarded node, a player needs nothing of the mesh to connect, and auth knows there whose call it is.
+func TestGatewayGuarded(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "--mesh-token", meshToken)
+	node := secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"web"}}}
+	status, answer := node.ask(t, http.MethodPost, n.url+"/auth/register", `{"email":"ada@example.org","password":"correct horse battery"}`)
+	require.Equal(t, http.StatusOK, status, answer)
+	var l login
+	require.NoError(t, json.Unmarshal([]byte(answer), &l))
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	c, err := client.Dial(ctx, client.Config{URLs: []string{n.url}, AccessToken: l.AccessToken})
+	require.NoError(t, err)
+	defer c.Close()
+	require.NoError(t, c.WaitFor(ctx, "POST", "/auth/sessions/list", true))
+	answered, err := c.Call(ctx, "POST", "/auth/sessions/list", []byte(`{}`))
+	require.NoError(t, err)
+	require.Equal(t, connect.CodeOK, answered.Code, "%s", answered.Body)
+	require.Contains(t, string(answered.Body), `"current":true`)
 }
 
 // A node is killed under its clients: they come back to the other one with their tokens, and have missed nothing of what was published

@@ -34,6 +34,8 @@ var _ authapi.ServerInterface = endpoints{}
 type caller struct {
 	address string // where from
 	token   string // Authorization's, empty without
+
+	sessionID, accountID string // whose the gateway says that the call is; empty where nobody says it who is believed
 }
 
 // answer reads a request of type Q, has it done within the time of one operation, and answers with what comes of it. Answers have
@@ -47,7 +49,11 @@ func answer[Q, A any](e endpoints, w http.ResponseWriter, r *http.Request, do fu
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), e.cfg.Timeout)
 	defer cancel()
-	response, err := do(ctx, caller{address: address(r, e.cfg.Proxies), token: bearer(r.Header)}, request)
+	c := caller{address: address(r, e.cfg.Proxies), token: bearer(r.Header)}
+	if e.cfg.NodesTell {
+		c.sessionID, c.accountID = r.Header.Get("Bannou-Session-Id"), r.Header.Get("Bannou-Account-Id")
+	}
+	response, err := do(ctx, c, request)
 	if err != nil {
 		problem.Write(w, authProblem(err))
 		return

@@ -28,7 +28,7 @@ func (s *Service) logout(ctx context.Context, c caller, r *authapi.LogoutRequest
 // leaving is the session that logs out, by its access token or its refresh token, be that one that was used.
 func (s *Service) leaving(ctx context.Context, c caller, refresh string) (accountID, sessionID string, err error) {
 	if refresh == "" {
-		own, _, err := s.authenticate(ctx, c.token)
+		own, _, err := s.own(ctx, c)
 		if err != nil {
 			return "", "", err
 		}
@@ -51,7 +51,7 @@ func (s *Service) leaving(ctx context.Context, c caller, refresh string) (accoun
 
 // listSessions is POST /auth/sessions/list.
 func (s *Service) listSessions(ctx context.Context, c caller, _ *struct{}) (*authapi.ListSessionsResponse, error) {
-	own, r, err := s.authenticate(ctx, c.token)
+	own, r, err := s.own(ctx, c)
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (s *Service) terminateSession(ctx context.Context, c caller, r *authapi.Ter
 	if err := problem.Require("sessionId", r.SessionID); err != nil {
 		return nil, err
 	}
-	own, _, err := s.authenticate(ctx, c.token)
+	own, _, err := s.own(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -25,7 +25,7 @@ func (s *Service) changePassword(ctx context.Context, c caller, r *authapi.Chang
 	if err := errors.Join(problem.Require("currentPassword", r.CurrentPassword), checkPassword("newPassword", r.NewPassword)); err != nil {
 		return nil, err
 	}
-	own, _, err := s.authenticate(ctx, c.token)
+	own, _, err := s.own(ctx, c)
 	if err != nil {
 		return nil, err
 	}

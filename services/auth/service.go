@@ -55,6 +55,10 @@ type Config struct {
 	// Proxies are networks whose X-Forwarded-For is believed. Default: none.
 	Proxies []netip.Prefix
 
+	// NodesTell has it believed who calls where the gateway says so, by Bannou-Session-Id and Bannou-Account-Id. Set it where nobody but
+	// nodes can send these. Default: an access token alone tells.
+	NodesTell bool
+
 	// Timeout bounds the work of one request. Default: 10 s.
 	Timeout time.Duration
 	// MaxBodyBytes bounds a request. Default: 64 KiB.

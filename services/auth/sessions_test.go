@@ -88,11 +88,38 @@ func TestSessionsExpire(t *testing.T) {
 	n.clock.pass(59 * time.Minute)
 	s = n.refresh(s.refresh)
 	require.True(t, n.valid(s.access))
+	require.Equal(t, n.clock.now().Add(32*time.Minute).UTC().Format(time.RFC3339Nano), n.must("/auth/validate", `{"accessToken":"`+s.access+`"}`)["sessionExpiresAt"])
 	n.clock.pass(33 * time.Minute)
 	n.dead(s) // it has lived for longer than a session may
 	s = n.login("ada@example.org")
 	n.clock.pass(61 * time.Minute)
 	n.dead(s) // nobody has refreshed it
+}
+
+// Whose call it is the gateway tells, where nobody else can; elsewhere what a request says of that is nothing.
+func TestTheGatewayTellsWhoCalls(t *testing.T) {
+	for _, believed := range []bool{true, false} {
+		n := start(t, auth.Config{NodesTell: believed})
+		s, other := n.register("ada@example.org"), n.register("eve@example.org")
+		of := func(sessionID, accountID string) []string {
+			return []string{"Bannou-Session-Id", sessionID, "Bannou-Account-Id", accountID}
+		}
+		if !believed {
+			n.refused(401, "unauthorized", "/auth/sessions/list", `{}`, of(s.session, s.account)...)
+			continue
+		}
+		list, _ := n.must("/auth/sessions/list", `{}`, of(s.session, s.account)...)["sessions"].([]any)
+		require.Len(t, list, 1)
+		require.Equal(t, true, list[0].(object)["current"])
+		n.refused(401, "unauthorized", "/auth/sessions/list", `{}`, of(s.session, other.account)...)
+		n.refused(401, "unauthorized", "/auth/sessions/list", `{}`, of("", other.account)...)
+		n.refused(401, "unauthorized", "/auth/sessions/list", `{}`, of(s.session, "")...)
+		both := append(of(s.session, s.account), bearerOf(other)...)
+		require.InDelta(t, 1, n.must("/auth/logout", `{}`, both...)["ended"], 0, "a token decides")
+		require.False(t, n.valid(other.access))
+		require.InDelta(t, 1, n.must("/auth/logout", `{}`, of(s.session, s.account)...)["ended"], 0)
+		n.refused(401, "unauthorized", "/auth/sessions/list", `{}`, of(s.session, s.account)...)
+	}
 }
 
 func TestTheOldestOfTooManySessionsEnds(t *testing.T) {

@@ -17,6 +17,23 @@ func refusedToken(kind string, cause error) error {
 		Challenge(bearerChallenge + `, error="invalid_token"`).Because(cause)
 }
 
+// own is who asks for something of his own: by his access token, or where there is none by the gateway's word.
+func (s *Service) own(ctx context.Context, c caller) (*claims, record, error) {
+	if c.sessionID == "" || c.token != "" {
+		return s.authenticate(ctx, c.token)
+	}
+	r, err := s.sessions.read(ctx, c.accountID)
+	if err != nil {
+		return nil, record{}, err
+	}
+	if r.find(c.sessionID) == nil {
+		return nil, record{}, problem.New(problem.Unauthorized, "the session has ended; log in again").Challenge(bearerChallenge).Because(errNoSession)
+	}
+	v := &claims{SessionID: c.sessionID}
+	v.Subject = c.accountID
+	return v, r, nil
+}
+
 // authenticate is whose an access token is, and the record of his sessions as it is now. It writes nothing, so that it brings
 // nothing back.
 func (s *Service) authenticate(ctx context.Context, token string) (*claims, record, error) {
@@ -46,7 +63,10 @@ func (s *Service) validate(ctx context.Context, _ caller, r *authapi.ValidateReq
 	if err != nil {
 		return nil, err
 	}
-	return &authapi.Session{AccountID: c.Subject, SessionID: c.SessionID, Roles: append([]string{}, record.Roles...), ExpiresAt: c.ExpiresAt.UTC()}, nil
+	return &authapi.Session{
+		AccountID: c.Subject, SessionID: c.SessionID, Roles: append([]string{}, record.Roles...), ExpiresAt: c.ExpiresAt.UTC(),
+		SessionExpiresAt: record.find(c.SessionID).ExpiresAt,
+	}, nil
 }
 
 // refresh is POST /auth/refresh.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -18,6 +19,8 @@ type Login struct {
 	AccountID string   `json:"accountId"`
 	SessionID string   `json:"sessionId"`
 	Roles     []string `json:"roles"`
+	// SessionExpiresAt is when the session ends, unless it is refreshed before; zero: nobody knows.
+	SessionExpiresAt time.Time `json:"sessionExpiresAt"`
 }
 
 // An Authenticator says whose an access token is. It is safe for concurrent use.

@@ -132,8 +132,9 @@ func (c *calls) wait() {
 	c.running.Wait()
 }
 
-// answer sends what came of a call.
-func (v *session) answer(c call, a answer) { _ = v.put(c.reply.frame(a)) }
+// answer sends what came of a call, when there is room: several answers at once may be more than the client's share, and it has taken
+// none of them yet.
+func (v *session) answer(c call, a answer) { v.out.putPatiently(c.reply.frame(a), v.life.Done()) }
 
 // do makes a call of a service. It ends with the connection. The endpoint is looked up again: what was revoked while the call waited is
 // not called.

@@ -15,8 +15,8 @@ const (
 	CodeConflict        Code = 5 // 409, 412
 	CodeTooManyRequests Code = 6 // 429: the limits of the session, or the service's
 	CodeFailed          Code = 7 // 500, and other 5xx
-	CodeUnavailable     Code = 8 // 502, 503: nothing was done
-	CodeTimeout         Code = 9 // 504: it may or may not have been done
+	CodeUnavailable     Code = 8 // 503: nothing was done
+	CodeTimeout         Code = 9 // 502, 504: it may or may not have been done
 )
 
 // codeOf is the code of a status.
@@ -32,9 +32,9 @@ func codeOf(status int) Code {
 		return CodeConflict
 	case http.StatusTooManyRequests:
 		return CodeTooManyRequests
-	case http.StatusBadGateway, http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable:
 		return CodeUnavailable
-	case http.StatusGatewayTimeout:
+	case http.StatusBadGateway, http.StatusGatewayTimeout:
 		return CodeTimeout
 	}
 	switch {
@@ -57,4 +57,5 @@ const (
 	CloseEnded      = 4001 // the session has ended: log in
 	CloseReplaced   = 4002 // the session has a newer connection: do not reconnect
 	CloseUnanswered = 4003 // nothing was heard, or no event acknowledged, for too long: reconnect
+	CloseExpired    = 4004 // the session's time is over, as far as the gateway knows: reconnect with an access token
 )

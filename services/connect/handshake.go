@@ -130,7 +130,10 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 			if v.AccountID != login.AccountID || len(v.Salt) != saltBytes {
 				v.AccountID, v.Salt = login.AccountID, newSalt()
 			}
-			v.Roles, v.Until = login.Roles, now.Add(s.cfg.TokenLife)
+			v.Roles, v.Until, v.Ends = login.Roles, now.Add(s.cfg.TokenLife), login.SessionExpiresAt
+			if !v.Ends.IsZero() && v.Ends.Before(v.Until) {
+				v.Until = v.Ends
+			}
 			v.InstanceID, v.Epoch, v.Token = s.cfg.InstanceID, v.Epoch+1, kept[:]
 			return nil
 		})
@@ -155,10 +158,12 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 // settle gives the connection its place here, in that of the session's other one, and its events.
 func (s *Service) settle(ctx context.Context, v *session) error {
 	before, ok := s.held.add(v)
-	if !ok {
+	switch {
+	case !ok && before != nil: // the record says whether that one is newer, or of a time before the store lost its memory
+		return errors.Join(errReplaced, s.look(ctx, before))
+	case !ok:
 		return errFull
-	}
-	if before != nil {
+	case before != nil:
 		before.close(replaced())
 		select {
 		case <-before.gone:

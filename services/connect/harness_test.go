@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -39,6 +40,7 @@ type world struct {
 	mux    *http.ServeMux // the services
 	nodes  []*gateway
 
+	store   *hooked
 	factory *state.Factory
 	told    chan any // session.connected, .reconnected and .disconnected, as they come
 }
@@ -64,6 +66,12 @@ func (l *logins) Validate(_ context.Context, token string) (connect.Login, error
 	return login, nil
 }
 
+func (l *logins) set(token string, login connect.Login) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.list[token] = login
+}
+
 // local calls handlers of this process.
 type local struct{ http.Handler }
 
@@ -80,11 +88,38 @@ func (l local) Do(ctx context.Context, _ string, r *http.Request) (*http.Respons
 	}
 }
 
+// hooked is a store in memory that says when something was written.
+type hooked struct {
+	state.Driver
+	wrote atomic.Pointer[func()]
+}
+
+// afterNextWrite has f called once, after a write, which ends after it.
+func (h *hooked) afterNextWrite(f func()) { h.wrote.Store(&f) }
+
+func (h *hooked) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	engine, err := h.Driver.Open(ctx, cfg)
+	return hookedEngine{engine, h}, err
+}
+
+type hookedEngine struct {
+	state.Engine
+	h *hooked
+}
+
+func (e hookedEngine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
+	outcomes, err := e.Engine.Apply(ctx, changes)
+	if f := e.h.wrote.Swap(nil); f != nil {
+		(*f)()
+	}
+	return outcomes, err
+}
+
 func start(t testing.TB, nodes int, change ...func(*connect.Config)) *world {
 	t.Helper()
-	w := &world{t: t, broker: memorybus.New(memorybus.Config{}), logins: &logins{list: map[string]connect.Login{}}, mux: http.NewServeMux(), told: make(chan any, 10_000)}
+	w := &world{t: t, store: &hooked{Driver: memorystate.New()}, broker: memorybus.New(memorybus.Config{}), logins: &logins{list: map[string]connect.Login{}}, mux: http.NewServeMux(), told: make(chan any, 10_000)}
 	var err error
-	w.factory, err = state.NewFactory([]state.StoreConfig{{Name: connect.SessionStore, Backend: "memory"}}, []state.Driver{memorystate.New()}, state.Options{})
+	w.factory, err = state.NewFactory([]state.StoreConfig{{Name: connect.SessionStore, Backend: "memory"}}, []state.Driver{w.store}, state.Options{})
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, w.broker.Close(context.Background()))

@@ -14,13 +14,17 @@ type held struct {
 	sessions map[string]*session
 }
 
-// add adds a connection, and returns the one of the session that it takes the place of; it refuses one that is too many.
+// add adds a connection, and returns the one of the session that it takes the place of. It refuses one that is too many, and one that is
+// older than the one that is there, which it returns then.
 func (h *held) add(v *session) (before *session, ok bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	before = h.sessions[v.id]
 	if h.closed || before == nil && len(h.sessions) >= h.most {
 		return nil, false
+	}
+	if before != nil && before.record.Epoch >= v.record.Epoch {
+		return before, false
 	}
 	h.sessions[v.id] = v
 	return before, true

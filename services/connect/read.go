@@ -94,8 +94,8 @@ func (v *session) named(e endpoint) (endpoint, bool) {
 	if m == nil {
 		return e, false
 	}
-	_, allowed := m.byGUID[guid(v.record.Salt, e)]
-	return e, allowed
+	at, allowed := m.byGUID[guid(v.record.Salt, e)]
+	return e, allowed && at == e
 }
 
 // ask makes a call, or answers why not.
@@ -120,7 +120,7 @@ func (v *session) ask(c call) error {
 // refuse answers a call that is not made.
 func (v *session) refuse(c call, p *problem.Problem, reason string) {
 	v.s.meter.refused(v.life, reason)
-	v.answer(c, answerOf(p))
+	_ = v.put(c.reply.frame(answerOf(p)))
 }
 
 const (

@@ -20,6 +20,7 @@ type record struct {
 	Salt       []byte    `json:"salt"`            // of the ids of its endpoints
 	Token      []byte    `json:"token"`           // the digest of the reconnection token that was given last
 	Until      time.Time `json:"until"`           // when an access token has to be shown again
+	Ends       time.Time `json:"ends,omitzero"`   // when the session's time is over, as far as the access token told that was shown last
 	Ended      bool      `json:"ended,omitempty"` // the session is over: nobody connects to it any more
 }
 

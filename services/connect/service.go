@@ -78,6 +78,7 @@ func (s *Service) Start(ctx context.Context) error {
 	life, s.end = context.WithCancel(context.WithoutCancel(ctx))
 	s.loops.Go(func() { s.listen(life) })
 	s.loops.Go(func() { s.sweep(life) })
+	s.loops.Go(func() { s.renew(life) })
 	return nil
 }
 

@@ -57,7 +57,7 @@ type session struct {
 	manifest atomic.Pointer[manifest] // nil: nothing may be called yet
 	heard    atomic.Int64             // when something came, in Unix nanoseconds
 	pinged   time.Time                // the sweep's
-	renewed  time.Time                // the sweep's
+	renewed  time.Time                // renewAll's
 
 	before       record // what it was, until then
 	telling      sync.Mutex
@@ -96,9 +96,16 @@ func (v *session) attach(conn *websocket.Conn) bool {
 	v.out = outgoing{conn: conn, most: cfg.MaxOutgoingBytes, timeout: cfg.WriteTimeout, failed: v.writeFailed, sent: v.s.meter.out}
 	conn.SetReadLimit(int64(cfg.MaxMessageBytes))
 	v.hear()
-	conn.SetPongHandler(func(string) error { v.hear(); return nil })
+	conn.SetPongHandler(func(string) error {
+		v.hear()
+		_, err := v.pay()
+		return err
+	})
 	conn.SetPingHandler(func(data string) error {
 		v.hear()
+		if ok, err := v.pay(); !ok { // those over the rate are not answered: a client that does not read would fill the memory with pongs
+			return err
+		}
 		return v.put(outFrame{kind: websocket.PongMessage, data: []byte(data)})
 	})
 	conn.SetCloseHandler(func(code int, _ string) error {

@@ -118,8 +118,8 @@ func asJSON(body []byte) jsontext.Value {
 
 // encode writes a text frame.
 func encode(v any) []byte {
-	frame, err := json.Marshal(v)
-	if err != nil { // values of ours, with bodies that are valid
+	frame, err := json.Marshal(v, jsontext.AllowInvalidUTF8(true)) // the names of an event are its publisher's; what is no UTF-8 is replaced
+	if err != nil {                                                // values of ours, with bodies that are valid
 		return []byte(`{}`)
 	}
 	return frame

@@ -66,7 +66,7 @@ func (p parts) auth() (host.Service, error) {
 	return auth.New(auth.Config{
 		Factory: p.factory, Bus: p.bus, Accounts: auth.NewMeshAccounts(p.client),
 		Issuer: a.Issuer, AccessTTL: a.AccessTTL, IdleTTL: a.IdleTTL, SessionTTL: a.SessionTTL, RefreshGrace: cmp.Or(a.RefreshGrace, -1),
-		KeyRotation: a.KeyRotation, ResetTTL: a.ResetTTL, MaxSessions: a.MaxSessions, Proxies: proxies,
+		KeyRotation: a.KeyRotation, ResetTTL: a.ResetTTL, MaxSessions: a.MaxSessions, Proxies: proxies, NodesTell: p.guard != nil,
 		Hashing: auth.Hashing{
 			MemoryKiB: uint32(a.Argon2MemoryKiB), Iterations: uint32(a.Argon2Iterations), Parallelism: uint8(a.Argon2Parallelism),
 			Concurrency: a.Argon2Concurrency,

@@ -135,8 +135,11 @@ type Session struct {
 	ExpiresAt time.Time `json:"expiresAt"`
 
 	// Roles Those of the account now.
-	Roles     []string `json:"roles"`
-	SessionID string   `json:"sessionId"`
+	Roles []string `json:"roles"`
+
+	// SessionExpiresAt When the session ends, unless it is refreshed before.
+	SessionExpiresAt time.Time `json:"sessionExpiresAt"`
+	SessionID        string    `json:"sessionId"`
 }
 
 // SessionInfo defines model for SessionInfo.

@@ -194,6 +194,7 @@ func (c *Client) run(l *link) {
 		if err != nil || c.life.Err() != nil {
 			if l != nil {
 				l.close()
+				l.lost()
 			}
 			c.mu.Lock()
 			c.err = err

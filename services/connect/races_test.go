@@ -1,0 +1,102 @@
+package connect_test
+
+import (
+	"net/http"
+	"testing"
+	"time"
+
+	"github.com/gorilla/websocket"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/services/connect"
+)
+
+// Of two connections that a session makes at the same time, the newer stays, also where the older is ready later.
+func TestTheNewerStaysAmongTwoAtOnce(t *testing.T) {
+	w := start(t, 1)
+	token, l := w.login("user")
+	noted, release := make(chan struct{}), make(chan struct{})
+	w.store.afterNextWrite(func() { close(noted); <-release })
+	status, older := make(chan int, 1), upgrade(t, w.nodes[0].url, token)
+	go func() {
+		response, err := http.DefaultClient.Do(older)
+		if err != nil {
+			status <- 0
+			return
+		}
+		_ = response.Body.Close()
+		status <- response.StatusCode
+	}()
+	<-noted // the older is in the record, and nowhere else
+	newer := w.connected(w.nodes[0], token)
+	close(release)
+	require.Equal(t, http.StatusConflict, <-status)
+	w.publish(l.SessionID, "news", `{"n":1}`)
+	require.Equal(t, 1, newer.event().Body.N)
+}
+
+// upgrade is a handshake without a WebSocket behind it.
+func upgrade(t *testing.T, url, token string) *http.Request {
+	r := request(t, url, token)
+	for name, value := range map[string]string{
+		"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+	} {
+		r.Header.Set(name, value)
+	}
+	return r
+}
+
+// A store that hangs keeps nobody from being pinged: clients that have nothing to say stay connected.
+func TestStoreThatHangs(t *testing.T) {
+	w := start(t, 1, func(c *connect.Config) {
+		c.PingInterval, c.ReconnectWithin = 100*time.Millisecond, 100*time.Millisecond
+	})
+	token, _ := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	hangs, release := make(chan struct{}), make(chan struct{})
+	defer close(release)
+	w.store.afterNextWrite(func() { close(hangs); <-release })
+	<-hangs
+	pings := make(chan struct{}, 100)
+	answer := c.PingHandler()
+	c.SetPingHandler(func(data string) error { pings <- struct{}{}; return answer(data) })
+	go func() { _, _, _ = c.NextReader() }() // until the test ends
+	for range 5 {
+		select {
+		case <-pings:
+		case <-time.After(wait):
+			t.Fatal("no ping comes")
+		}
+	}
+}
+
+// Control frames are paid for like calls: who floods with them is cut off.
+func TestFloodOfPings(t *testing.T) {
+	for _, kind := range []int{websocket.PingMessage, websocket.PongMessage} {
+		w := start(t, 1, func(c *connect.Config) { c.Rate, c.Burst = 1, 5 })
+		token, _ := w.login("user")
+		c := w.connected(w.nodes[0], token)
+		for range 200 {
+			if c.WriteMessage(kind, nil) != nil {
+				break
+			}
+		}
+		require.Equal(t, connect.ClosePolicy, c.closed())
+	}
+}
+
+// A connection does not outlive its session by time: who comes back shows an access token, which says whether the session was refreshed.
+func TestSessionEndsByTime(t *testing.T) {
+	w := start(t, 1, func(c *connect.Config) { c.PingInterval = 100 * time.Millisecond })
+	token, l := w.login("user")
+	l.SessionExpiresAt = time.Now().Add(time.Second)
+	w.logins.set(token, l)
+	c := w.connected(w.nodes[0], token)
+	require.Equal(t, connect.CloseExpired, c.closed())
+	require.False(t, time.Now().Before(l.SessionExpiresAt))
+	_, status := w.dial(w.nodes[0], "Reconnect "+c.Hello.ReconnectToken)
+	require.Equal(t, http.StatusUnauthorized, status)
+	l.SessionExpiresAt = time.Now().Add(time.Hour) // refreshed
+	w.logins.set(token, l)
+	require.True(t, w.connected(w.nodes[0], token).Hello.Resumed)
+}
