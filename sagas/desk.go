@@ -248,6 +248,10 @@ func (d *desk) begin(now time.Time) {
 			d.note(now.Add(again), i.Key)
 			continue
 		}
+		if d.agenda.engine.waits(d.agenda.family, i) {
+			d.note(now.Add(again), i.Key)
+			continue
+		}
 		switch w := i.Work; {
 		case w != nil && w.Due != nil && !w.Due.After(now) && w.Target != "":
 			d.job(i, attemptOf(w), d.call)

@@ -100,8 +100,12 @@ type Engine struct {
 	families map[string]*family
 	names    []string
 	metrics  *metrics
-	behind   int64 // how many positions an instance lies back before it is written anew
+	behind   int64         // how many positions an instance lies back before it is written anew
+	upgrade  time.Duration // how long an instance of a newer version waits for a program that has it
 }
+
+// upgrade is how long programs of an older version may go on beside those of a newer one before instances of the newer one park in them.
+const upgrade = time.Hour
 
 // A family is the versions of one saga.
 type family struct {
@@ -127,7 +131,7 @@ func New(cfg Config) (*Engine, error) {
 	if err := cfg.complete(); err != nil {
 		return nil, err
 	}
-	e := &Engine{cfg: cfg, families: map[string]*family{}, behind: behind}
+	e := &Engine{cfg: cfg, families: map[string]*family{}, behind: behind, upgrade: upgrade}
 	for _, s := range cfg.Sagas {
 		if err := e.add(s); err != nil {
 			return nil, err
@@ -284,7 +288,13 @@ func (e *Engine) decide(ctx context.Context, f *family, current Instance, m Mess
 			saga = f.newest
 		case KindRetry, KindCompensate:
 			return Turn{}, fmt.Errorf("%w: instance %q of saga %q has version %d", ErrUnknownVersion, current.Key, f.name, current.Definition)
+		case KindSent: // the relay must not wait: behind it are other instances
+			return unknownVersion(current, m), nil
 		default:
+			if e.waits(f, &current) {
+				return Turn{}, fmt.Errorf("%w: instance %q of saga %q has version %d, and the newest here is %d; it waits for a program that has it",
+					ErrUnknownVersion, current.Key, f.name, current.Definition, f.newest.version)
+			}
 			return unknownVersion(current, m), nil
 		}
 	}
@@ -297,6 +307,12 @@ func (e *Engine) decide(ctx context.Context, f *family, current Instance, m Mess
 		}
 	}
 	return turn, nil
+}
+
+// waits reports whether an instance is another program's to go on with: one of a newer version was begun by a program that is put in place of this
+// one. That takes less than upgrade; where it was taken back instead, the instance parks in the end.
+func (e *Engine) waits(f *family, i *Instance) bool {
+	return i.Definition > f.newest.version && !i.Status.Ended() && i.Status != Parked && time.Since(i.Changed) < e.upgrade
 }
 
 // unknownVersion parks an instance that this program cannot go on with. Its messages wait in it.

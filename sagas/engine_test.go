@@ -72,6 +72,7 @@ type world struct {
 	driver bus.Driver
 	calls  *calls
 	behind int64 // 0: the engine's own
+	parks  bool  // instances of a newer version wait for no one
 	lease  time.Duration
 	meters metric.MeterProvider // nil: none
 }
@@ -99,6 +100,9 @@ func (w *world) start(silent bool, all ...*sagas.Saga) *running {
 	require.NoError(t, err)
 	if w.behind > 0 {
 		engine.SetBehind(w.behind)
+	}
+	if w.parks {
+		engine.SetUpgrade(0)
 	}
 	if !silent {
 		for asked, answer := range map[string]string{"stock.reserve": "stock.reserved", "stock.release": "stock.released"} {
@@ -378,6 +382,44 @@ func TestVersions(t *testing.T) {
 	_, err = both.Retry(t.Context(), "order", "older", sagas.Request{})
 	require.NoError(t, err)
 	both.becomes(t, "older", sagas.Completed)
+}
+
+// While programs are replaced one after another, an instance of a newer version waits for one that has it, with its events, calls and timeouts.
+// Where that does not come, it parks.
+func TestANewerVersionWaits(t *testing.T) {
+	w := newWorld(t)
+	one, two := orders(), orders()
+	two.Version = 2
+	newer := w.start(true, built(t, one), built(t, two))
+	newer.publish(t, "order.placed", "o-1")
+	newer.becomes(t, "o-1", sagas.Running)
+	newer.stop()
+
+	older := w.start(true, built(t, one))
+	reserved := sagas.Message{ID: "m-1", Kind: sagas.KindEvent, Topic: "stock.reserved", Body: []byte(`{"order":"o-1"}`)}
+	_, err := older.Deliver(t.Context(), "order", "o-1", reserved)
+	require.ErrorIs(t, err, sagas.ErrUnknownVersion)
+	older.publish(t, "stock.reserved", "o-1")
+	older.publish(t, "order.placed", "o-2")
+	older.becomes(t, "o-2", sagas.Running)
+	older.becomes(t, "o-1", sagas.Running)
+	older.stop()
+	newer = w.start(true, built(t, one), built(t, two))
+	newer.becomes(t, "o-1", sagas.Completed)
+	for entry, err := range newer.History(t.Context(), "order", "o-1") {
+		require.NoError(t, err)
+		require.NotEqual(t, sagas.Parked, entry.Instance.Status)
+	}
+	newer.publish(t, "order.placed", "o-3")
+	newer.becomes(t, "o-3", sagas.Running)
+	newer.stop()
+
+	w.parks = true
+	older = w.start(true, built(t, one))
+	reserved.ID = "m-3"
+	_, err = older.Deliver(t.Context(), "order", "o-3", reserved)
+	require.NoError(t, err)
+	older.becomes(t, "o-3", sagas.Parked)
 }
 
 // Two engines on one log share the work, and each step is done once.

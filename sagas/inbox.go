@@ -42,7 +42,7 @@ func (e *Engine) receive(ctx context.Context, f *family, source source, r *bus.R
 		return e.settle(turn)
 	case errors.Is(err, state.ErrInvalid), errors.Is(err, state.ErrCorrupt):
 		return bus.Permanent(err)
-	case errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrOutcomeUnknown):
+	case errors.Is(err, state.ErrUnavailable), errors.Is(err, state.ErrOutcomeUnknown), errors.Is(err, ErrUnknownVersion):
 		return bus.RetryAfter(err, e.cfg.Postpone)
 	default:
 		return err

@@ -141,6 +141,7 @@ func newWorld(t *testing.T, o order) *world {
 	ran := make(chan error, 1)
 	go func() { ran <- w.bus.Run(ctx) }()
 	<-w.bus.Running()
+	awaitQueues(t.Context(), w.bus)
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ran)

@@ -88,8 +88,17 @@ func runProcess(raw string) error {
 	go func() { ran <- b.Run(ctx) }()
 	go func() { ran <- engine.Run(ctx) }()
 	<-b.Running()
+	awaitQueues(ctx, b)
 	_, _ = fmt.Fprintln(os.Stdout, "running")
 	return <-ran
+}
+
+// awaitQueues returns when every queue of a bus that runs is there. Where the machine is too busy for a queue to be had in the time that Run
+// waits for one, a bus runs before, and what is published then is nowhere.
+func awaitQueues(ctx context.Context, b *bus.Bus) {
+	for b.Ready(ctx) != nil && ctx.Err() == nil {
+		pause(ctx, 10*time.Millisecond)
+	}
 }
 
 // hotel calls a server of the test as the mesh calls a service.

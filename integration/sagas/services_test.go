@@ -162,6 +162,7 @@ func runServices(raw string) error {
 	ran := make(chan error, 3)
 	go func() { ran <- s.bus.Run(ctx) }()
 	<-s.bus.Running()
+	awaitQueues(ctx, s.bus)
 	go func() { ran <- h.Run(ctx) }()
 	select {
 	case <-h.Started():

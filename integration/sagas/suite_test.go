@@ -133,6 +133,7 @@ func newSuiteWorld(t *testing.T, p path) *suiteWorld {
 	ran := make(chan error, 1)
 	go func() { ran <- w.suite.bus.Run(ctx) }()
 	<-w.suite.bus.Running()
+	awaitQueues(w.t.Context(), w.suite.bus)
 	t.Cleanup(func() {
 		cancel()
 		require.NoError(t, <-ran)

@@ -28,6 +28,11 @@ func closedParts() []string {
 		"events/erase",           // of any subject, for good
 		"events/rewrap",          // of all keys
 		"events/projections",     // of all programs
+		"auth/accounts",          // steps of a registration and of a deletion
+		"game-session/reserve",   // steps of a join: seats of anybody, without asking him
+		"game-session/invite",
+		"game-session/seat",
+		"game-session/release",
 	)
 }
 
