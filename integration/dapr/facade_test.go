@@ -71,6 +71,12 @@ func TestToken(t *testing.T) {
 	require.Equal(t, "401 invalid api token", s.call("GET", stateOf+"accounts/a", "", "dapr-api-token", "another"))
 	require.Equal(t, "204", s.call("GET", stateOf+"accounts/a", "", "dapr-api-token", "a-token-of-some-length"))
 	require.Equal(t, "204", s.call("GET", "/v1.0/healthz", ""))
+	require.Equal(t, "204", s.call("GET", "/v1.0/healthz/outbound", ""))
+	require.Equal(t, "401 invalid api token", s.call("GET", "/teapot", "", "dapr-app-id", "app"))
+	for _, path := range []string{"/v1.0/healthz/x", "/v1.0/healthz/%2e%2e/%2e%2e/teapot", "/v1.0/healthz%2foutbound", "/v1.0/healthzy"} {
+		require.Equal(t, "401 invalid api token", s.call("GET", path, "", "dapr-app-id", "app"), "what begins like a probe is none: %s", path)
+	}
+	require.Equal(t, "401 invalid api token", s.call("POST", "/v1.0/healthz", "", "dapr-app-id", "app"), "nor is it with another verb")
 }
 
 // The app is in the mesh under its name, and others call it there without this node between them.
