@@ -2,6 +2,7 @@ package facade
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"maps"
 	"net/http"
@@ -184,7 +185,7 @@ func (s *Service) bulkPublish(w http.ResponseWriter, r *http.Request) error {
 // bulkAtOnce is how many events of one bulk publish are under way at a time.
 const bulkAtOnce = 256
 
-// bytes are the event's data: JSON as it is written, a string's content otherwise, which is base64 for binary.
+// bytes are the event's data: JSON as it is written, a string's content otherwise, and for binary what its base64 says.
 func (b bulkEntry) bytes() ([]byte, error) {
 	if isJSON(b.ContentType) {
 		return b.Event, nil
@@ -196,5 +197,12 @@ func (b bulkEntry) bytes() ([]byte, error) {
 		}
 		return nil, malformed("entry %s: the event is to be a string, as its content type says", b.EntryID)
 	}
-	return []byte(text), nil
+	if !isBinary(b.ContentType) {
+		return []byte(text), nil
+	}
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "ERR_PUBSUB_EVENTS_SER", "entry %s: the event is not in base64, as its content type asks for", b.EntryID)
+	}
+	return data, nil
 }
