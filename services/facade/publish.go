@@ -46,7 +46,7 @@ func (s *Service) publish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := send(r.Context(), p.Bus, on, e, m); err != nil {
+	if err := send(r.Context(), p.Bus, on, e, e.options(m)); err != nil {
 		return publishRefusal(err, name, topic)
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -70,8 +70,8 @@ func flag(value string) (bool, error) {
 	return strconv.ParseBool(value)
 }
 
-// send publishes an event: its data is the body, all else are headers.
-func send(ctx context.Context, b *bus.Bus, topic string, e event, m map[string]string) error {
+// options are what the event has on the bus beside its data, with what the metadata asks for.
+func (e event) options(m map[string]string) bus.PublishOptions {
 	o := bus.PublishOptions{Headers: e.headers(), Type: e.text("type"), PartitionKey: m["partitionkey"]}
 	if n, err := strconv.ParseInt(m["ttlinseconds"], 10, 32); err == nil && n > 0 {
 		o.Expiration = time.Duration(n) * time.Second
@@ -82,6 +82,11 @@ func send(ctx context.Context, b *bus.Bus, topic string, e event, m map[string]s
 	if trace := e.text("traceparent"); trace != "" {
 		o.Headers[bus.HeaderTraceParent] = trace
 	}
+	return o
+}
+
+// send publishes an event: its data is the body, all else are headers.
+func send(ctx context.Context, b *bus.Bus, topic string, e event, o bus.PublishOptions) error {
 	if jsontext.Value(e.data).Kind() == '{' {
 		var own struct {
 			EventID jsontext.Value `json:"eventId"`
@@ -160,7 +165,7 @@ func (s *Service) bulkPublish(w http.ResponseWriter, r *http.Request) error {
 	for i := range entries {
 		free <- struct{}{}
 		wait.Go(func() {
-			failures[i] = send(r.Context(), p.Bus, on, events[i], over(request, entries[i].Metadata))
+			failures[i] = send(r.Context(), p.Bus, on, events[i], events[i].options(over(request, entries[i].Metadata)))
 			<-free
 		})
 	}
