@@ -1,6 +1,7 @@
 package dapr_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -109,11 +110,16 @@ func TestRefusedComponents(t *testing.T) {
 		component("pubsub.rabbitmq", ""):                                                "connectionString is missing",
 		"apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata:\n  name: c\n":     "resources of this kind mean nothing here",
 		"kind: [": "not YAML",
+		"# nothing here\n---\n---\nkind: Other\n":                                        `Other "": resources of this kind mean nothing here`,
+		"Kind: Component\nmetadata:\n  name: misspelt\nspec:\n  type: state.in-memory\n": `"misspelt" says no kind`,
+		declared: "--dapr-app-address",
 	} {
 		folder := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(folder, "c.yaml"), []byte(text), 0o600))
-		cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--dapr-listen", "127.0.0.1:0", "--dapr-app-id", "app", "--dapr-resources-path", folder)
+		ctx, cancel := context.WithTimeout(t.Context(), wait) // one that is not refused would go on
+		cmd := exec.CommandContext(ctx, binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--dapr-listen", "127.0.0.1:0", "--dapr-app-id", "app", "--dapr-resources-path", folder)
 		printed, err := cmd.CombinedOutput()
+		cancel()
 		require.Error(t, err, text)
 		require.Equal(t, 2, cmd.ProcessState.ExitCode(), string(printed))
 		require.Contains(t, string(printed), want)
