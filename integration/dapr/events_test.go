@@ -1,6 +1,7 @@
 package dapr_test
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strings"
 	"time"
@@ -73,6 +74,14 @@ func eventBehaviours() []behaviour {
 			answer := s.call("POST", "/v1.0-alpha1/publish/bulk/local/orders", `[{"entryId":"1","event":{"mark":"in-bulk"},"contentType":"application/json"},{"entryId":"2","event":"in-bulk","contentType":"text/plain"}]`)
 			return fmt.Sprint(answer, ", ", len(s.app.deliveries("/on/orders", "in-bulk", 2, wait)), " came")
 		}, facade: "204, 2 came"},
+		{name: "bytes in a bulk, which are base64 there", do: func(s *side) string {
+			answer := s.call("POST", "/v1.0-alpha1/publish/bulk/local/orders", `[{"entryId":"1","event":"YnVsayBieXRlcw==","contentType":"application/octet-stream"}]`)
+			found := s.app.deliveries("/on/orders", base64.StdEncoding.EncodeToString([]byte("bulk bytes")), 1, soon)
+			return answer + " " + members(strings.Join(found, ""), "datacontenttype", "data_base64")
+		}, facade: `204 "application/octet-stream" "YnVsayBieXRlcw=="`},
+		{name: "bytes in a bulk that are not base64", do: func(s *side) string {
+			return s.code("POST", "/v1.0-alpha1/publish/bulk/local/orders", `[{"entryId":"1","event":"no!","contentType":"application/octet-stream"}]`)
+		}, facade: "400 ERR_PUBSUB_EVENTS_SER"},
 		{name: "two events of a bulk with the same entryId", do: func(s *side) string {
 			return s.code("POST", "/v1.0-alpha1/publish/bulk/local/orders", `[{"entryId":"1","event":"a","contentType":"text/plain"},{"entryId":"1","event":"b","contentType":"text/plain"}]`)
 		}, facade: "400 ERR_PUBSUB_EVENTS_SER"},

@@ -1,6 +1,7 @@
 package dapr_test
 
 import (
+	"context"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -71,6 +72,12 @@ func TestToken(t *testing.T) {
 	require.Equal(t, "401 invalid api token", s.call("GET", stateOf+"accounts/a", "", "dapr-api-token", "another"))
 	require.Equal(t, "204", s.call("GET", stateOf+"accounts/a", "", "dapr-api-token", "a-token-of-some-length"))
 	require.Equal(t, "204", s.call("GET", "/v1.0/healthz", ""))
+	require.Equal(t, "204", s.call("GET", "/v1.0/healthz/outbound", ""))
+	require.Equal(t, "401 invalid api token", s.call("GET", "/teapot", "", "dapr-app-id", "app"))
+	for _, path := range []string{"/v1.0/healthz/x", "/v1.0/healthz/%2e%2e/%2e%2e/teapot", "/v1.0/healthz%2foutbound", "/v1.0/healthzy"} {
+		require.Equal(t, "401 invalid api token", s.call("GET", path, "", "dapr-app-id", "app"), "what begins like a probe is none: %s", path)
+	}
+	require.Equal(t, "401 invalid api token", s.call("POST", "/v1.0/healthz", "", "dapr-app-id", "app"), "nor is it with another verb")
 }
 
 // The app is in the mesh under its name, and others call it there without this node between them.
@@ -103,11 +110,16 @@ func TestRefusedComponents(t *testing.T) {
 		component("pubsub.rabbitmq", ""):                                                "connectionString is missing",
 		"apiVersion: dapr.io/v1alpha1\nkind: Configuration\nmetadata:\n  name: c\n":     "resources of this kind mean nothing here",
 		"kind: [": "not YAML",
+		"# nothing here\n---\n---\nkind: Other\n":                                        `Other "": resources of this kind mean nothing here`,
+		"Kind: Component\nmetadata:\n  name: misspelt\nspec:\n  type: state.in-memory\n": `"misspelt" says no kind`,
+		declared: "--dapr-app-address",
 	} {
 		folder := t.TempDir()
 		require.NoError(t, os.WriteFile(filepath.Join(folder, "c.yaml"), []byte(text), 0o600))
-		cmd := exec.Command(binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--dapr-listen", "127.0.0.1:0", "--dapr-app-id", "app", "--dapr-resources-path", folder)
+		ctx, cancel := context.WithTimeout(t.Context(), wait) // one that is not refused would go on
+		cmd := exec.CommandContext(ctx, binary, "serve", "--listen", "127.0.0.1:0", "--data-dir", t.TempDir(), "--dapr-listen", "127.0.0.1:0", "--dapr-app-id", "app", "--dapr-resources-path", folder)
 		printed, err := cmd.CombinedOutput()
+		cancel()
 		require.Error(t, err, text)
 		require.Equal(t, 2, cmd.ProcessState.ExitCode(), string(printed))
 		require.Contains(t, string(printed), want)

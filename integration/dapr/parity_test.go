@@ -1,6 +1,7 @@
 package dapr_test
 
 import (
+	"encoding/base64"
 	"flag"
 	"fmt"
 	"net/http"
@@ -198,10 +199,19 @@ func otherBehaviours() []behaviour {
 			status, h, _ := s.exchange("GET", "/teapot", "", "dapr-app-id", "app")
 			return strings.TrimSpace(fmt.Sprint(status, " ", h.Get("X-App")))
 		}},
+		{name: "an app is named by the URL, http://dapr-app-id:app@host", facade: "418 GET", do: func(s *side) string {
+			status, h, _ := s.exchange("GET", "/teapot", "", "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("dapr-app-id:app")))
+			return strings.TrimSpace(fmt.Sprint(status, " ", h.Get("X-App")))
+		}},
+		{name: "credentials of a user who is called as an app name no app", facade: "404 ERR_DIRECT_INVOKE", do: func(s *side) string {
+			return s.code("GET", "/teapot", "", "Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte("app:secret")))
+		}},
 		{name: "a call of an app that there is not", facade: "500 ERR_DIRECT_INVOKE", do: func(s *side) string { return s.code("GET", "/v1.0/invoke/nobody/method/x", "") }},
 		{name: "a secret of a file, and one below another", facade: `200 {"plain":"one"}, 200 {"nested:deep":"two"}`, do: func(s *side) string {
 			return s.call("GET", "/v1.0/secrets/files/plain", "") + ", " + s.call("GET", "/v1.0/secrets/files/nested:deep", "")
 		}},
+		{name: "a secret that is a number", facade: `200 {"number":"12345678"}`, dapr: `200 {"number":"%!s(float64=1.2345678e+07)"}`, why: "better: it is the number",
+			do: func(s *side) string { return s.call("GET", "/v1.0/secrets/files/number", "") }},
 		{name: "a secret of the environment", facade: `200 {"FACADE_TEST":"seen"}`, do: func(s *side) string { return s.call("GET", "/v1.0/secrets/variables/FACADE_TEST", "") }},
 		{name: "a secret that there is not", facade: "500 ERR_SECRET_GET", do: func(s *side) string { return s.code("GET", "/v1.0/secrets/files/none", "") }},
 		{name: "a store of secrets that there is not", facade: "401 ERR_SECRET_STORE_NOT_FOUND", do: func(s *side) string { return s.code("GET", "/v1.0/secrets/none/a", "") }},

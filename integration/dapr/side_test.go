@@ -68,7 +68,7 @@ func components(t *testing.T) []string {
 	}
 	password := strings.TrimSuffix(strings.TrimPrefix(set.Redis.URL, "redis://:"), "@"+set.Redis.Addr+"/"+strconv.Itoa(set.Redis.DB))
 	secrets := filepath.Join(t.TempDir(), "secrets.json")
-	require.NoError(t, os.WriteFile(secrets, []byte(`{"plain":"one","nested":{"deep":"two"}}`), 0o600))
+	require.NoError(t, os.WriteFile(secrets, []byte(`{"plain":"one","nested":{"deep":"two"},"number":12345678}`), 0o600))
 	return []string{
 		component("redis", "state.redis", "redisHost", set.Redis.Addr, "redisPassword", password, "redisDB", strconv.Itoa(set.Redis.DB)),
 		component("memory", "state.in-memory"),

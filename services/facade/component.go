@@ -109,16 +109,23 @@ func parse(content []byte, file string) (Resources, error) {
 	var all Resources
 	decoder := yaml.NewDecoder(bytes.NewReader(content))
 	for {
+		var whole yaml.Node
 		var d document
-		err := decoder.Decode(&d)
+		err := decoder.Decode(&whole)
 		switch {
 		case errors.Is(err, io.EOF):
 			return all, nil
-		case err != nil:
-			return all, fmt.Errorf("not YAML: %s", strings.Join(strings.Fields(err.Error()), " "))
+		case err == nil && isEmpty(whole):
+			continue
+		case err == nil:
+			err = whole.Decode(&d)
+		}
+		if err != nil {
+			return all, fmt.Errorf("not YAML of a resource: %s", strings.Join(strings.Fields(err.Error()), " "))
 		}
 		switch d.Kind {
-		case "": // an empty document
+		case "":
+			return all, fmt.Errorf("%q says no kind: write kind: Component or kind: Subscription, or take the file out of the folder", d.Metadata.Name)
 		case "Component":
 			c, err := d.component(file)
 			if err != nil {
@@ -135,6 +142,11 @@ func parse(content []byte, file string) (Resources, error) {
 			return all, fmt.Errorf("%s %q: resources of this kind mean nothing here; components and subscriptions do. Take the file out of the folder", d.Kind, d.Metadata.Name)
 		}
 	}
+}
+
+// isEmpty reports whether nothing stands in a document, or comments alone.
+func isEmpty(whole yaml.Node) bool {
+	return len(whole.Content) == 0 || len(whole.Content) == 1 && whole.Content[0].Tag == "!!null"
 }
 
 func (d document) component(file string) (Component, error) {

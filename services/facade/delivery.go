@@ -6,8 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
-	"syscall"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -49,7 +49,7 @@ func (d *delivery) deliver(ctx context.Context, r *bus.Received) error {
 	}
 	v, err := d.post(ctx, path, r, e)
 	switch {
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case unreached(err):
 		return bus.RetryAfter(err, away)
 	case v == success:
 		return nil
@@ -62,7 +62,13 @@ func (d *delivery) deliver(ctx context.Context, r *bus.Received) error {
 	return err
 }
 
-// giveUp sends an event to the topic of dead letters, or has the bus keep it.
+// unreached reports whether the event never left for the app: nobody listens there, or its name is not known, as while its container is replaced.
+func unreached(err error) bool {
+	var failed *net.OpError
+	return errors.As(err, &failed) && failed.Op == "dial"
+}
+
+// giveUp sends an event to the topic of dead letters, or has the bus keep it: also where nobody is subscribed to that topic.
 func (d *delivery) giveUp(ctx context.Context, r *bus.Received, e event, err error) error {
 	if d.deadLetters == "" {
 		return bus.Permanent(err)
@@ -70,7 +76,16 @@ func (d *delivery) giveUp(ctx context.Context, r *bus.Received, e event, err err
 	if r.Headers[headerAttributes] == "" {
 		e = event{data: e.data} // what came without an envelope goes without one
 	}
-	if failed := send(ctx, d.pubsub.Bus, d.deadLetters, e, nil); failed != nil {
+	if errors.Is(ctx.Err(), context.Canceled) {
+		return err // the node stops, and the event goes back to its queue
+	}
+	dead := e.options(nil)
+	dead.Mandatory = true
+	failed := send(context.WithoutCancel(ctx), d.pubsub.Bus, d.deadLetters, e, dead) // the app may have used up the time
+	switch {
+	case errors.Is(failed, bus.ErrUnroutable):
+		return bus.Permanent(fmt.Errorf("%w (and nobody is subscribed to its topic of dead letters, %s)", err, d.wanted.DeadLetterTopic))
+	case failed != nil:
 		return fmt.Errorf("to the topic of dead letters: %w", failed)
 	}
 	d.service.cfg.Logger.WarnContext(ctx, "an event went to the topic of dead letters", "topic", d.wanted.Topic, "to", d.wanted.DeadLetterTopic, "id", r.MessageID, "error", err)

@@ -62,7 +62,7 @@ func newEvent(source, pubsub, topic, contentType, traceParent, traceState string
 	switch {
 	case isJSON(contentType) && jsontext.Value(data).IsValid():
 		e.form = formJSON
-	case media == "application/octet-stream" || !utf8.Valid(data):
+	case isBinary(contentType) || !utf8.Valid(data):
 		e.form = formBase64
 	default:
 		e.form = formText
@@ -111,6 +111,11 @@ func readEvent(content []byte, pubsub, topic, traceParent, traceState string) (e
 func isJSON(contentType string) bool {
 	media, _, err := mime.ParseMediaType(contentType)
 	return err == nil && (media == "application/json" || strings.HasSuffix(media, "+json"))
+}
+
+func isBinary(contentType string) bool {
+	media, _, err := mime.ParseMediaType(contentType)
+	return err == nil && media == opaque
 }
 
 func quote(s string) jsontext.Value {

@@ -23,7 +23,7 @@ type parser struct {
 	depth int
 }
 
-// maxDepth bounds how deep an expression may be nested.
+// maxDepth bounds how deep an expression, or the filter of a query, may be nested.
 const maxDepth = 100
 
 func (p *parser) whole() (expression, error) {
@@ -264,7 +264,7 @@ func elementOf(of, index expression, event map[string]any) (any, error) {
 	}
 	list, _ := value.([]any)
 	n, is := at.(float64)
-	if !is || n < 0 || int(n) >= len(list) {
+	if !is || !(n >= 0 && n < float64(len(list))) { // before it is made an int, which it may not fit
 		return nil, errMissing
 	}
 	return list[int(n)], nil

@@ -1,7 +1,6 @@
 package facade
 
 import (
-	"cmp"
 	"net/http"
 	"net/http/httputil"
 	"net/url"
@@ -66,10 +65,13 @@ func (s *Service) toOwnApp(w http.ResponseWriter, r *http.Request, method string
 	}).ServeHTTP(w, r)
 }
 
-// other is a path of no call of the API. With the header dapr-app-id, or an app-id as the user of the URL, it is a call of that app's.
+// other is a path of no call of the API. With the header dapr-app-id, or as
+// http://dapr-app-id:APP@host, it is a call of that app's.
 func (s *Service) other(w http.ResponseWriter, r *http.Request) error {
-	user, _, _ := r.BasicAuth()
-	target := cmp.Or(r.Header.Get("Dapr-App-Id"), strings.TrimPrefix(user, "dapr-app-id:"))
+	target := r.Header.Get("Dapr-App-Id")
+	if user, password, _ := r.BasicAuth(); target == "" && user == "dapr-app-id" {
+		target = password
+	}
 	if target == "" {
 		return refuse(http.StatusNotFound, "ERR_DIRECT_INVOKE", "failed getting app id either from the URL path or the header dapr-app-id")
 	}

@@ -2,6 +2,7 @@ package facade
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"maps"
 	"net/http"
@@ -45,7 +46,7 @@ func (s *Service) publish(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := send(r.Context(), p.Bus, on, e, m); err != nil {
+	if err := send(r.Context(), p.Bus, on, e, e.options(m)); err != nil {
 		return publishRefusal(err, name, topic)
 	}
 	w.WriteHeader(http.StatusNoContent)
@@ -69,8 +70,8 @@ func flag(value string) (bool, error) {
 	return strconv.ParseBool(value)
 }
 
-// send publishes an event: its data is the body, all else are headers.
-func send(ctx context.Context, b *bus.Bus, topic string, e event, m map[string]string) error {
+// options are what the event has on the bus beside its data, with what the metadata asks for.
+func (e event) options(m map[string]string) bus.PublishOptions {
 	o := bus.PublishOptions{Headers: e.headers(), Type: e.text("type"), PartitionKey: m["partitionkey"]}
 	if n, err := strconv.ParseInt(m["ttlinseconds"], 10, 32); err == nil && n > 0 {
 		o.Expiration = time.Duration(n) * time.Second
@@ -81,6 +82,11 @@ func send(ctx context.Context, b *bus.Bus, topic string, e event, m map[string]s
 	if trace := e.text("traceparent"); trace != "" {
 		o.Headers[bus.HeaderTraceParent] = trace
 	}
+	return o
+}
+
+// send publishes an event: its data is the body, all else are headers.
+func send(ctx context.Context, b *bus.Bus, topic string, e event, o bus.PublishOptions) error {
 	if jsontext.Value(e.data).Kind() == '{' {
 		var own struct {
 			EventID jsontext.Value `json:"eventId"`
@@ -159,7 +165,7 @@ func (s *Service) bulkPublish(w http.ResponseWriter, r *http.Request) error {
 	for i := range entries {
 		free <- struct{}{}
 		wait.Go(func() {
-			failures[i] = send(r.Context(), p.Bus, on, events[i], over(request, entries[i].Metadata))
+			failures[i] = send(r.Context(), p.Bus, on, events[i], events[i].options(over(request, entries[i].Metadata)))
 			<-free
 		})
 	}
@@ -184,7 +190,7 @@ func (s *Service) bulkPublish(w http.ResponseWriter, r *http.Request) error {
 // bulkAtOnce is how many events of one bulk publish are under way at a time.
 const bulkAtOnce = 256
 
-// bytes are the event's data: JSON as it is written, a string's content otherwise, which is base64 for binary.
+// bytes are the event's data: JSON as it is written, a string's content otherwise, and for binary what its base64 says.
 func (b bulkEntry) bytes() ([]byte, error) {
 	if isJSON(b.ContentType) {
 		return b.Event, nil
@@ -196,5 +202,12 @@ func (b bulkEntry) bytes() ([]byte, error) {
 		}
 		return nil, malformed("entry %s: the event is to be a string, as its content type says", b.EntryID)
 	}
-	return []byte(text), nil
+	if !isBinary(b.ContentType) {
+		return []byte(text), nil
+	}
+	data, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, refuse(http.StatusBadRequest, "ERR_PUBSUB_EVENTS_SER", "entry %s: the event is not in base64, as its content type asks for", b.EntryID)
+	}
+	return data, nil
 }

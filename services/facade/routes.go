@@ -3,7 +3,6 @@ package facade
 import (
 	"crypto/subtle"
 	"net/http"
-	"strings"
 )
 
 // headerToken is where tokens are shown, by apps to a facade and by it to its app.
@@ -36,13 +35,14 @@ func (s *Service) routes() http.Handler {
 		"GET /v1.0/metadata":                                 s.getMetadata,
 		"PUT /v1.0/metadata/{key}":                           s.putMetadata,
 		"POST /v1.0/shutdown":                                s.shutdown,
-		"GET /v1.0/healthz":                                  healthy,
-		"GET /v1.0/healthz/outbound":                         healthy,
 	} {
-		mux.Handle(pattern, s.handler(serve))
+		mux.Handle(pattern, s.guarded(s.handler(serve)))
 	}
-	mux.Handle("/v1.0/invoke/", s.invoker())
-	mux.Handle("/", s.handler(s.other))
+	mux.Handle("/v1.0/invoke/", s.guarded(s.invoker()))
+	mux.Handle("/", s.guarded(s.handler(s.other)))
+	for _, probe := range []string{"GET /v1.0/healthz", "GET /v1.0/healthz/outbound"} { // nothing else is served without the token
+		mux.Handle(probe, s.handler(healthy))
+	}
 	return mux
 }
 
@@ -61,10 +61,10 @@ func (s *Service) shutdown(w http.ResponseWriter, _ *http.Request) error {
 	return nil
 }
 
-// guarded asks for the token, where there is one, of all but the probes.
+// guarded asks for the token, where there is one.
 func (s *Service) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if s.cfg.Token != "" && !strings.HasPrefix(r.URL.Path, "/v1.0/healthz") {
+		if s.cfg.Token != "" {
 			if subtle.ConstantTimeCompare([]byte(r.Header.Get(headerToken)), []byte(s.cfg.Token)) != 1 {
 				http.Error(w, "invalid api token", http.StatusUnauthorized)
 				return

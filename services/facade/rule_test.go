@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const sample = `{"type":"big","source":"shop","data":{"n":6,"tags":["a","b"],"name":"O'Hara","deep":{"x-y":true}}}`
+const sample = `{"type":"big","source":"shop","data":{"n":6,"big":1e300,"tags":["a","b"],"name":"O'Hara","deep":{"x-y":true}}}`
 
 func TestRules(t *testing.T) {
 	var event map[string]any
@@ -29,13 +29,17 @@ func TestRules(t *testing.T) {
 		`event.data.tags[1] == "b"`:                          true,
 		`event.data["deep"]["x-y"]`:                          true,
 		`event.source.startsWith("sh") && event.source.endsWith("op") && event.source.contains("ho")`: true,
-		`event.data.name == 'O\'Hara'`:          true,
-		`event.data.name.matches("^O.H[a-z]+")`: true,
-		`event.type.size() == 3`:                true,
-		`event.data.n > -1`:                     true,
-		`event.data.n > "5"`:                    false, // cannot be evaluated
-		`event.type`:                            false, // no condition
-		``:                                      true,
+		`event.data.name == 'O\'Hara'`:                 true,
+		`event.data.name.matches("^O.H[a-z]+")`:        true,
+		`event.type.size() == 3`:                       true,
+		`event.data.n > -1`:                            true,
+		`event.data.n > "5"`:                           false, // cannot be evaluated
+		`event.type`:                                   false, // no condition
+		`event.data.tags[2] == "c"`:                    false,
+		`event.data.tags[-1] == "b"`:                   false,
+		`event.data.tags[99999999999999999999] == "b"`: false, // more than an int has
+		`event.data.tags[event.data.big] == "b"`:       false,
+		``:                                             true,
 	} {
 		r, err := compileRule(Rule{Match: match, Path: "/x"})
 		require.NoError(t, err, match)

@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/go-json-experiment/json"
+	"github.com/go-json-experiment/json/jsontext"
 )
 
 // A SecretStore gives secrets by their names.
@@ -52,7 +54,7 @@ func (f SecretFile) Secrets() (map[string]map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the file of secrets: %w", err)
 	}
-	var tree map[string]any
+	var tree map[string]jsontext.Value
 	if err := json.Unmarshal(content, &tree); err != nil {
 		return nil, fmt.Errorf("the file of secrets %s is not a JSON object", f.Path) // without err, which may quote a secret
 	}
@@ -78,18 +80,24 @@ func (f SecretFile) Secrets() (map[string]map[string]string, error) {
 	return all, nil
 }
 
-func flatten(into map[string]string, path string, value any, separator string) {
-	switch v := value.(type) {
-	case map[string]any:
-		for name, member := range v {
+// flatten adds the values at and below a path. One that is no string is there as it is written: a number keeps its digits.
+func flatten(into map[string]string, path string, value jsontext.Value, separator string) {
+	var text string
+	var members map[string]jsontext.Value
+	var items []jsontext.Value
+	switch { // the value is JSON, so that only its kind can differ
+	case json.Unmarshal(value, &text) == nil && value.Kind() == '"':
+		into[path] = text
+	case json.Unmarshal(value, &members) == nil && value.Kind() == '{':
+		for name, member := range members {
 			flatten(into, path+separator+name, member, separator)
 		}
-	case []any:
-		for i, member := range v {
-			flatten(into, fmt.Sprintf("%s%s%d", path, separator, i), member, separator)
+	case json.Unmarshal(value, &items) == nil && value.Kind() == '[':
+		for i, member := range items {
+			flatten(into, path+separator+strconv.Itoa(i), member, separator)
 		}
 	default:
-		into[path] = fmt.Sprint(v)
+		into[path] = string(value)
 	}
 }
 

@@ -68,6 +68,9 @@ func newDapr(n *Node, cfg *config.Config, client *mesh.Client, version string, l
 			return d, err
 		}
 	}
+	if len(resources.Subscriptions) > 0 && cfg.Dapr.AppAddress == "" {
+		return d, errors.New("--dapr-resources-path has subscriptions, and nobody to take their events: say with --dapr-app-address where the app listens, or take them out")
+	}
 	for _, c := range resources.Components {
 		if err := d.add(c); err != nil {
 			return d, fmt.Errorf("component %q (%s): %w", c.Name, c.Type, err)
