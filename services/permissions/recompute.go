@@ -29,38 +29,63 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 	if err != nil {
 		return 0, err
 	}
+	r := round{Service: s, store: store, room: make(chan struct{}, pagesAtOnce)}
 	err = s.index.shards(ctx, func(some []state.Entry[shard]) error {
-		var ids []string
-		for _, entry := range some {
-			for id := range entry.Value {
-				ids = append(ids, id)
-			}
-		}
-		changed, gone, err := s.recomputePages(ctx, store, ids)
-		sent += changed
-		return errors.Join(err, s.forget(ctx, some, gone))
+		r.begin(ctx, some)
+		return r.failed()
 	})
-	return sent, err
+	r.parts.Wait()
+	return r.sent, cmp.Or(r.err, err)
 }
 
-// recomputePages does it for some sessions, and says which of them are gone.
-func (s *Service) recomputePages(ctx context.Context, store *state.Store[entry], ids []string) (sent int, gone []string, err error) {
-	var mu sync.Mutex
+// A round is over all sessions. Pages of several parts of the index are in work at once: a page that is sent waits for the broker to have it on
+// disk, which takes longer than all else, and the next ones are read and sent meanwhile.
+type round struct {
+	*Service
+	store *state.Store[entry]
+	room  chan struct{} // for pages
+	parts sync.WaitGroup
+
+	mu   sync.Mutex
+	sent int
+	err  error
+}
+
+// begin computes what the sessions of some shards may call. It returns when the last page of them has begun.
+func (r *round) begin(ctx context.Context, some []state.Entry[shard]) {
+	var ids []string
+	for _, entry := range some {
+		for id := range entry.Value {
+			ids = append(ids, id)
+		}
+	}
 	var pages sync.WaitGroup
-	room := make(chan struct{}, pagesAtOnce)
+	var gone []string // r.mu guards it
 	for page := range slices.Chunk(ids, pageSize) {
-		room <- struct{}{}
+		r.room <- struct{}{}
 		pages.Go(func() {
-			defer func() { <-room }()
-			p := recomputation{Service: s, store: store, ids: page, unsaved: sentVersions{}}
-			failed := p.run(ctx)
-			mu.Lock()
-			defer mu.Unlock()
-			sent, gone, err = sent+p.sent, append(gone, p.gone...), errors.Join(err, failed)
+			defer func() { <-r.room }()
+			p := recomputation{Service: r.Service, store: r.store, ids: page, unsaved: sentVersions{}}
+			err := p.run(ctx)
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.sent, r.err, gone = r.sent+p.sent, errors.Join(r.err, err), append(gone, p.gone...)
 		})
 	}
-	pages.Wait()
-	return sent, gone, err
+	r.parts.Go(func() {
+		pages.Wait()
+		if err := r.forget(ctx, some, gone); err != nil {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.err = errors.Join(r.err, err)
+		}
+	})
+}
+
+func (r *round) failed() error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.err
 }
 
 // forget takes sessions that are gone out of the index.

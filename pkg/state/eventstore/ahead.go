@@ -22,7 +22,7 @@ func (p *part) fetch(scope Range) (events []Recorded, more bool, err error) {
 		go func(to chan<- page) { to <- *p.read(scope) }(p.ahead.got)
 	}
 	if got.err == nil {
-		got.err = p.sub.store.Reveal(p.ctx, got.events)
+		got.err = p.sub.store.open(p.ctx, got.events)
 	}
 	return got.events, got.more || early, got.err // what came since the page was read gave its hint then
 }

@@ -78,7 +78,7 @@ func (k *keyring) ofSubject(ctx context.Context, subject string) (usable, error)
 }
 
 // find returns keys by their ids; those that are gone are not among them.
-func (k *keyring) find(ctx context.Context, ids map[string]bool) (map[string]cipher.AEAD, error) {
+func (k *keyring) find(ctx context.Context, from keySource, ids map[string]bool) (map[string]cipher.AEAD, error) {
 	found := make(map[string]cipher.AEAD, len(ids))
 	var ask []string
 	k.mu.Lock()
@@ -95,7 +95,7 @@ func (k *keyring) find(ctx context.Context, ids map[string]bool) (map[string]cip
 		return found, nil
 	}
 	until := time.Now().Add(k.lives) // from before they are read
-	keys, err := k.keys.SubjectKeys(ctx, ask)
+	keys, err := from.SubjectKeys(ctx, ask)
 	if err != nil {
 		return nil, fmt.Errorf("eventstore: the keys of subjects: %w", err)
 	}

@@ -17,6 +17,11 @@ type Keys interface {
 	Rewrap(ctx context.Context, k SubjectKey, from string) error
 }
 
+// keySource finds keys: an engine does, and a step of one.
+type keySource interface {
+	SubjectKeys(ctx context.Context, ids []string) ([]SubjectKey, error)
+}
+
 // A SubjectKey is what the personal members of events about one subject are encrypted with.
 type SubjectKey struct {
 	ID      string // a UUID; never used again, for another key of the subject neither

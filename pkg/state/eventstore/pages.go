@@ -34,7 +34,7 @@ func (p *pages) fetch(ctx context.Context) (events []Recorded, more bool, err er
 		p.ahead = make(chan page, 1)
 		go func(to chan<- page) { to <- p.read(ctx) }(p.ahead)
 	}
-	return got.events, more, p.store.Reveal(ctx, got.events)
+	return got.events, more, p.store.open(ctx, got.events)
 }
 
 // read does not change p, which has gone on when it runs ahead. Nothing is decrypted yet: what is erased while the page waits is not shown.

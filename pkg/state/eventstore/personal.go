@@ -82,7 +82,7 @@ func sealEvent(e *Event, key usable) error {
 }
 
 // open decrypts the personal members of events, and makes null of those whose key is gone.
-func (k *keyring) open(ctx context.Context, events []Recorded) error {
+func (k *keyring) open(ctx context.Context, from keySource, events []Recorded) error {
 	var ids map[string]bool
 	for i := range events {
 		if key := events[i].Metadata.Key; key != "" {
@@ -95,7 +95,7 @@ func (k *keyring) open(ctx context.Context, events []Recorded) error {
 	if ids == nil {
 		return nil
 	}
-	keys, err := k.find(ctx, ids)
+	keys, err := k.find(ctx, from, ids)
 	if err != nil {
 		return err
 	}

@@ -35,8 +35,11 @@ type Within interface {
 	// Projection returns an entry, which nobody changes before the step is made. Nil: there is none.
 	Projection(ctx context.Context, name string) ([]byte, error)
 
-	// Read is Engine.Read, with what the step has appended.
+	// Read is Engine.Read, with what the step has appended, and as SubjectKeys within the step.
 	Read(ctx context.Context, r Range) (events []Recorded, more bool, err error)
+
+	// SubjectKeys is Keys.SubjectKeys, within the step: it needs nothing that another step may have, such as a connection.
+	SubjectKeys(ctx context.Context, ids []string) ([]SubjectKey, error)
 
 	// Position returns how far the subscription of that name, with one partition, is. Nobody changes that before the step is made. False: it has not
 	// begun.

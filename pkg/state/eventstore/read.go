@@ -94,16 +94,21 @@ func (s *Store) page(ctx context.Context, r Range) (events []Recorded, more bool
 	if events, more, err = s.engine.Read(ctx, r); err != nil {
 		return nil, false, err
 	}
-	if err := s.keyring.open(ctx, events); err != nil {
+	if err := s.open(ctx, events); err != nil {
 		return nil, false, err
 	}
 	return events, more, nil
 }
 
-// Reveal decrypts the personal members of events that an Engine's or a Within's own Read has returned. It is for who stands in for a part of this
-// package; who reads by way of the Store has them in the clear.
-func (s *Store) Reveal(ctx context.Context, events []Recorded) error {
-	return s.keyring.open(ctx, events)
+// open decrypts the personal members of events.
+func (s *Store) open(ctx context.Context, events []Recorded) error {
+	return s.keyring.open(ctx, s.engine, events)
+}
+
+// Reveal decrypts the personal members of events that a step's own Read has returned, with keys that are read in the step. It is for who stands in
+// for a part of this package; who reads by way of the Store has them in the clear.
+func (s *Store) Reveal(ctx context.Context, w Within, events []Recorded) error {
+	return s.keyring.open(ctx, w, events)
 }
 
 // next is where the page after an event begins.

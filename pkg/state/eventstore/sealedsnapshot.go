@@ -46,7 +46,7 @@ func (k *keyring) sealSnapshot(ctx context.Context, stream StreamID, eventID str
 	default:
 		return nil, nil
 	}
-	found, err := k.find(ctx, keys)
+	found, err := k.find(ctx, k.keys, keys)
 	if err != nil {
 		return nil, err
 	}
@@ -67,7 +67,7 @@ func (k *keyring) openSnapshot(ctx context.Context, s Snapshot) (data []byte, ke
 		return s.Data, "", nil
 	}
 	id, text, _ := bytes.Cut(rest, []byte(":"))
-	found, err := k.find(ctx, map[string]bool{string(id): true})
+	found, err := k.find(ctx, k.keys, map[string]bool{string(id): true})
 	if err != nil {
 		return nil, "", err
 	}

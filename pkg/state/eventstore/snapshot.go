@@ -58,7 +58,7 @@ func (a *Aggregate[S]) restore(ctx context.Context, id StreamID, until func(Reco
 	}
 	r.Version, r.lastID = snapshot.Version, snapshot.EventID
 	behind := events[1:]
-	if err := a.store.keyring.open(ctx, behind); err != nil {
+	if err := a.store.open(ctx, behind); err != nil {
 		return r, false, err
 	}
 	for _, e := range behind {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
@@ -15,6 +16,12 @@ const nearby = 500
 // manyAppends is more than those append who share a step.
 const manyAppends = 20_000
 
+// Events are read in pages, until those of a gap have more than gapBytes of data: more are not held at once, whatever one append has.
+const (
+	gapPage  = 500
+	gapBytes = 4 << 20
+)
+
 // errBehind reports a version that is too far behind for one step.
 var errBehind = errors.New("it is too far behind to catch up in one step")
 
@@ -24,32 +31,61 @@ type gap struct {
 	begun    bool  // the version has a position
 	events   []eventstore.Recorded
 	more     bool // there are more events
+	cut      bool // and they are left for the next gap, because these have gapBytes
 }
 
-// gapOf reads up to so many events that are missing in a version, within a step.
+// gapOf reads up to so many events that are missing in a version, or up to gapBytes of them, within a step.
 func (s *Set) gapOf(ctx context.Context, w eventstore.Within, category string, v Version, most int) (g gap, err error) {
 	if g.position, g.begun, err = w.Position(ctx, v.Subscription()); err != nil {
 		return g, err
 	}
-	r := eventstore.Range{Category: category, From: g.position + 1, Limit: most + 1}
-	for more := true; more && r.Limit > 0; {
-		var events []eventstore.Recorded
-		if events, more, err = w.Read(ctx, r); err != nil {
+	size := 0
+	for events, err := range pagesOf(ctx, w, category, g.position, most+1) {
+		if err == nil {
+			err = s.log.Reveal(ctx, w, events)
+		}
+		if err != nil {
 			return g, err
 		}
-		if err := s.log.Reveal(ctx, events); err != nil {
-			return g, err
+		for i := range events {
+			if g.cut = size > gapBytes; g.cut || len(g.events) == most {
+				g.more = true
+				return g, nil
+			}
+			size += len(events[i].Data)
+			g.events = append(g.events, events[i])
 		}
-		if len(events) == 0 {
-			break
-		}
-		g.events = append(g.events, events...)
-		r.From, r.Limit = events[len(events)-1].Position+1, r.Limit-len(events)
-	}
-	if g.more = len(g.events) > most; g.more {
-		g.events = g.events[:most]
 	}
 	return g, nil
+}
+
+// pagesOf reads up to so many events of a category that are behind a position.
+func pagesOf(ctx context.Context, w eventstore.Within, category string, behind int64, most int) iter.Seq2[[]eventstore.Recorded, error] {
+	return func(yield func([]eventstore.Recorded, error) bool) {
+		for more := true; more && most > 0; {
+			var events []eventstore.Recorded
+			var err error
+			if events, more, err = w.Read(ctx, eventstore.Range{Category: category, From: behind + 1, Limit: min(most, gapPage)}); err != nil {
+				yield(nil, err)
+				return
+			}
+			if len(events) == 0 || !yield(events, nil) {
+				return
+			}
+			behind, most = events[len(events)-1].Position, most-len(events)
+		}
+	}
+}
+
+// ends reports whether there are no more than so many events behind those of a gap.
+func (g *gap) ends(ctx context.Context, w eventstore.Within, category string, most int) (bool, error) {
+	for events, err := range pagesOf(ctx, w, category, g.events[len(g.events)-1].Position, most+1) {
+		if err != nil {
+			return false, err
+		}
+		most -= len(events)
+	}
+	return most >= 0, nil
 }
 
 // close applies the events. Who follows the version by a lease loses that.
@@ -67,16 +103,29 @@ func (g *gap) close(ctx context.Context, w eventstore.Within, d *Definition, v V
 	return w.Seize(ctx, v.Subscription(), position)
 }
 
-// catchUp closes a gap of up to so many events, or none with errBehind.
+// catchUp closes a gap of up to so many events, or none with errBehind. What has many bytes is applied in several batches.
 func (s *Set) catchUp(ctx context.Context, w eventstore.Within, d *Definition, v Version, most int) error {
 	g, err := s.gapOf(ctx, w, d.Category, v, most)
-	switch {
-	case err != nil:
+	if err != nil {
 		return err
-	case g.more:
+	}
+	near := !g.more
+	if g.cut {
+		if near, err = g.ends(ctx, w, d.Category, most-len(g.events)); err != nil {
+			return err
+		}
+	}
+	if !near {
 		return errBehind
 	}
-	return g.close(ctx, w, d, v)
+	for {
+		if err := g.close(ctx, w, d, v); err != nil || !g.more {
+			return err
+		}
+		if g, err = s.gapOf(ctx, w, d.Category, v, most); err != nil {
+			return err
+		}
+	}
 }
 
 // errParked reports a version that cannot be inline, because it leaves events out.

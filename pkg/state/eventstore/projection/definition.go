@@ -27,7 +27,7 @@ type Definition struct {
 
 	// Inline has the projection changed in the transaction of each append, by the processes that have this definition. What others append it has a
 	// moment later. It is for few and small changes: appends wait for them, and fail with them. A version is inline once it has caught up. Not
-	// with Into.
+	// with Into. An append of more than 4 MiB is applied in several batches of its transaction.
 	Inline bool
 
 	// Tables are those of the log's database that a version has. They are made before Apply is first called.

@@ -43,7 +43,7 @@ func (l *log) Archive(ctx context.Context, stream eventstore.StreamID, below int
 }
 
 // unarchive gives events of a page that are in the archive what is theirs. It returns fewer events where they would be more than a page.
-func (l *log) unarchive(ctx context.Context, events []eventstore.Recorded, more bool) ([]eventstore.Recorded, bool, error) {
+func (l *log) unarchive(ctx context.Context, from source, events []eventstore.Recorded, more bool) ([]eventstore.Recorded, bool, error) {
 	size := 0
 	archived := map[int64]int{}
 	var ask []any
@@ -56,7 +56,7 @@ func (l *log) unarchive(ctx context.Context, events []eventstore.Recorded, more 
 	for len(ask) > 0 {
 		part := ask[:min(len(ask), archiveStep)]
 		ask = ask[len(part):]
-		n, err := l.fetch(ctx, events, archived, part)
+		n, err := l.fetch(ctx, from, events, archived, part)
 		if err != nil {
 			return nil, false, err
 		}
@@ -68,13 +68,13 @@ func (l *log) unarchive(ctx context.Context, events []eventstore.Recorded, more 
 	return events, more, nil
 }
 
-func (l *log) fetch(ctx context.Context, events []eventstore.Recorded, at map[int64]int, positions []any) (size int, err error) {
+func (l *log) fetch(ctx context.Context, from source, events []eventstore.Recorded, at map[int64]int, positions []any) (size int, err error) {
 	query := sqlstate.SQL(l.sql("SELECT position, metadata, data FROM {t}_archive WHERE position IN (@)"), sqlstate.Binds(positions))
 	found := 0
 	var corrupt error
-	err = l.db.Read(ctx, func(db *sql.DB) (err error) {
+	err = from(ctx, func(q querier) (err error) {
 		found, size = 0, 0
-		rows, err := db.QueryContext(ctx, query.Text, query.Args...)
+		rows, err := q.QueryContext(ctx, query.Text, query.Args...)
 		if err != nil {
 			return err
 		}

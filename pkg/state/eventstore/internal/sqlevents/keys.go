@@ -19,7 +19,7 @@ func (l *log) KeepKey(ctx context.Context, k eventstore.SubjectKey) (eventstore.
 		return k, err
 	}
 	for {
-		kept, err := l.keys(ctx, sqlstate.SQL(l.sql(keyColumns+" WHERE subject = @"), sqlstate.Bind(k.Subject)))
+		kept, err := l.keys(ctx, l.readers, sqlstate.SQL(l.sql(keyColumns+" WHERE subject = @"), sqlstate.Bind(k.Subject)))
 		if err != nil || len(kept) > 0 {
 			return append(kept, k)[0], err
 		}
@@ -31,7 +31,11 @@ func (l *log) KeepKey(ctx context.Context, k eventstore.SubjectKey) (eventstore.
 	}
 }
 
-func (l *log) SubjectKeys(ctx context.Context, ids []string) (all []eventstore.SubjectKey, err error) {
+func (l *log) SubjectKeys(ctx context.Context, ids []string) ([]eventstore.SubjectKey, error) {
+	return l.subjectKeys(ctx, l.readers, ids)
+}
+
+func (l *log) subjectKeys(ctx context.Context, from source, ids []string) (all []eventstore.SubjectKey, err error) {
 	for len(ids) > 0 {
 		part := ids[:min(len(ids), 500)]
 		ids = ids[len(part):]
@@ -41,7 +45,7 @@ func (l *log) SubjectKeys(ctx context.Context, ids []string) (all []eventstore.S
 				return nil, err
 			}
 		}
-		found, err := l.keys(ctx, sqlstate.SQL(l.sql(keyColumns+" WHERE key_id IN (@)"), sqlstate.Binds(binds)))
+		found, err := l.keys(ctx, from, sqlstate.SQL(l.sql(keyColumns+" WHERE key_id IN (@)"), sqlstate.Binds(binds)))
 		if err != nil {
 			return nil, err
 		}
@@ -56,7 +60,7 @@ func (l *log) DestroyKey(ctx context.Context, subject string) (found bool, err e
 }
 
 func (l *log) KeysUnderOther(ctx context.Context, master string, limit int) ([]eventstore.SubjectKey, error) {
-	return l.keys(ctx, sqlstate.SQL(l.sql(keyColumns+" WHERE master <> @ LIMIT @"), sqlstate.Bind(master), sqlstate.Bind(limit)))
+	return l.keys(ctx, l.readers, sqlstate.SQL(l.sql(keyColumns+" WHERE master <> @ LIMIT @"), sqlstate.Bind(master), sqlstate.Bind(limit)))
 }
 
 func (l *log) Rewrap(ctx context.Context, k eventstore.SubjectKey, from string) error {
@@ -81,10 +85,10 @@ func (l *log) change(ctx context.Context, text string, args ...any) (n int64, er
 	return n, err
 }
 
-func (l *log) keys(ctx context.Context, query sqlstate.Expr) (all []eventstore.SubjectKey, err error) {
-	err = l.db.Read(ctx, func(db *sql.DB) (err error) {
+func (l *log) keys(ctx context.Context, from source, query sqlstate.Expr) (all []eventstore.SubjectKey, err error) {
+	err = from(ctx, func(q querier) (err error) {
 		all = nil
-		rows, err := db.QueryContext(ctx, query.Text, query.Args...)
+		rows, err := q.QueryContext(ctx, query.Text, query.Args...)
 		if err != nil {
 			return err
 		}

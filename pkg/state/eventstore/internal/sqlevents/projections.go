@@ -116,12 +116,15 @@ func (s *step) entry(ctx context.Context, name, lock string) (entry []byte, err 
 	return entry, s.note(err)
 }
 
-// Read asks for what is in the archive beside the step: it was moved there before the step saw it gone.
 func (s *step) Read(ctx context.Context, r eventstore.Range) (events []eventstore.Recorded, more bool, err error) {
 	if events, more, err = s.rows(ctx, r); err != nil {
 		return nil, false, err
 	}
-	return s.log.unarchive(ctx, events, more)
+	return s.log.unarchive(ctx, s.reading, events, more)
+}
+
+func (s *step) SubjectKeys(ctx context.Context, ids []string) ([]eventstore.SubjectKey, error) {
+	return s.log.subjectKeys(ctx, s.reading, ids)
 }
 
 func (s *step) rows(ctx context.Context, r eventstore.Range) (events []eventstore.Recorded, more bool, err error) {
@@ -131,7 +134,11 @@ func (s *step) rows(ctx context.Context, r eventstore.Range) (events []eventstor
 		return nil, false, s.note(err)
 	}
 	defer func() { err = errors.Join(err, s.note(rows.Close())) }()
-	for scanner := newScanner(rows); rows.Next(); {
+	scanner := newScanner(rows)
+	for rows.Next() {
+		if scanner.size > pageBytes {
+			return events, true, nil
+		}
 		e, err := scanner.event()
 		if err != nil {
 			return nil, false, err

@@ -30,7 +30,7 @@ func (l *log) Read(ctx context.Context, r eventstore.Range) (events []eventstore
 	if events, more, err = l.rows(ctx, r); err != nil {
 		return nil, false, err
 	}
-	return l.unarchive(ctx, events, more)
+	return l.unarchive(ctx, l.readers, events, more)
 }
 
 // rows are the events of a range, without what of them is in the archive.

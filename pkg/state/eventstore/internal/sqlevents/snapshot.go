@@ -73,6 +73,6 @@ func (l *log) Restore(ctx context.Context, stream eventstore.StreamID, schema, l
 	if err != nil || !found {
 		return eventstore.Snapshot{}, false, nil, false, err
 	}
-	events, more, err = l.unarchive(ctx, events, more)
+	events, more, err = l.unarchive(ctx, l.readers, events, more)
 	return s, true, events, more, err
 }

@@ -1,6 +1,7 @@
 package projectiontest
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ func inlineCases() []testCase {
 	return []testCase{
 		{"there when the append returns", thereAtOnce},
 		{"what fails is not appended", refusedTogether},
+		{"an append of many bytes", manyBytes},
 		{"what others append comes", fromOthers},
 		{"a rebuild, with writers going on", inlineRebuilt},
 		{"begun late, paused, resumed", inlineLate},
@@ -79,6 +81,47 @@ func refusedTogether(t *testing.T, w *world) {
 	appended, err := log.Append(t.Context(), eventstore.StreamID{Category: "test", ID: "6"}, eventstore.Any, bad)
 	require.NoError(t, err, "its id is free")
 	require.Equal(t, head+1, appended.Position)
+	w.requireRight(t, v)
+}
+
+// What is appended at once is applied in the same step, and not held at once. What fails in the last of its batches is not appended.
+func manyBytes(t *testing.T, w *world) {
+	log := w.events(t)
+	s := w.set(t, log, w.Definition)
+	w.appendTo(t, log, "1")
+	v, err := s.Live(t.Context(), "chains")
+	require.NoError(t, err)
+	events := make([]eventstore.Event, 12)
+	for i := range events {
+		events[i] = eventstore.Event{Type: "added", Data: jsontext.Value(`"` + strings.Repeat("x", 1_000_000) + `"`)}
+	}
+	most, applied := 0, 0
+	var refuse error
+	w.gate.set(func(b projection.Batch) error {
+		size := 0
+		for _, e := range b.Events {
+			size += len(e.Data)
+		}
+		most, applied = max(most, size), applied+len(b.Events)
+		if applied == len(events) {
+			return refuse
+		}
+		return nil
+	})
+	stream := eventstore.StreamID{Category: "test", ID: "2"}
+	if w.DB != nil { // in memory, what was applied is not undone
+		refuse = errPoison
+		_, err = log.Append(t.Context(), stream, eventstore.NoStream, events...)
+		require.ErrorIs(t, err, errPoison)
+		require.Equal(t, len(events), applied)
+		w.requireRight(t, v)
+		refuse, applied = nil, 0
+	}
+	appended, err := log.Append(t.Context(), stream, eventstore.NoStream, events...)
+	require.NoError(t, err)
+	require.EqualValues(t, len(events)+1, appended.Position)
+	require.EqualValues(t, len(events)+1, w.Read(t, v).total(), "each is there when the append returns")
+	require.Less(t, most, 6<<20, "bytes in one batch")
 	w.requireRight(t, v)
 }
 
