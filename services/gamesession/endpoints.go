@@ -204,7 +204,7 @@ func (s *Service) leaveGameSession(ctx context.Context, r *gamesessionapi.LeaveG
 	if err := problem.Require("gameSessionId", r.GameSessionID, "sessionId", r.SessionID); err != nil {
 		return nil, err
 	}
-	left, err := s.remove(ctx, r.GameSessionID, func(t *table) *player { return t.find(func(p player) bool { return p.SessionID == r.SessionID }) })
+	left, err := s.leave(ctx, r.GameSessionID, r.SessionID)
 	return &gamesessionapi.LeaveGameSessionResponse{Left: left}, err
 }
 

@@ -36,6 +36,8 @@ type node struct {
 	client *http.Client
 	bus    *bus.Bus
 
+	store *state.Store[object]
+
 	mu    sync.Mutex
 	heard []heard
 	now   time.Time
@@ -48,6 +50,8 @@ func start(t *testing.T) *node {
 	driver, err := sqlitestate.New(sqlitestate.Config{Path: filepath.Join(t.TempDir(), "state.db")})
 	require.NoError(t, err)
 	factory, err := state.NewFactory([]state.StoreConfig{{Name: gamesession.Store, Backend: "sqlite"}}, []state.Driver{driver}, state.Options{})
+	require.NoError(t, err)
+	n.store, err = state.Open[object](t.Context(), factory, gamesession.Store)
 	require.NoError(t, err)
 	n.bus, err = bus.New(memorybus.New(memorybus.Config{}), bus.Config{})
 	require.NoError(t, err)
@@ -251,6 +255,31 @@ func TestLeaving(t *testing.T) {
 		return len(players) == 1
 	}, 20*time.Second, time.Millisecond)
 	require.Equal(t, "s-4", players[0].(object)["sessionId"])
+}
+
+// A session that has a seat again, and whose leaving before was not followed to its end, leaves both.
+func TestLeavingTwice(t *testing.T) {
+	for _, way := range []string{"leaves", "ends"} {
+		n := start(t)
+		table := n.table(1)
+		n.must("reserve", seat(table, "s-1", "j-1"))
+		n.must("seat", seat(table, "s-1", "j-1"))
+		kept, err := n.store.GetWithETag(t.Context(), table)
+		require.NoError(t, err)
+		kept.Value["players"].([]any)[0].(object)["status"] = "leaving" // who did it died behind that
+		_, err = n.store.TrySaveWith(t.Context(), table, kept.Value, kept.ETag, state.SaveOptions{})
+		require.NoError(t, err)
+		n.must("reserve", seat(table, "s-1", "j-2"))
+		n.must("seat", seat(table, "s-1", "j-2"))
+		if way == "leaves" {
+			n.must("leave", object{"gameSessionId": table, "sessionId": "s-1"})
+		} else {
+			_, err := n.bus.Publish(t.Context(), events.TopicSessionInvalidated, &events.SessionInvalidatedEvent{SessionIDs: []string{"s-1"}})
+			require.NoError(t, err)
+		}
+		require.Eventually(t, func() bool { return len(n.must("get", object{"gameSessionId": table})["players"].([]any)) == 0 },
+			5*time.Second, 5*time.Millisecond, way)
+	}
 }
 
 // What comes through the gateway is of the session that the gateway names, whatever the request says.

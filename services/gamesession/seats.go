@@ -131,6 +131,18 @@ func (s *Service) remove(ctx context.Context, gameSessionID string, which func(t
 	return true, s.change(ctx, gameSessionID, func(t *table) (bool, error) { return t.forget(left.JoinID), nil })
 }
 
+// leave frees what a session has of a game session: a seat, and one before it whose leaving was not followed to its end.
+func (s *Service) leave(ctx context.Context, gameSessionID, sessionID string) (left bool, err error) {
+	for {
+		removed, err := s.remove(ctx, gameSessionID, func(t *table) *player {
+			return t.find(func(p player) bool { return p.SessionID == sessionID })
+		})
+		if left = left || removed; err != nil || !removed {
+			return left, err
+		}
+	}
+}
+
 func (t *table) forget(joinID string) bool {
 	before := len(t.Players)
 	t.Players = slices.DeleteFunc(t.Players, func(p player) bool { return p.JoinID == joinID })
@@ -176,7 +188,7 @@ func (s *Service) leaveAll(ctx context.Context, sessionID string) error {
 	}
 	var errs []error
 	for _, id := range where.GameSessionIDs {
-		_, err := s.remove(ctx, id, func(t *table) *player { return t.find(func(p player) bool { return p.SessionID == sessionID }) })
+		_, err := s.leave(ctx, id, sessionID)
 		if _, gone := errors.AsType[*problem.Problem](err); !gone {
 			errs = append(errs, err)
 		}
