@@ -23,7 +23,7 @@ type parser struct {
 	depth int
 }
 
-// maxDepth bounds how deep an expression may be nested.
+// maxDepth bounds how deep an expression, or the filter of a query, may be nested.
 const maxDepth = 100
 
 func (p *parser) whole() (expression, error) {

@@ -161,7 +161,7 @@ func parseQuery(content []byte) (query state.Query, size int, token string, err 
 	if err := json.Unmarshal(content, &asked); err != nil {
 		return query, 0, "", malformed("%s", err)
 	}
-	if query.Filter, err = parseFilter(asked.Filter); err != nil {
+	if query.Filter, err = parseFilter(asked.Filter, 0); err != nil {
 		return query, 0, "", err
 	}
 	for _, sort := range asked.Sort {
@@ -175,9 +175,12 @@ func parseQuery(content []byte) (query state.Query, size int, token string, err 
 }
 
 // parseFilter reads {"EQ": {"path": value}}, {"AND": [filter, …]} and their like.
-func parseFilter(content jsontext.Value) (state.Filter, error) {
+func parseFilter(content jsontext.Value, depth int) (state.Filter, error) {
 	if len(content) == 0 {
 		return state.Filter{}, nil
+	}
+	if depth > maxDepth { // each level reads all that is below it again
+		return state.Filter{}, malformed("the filter is nested too deep: %d levels are allowed", maxDepth)
 	}
 	var one map[string]jsontext.Value
 	if err := json.Unmarshal(content, &one); err != nil {
@@ -191,7 +194,7 @@ func parseFilter(content jsontext.Value) (state.Filter, error) {
 	}
 	for operator, operand := range one {
 		if operator == "AND" || operator == "OR" {
-			return parseJoined(operator, operand)
+			return parseJoined(operator, operand, depth+1)
 		}
 		var compared map[string]jsontext.Value
 		if err := json.Unmarshal(operand, &compared); err != nil || len(compared) != 1 {
@@ -204,18 +207,18 @@ func parseFilter(content jsontext.Value) (state.Filter, error) {
 	return state.Filter{}, nil
 }
 
-func parseJoined(operator string, operand jsontext.Value) (state.Filter, error) {
+func parseJoined(operator string, operand jsontext.Value, depth int) (state.Filter, error) {
 	var list []jsontext.Value
 	if err := json.Unmarshal(operand, &list); err != nil || len(list) == 0 {
 		return state.Filter{}, malformed("the operator %s needs a list of filters", operator)
 	}
-	joined, err := parseFilter(list[0])
+	joined, err := parseFilter(list[0], depth)
 	for _, next := range list[1:] {
 		if err != nil {
 			break
 		}
 		var other state.Filter
-		if other, err = parseFilter(next); err == nil && operator == "AND" {
+		if other, err = parseFilter(next, depth); err == nil && operator == "AND" {
 			joined = joined.And(other)
 		} else if err == nil {
 			joined = joined.Or(other)
