@@ -3,6 +3,7 @@ package facade
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -20,6 +21,17 @@ import (
 
 // newService starts a facade on a bus of its own for an app that answers with app, and returns it when the app is subscribed.
 func newService(t *testing.T, cfg Config, app http.HandlerFunc, before func(*Service)) (*Service, *bus.Bus) {
+	t.Helper()
+	s, b := startService(t, cfg, app)
+	require.Eventually(t, func() bool { return s.Ready(t.Context()) == nil }, time.Minute, time.Millisecond)
+	if before != nil {
+		before(s)
+	}
+	return s, b
+}
+
+// startService is newService that does not wait.
+func startService(t *testing.T, cfg Config, app http.HandlerFunc) (*Service, *bus.Bus) {
 	t.Helper()
 	server := httptest.NewServer(app)
 	driver := memorybus.New(memorybus.Config{})
@@ -44,10 +56,6 @@ func newService(t *testing.T, cfg Config, app http.HandlerFunc, before func(*Ser
 		require.NoError(t, driver.Close(ctx))
 		server.Close()
 	})
-	require.Eventually(t, func() bool { return s.Ready(t.Context()) == nil }, time.Minute, time.Millisecond)
-	if before != nil {
-		before(s)
-	}
 	return s, b
 }
 
@@ -98,6 +106,27 @@ func TestDeadLetterTopicWithoutSubscriber(t *testing.T) {
 		list, err := b.ListLetters(t.Context(), bus.LetterFilter{}, bus.LetterPage{})
 		return err == nil && len(list.Letters) == 1 && list.Letters[0].Topic == "failing"
 	}, time.Minute, time.Millisecond)
+}
+
+// A subscription that can never be made is told of, once, where an operator looks.
+func TestSubscriptionThatCannotBeMade(t *testing.T) {
+	log := make(chan string, 100)
+	s, _ := startService(t, Config{Logger: slog.New(slog.NewTextHandler(lines(log), nil))}, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = io.WriteString(w, `[{"pubsubname":"nowhere","topic":"x","route":"/x"}]`)
+	})
+	require.Eventually(t, func() bool { return len(log) > 0 }, time.Minute, time.Millisecond)
+	line := <-log
+	require.Contains(t, line, "level=WARN")
+	require.Contains(t, line, "pubsub nowhere is not found")
+	require.Error(t, s.Ready(t.Context()))
+}
+
+// lines is a writer that sends each write on.
+type lines chan string
+
+func (l lines) Write(p []byte) (int, error) {
+	l <- string(p)
+	return len(p), nil
 }
 
 // An app whose name is not known, as that of a container that is replaced, is away: its events wait, and are not counted as tried.

@@ -46,15 +46,19 @@ func (s Subscription) raw() bool {
 	return false
 }
 
-// subscribing asks the app what it takes until it answers, and subscribes.
+// subscribing asks the app what it takes until it answers, and subscribes. Why it cannot yet is logged once, for it may be a mistake that stays.
 func (s *Service) subscribing(life context.Context) {
+	said := ""
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 2*time.Second) {
 		err := s.subscribe(life)
 		if err == nil || life.Err() != nil {
 			return
 		}
 		s.note(err)
-		s.cfg.Logger.DebugContext(life, "the app's subscriptions are not made yet; trying again", "error", err)
+		if err.Error() != said {
+			said = err.Error()
+			s.cfg.Logger.WarnContext(life, "the app's subscriptions are not made yet; trying again until they are", "error", err)
+		}
 		timer := time.NewTimer(wait)
 		select {
 		case <-life.Done():
