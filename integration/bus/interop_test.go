@@ -57,7 +57,7 @@ func TestStockWatermill(t *testing.T) {
 		require.NoError(t, b.Close(within(t, patience)))
 		<-ran
 	})
-	<-b.Running()
+	require.Eventually(t, func() bool { return b.Ready(t.Context()) == nil }, patience, time.Millisecond) // its queue is there
 
 	subscriber, err := wamqp.NewSubscriber(stock(url, "elsewhere"), watermill.NopLogger{})
 	require.NoError(t, err)
