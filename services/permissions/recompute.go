@@ -112,7 +112,7 @@ type recomputation struct {
 	ids     []string
 	unsaved sentVersions
 	sent    int
-	gone    []string
+	gone    []string // found missing in any try: a later one looks only at those that were lost
 }
 
 func (p *recomputation) run(ctx context.Context) error {
@@ -162,7 +162,6 @@ func (p *recomputation) compute(ctx context.Context, c catalogue, ids []string) 
 	}
 	var items []state.Item[entry]
 	var publications []*bus.Publication
-	p.gone = p.gone[:0]
 	alike, now := map[string]allowance{}, p.cfg.Now() // sessions with the same roles and states may call the same
 	for i, id := range ids {
 		if !kept[i].Found {
