@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -384,7 +385,12 @@ func TestRedisAwayAtTheStart(t *testing.T) {
 // A Redis Cluster is refused with a sentence, at the first use and when it is asked whether it is ready.
 func TestRedisClusterIsRefused(t *testing.T) {
 	t.Parallel()
-	server := servers.NewRedis(t, servers.RedisOptions{Args: []string{"--cluster-enabled", "yes"}})
+	listener, err := net.Listen("tcp", "127.0.0.1:0") // by itself it would take a port that may be somebody's
+	require.NoError(t, err)
+	_, port, err := net.SplitHostPort(listener.Addr().String())
+	require.NoError(t, err)
+	require.NoError(t, listener.Close())
+	server := servers.NewRedis(t, servers.RedisOptions{Args: []string{"--cluster-enabled", "yes", "--cluster-port", port}})
 	for _, url := range []string{server.URL, strings.TrimSuffix(server.URL, "/0") + "/1"} {
 		d := openRedis(t, url)
 		_, err := d.Subscribe(within(t, patience), durable("orders.placed"))

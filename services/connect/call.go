@@ -78,7 +78,9 @@ func (c *calls) start(v *session, next call) (*problem.Problem, string) {
 // run makes a call, and those that wait behind it.
 func (c *calls) run(v *session, next call) {
 	for more := true; more; {
-		v.answer(next, v.do(next))
+		if a, open := v.do(next); open {
+			v.answer(next, a)
+		}
 		next, more = c.next(next.channel)
 	}
 }
@@ -136,22 +138,23 @@ func (c *calls) wait() {
 // none of them yet.
 func (v *session) answer(c call, a answer) { v.out.putPatiently(c.reply.frame(a), v.life.Done()) }
 
-// do makes a call of a service. It ends with the connection. The endpoint is looked up again: what was revoked while the call waited is
-// not called.
-func (v *session) do(c call) answer {
+// do makes a call of a service. It ends with the connection: open is false then, and there is nobody to answer, since the close says why.
+// The endpoint is looked up again: what was revoked while the call waited is not called.
+func (v *session) do(c call) (a answer, open bool) {
 	if _, allowed := v.named(c.endpoint); !allowed {
 		v.s.meter.refused(v.life, "forbidden")
-		return answerOf(problem.New(problem.Forbidden, "the session may not call this endpoint any more"))
+		return answerOf(problem.New(problem.Forbidden, "the session may not call this endpoint any more")), true
 	}
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(v.life, v.s.cfg.CallTimeout)
 	defer cancel()
 	a, err := v.request(ctx, c)
+	open = err == nil || v.life.Err() == nil
 	if err != nil {
 		a = answerOf(callProblem(ctx, err))
 	}
 	v.s.meter.called(v.life, c.endpoint.service, codeOf(a.status), time.Since(begin))
-	return a
+	return a, open
 }
 
 // request passes a call on to the service, its body as it is.
