@@ -9,7 +9,7 @@ import (
 
 // eraseAccount is POST /accounts/erase.
 func (s *Service) eraseAccount(ctx context.Context, r *accountsapi.EraseAccountRequest) (*accountsapi.EraseAccountResponse, error) {
-	if err := checkID(r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return nil, err
 	}
 	did, err := s.erase(ctx, r.AccountID)

@@ -53,7 +53,7 @@ func (s *Service) registerAccount(ctx context.Context, r *accountsapi.RegisterAc
 
 // getAccount is POST /accounts/get.
 func (s *Service) getAccount(ctx context.Context, r *accountsapi.GetAccountRequest) (*accountsapi.Account, error) {
-	if err := checkID(r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return nil, err
 	}
 	a, err := s.accounts.Load(ctx, r.AccountID)
@@ -84,7 +84,7 @@ func (s *Service) getAccountByEmail(ctx context.Context, r *accountsapi.GetAccou
 
 // updateAccount is POST /accounts/update.
 func (s *Service) updateAccount(ctx context.Context, r *accountsapi.UpdateAccountRequest) (*accountsapi.Account, error) {
-	if err := checkID(r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return nil, err
 	}
 	if r.DisplayName != nil {
@@ -103,7 +103,7 @@ func (s *Service) updateAccount(ctx context.Context, r *accountsapi.UpdateAccoun
 
 // changeAccountEmail is POST /accounts/change-email.
 func (s *Service) changeAccountEmail(ctx context.Context, r *accountsapi.ChangeAccountEmailRequest) (*accountsapi.Account, error) {
-	if err := checkID(r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return nil, err
 	}
 	if err := problem.Require("email", r.Email); err != nil {
@@ -136,7 +136,7 @@ func (s *Service) changeAccountEmail(ctx context.Context, r *accountsapi.ChangeA
 
 // setAccountRoles is POST /accounts/set-roles.
 func (s *Service) setAccountRoles(ctx context.Context, r *accountsapi.SetAccountRolesRequest) (*accountsapi.Account, error) {
-	if err := checkID(r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return nil, err
 	}
 	if r.Roles == nil {
@@ -157,7 +157,7 @@ func (s *Service) setAccountRoles(ctx context.Context, r *accountsapi.SetAccount
 
 // deleteAccount is POST /accounts/delete.
 func (s *Service) deleteAccount(ctx context.Context, r *accountsapi.DeleteAccountRequest) (*accountsapi.DeleteAccountResponse, error) {
-	if err := checkID(r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return nil, err
 	}
 	if err := checkText("reason", r.Reason, maxReasonBytes); err != nil {

@@ -6,8 +6,6 @@ import (
 	"strings"
 	"unicode"
 
-	"github.com/google/uuid"
-
 	"github.com/bannou-mesh/bannou/services/accounts/accountsapi"
 	"github.com/bannou-mesh/bannou/services/problem"
 )
@@ -22,17 +20,6 @@ const (
 // DefaultRole is what accounts have that were registered without roles.
 const DefaultRole = "user"
 
-// checkID accepts a UUID as it is written in lower case.
-func checkID(accountID string) error {
-	if accountID == "" {
-		return problem.Missing("accountId")
-	}
-	if parsed, err := uuid.Parse(accountID); err != nil || parsed.String() != accountID {
-		return problem.Invalid("accountId", "is no UUID in lower case")
-	}
-	return nil
-}
-
 func checkText(member, text string, most int) error {
 	switch {
 	case len(text) > most:
@@ -45,7 +32,7 @@ func checkText(member, text string, most int) error {
 }
 
 func checkRegistration(r *accountsapi.RegisterAccountRequest) error {
-	if err := checkID(r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return err
 	}
 	if r.Email != "" {

@@ -12,7 +12,7 @@ import (
 // confirmAccount is POST /auth/accounts/confirm: the registration's last step where who registered did not come so far. Nothing is
 // believed of who asks: that the account is there is asked of the accounts service.
 func (s *Service) confirmAccount(ctx context.Context, _ caller, r *authapi.ConfirmAccountRequest) (*authapi.ConfirmAccountResponse, error) {
-	if err := problem.Require("accountId", r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return nil, err
 	}
 	if _, err := s.cfg.Accounts.Get(ctx, r.AccountID); errors.Is(err, ErrNoAccount) {
@@ -43,7 +43,7 @@ func (s *Service) confirmAccount(ctx context.Context, _ caller, r *authapi.Confi
 
 // endAccount is POST /auth/accounts/end. What account.deleted does, it does too, and waits for it.
 func (s *Service) endAccount(ctx context.Context, _ caller, r *authapi.EndAccountRequest) (*authapi.EndAccountResponse, error) {
-	if err := problem.Require("accountId", r.AccountID); err != nil {
+	if err := problem.RequireUUID("accountId", r.AccountID); err != nil {
 		return nil, err
 	}
 	ended, err := s.endAll(ctx, r.AccountID)

@@ -44,6 +44,10 @@ func TestARegistrationIsConfirmed(t *testing.T) {
 func TestAnAccountEndsOnRequest(t *testing.T) {
 	n := start(t, auth.Config{})
 	own := n.register("ada@example.org")
+	for _, path := range []string{"/auth/accounts/confirm", "/auth/accounts/end"} {
+		n.refused(400, "missing_member", path, `{}`)
+		n.refused(400, "invalid_member", path, `{"accountId":"x"}`)
+	}
 	n.refused(409, "conflict", "/auth/accounts/end", `{"accountId":"`+own.account+`"}`)
 	require.True(t, n.valid(own.access))
 	n.accounts.mu.Lock()

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"strconv"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // ContentType is the media type of a Problem.
@@ -73,6 +75,18 @@ func Require(members ...string) error {
 		if members[i+1] == "" {
 			return Missing(members[i])
 		}
+	}
+	return nil
+}
+
+// RequireUUID returns Missing of the member if its value is empty, Invalid if it is no UUID as it is written in lower case, or nil: an id has
+// one form, since it is compared, and part of keys.
+func RequireUUID(member, value string) error {
+	if value == "" {
+		return Missing(member)
+	}
+	if parsed, err := uuid.Parse(value); err != nil || parsed.String() != value {
+		return Invalid(member, "is no UUID in lower case")
 	}
 	return nil
 }
