@@ -58,6 +58,23 @@ func (c *crew) leave(w *work) (next *work) {
 	return next
 }
 
+// dismiss takes out of hand what waits for another of its key, and returns it in its order: it will not be done here.
+func (c *crew) dismiss() []*work {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var all []*work
+	for key, queued := range c.waiting {
+		for _, w := range queued {
+			delete(c.inHand, w)
+			if w.claim() {
+				all = append(all, w)
+			}
+		}
+		c.waiting[key] = nil
+	}
+	return all
+}
+
 // abandon takes everything out of hand that nobody is settling yet, and returns it: its handlers are not waited for.
 func (c *crew) abandon() []*work {
 	c.mu.Lock()

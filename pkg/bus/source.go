@@ -179,8 +179,8 @@ func (s *source) do(w *work) {
 	}
 }
 
-// release stops the consumer, gives back what it had delivered and nobody took, and waits for the handlers until they are
-// not to be waited for any longer: then it gives back what they have in hand.
+// release stops the consumer, gives back what no handler has begun with, and waits for the handlers until they are not to
+// be waited for any longer: then it gives back what they have in hand.
 func (s *source) release(c Consumer) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.flow), releaseTimeout)
 	defer cancel()
@@ -191,33 +191,43 @@ func (s *source) release(c Consumer) {
 			s.bus.log.Warn("subscription was not closed cleanly", "queue", s.queue.Name, "error", err)
 		}
 	}()
-	for deliveries := c.Deliveries(); closed != nil; {
-		select {
-		case d, ok := <-deliveries:
-			if !ok {
-				deliveries = nil
-				continue
-			}
-			s.requeue(d)
-		case <-closed:
-			closed = nil
-		}
+	for _, d := range s.rest(c, closed) {
+		s.requeue(d)
 	}
-	for drained := false; !drained; {
-		select {
-		case d, ok := <-c.Deliveries():
-			if drained = !ok; ok {
-				s.requeue(d)
-			}
-		default:
-			drained = true
-		}
-	}
+	<-closed
 	select {
 	case <-s.crew.emptied():
 	case <-s.working.Done():
 		for _, w := range s.crew.abandon() {
 			s.requeue(w.delivery)
+		}
+	}
+}
+
+// rest is what no handler has begun with, in its order, once the flow has ended: given back before, it would come again.
+func (s *source) rest(c Consumer, closed <-chan struct{}) (list []Delivery) {
+	for _, w := range s.crew.dismiss() {
+		list = append(list, w.delivery)
+	}
+	for {
+		select {
+		case d, ok := <-c.Deliveries():
+			if !ok {
+				return list
+			}
+			list = append(list, d)
+		case <-closed: // its driver may have had no answer; what is in the channel is there all the same
+			for {
+				select {
+				case d, ok := <-c.Deliveries():
+					if !ok {
+						return list
+					}
+					list = append(list, d)
+				default:
+					return list
+				}
+			}
 		}
 	}
 }

@@ -157,17 +157,17 @@ func closeGivesBackPrefetched(f *fixture) {
 	closed := make(chan error, 1)
 	go func() { closed <- b.Close(f.ctx()) }()
 	require.Eventually(f, func() bool { return b.Ready(f.Context()) != nil }, patience, time.Millisecond, "it is closing")
-	d := f.setup.Node(f)
-	require.Eventually(f, func() bool { q, _ := f.queue(d, f.topic+".bannou.worker"); return q.Consumers == 0 }, patience, time.Millisecond)
-	close(leave)
-	require.NoError(f, next(f, "the end of Close", closed))
+	d, queue := f.setup.Node(f), f.topic+".bannou.worker"
+	require.Eventually(f, func() bool { q, there := f.queue(d, queue); return there && q.Consumers == 0 }, patience, time.Millisecond)
 
 	other := f.node()
 	got := f.handle(other, "worker", bus.SubscriptionOptions{PrefetchCount: 1})
 	f.run(other)
 	for i := int64(1); i < 5; i++ {
-		require.Equal(f, i, number(f, next(f, "the others", got)))
+		require.Equal(f, i, number(f, next(f, "the others, while the first is still handled", got)))
 	}
+	close(leave)
+	require.NoError(f, next(f, "the end of Close", closed))
 	none(f, "a call of the closed node's handler", entered)
 }
 

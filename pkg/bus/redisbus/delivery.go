@@ -84,23 +84,26 @@ func (d *groupDelivery) forget() {
 
 // Requeue gives the message back: it goes to the end of what is for this queue alone, before all that is new.
 func (d *groupDelivery) Requeue() error {
-	if d.settled.Swap(true) {
+	if d.settled.Load() {
 		return nil
 	}
 	return d.giveBack(d.attempt + 1)
 }
 
-// giveBack puts a copy into the queue's own stream, and acknowledges the original once the copy is there. What a closed
-// consumer's reader gives back, in whatever order, is first gathered.
+// giveBack settles a delivery by a copy in the queue's own stream, acknowledging the original once the copy is there. What a
+// closed consumer's reader gives back, in whatever order, is first gathered. One that is settled stays where it went.
 func (d *groupDelivery) giveBack(attempt int) error {
-	d.attempt = attempt
 	select {
 	case <-d.c.closing:
-		d.c.gather(d)
+		d.c.gather(d, attempt)
 		return nil
 	default:
-		return d.copyBack()
 	}
+	if d.settled.Swap(true) {
+		return nil
+	}
+	d.attempt = attempt
+	return d.copyBack()
 }
 
 func (d *groupDelivery) copyBack() error {

@@ -6,29 +6,35 @@ import (
 	"time"
 )
 
-// gatherTime is how long what a closed consumer gives back waits for what should go before it, while handlers work on.
+// gatherTime is how long what a closed consumer gives back waits for what should go before it, while handlers work on. It
+// counts from the last one that was given back.
 const gatherTime = 50 * time.Millisecond
 
 // gather keeps a delivery that is to be given back until the others are settled, so that all go back in the order in
-// which they came.
-func (c *groupConsumer) gather(d *groupDelivery) {
+// which they came. It is settled and gathered in one step: between the two, the others would seem to be all there is.
+func (c *groupConsumer) gather(d *groupDelivery, attempt int) {
 	c.mu.Lock()
-	c.back = append(c.back, d)
-	first := len(c.back) == 1
-	c.mu.Unlock()
-	if first {
-		time.AfterFunc(gatherTime, func() { c.giveBackAll(true) })
+	if c.q.AutoAck || !d.settled.Swap(true) {
+		d.attempt = attempt
+		c.back = append(c.back, d)
 	}
+	if c.gathering == nil {
+		c.gathering = time.AfterFunc(gatherTime, func() { c.giveBackAll(true) })
+	} else {
+		c.gathering.Reset(gatherTime)
+	}
+	c.mu.Unlock()
 	c.giveBackAll(false)
 }
 
-// giveBackAll gives back what was gathered, if nothing is in work any more or if it is not to wait for that.
-func (c *groupConsumer) giveBackAll(now bool) {
+// giveBackAll gives back what was gathered, if nothing is in work any more or if it is not to wait for that. It reports
+// whether it did.
+func (c *groupConsumer) giveBackAll(now bool) bool {
 	c.mu.Lock()
 	for _, d := range c.work {
 		if !now && !d.settled.Load() {
 			c.mu.Unlock()
-			return
+			return false
 		}
 	}
 	list := c.back
@@ -43,6 +49,7 @@ func (c *groupConsumer) giveBackAll(now bool) {
 			c.d.log.Warn("a message could not be given back; it is taken over later", "queue", c.q.Name, "error", err)
 		}
 	}
+	return true
 }
 
 // compareOwn is 1 where a alone was given back before.

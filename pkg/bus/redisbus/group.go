@@ -99,11 +99,12 @@ type groupConsumer struct {
 	missed  atomic.Bool // a topic could not be added
 	reader  blocked
 
-	mu      sync.Mutex
-	sources map[string]source
-	work    map[place]*groupDelivery
-	back    []*groupDelivery // gathered to be given back
-	moves   []place          // notes that are of no use any more
+	mu        sync.Mutex
+	sources   map[string]source
+	work      map[place]*groupDelivery
+	back      []*groupDelivery // gathered to be given back
+	gathering *time.Timer      // gives back what was gathered, all settled or not; nil before the first
+	moves     []place          // notes that are of no use any more
 }
 
 // subscribeGroup declares a queue with groups, and begins to read it.
@@ -119,6 +120,7 @@ func (d *Driver) subscribeGroup(ctx context.Context, q bus.Queue, reader string)
 		c.out = make(chan bus.Delivery)
 	}
 	c.reader.d = d
+	c.behind.Store(true)
 	if c.wild() {
 		if err := d.shared.listen(ctx); err != nil {
 			return nil, err
@@ -286,7 +288,7 @@ func (c *groupConsumer) abandon(ctx context.Context) int {
 		}
 		unsettled := 0
 		for _, d := range rest {
-			if !d.settled.Swap(true) {
+			if !d.settled.Load() {
 				_ = d.giveBack(d.attempt + 1)
 				unsettled++
 			}

@@ -15,10 +15,8 @@ func (c *groupConsumer) drain() {
 	for {
 		select {
 		case x := <-c.out:
-			d := x.(*groupDelivery) //nolint:forcetypeassert // nothing else is put in
-			if !d.settled.Swap(true) {
-				_ = d.giveBack(d.attempt) // gathered
-			}
+			d := x.(*groupDelivery)   //nolint:forcetypeassert // nothing else is put in
+			_ = d.giveBack(d.attempt) // gathered
 		default:
 			return
 		}
@@ -33,6 +31,10 @@ func (c *groupConsumer) finish() {
 		c.drain()
 	}
 	close(c.out)
+	if !c.q.AutoAck && !c.giveBackAll(false) {
+		<-time.After(gatherTime) // for what was taken and no handler has begun with
+		c.giveBackAll(true)
+	}
 	c.d.clock.leave(c.q.Name)
 	ctx, cancel := context.WithTimeout(context.Background(), lastWord)
 	defer cancel()

@@ -141,7 +141,11 @@ func (c *groupConsumer) fetch(count int) ([]fetched, error) {
 			return found, err
 		}
 	}
-	return c.ask(keys, all, count, blockTime)
+	found, err := c.ask(keys, all, count, blockTime)
+	if len(found) > 0 && found[0].from.key == c.own.key {
+		c.behind.Store(true)
+	}
+	return found, err
 }
 
 // ask reads new entries of streams, waiting for so long; -1: not at all.
@@ -270,7 +274,6 @@ func (c *groupConsumer) handOut(list []fetched, places int) error {
 			case <-c.closing:
 				c.drain()
 				for _, d := range deliveries[i:] {
-					d.settled.Store(true)
 					_ = d.giveBack(d.attempt) // gathered
 				}
 				return nil
