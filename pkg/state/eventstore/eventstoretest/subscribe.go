@@ -285,12 +285,13 @@ func sharedByStream(t *testing.T, open Open) {
 // A consumer that cannot renew its lease loses its part to another, its handler is told, and what it did last is done again.
 func takenOver(t *testing.T, open Open) {
 	s := open(t, eventstore.Config{})
-	cut := &cutOff{unrenewed: unrenewed{Engine: s.Engine()}}
-	stuck := eventstore.New(cut, eventstore.Config{})
+	engine := &cutOff{unrenewed: unrenewed{Engine: s.Engine()}}
+	stuck := eventstore.New(engine, eventstore.Config{})
 	mustAppend(t, s, stream("a"), 0, event("1"), event("2"))
 	begun, told := make(chan struct{}), make(chan error, 1)
 	late := subscribe(t, stuck, eventstore.SubscriptionConfig{Lease: 200 * time.Millisecond, Handle: func(ctx context.Context, e eventstore.Recorded) error {
 		if e.Version == 1 {
+			engine.cut.Store(true)
 			close(begun)
 			<-ctx.Done()
 			told <- context.Cause(ctx)
@@ -314,23 +315,21 @@ func (u *unrenewed) Renew(context.Context, eventstore.Lease) error { return errC
 
 var errCutOff = fmt.Errorf("%w: it is cut off", state.ErrUnavailable)
 
-// cutOff is one that finds no way back either, once it has had a lease.
+// cutOff is one that finds no way back either, once it is cut off.
 type cutOff struct {
 	unrenewed
-	had atomic.Bool
+	cut atomic.Bool
 }
 
 func (c *cutOff) Claim(ctx context.Context, claim eventstore.Claim) (eventstore.Lease, bool, error) {
-	if c.had.Load() {
+	if c.cut.Load() {
 		return eventstore.Lease{}, false, errCutOff
 	}
-	lease, claimed, err := c.Engine.Claim(ctx, claim)
-	c.had.Store(claimed)
-	return lease, claimed, err
+	return c.Engine.Claim(ctx, claim)
 }
 
 func (c *cutOff) Enlist(ctx context.Context, name, consumer string, lives time.Duration) (int, error) {
-	if c.had.Load() {
+	if c.cut.Load() {
 		return 0, errCutOff
 	}
 	return c.Engine.Enlist(ctx, name, consumer, lives)
