@@ -38,9 +38,14 @@ UNWATCHED := modernc.org/sqlite/lib modernc.org/libc modernc.org/memory
 RACE      := -race $(foreach p,$(UNWATCHED),-gcflags=$(p)/...=-race=false)
 LINT     = $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml
 
-# $(call each,MODULES,COMMAND): run the command, which may name $$m, for every module, also after one has failed; say how long each took.
+# Runs go test, and keeps what the failed have said for the end.
+GOTEST   = $(BIN)/gotest -failures $$said $(GO)
+
+# $(call each,MODULES,COMMAND): run the command, which may name $$m, for every module, also after one has failed; say how long each took, and
+# last what GOTEST has kept.
 define each
-@failed=; for m in $(1); do echo "== $$m"; begin=$$(date +%s); $(2) || failed="$$failed $$m"; echo "== $$m: $$(($$(date +%s) - begin)) s"; done; \
+@said=$$(mktemp); trap 'cat $$said; rm -f $$said' EXIT; trap 'exit 130' INT TERM; \
+	failed=; for m in $(1); do echo "== $$m"; begin=$$(date +%s); $(2) || failed="$$failed $$m"; echo "== $$m: $$(($$(date +%s) - begin)) s"; done; \
 	[ -z "$$failed" ] || { echo "$@ failed in:$$failed"; exit 1; }
 endef
 
@@ -57,16 +62,16 @@ build: ## build bin/bannou
 run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS are passed on
 	@exec ./bin/bannou serve $(ARGS)
 
-test: deps build ## run all tests, those against real RabbitMQ, Redis and MySQL included
-	$(call each,$(LIBRARIES),$(GO) -C $$m test ./...)
-	$(call each,tools,GOWORK=off $(GO) -C $$m test ./...)
-	$(call each,integration,$(GO) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE) $(if $(FAULTS),&& $(GO) -C $$m test -count=1 -parallel 4 -timeout 20m $(FAULTS)))
+test: deps build .bin/gotest ## run all tests, those against real RabbitMQ, Redis and MySQL included
+	$(call each,$(LIBRARIES),$(GOTEST) -C $$m test ./...)
+	$(call each,tools,GOWORK=off $(GOTEST) -C $$m test ./...)
+	$(call each,integration,$(GOTEST) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE) $(if $(FAULTS),&& $(GOTEST) -C $$m test -count=1 -parallel 4 -timeout 20m $(FAULTS)))
 
 # Many rounds and long simulations are the business of `make test`: here they are -short.
-race: deps ## run the tests of libraries, services and drivers under the race detector
-	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -short ./...)
+race: deps .bin/gotest ## run the tests of libraries, services and drivers under the race detector
+	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -short ./...)
 	@# The drivers on their servers. Bad days are left out, and clusters: the detector is too slow for their deadlines.
-	$(call each,integration,CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -count=1 -p 1 -parallel 4 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
+	$(call each,integration,CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -count=1 -p 1 -parallel 4 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
 
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
@@ -124,6 +129,10 @@ compose-test: ## tell the end-to-end story against the Compose suite, kill its c
 
 clean: ## remove what builds and runs leave behind
 	rm -rf bin .bin .bannou
+
+.bin/gotest: $(wildcard tools/gotest/*.go)
+	@mkdir -p $(BIN)
+	GOWORK=off $(GO) -C tools build -o $(BIN)/gotest ./gotest
 
 .bin/%: tools/go.mod tools/go.sum
 	GOBIN=$(BIN) GOWORK=off $(GO) -C tools install tool
