@@ -50,7 +50,7 @@ func TestWhoCannotRunContainersIsTold(t *testing.T) {
 			t.Parallel()
 			programs, skipped := t.TempDir(), filepath.Join(t.TempDir(), "skipped")
 			for _, p := range append(engineless, c.machine) {
-				require.NoError(t, os.WriteFile(filepath.Join(programs, p.name), []byte("#!/bin/sh\n"+p.script+"\n"), 0o700)) //nolint:gosec // it is run
+				require.NoError(t, os.WriteFile(filepath.Join(programs, p.name), []byte("#!/bin/sh\n"+p.script+"\n"), 0o700))
 			}
 			cmd := exec.CommandContext(t.Context(), "../../compose/test")
 			cmd.Env = append(os.Environ(), "PATH="+programs+":"+os.Getenv("PATH"), "TMPDIR="+t.TempDir(), "BANNOU_TEST_SKIPPED="+skipped, "BANNOU_COMPOSE_OFFLINE=")
