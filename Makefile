@@ -50,7 +50,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults faults-of-rates faults-of-counts fuzz demo-mesh daprd parity generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,13 +71,17 @@ test: deps build .bin/gotest ## run all tests, those against real RabbitMQ, Redi
 race: deps .bin/gotest ## run the tests of libraries, services and drivers under the race detector
 	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -short ./...)
 	@# The drivers on their servers. Bad days are left out, and clusters: the detector is too slow for their deadlines.
-	$(call each,integration,CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -count=1 -p 1 -parallel 4 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
+	$(call each,integration,CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -count=1 $(TOGETHER) -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
 
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
 
-faults: deps ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
+faults: faults-of-rates faults-of-counts ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
+
+faults-of-rates: deps
 	$(GO) -C integration test $(LONG) -skip '$(COUNT)' ./faults $(PAGE)
+
+faults-of-counts: deps
 	$(GO) -C integration test $(LONG) -run '$(COUNT)' -p 2 -parallel 8 ./faults ./sagas $(PAGE)
 
 fuzz: ## run every fuzz target for FUZZTIME, and fail when one finds something
