@@ -16,6 +16,10 @@ export CGO_ENABLED ?= 0
 # Modules whose tests need no server besides what they start in their own process.
 LIBRARIES := $(filter-out integration,$(MODULES))
 
+# Of those, the packages that `make test` runs. Most tests are the same under the detector: who runs `make race` too, as CI does, leaves them to it
+# with RACED=1.
+PACKAGES   = $(if $(RACED),./tools/unshort $$m,echo ./...)
+
 # The packages of integration, each of which starts servers of its own. They mostly wait: two run at a time, those first that take longest,
 # and of a package four of the tests that need not be alone.
 LONGEST    := ./state ./e2e ./bus ./servers
@@ -63,7 +67,7 @@ run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS 
 	@exec ./bin/bannou serve $(ARGS)
 
 test: deps build .bin/gotest ## run all tests, those against real RabbitMQ, Redis and MySQL included
-	$(call each,$(LIBRARIES),$(GOTEST) -C $$m test ./...)
+	$(call each,$(LIBRARIES),p=$$($(PACKAGES)) && { [ -z "$$p" ] || $(GOTEST) -C $$m test $$p; })
 	$(call each,tools,GOWORK=off $(GOTEST) -C $$m test ./...)
 	$(call each,integration,$(GOTEST) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE) $(if $(FAULTS),&& $(GOTEST) -C $$m test -count=1 -parallel 4 -timeout 20m $(FAULTS)))
 
