@@ -39,7 +39,7 @@ func TestNothingStaysBehind(t *testing.T) {
 				require.Empty(t, files, "Main came back before the folders were gone")
 			}
 			// The reapers work when the process is gone; helpers of the broker take a moment to see its end.
-			require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, 10*time.Second, 10*time.Millisecond)
+			require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, patience, 10*time.Millisecond)
 		})
 	}
 }
