@@ -26,9 +26,11 @@ LONGEST    := ./state ./e2e ./bus ./servers
 BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults)$$')
 TOGETHER   := -p 2 -parallel 4
 # This one measures rates, after all others. Its long form is `make faults`: who runs that too, as CI does, leaves it out with FAULTS=. There those that
-# compare rates come first, one after the other; then, beside each other, those that only count, with the sagas.
+# compare rates come first, one after the other, and beside them the one that mostly waits, for a broker that is away for two minutes; then,
+# beside each other, those that only count, with the sagas.
 FAULTS     := ./faults
-COUNT      := ^Test(Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep|ServicesKilledAtEveryStep)$$
+OUTAGE     := ^TestRelayOutage$$
+COUNT      := ^Test(Rebuild|Relay|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep|ServicesKilledAtEveryStep)$$
 LONG       := -count=1 -v -timeout 20m
 PAGE       := -args -long -out ../../docs/faults.md
 
@@ -83,7 +85,10 @@ bench: deps build ## measure beside the raw libraries; writes the tables in docs
 faults: faults-of-rates faults-of-counts ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
 
 faults-of-rates: deps
-	$(GO) -C integration test $(LONG) -skip '$(COUNT)' ./faults $(PAGE)
+	@said=$$(mktemp); trap 'cat $$said; rm -f $$said' EXIT; trap 'exit 130' INT TERM; \
+	$(GO) -C integration test $(LONG) -run '$(OUTAGE)' ./faults $(PAGE) >$$said 2>&1 & outage=$$!; \
+	failed=; $(GO) -C integration test $(LONG) -skip '$(COUNT)|$(OUTAGE)' ./faults $(PAGE) || failed=1; \
+	wait $$outage || failed=1; [ -z "$$failed" ]
 
 faults-of-counts: deps
 	$(GO) -C integration test $(LONG) -run '$(COUNT)' -p 2 -parallel 8 ./faults ./sagas $(PAGE)
