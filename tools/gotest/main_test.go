@@ -74,6 +74,17 @@ func TestAPanicIsSaid(t *testing.T) {
 	require.NotContains(t, out.String(), "hundreds of lines")
 }
 
+func TestWhoRunsOutOfTimeIsSaid(t *testing.T) {
+	dir := module(t, noise+`func TestHangs(t *testing.T) { t.Log("begun"); select {} }`)
+	var out bytes.Buffer
+	status, err := run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "-timeout", "1s", "."}, "", &out, io.Discard)
+	require.NoError(t, err)
+	require.Equal(t, 1, status)
+	require.Contains(t, out.String(), "=== FAILED: example.com/m TestHangs")
+	require.Contains(t, out.String(), "test timed out after 1s")
+	require.NotContains(t, out.String(), "hundreds of lines")
+}
+
 func TestWhatCannotBeBuiltIsSaid(t *testing.T) {
 	dir := module(t, "func Test(")
 	var out bytes.Buffer

@@ -67,6 +67,9 @@ func (r *report) enter(e event, out io.Writer) {
 		}
 		delete(r.said, n)
 	case "fail":
+		if e.Test == "" {
+			r.failed = append(r.failed, r.unfinished(e.Package)...)
+		}
 		r.failed = append(r.failed, n)
 		if built := r.built[e.FailedBuild]; built != nil {
 			write(r.said, n, built.String())
@@ -75,6 +78,17 @@ func (r *report) enter(e event, out io.Writer) {
 			_, _ = fmt.Fprintf(out, "FAIL\t%s\t%.3fs\n", e.Package, e.Elapsed)
 		}
 	}
+}
+
+// unfinished are the tests of a package that neither passed nor failed: they ran when its process ended.
+func (r *report) unfinished(pkg string) (list []name) {
+	for n := range r.said {
+		if n.pkg == pkg && n.test != "" && !slices.Contains(r.failed, n) {
+			list = append(list, n)
+		}
+	}
+	slices.SortFunc(list, func(a, b name) int { return strings.Compare(a.test, b.test) })
+	return list
 }
 
 func write[K comparable](texts map[K]*strings.Builder, of K, text string) {
@@ -96,8 +110,7 @@ func (r *report) passed(n name, out io.Writer) {
 	}
 }
 
-// failures prints what the failed have said. Of a test whose subtests failed it is theirs, with what the test says of itself. A test that
-// was running when its process ended has said how, or its package has.
+// failures prints what the failed have said. Of a test whose subtests failed it is theirs, with what the test says of itself.
 func (r *report) failures(to io.Writer) error {
 	out := bufio.NewWriter(to)
 	for _, n := range r.failed {
