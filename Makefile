@@ -56,7 +56,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults faults-of-rates faults-of-counts fuzz demo-mesh daprd parity generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -82,6 +82,7 @@ race: deps .bin/gotest ## run the tests of libraries, services and drivers under
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
 
+.PHONY: faults-of-rates faults-of-counts
 faults: faults-of-rates faults-of-counts ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
 
 faults-of-rates: deps
