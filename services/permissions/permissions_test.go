@@ -223,7 +223,7 @@ func TestARegistrationIsToldHowManySessionsItConcerns(t *testing.T) {
 		return strings.TrimSpace(answer)
 	}
 	require.Eventually(t, func() bool { path++; return register() == `{"sessions":2}` }, 20*time.Second, time.Millisecond)
-	require.Equal(t, `{"sessions":0}`, register(), "nothing is new") //nolint:testifylint // to the letter
+	require.Equal(t, `{"sessions":0}`, register(), "nothing is new")
 	_, answer := w.post("/permissions/services/remove", `{"serviceName":"chat"}`)
 	require.JSONEq(t, `{"removed":true,"sessions":2}`, answer)
 }
