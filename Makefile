@@ -16,17 +16,23 @@ export CGO_ENABLED ?= 0
 # Modules whose tests need no server besides what they start in their own process.
 LIBRARIES := $(filter-out integration,$(MODULES))
 
+# Of those, the packages that `make test` runs. Most tests are the same under the detector: who runs `make race` too, as CI does, leaves them to it
+# with RACED=1.
+PACKAGES   = $(if $(RACED),./tools/unshort $$m,echo ./...)
+
 # The packages of integration, each of which starts servers of its own. They mostly wait: two run at a time, those first that take longest,
 # and of a package four of the tests that need not be alone.
 LONGEST    := ./state ./e2e ./bus ./servers
 BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults)$$')
 TOGETHER   := -p 2 -parallel 4
 # This one measures rates, after all others. Its long form is `make faults`: who runs that too, as CI does, leaves it out with FAULTS=. There those that
-# compare rates come first, one after the other; then, beside each other, those that only count, with the sagas.
+# compare rates come first, one after the other, and beside them the one that mostly waits, for a broker that is away for two minutes; then,
+# beside each other, those that only count, with the sagas.
 FAULTS     := ./faults
 COUNT      := ^Test(Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep|ServicesKilledAtEveryStep)$$
 LONG       := -count=1 -v -timeout 20m
 PAGE       := -args -long -out ../../docs/faults.md
+OUTAGE     := ^TestRelayOutage$$
 
 # How long each fuzz target runs.
 FUZZTIME ?= 60s
@@ -38,9 +44,14 @@ UNWATCHED := modernc.org/sqlite/lib modernc.org/libc modernc.org/memory
 RACE      := -race $(foreach p,$(UNWATCHED),-gcflags=$(p)/...=-race=false)
 LINT     = $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml
 
-# $(call each,MODULES,COMMAND): run the command, which may name $$m, for every module, also after one has failed; say how long each took.
+# Runs go test, and keeps what the failed have said for the end.
+GOTEST   = $(BIN)/gotest -failures $$said $(GO)
+
+# $(call each,MODULES,COMMAND): run the command, which may name $$m, for every module, also after one has failed; say how long each took, and
+# last what GOTEST has kept.
 define each
-@failed=; for m in $(1); do echo "== $$m"; begin=$$(date +%s); $(2) || failed="$$failed $$m"; echo "== $$m: $$(($$(date +%s) - begin)) s"; done; \
+@said=$$(mktemp); trap 'cat $$said; rm -f $$said' EXIT; trap 'exit 130' INT TERM; \
+	failed=; for m in $(1); do echo "== $$m"; begin=$$(date +%s); $(2) || failed="$$failed $$m"; echo "== $$m: $$(($$(date +%s) - begin)) s"; done; \
 	[ -z "$$failed" ] || { echo "$@ failed in:$$failed"; exit 1; }
 endef
 
@@ -57,23 +68,31 @@ build: ## build bin/bannou
 run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS are passed on
 	@exec ./bin/bannou serve $(ARGS)
 
-test: deps build ## run all tests, those against real RabbitMQ, Redis and MySQL included
-	$(call each,$(LIBRARIES),$(GO) -C $$m test ./...)
-	$(call each,tools,GOWORK=off $(GO) -C $$m test ./...)
-	$(call each,integration,$(GO) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE) $(if $(FAULTS),&& $(GO) -C $$m test -count=1 -parallel 4 -timeout 20m $(FAULTS)))
+test: deps build .bin/gotest ## run all tests, those against real RabbitMQ, Redis and MySQL included
+	$(call each,$(LIBRARIES),p=$$($(PACKAGES)) && { [ -z "$$p" ] || $(GOTEST) -C $$m test $$p; })
+	$(call each,tools,GOWORK=off $(GOTEST) -C $$m test ./...)
+	$(call each,integration,$(GOTEST) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE) $(if $(FAULTS),&& $(GOTEST) -C $$m test -count=1 -parallel 4 -timeout 20m $(FAULTS)))
 
 # Many rounds and long simulations are the business of `make test`: here they are -short.
-race: deps ## run the tests of libraries, services and drivers under the race detector
-	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -short ./...)
+race: deps .bin/gotest ## run the tests of libraries, services and drivers under the race detector
+	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -short ./...)
 	@# The drivers on their servers. Bad days are left out, and clusters: the detector is too slow for their deadlines.
-	$(call each,integration,CGO_ENABLED=1 $(GO) -C $$m test $(RACE) -count=1 -p 1 -parallel 4 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
+	$(call each,integration,CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -count=1 $(TOGETHER) -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
 
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md
 
-faults: deps ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
-	$(GO) -C integration test $(LONG) -skip '$(COUNT)' ./faults $(PAGE)
-	$(GO) -C integration test $(LONG) -run '$(COUNT)' -p 2 -parallel 8 ./faults ./sagas $(PAGE)
+.PHONY: faults-of-rates faults-of-counts
+faults: faults-of-rates faults-of-counts ## harm brokers, databases and the mesh under load, over and over; writes docs/faults.md, and fails when anything is lost
+
+faults-of-rates: deps
+	@said=$$(mktemp); trap 'cat $$said; rm -f $$said' EXIT; trap 'exit 130' INT TERM; \
+	$(GO) -C integration test $(LONG) -run '$(OUTAGE)' ./faults $(PAGE) >$$said 2>&1 & outage=$$!; \
+	failed=; $(GO) -C integration test $(LONG) -skip '$(COUNT)' ./faults $(PAGE) || failed=1; \
+	wait $$outage || failed=1; [ -z "$$failed" ]
+
+faults-of-counts: deps
+	$(GO) -C integration test $(LONG) -run '$(COUNT)' -skip '$(OUTAGE)' -p 2 -parallel 8 ./faults ./sagas $(PAGE)
 
 fuzz: ## run every fuzz target for FUZZTIME, and fail when one finds something
 	./tools/fuzz $(FUZZTIME) $(MODULES) tools
@@ -124,6 +143,10 @@ compose-test: ## tell the end-to-end story against the Compose suite, kill its c
 
 clean: ## remove what builds and runs leave behind
 	rm -rf bin .bin .bannou
+
+.bin/gotest: $(wildcard tools/gotest/*.go)
+	@mkdir -p $(BIN)
+	GOWORK=off $(GO) -C tools build -o $(BIN)/gotest ./gotest
 
 .bin/%: tools/go.mod tools/go.sum
 	GOBIN=$(BIN) GOWORK=off $(GO) -C tools install tool

@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 }
 
 // patience is what a broker that is well may take.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // within is the test's context, ended after d.
 func within(t testing.TB, d time.Duration) context.Context {

@@ -78,7 +78,7 @@ func accountsAndSessions(t *testing.T, here, there *node) {
 				found = found || e == endpoint
 			}
 			return found == want
-		}, 60*time.Second, 5*time.Millisecond, "%s %s", service, endpoint)
+		}, patience, 5*time.Millisecond, "%s %s", service, endpoint)
 	}
 
 	const password = "correct horse battery"
@@ -100,13 +100,13 @@ func accountsAndSessions(t *testing.T, here, there *node) {
 	next := loginFrom(t, must(there, "/auth/refresh", object{"refreshToken": first.RefreshToken}))
 	require.Equal(t, http.StatusOK, validate(t, here, next))
 	must(there, "/accounts/delete", object{"accountId": first.AccountID})
-	require.Eventually(t, func() bool { return validate(t, here, next) == http.StatusUnauthorized }, 60*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return validate(t, here, next) == http.StatusUnauthorized }, patience, 5*time.Millisecond)
 	status, _ = post(here, "/auth/refresh", object{"refreshToken": next.RefreshToken})
 	require.Equal(t, http.StatusUnauthorized, status)
 	require.Eventually(t, func() bool {
 		status, _ := post(here, "/permissions/capabilities/get", object{"sessionId": first.SessionID})
 		return status == http.StatusNotFound
-	}, 60*time.Second, 5*time.Millisecond)
+	}, patience, 5*time.Millisecond)
 	status, _ = post(here, "/accounts/by-email", object{"email": "ada@example.org"})
 	require.Equal(t, http.StatusNotFound, status)
 	require.Equal(t, object{"erased": true}, must(here, "/accounts/erase", object{"accountId": first.AccountID}))

@@ -91,7 +91,7 @@ func changesAndEventsAreOne(t *testing.T, engine, kind string) {
 			t.Fatalf("%d of %d events did not arrive", wanted-len(seen), wanted)
 		}
 	}
-	require.Eventually(t, func() bool { return strings.Contains(getText(t, n.url+"/readyz", 0), `"outboxDepth":0`) }, time.Minute, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(getText(t, n.url+"/readyz", 0), `"outboxDepth":0`) }, patience, 20*time.Millisecond)
 	require.Equal(t, 0, n.stop(t))
 	for quiet := false; !quiet; { // all there is was confirmed
 		select {

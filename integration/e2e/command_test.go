@@ -99,7 +99,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 	s.must(t, "messaging/publish", object{"topic": "slow.work", "payload": object{}})
 	<-called
 	require.NoError(t, n.cmd.Process.Signal(syscall.SIGTERM))
-	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "draining") }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "draining") }, patience, time.Millisecond)
 	// Signals that come together are one request, so the second comes again until it counts.
 	require.Eventually(t, func() bool {
 		select {
@@ -109,7 +109,7 @@ func TestSecondSignalStopsAtOnce(t *testing.T) {
 			_ = n.cmd.Process.Signal(syscall.SIGTERM) // it may just have ended
 			return false
 		}
-	}, 10*time.Second, 50*time.Millisecond, "the second signal did not end the node")
+	}, patience, 50*time.Millisecond, "the second signal did not end the node")
 	require.Equal(t, 1, n.cmd.ProcessState.ExitCode())
 }
 
@@ -126,7 +126,7 @@ func TestNodeStartsWithoutItsServers(t *testing.T) {
 		}
 		res.Body.Close()
 		return res.StatusCode == http.StatusOK
-	}, 10*time.Second, 5*time.Millisecond)
+	}, patience, 5*time.Millisecond)
 
 	res, err := http.Get(n.url + "/readyz")
 	require.NoError(t, err)

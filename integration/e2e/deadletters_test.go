@@ -56,7 +56,7 @@ func deadLetterCommands(t *testing.T, n *node) {
 		require.Equal(t, 0, code, errs)
 		require.NoError(t, json.Unmarshal([]byte(out), &list))
 		return list.Matched == events
-	}, 30*time.Second, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 	require.Equal(t, "game.lost.board", list.DeadLetters[0].Queue)
 	out, _, _ := bannou("list")
 	require.Contains(t, out, "3 of 3")
@@ -102,7 +102,7 @@ func deadLetterCommands(t *testing.T, n *node) {
 	require.Eventually(t, func() bool {
 		out, _, _ := bannou("list", "--topic", "game.gone")
 		return strings.Contains(out, "1 of 1")
-	}, 30*time.Second, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 	s.must(t, "messaging/unsubscribe", object{"subscriptionId": sub["subscriptionId"]})
 	out, errs, code = bannou("replay", "--all")
 	require.Equal(t, 1, code)

@@ -30,7 +30,7 @@ func TestAnAnnouncedInstanceIsCalledOnlyWhereAllowed(t *testing.T) {
 			status, answer = post(t, n.url+"/v1.0/invoke/"+app+"/method/hello", object{})
 			code = answer["code"]
 			return code != "unknown_target"
-		}, 10*time.Second, 10*time.Millisecond)
+		}, patience, 10*time.Millisecond)
 		return status, code
 	}
 	announce("allowed", "127.0.0.1")

@@ -41,7 +41,7 @@ func deadLettersAreToldOnce(t *testing.T, args ...string) {
 	require.Eventually(t, func() bool {
 		list := s.must(t, "messaging/dead-letters/list", object{"filter": object{"topic": "#"}, "limit": 1})
 		return list["matched"] == json.Number(strconv.Itoa(events+1)) // the one of service.error too
-	}, 30*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 
 	require.Equal(t, "messaging", first["serviceName"])
 	require.Equal(t, "bannou", first["appId"])

@@ -151,9 +151,9 @@ func TestReportedLoad(t *testing.T) {
 		defer res.Body.Close()
 		streams = append(streams, res)
 	}
-	require.Eventually(t, func() bool { return number("currentConnections") >= 20 && number("loadPercent") >= 50 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return number("currentConnections") >= 20 && number("loadPercent") >= 50 }, patience, 5*time.Millisecond)
 	for _, res := range streams {
 		res.Body.Close()
 	}
-	require.Eventually(t, func() bool { return number("currentConnections") <= 2 }, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return number("currentConnections") <= 2 }, patience, 5*time.Millisecond)
 }

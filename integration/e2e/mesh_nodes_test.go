@@ -47,7 +47,7 @@ func TestANodeThatEndsFailsNoCall(t *testing.T) {
 		}
 		more := func(n int64) {
 			until := calls.Load() + n
-			require.Eventually(t, func() bool { return calls.Load() >= until }, 30*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return calls.Load() >= until }, patience, time.Millisecond)
 		}
 		more(200)
 		require.Equal(t, 0, leaves.stop(t))
@@ -67,7 +67,7 @@ func TestProbesByConfiguration(t *testing.T) {
 	status := func(app string) any {
 		return s.must(t, "mesh/endpoints/get", object{"appId": app, "includeUnhealthy": true})["endpoints"].([]any)[0].(object)["status"]
 	}
-	require.Eventually(t, func() bool { return status("game") == "degraded" }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return status("game") == "degraded" }, patience, 10*time.Millisecond)
 	require.Equal(t, "healthy", status("bannou"))
 	require.Contains(t, n.log.String(), "does not answer probes")
 }

@@ -80,7 +80,7 @@ func TestMigrateCommand(t *testing.T) {
 	var progress lockedBuffer
 	first.Stderr = &progress
 	require.NoError(t, first.Start())
-	require.Eventually(t, func() bool { s := status(); return s.Keys > 0 && s.Phase == "mirror" }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { s := status(); return s.Keys > 0 && s.Phase == "mirror" }, patience, 10*time.Millisecond)
 	require.NoError(t, first.Process.Signal(syscall.SIGKILL))
 	_ = first.Wait()
 	interrupted := status()
@@ -98,7 +98,7 @@ func TestMigrateCommand(t *testing.T) {
 		if i == 2 { // killed in the pause: reads go on, changes wait until it is done again
 			killed := shell(command)
 			require.NoError(t, killed.Start())
-			require.Eventually(t, func() bool { return status().Closing }, 30*time.Second, 10*time.Millisecond)
+			require.Eventually(t, func() bool { return status().Closing }, patience, 10*time.Millisecond)
 			require.NoError(t, killed.Process.Kill())
 			_ = killed.Wait()
 			store.must(t, "state/get", object{"storeName": "auth", "key": "k-00000"})
@@ -116,7 +116,7 @@ func TestMigrateCommand(t *testing.T) {
 		case 2:
 			require.Equal(t, "target", status().Phase)
 			counter("target")
-			require.Eventually(t, func() bool { return status().Waiting == 0 }, 10*time.Second, 20*time.Millisecond)
+			require.Eventually(t, func() bool { return status().Waiting == 0 }, patience, 20*time.Millisecond)
 		case 3:
 			require.Contains(t, string(out), "the same\n", "what is written to the new place is carried to the old one")
 		case 4:
@@ -152,7 +152,7 @@ func TestMigrateCommand(t *testing.T) {
 	}
 	require.True(t, listed)
 	for _, want := range []string{"started", "completed"} {
-		require.Eventually(t, func() bool { return strings.Contains(told.String(), want) }, 5*time.Second, 10*time.Millisecond, "no event says %q: %s", want, &told)
+		require.Eventually(t, func() bool { return strings.Contains(told.String(), want) }, patience, 10*time.Millisecond, "no event says %q: %s", want, &told)
 	}
 }
 

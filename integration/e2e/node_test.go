@@ -23,6 +23,9 @@ import (
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
+// patience is how long anything may take that has to happen in the end, on a machine that is busy with other things.
+const patience = time.Minute
+
 // binary is the program under test: built once, or the one that BANNOU_TEST_BINARY names.
 var binary string
 
@@ -97,7 +100,7 @@ func launchAs(t *testing.T, program, address string, args ...string) *node {
 
 func (n *node) waitReady(t *testing.T) {
 	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
+	deadline := time.Now().Add(patience)
 	for !n.ready() {
 		select {
 		case <-n.exited:

@@ -52,7 +52,7 @@ func letsACallbackFinish(t *testing.T, broker string) {
 	first := s.must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
 	<-begun
 	require.NoError(t, n.cmd.Process.Signal(syscall.SIGTERM))
-	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "draining") }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "draining") }, patience, time.Millisecond)
 	close(finish)
 	select {
 	case <-n.exited:
@@ -144,5 +144,5 @@ func TestDurableCallbackSurvivesKills(t *testing.T) {
 			}
 		}
 		return true
-	}, 15*time.Second, 20*time.Millisecond, "an event that was confirmed was never handled")
+	}, patience, 20*time.Millisecond, "an event that was confirmed was never handled")
 }

@@ -20,17 +20,10 @@ import (
 // answered 200 is lost, and when there is room again events are kept again.
 func TestOutboxOnAFullDisk(t *testing.T) {
 	t.Parallel()
-	folder := t.TempDir()
-	if err := syscall.Mount("tmpfs", folder, "tmpfs", 0, "size=16m"); err != nil {
-		t.Skipf("a small disk needs the right to mount one: %v", err)
-	}
+	folder := servers.NewSmallDisk(t, 16<<20)
 	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
 	n := startNode(t, append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", broker.URL,
 		"--messaging-connection-retry-delay-ms", "100", "--messaging-outbox-after", "300ms", "--data-dir", folder)...)
-	t.Cleanup(func() {
-		n.kill() // it has the file open
-		require.NoError(t, syscall.Unmount(folder, 0))
-	})
 	topic := topic("disk")
 	arrived := listen(t, broker.URL, topic)
 	require.NoError(t, broker.Kill())

@@ -47,7 +47,7 @@ func TestOutboxCommands(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(out), &list))
 		return list.Parked == 3
 	}
-	require.Eventually(t, allParked, 15*time.Second, 50*time.Millisecond)
+	require.Eventually(t, allParked, patience, 50*time.Millisecond)
 	require.Equal(t, "game.lost", list.Events[0].Topic)
 	require.Equal(t, "not JSON", list.Events[0].Body)
 	require.Contains(t, getText(t, n.url+"/metrics", 200), "bannou_messaging_outbox_parked 3")
@@ -58,7 +58,7 @@ func TestOutboxCommands(t *testing.T) {
 	out, errs, code := bannou("retry", list.Events[0].ID)
 	require.Equal(t, 0, code, errs)
 	require.Contains(t, out, "1 wait to be sent again")
-	require.Eventually(t, allParked, 15*time.Second, 50*time.Millisecond, "nobody takes it still")
+	require.Eventually(t, allParked, patience, 50*time.Millisecond, "nobody takes it still")
 
 	out, errs, code = bannou("discard", list.Events[0].ID)
 	require.Equal(t, 0, code, errs)
@@ -81,7 +81,7 @@ func TestOutboxCommands(t *testing.T) {
 	require.Eventually(t, func() bool {
 		out, _, _ = bannou("list")
 		return strings.Contains(out, "state/sqlite: 1 of 1 set aside")
-	}, 15*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	require.Contains(t, out, "score.lost")
 	_, errs, code = bannou("discard", "--all", "--yes", "--outbox", "state/redis")
 	require.Equal(t, 1, code)

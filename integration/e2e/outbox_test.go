@@ -50,13 +50,13 @@ func outboxSurvives(t *testing.T, kind string) {
 	require.Len(t, sent, keys*each)
 	require.Eventually(t, func() bool { // one that was added while the table was read is counted twice until it is read again
 		return strings.Contains(getText(t, n.url+"/readyz", http.StatusOK), fmt.Sprintf(`"outboxDepth":%d`, keys*each))
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	require.Contains(t, getText(t, n.url+"/readyz", http.StatusOK), `{"name":"bus","status":"degraded"`)
 	require.Contains(t, getText(t, n.url+"/metrics", http.StatusOK), fmt.Sprintf("bannou_messaging_outbox_depth %d", keys*each))
 	n.kill()
 
 	n = launch(t, address, args...)
-	require.Eventually(t, n.ready, 30*time.Second, 20*time.Millisecond, "a node that can keep events is ready without its broker:\n%s", n.log)
+	require.Eventually(t, n.ready, patience, 20*time.Millisecond, "a node that can keep events is ready without its broker:\n%s", n.log)
 	late := publishLines(t, n.url, topic, keys, 1)
 	require.NoError(t, broker.Restart(t.Context()))
 
@@ -89,7 +89,7 @@ func outboxSurvives(t *testing.T, kind string) {
 	t.Logf("%d events published while the broker was away, %d handled again, 0 lost", keys*(each+1), duplicates)
 	require.Eventually(t, func() bool {
 		return strings.Contains(getText(t, n.url+"/readyz", 0), `"outboxDepth":0`)
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	status, answer := post(t, n.url+"/messaging/publish", object{"topic": topic, "payload": object{}})
 	require.Equal(t, http.StatusOK, status)
 	require.NotContains(t, answer, "queued")

@@ -186,7 +186,7 @@ func (s stage) ends(t *testing.T, saga, key, how string) {
 			return false
 		}
 		return answer["instance"].(object)["status"] == how
-	}, 60*time.Second, 20*time.Millisecond, "%s %s: %v", saga, key, &answer)
+	}, patience, 20*time.Millisecond, "%s %s: %v", saga, key, &answer)
 }
 
 // calls asks for something through the gateway, again where the connection was lost.
@@ -207,7 +207,7 @@ func (p *playing) calls(path string, body object) object {
 		answer = nil
 		require.NoError(p.t, json.Unmarshal(r.Body, &answer))
 		return true
-	}, 60*time.Second, 50*time.Millisecond, "%s calls %s", p.email, path)
+	}, patience, 50*time.Millisecond, "%s calls %s", p.email, path)
 	return answer
 }
 
@@ -263,7 +263,7 @@ func play(t *testing.T, s stage) {
 		require.Eventually(t, func() bool {
 			status, _ := s.call(t, "messaging/publish", object{"topic": "session." + to.tokens.SessionID + ".move", "payload": object{"move": what}})
 			return status == http.StatusOK
-		}, 60*time.Second, 50*time.Millisecond)
+		}, patience, 50*time.Millisecond)
 	}
 	say(bob, "e4")
 	require.Equal(t, "e4", bob.gets("move")["move"])
@@ -305,7 +305,7 @@ func leave(t *testing.T, s stage, ada, bob *playing, table any) {
 	require.Eventually(t, func() bool {
 		status, _ := s.call(t, "permissions/capabilities/get", object{"sessionId": ada.tokens.SessionID})
 		return status == http.StatusNotFound
-	}, 60*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 	s.must(t, "accounts/erase", object{"accountId": ada.tokens.AccountID})
 	s.ends(t, "account-deletion", ada.tokens.AccountID, "completed")
 	for method, c := range map[string]struct {
@@ -327,7 +327,7 @@ func leave(t *testing.T, s stage, ada, bob *playing, table any) {
 	require.Eventually(t, func() bool { // its seat is free
 		players := bob.calls("/game-session/get", object{"gameSessionId": table})["players"].([]any)
 		return len(players) == 1 && players[0].(object)["sessionId"] == bob.tokens.SessionID
-	}, 60*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	for _, saga := range []string{"account-registration", "account-deletion"} {
 		kept, err := json.Marshal(s.must(t, "sagas/get", object{"saga": saga, "key": ada.tokens.AccountID, "history": true}))
 		require.NoError(t, err)
@@ -335,7 +335,7 @@ func leave(t *testing.T, s stage, ada, bob *playing, table any) {
 	}
 	if s.traces != nil {
 		var found []string
-		require.Eventually(t, func() bool { found = s.traces(t, ada.email); return len(found) == 0 }, 60*time.Second, 100*time.Millisecond, "%v", &found)
+		require.Eventually(t, func() bool { found = s.traces(t, ada.email); return len(found) == 0 }, patience, 100*time.Millisecond, "%v", &found)
 	}
 	say := s.must(t, "messaging/publish", object{"topic": "session." + bob.tokens.SessionID + ".move", "payload": object{"move": "I resign"}})
 	require.Equal(t, true, say["success"])

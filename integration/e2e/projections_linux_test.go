@@ -111,7 +111,7 @@ func TestProjectionsCommand(t *testing.T) {
 	for range 8 {
 		proceed <- struct{}{}
 	}
-	require.Eventually(t, func() bool { return strings.Contains(seen.String(), "###") && strings.Contains(seen.String(), " left") }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(seen.String(), "###") && strings.Contains(seen.String(), " left") }, patience, 10*time.Millisecond)
 	require.Equal(t, "building", list("counts")[1]["state"])
 	slow.Store(false)
 	proceed <- struct{}{}
@@ -132,5 +132,5 @@ func TestProjectionsCommand(t *testing.T) {
 	require.Contains(t, stderr, "--yes")
 	_, _, code = command("drop", "counts", "2", "--yes")
 	require.Equal(t, 0, code)
-	require.Eventually(t, func() bool { return len(list("counts")) == 1 }, 30*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return len(list("counts")) == 1 }, patience, 20*time.Millisecond)
 }

@@ -41,7 +41,7 @@ func TestNotReadyBeforeItsQueuesStand(t *testing.T) {
 			return res.StatusCode == status && strings.Contains(string(body), text)
 		}
 	}
-	require.Eventually(t, said(http.StatusServiceUnavailable, "not reading yet: "+queue), 60*time.Second, 5*time.Millisecond)
+	require.Eventually(t, said(http.StatusServiceUnavailable, "not reading yet: "+queue), patience, 5*time.Millisecond)
 	require.NoError(t, conn.Close())
-	require.Eventually(t, said(http.StatusOK, ""), 60*time.Second, 5*time.Millisecond)
+	require.Eventually(t, said(http.StatusOK, ""), patience, 5*time.Millisecond)
 }

@@ -39,7 +39,7 @@ func TestStoresInARedisWithSentinels(t *testing.T) {
 	require.Eventually(t, func() bool {
 		status, _ := post(t, n.url+"/messaging/publish", object{"topic": topic("watched"), "payload": object{}})
 		return status == http.StatusOK
-	}, 30*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 }
 
 // saveMany saves keys that lie in all parts of a cluster, and reads them in one request.
@@ -72,9 +72,9 @@ func goesOn(t *testing.T, n *node, keys []string) {
 		require.Eventually(t, func() bool {
 			status, _ := post(t, n.url+"/state/save", object{"storeName": "auth", "key": key, "value": i})
 			return status == http.StatusOK
-		}, 30*time.Second, 50*time.Millisecond, "%s", n.log)
+		}, patience, 50*time.Millisecond, "%s", n.log)
 	}
 	t.Logf("all keys were written again %s after the master was killed", time.Since(begun).Round(time.Millisecond))
 	requireAll(t, n, keys)
-	require.Eventually(t, n.ready, 30*time.Second, 20*time.Millisecond)
+	require.Eventually(t, n.ready, patience, 20*time.Millisecond)
 }

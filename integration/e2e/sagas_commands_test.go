@@ -62,12 +62,12 @@ func TestSagaCommands(t *testing.T) {
 		for _, topic := range []string{"trip.asked", "seat.booked"} {
 			_, err := b.Publish(t.Context(), topic, &trips.Ask{Trip: key})
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { _, err := engine.Get(t.Context(), "trip", key); return err == nil }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { _, err := engine.Get(t.Context(), "trip", key); return err == nil }, patience, time.Millisecond)
 		}
 		require.Eventually(t, func() bool {
 			i, err := engine.Get(t.Context(), "trip", key)
 			return err == nil && i.Status == sagas.Parked
-		}, 20*time.Second, time.Millisecond)
+		}, patience, time.Millisecond)
 	}
 	require.Contains(t, bannou(0, "list"), "trip")
 	list := bannou(0, "list", "trip", "--status", "parked")

@@ -247,7 +247,7 @@ func TestTwoNodesWithTheMeshsToken(t *testing.T) {
 			return status == want
 		}
 	}
-	require.Eventually(t, calls(bearer(gameToken), 200), 10*time.Second, 50*time.Millisecond, "once the registry is known")
+	require.Eventually(t, calls(bearer(gameToken), 200), patience, 50*time.Millisecond, "once the registry is known")
 	require.True(t, calls(secured{http.DefaultClient, nil}, 401)())
 	require.True(t, calls(secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"other"}}}, 403)())
 	require.True(t, calls(secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"game"}, "Authorization": {"Bearer of somebody else"}}}, 200)(),
@@ -258,8 +258,8 @@ func TestTwoNodesWithTheMeshsToken(t *testing.T) {
 	const next = "secret-of-mesh-which-comes-next"
 	require.NoError(t, os.WriteFile(token, []byte(next+"\n"), 0o600))
 	shown := secured{http.DefaultClient, http.Header{guard.TokenHeader: {next}, guard.AppHeader: {"game"}}}
-	require.Eventually(t, calls(shown, 200), 10*time.Second, 50*time.Millisecond)
-	require.Eventually(t, calls(secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"game"}}}, 401), 10*time.Second, 50*time.Millisecond)
+	require.Eventually(t, calls(shown, 200), patience, 50*time.Millisecond)
+	require.Eventually(t, calls(secured{http.DefaultClient, http.Header{guard.TokenHeader: {meshToken}, guard.AppHeader: {"game"}}}, 401), patience, 50*time.Millisecond)
 	for _, n := range []*node{front, back} {
 		require.Zero(t, n.stop(t))
 		require.NotContains(t, n.log.String(), "secret-of")
@@ -294,7 +294,7 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 			}
 			defer response.Body.Close()
 			return response.StatusCode == http.StatusOK
-		}, 30*time.Second, 10*time.Millisecond)
+		}, patience, 10*time.Millisecond)
 		return n
 	})
 	url := front.url + "/v1.0/invoke/back/method/state/list-stores"
@@ -302,7 +302,7 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 	require.Eventually(t, func() bool {
 		status, _ := game.ask(t, http.MethodPost, url, "{}")
 		return status == 200
-	}, 10*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	for _, n := range []*node{front, back} {
 		status, _ := outside.ask(t, http.MethodPost, n.url+"/state/list-stores", "{}")
 		require.Equal(t, 401, status)

@@ -41,14 +41,14 @@ func TestListStoresBesideABackendThatHangs(t *testing.T) {
 	require.Contains(t, out, "? the ")
 
 	require.NoError(t, redis.Resume())
-	require.Eventually(t, func() bool { return count(list(s)["auth"]) == "3" }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return count(list(s)["auth"]) == "3" }, patience, 50*time.Millisecond)
 	require.NotContains(t, list(s)["auth"], "code")
 
 	// What was counted before is told, and that there is no newer count.
 	s = direct(startNode(t, "--state-redis-url", redis.URL, "--state-mysql-dsn", mysql.DSN).url)
 	require.Equal(t, "3", count(list(s)["auth"]))
 	require.NoError(t, redis.Pause())
-	require.Eventually(t, func() bool { return list(s)["auth"]["code"] != nil }, 20*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return list(s)["auth"]["code"] != nil }, patience, 50*time.Millisecond)
 	stores = list(s)
 	require.Equal(t, "3", count(stores["auth"]))
 	require.NotEmpty(t, stores["auth"]["countedAt"])

@@ -317,7 +317,7 @@ func retryStory(t *testing.T, s suite) {
 	require.Eventually(t, func() bool {
 		status, _ := s.call(t, "messaging/unsubscribe", object{"subscriptionId": sub["subscriptionId"]})
 		return status == http.StatusNotFound
-	}, 10*time.Second, 20*time.Millisecond, "410 ends the subscription")
+	}, patience, 20*time.Millisecond, "410 ends the subscription")
 }
 
 func tailStory(t *testing.T, s suite) {
@@ -362,7 +362,7 @@ func meshStory(t *testing.T, s suite) {
 	require.Eventually(t, func() bool { // nodes hear of it by an event
 		status, answer = s.post(t, s.at("mesh", "v1.0/invoke/"+app+"/method/scores/top"), object{"limit": 3})
 		return status == http.StatusOK
-	}, 30*time.Second, 10*time.Millisecond, "%v", answer)
+	}, patience, 10*time.Millisecond, "%v", answer)
 	require.Equal(t, json.Number("3"), answer["limit"])
 	require.Equal(t, "/scores/top", next(t, calls).path)
 

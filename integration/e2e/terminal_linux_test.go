@@ -77,7 +77,7 @@ func TestWatchingOnATerminal(t *testing.T) {
 				}
 			}
 			return true
-		}, 20*time.Second, 5*time.Millisecond, "%q", want)
+		}, patience, 5*time.Millisecond, "%q", want)
 	}
 	shows("1 endpoints", "APP-ID", "self", "healthy")
 	register(t, s, "game", "one", base)

@@ -124,7 +124,7 @@ func TestCollectorIsAway(t *testing.T) {
 		s.must(t, "messaging/publish", object{"topic": "traced.event", "payload": object{}})
 		next(t, calls)
 	}
-	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "traces were not sent") }, 15*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "traces were not sent") }, patience, 10*time.Millisecond)
 	begin := time.Now()
 	require.Equal(t, 0, n.stop(t), "%s", n.log)
 	require.Less(t, time.Since(begin), 10*time.Second)

@@ -55,7 +55,7 @@ func TestNoGaps(t *testing.T) {
 		require.Eventually(t, func() bool {
 			now, err := s.Head(t.Context())
 			return err == nil && now > head+200
-		}, 30*time.Second, 10*time.Millisecond)
+		}, patience, 10*time.Millisecond)
 		said = append(said, processes[round].kill(t)...)
 		processes[round] = startProcess(t, dsn, "gaps")
 	}
@@ -63,7 +63,7 @@ func TestNoGaps(t *testing.T) {
 		require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM naive").Scan(&n))
 		return n
 	}
-	require.Eventually(t, func() bool { return missed() > 1000 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return missed() > 1000 }, patience, 10*time.Millisecond)
 	for _, p := range processes {
 		said = append(said, p.end(t)...)
 	}

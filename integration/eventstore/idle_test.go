@@ -53,7 +53,7 @@ func TestIdleCost(t *testing.T) {
 				}
 			}
 			return len(marks) == c.partitions
-		}, time.Minute, 10*time.Millisecond)
+		}, patience, 10*time.Millisecond)
 		before := statements(t, db)
 		<-time.After(counted)
 		asked := statements(t, db) - before - 1 // this one

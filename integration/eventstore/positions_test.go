@@ -101,7 +101,7 @@ func measureWay(t *testing.T, way string, processes, writers int) (rate float64,
 		require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM events").Scan(&n))
 		return n
 	}
-	require.Eventually(t, func() bool { return count() > int64(20*processes) }, 20*time.Second, 10*time.Millisecond) // warm
+	require.Eventually(t, func() bool { return count() > int64(20*processes) }, patience, 10*time.Millisecond) // warm
 	begun, before := time.Now(), count()
 	measuring.Store(true)
 	<-time.After(measured)

@@ -44,7 +44,7 @@ func TestANewInstanceIsUsedSoon(t *testing.T) {
 			distances = append(distances, time.Since(begin))
 			_, err = first.registry.Deregister(t.Context(), "app", "new")
 			require.NoError(t, err)
-			require.Eventually(t, func() bool { return len(caller.directory.Endpoints("app")) == 1 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return len(caller.directory.Endpoints("app")) == 1 }, patience, time.Millisecond)
 		}
 		slices.Sort(distances)
 		t.Logf("from the call of Register until a caller was answered by the new instance, %d times: median %v, longest %v",
@@ -89,7 +89,7 @@ func TestADrainedInstanceGetsNoNewRequest(t *testing.T) {
 		}
 		busy := func(s *served, more int) {
 			begin, _ := s.asked()
-			require.Eventually(t, func() bool { n, _ := s.asked(); return n >= begin+more }, 20*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { n, _ := s.asked(); return n >= begin+more }, patience, time.Millisecond)
 		}
 		busy(leaves, 500)
 		told := make(chan time.Time, 1)
@@ -146,13 +146,13 @@ func TestRegistryOrBusAway(t *testing.T) {
 	p.each = brief
 	late := p.connect(t)
 	late.run(t)
-	require.Eventually(t, func() bool { return len(late.directory.Endpoints("app")) == 1 }, 10*time.Second, 5*time.Millisecond,
+	require.Eventually(t, func() bool { return len(late.directory.Endpoints("app")) == 1 }, patience, 5*time.Millisecond,
 		"a node that starts without its broker reads the registry")
 	name, err := late.call(t.Context(), "app")
 	require.NoError(t, err)
 	require.Equal(t, "one", name)
 	require.NoError(t, late.registry.Register(t.Context(), endpoint("app", "two")), "what is written stands")
-	require.Eventually(t, func() bool { return len(late.directory.Endpoints("app")) == 2 }, 10*time.Second, 5*time.Millisecond,
+	require.Eventually(t, func() bool { return len(late.directory.Endpoints("app")) == 2 }, patience, 5*time.Millisecond,
 		"and goes on to read it")
 	_, err = late.registry.Deregister(t.Context(), "app", "two")
 	require.NoError(t, err)
@@ -175,7 +175,7 @@ func TestRegistryOrBusAway(t *testing.T) {
 
 func await(t *testing.T, condition func() bool) {
 	t.Helper()
-	require.Eventually(t, condition, 20*time.Second, 5*time.Millisecond)
+	require.Eventually(t, condition, patience, 5*time.Millisecond)
 }
 
 // A node that joins knows the present mappings when others first hear of it.

@@ -25,6 +25,9 @@ import (
 	"github.com/bannou-mesh/bannou/services/membership"
 )
 
+// patience is how long anything may take that has to happen in the end, on a machine that is busy with other things.
+const patience = time.Minute
+
 func TestMain(m *testing.M) {
 	redis.SetLogger(silent{})
 	os.Exit(servers.Main(m))

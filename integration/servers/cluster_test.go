@@ -43,7 +43,7 @@ func TestRabbitCluster(t *testing.T) {
 	require.NoError(t, cluster.Close(), "also with a node that is paused")
 	require.NoError(t, cluster.Close())
 	require.ErrorIs(t, cluster.Nodes[0].Restart(t.Context()), servers.ErrClosed)
-	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, os.Getenv("TMPDIR"))) }, 10*time.Second, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, os.Getenv("TMPDIR"))) }, patience, 10*time.Millisecond)
 }
 
 // publishUntilConfirmed sends a message again for as long as the broker answers with a nack, as it does while a queue has no leader. RabbitMQ 3.10
@@ -57,5 +57,5 @@ func publishUntilConfirmed(t *testing.T, url, queue, body string) {
 		}
 		acknowledged, err := confirmation.WaitContext(within(t, 20*time.Second))
 		return err == nil && acknowledged
-	}, 20*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 }

@@ -43,7 +43,7 @@ func TestFailedStartShowsItsLog(t *testing.T) {
 			require.Less(t, time.Since(begin), time.Minute, "it waited for a server that had ended")
 		})
 	}
-	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, os.Getenv("TMPDIR"))) }, 10*time.Second, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, os.Getenv("TMPDIR"))) }, patience, 10*time.Millisecond)
 }
 
 func TestStartKeepsToItsContext(t *testing.T) {
@@ -54,7 +54,7 @@ func TestStartKeepsToItsContext(t *testing.T) {
 	skipMissing(t, err)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Less(t, time.Since(begin), 20*time.Second, "it waited for the broker to answer, or to end")
-	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, 10*time.Second, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, patience, 10*time.Millisecond)
 }
 
 func TestServersThatEndedSayTo(t *testing.T) {
@@ -62,7 +62,7 @@ func TestServersThatEndedSayTo(t *testing.T) {
 	client := redisClient(t, server.URL)
 	require.NoError(t, client.Set(t.Context(), "key", "kept", 0).Err())
 	client.Shutdown(t.Context()) // it ends by itself; the answer is a lost connection
-	require.Eventually(t, func() bool { return server.Pause() != nil }, 5*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return server.Pause() != nil }, patience, 10*time.Millisecond)
 	require.ErrorIs(t, server.Kill(), servers.ErrNotRunning)
 	require.NoError(t, server.Restart(within(t, 10*time.Second)))
 	require.Equal(t, "kept", redisClient(t, server.URL).Get(t.Context(), "key").Val())

@@ -22,9 +22,12 @@ const ending = "SERVERS_TEST_ENDING"
 // TestNothingStaysBehind starts servers in another test process and lets that one end in every way a test process can. Temporary
 // folders and processes left on a developer's machine are found weeks later, when its disk or memory is full.
 func TestNothingStaysBehind(t *testing.T) {
-	for _, how := range []string{"close", "forget", "panic", "interrupt", "kill", "kill a cluster"} {
+	for _, how := range []string{"close", "forget", "panic", "interrupt", "kill", "kill a cluster", "kill a disk"} {
 		t.Run(how, func(t *testing.T) {
 			t.Parallel()
+			if how == "kill a disk" {
+				servers.NewSmallDisk(t, 1<<20) // skips where nobody may mount one
+			}
 			temporary := t.TempDir()
 			out, err := child(t, "TestEndSomehow", "TMPDIR="+temporary, ending+"="+how).CombinedOutput()
 			require.Contains(t, string(out), "servers run", "the servers did not start: %v", err)
@@ -36,7 +39,7 @@ func TestNothingStaysBehind(t *testing.T) {
 				require.Empty(t, files, "Main came back before the folders were gone")
 			}
 			// The reapers work when the process is gone; helpers of the broker take a moment to see its end.
-			require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, 10*time.Second, 10*time.Millisecond)
+			require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, patience, 10*time.Millisecond)
 		})
 	}
 }
@@ -52,6 +55,10 @@ func TestEndSomehow(t *testing.T) {
 		servers.All(t)
 	case "kill a cluster":
 		servers.NewRabbitCluster(t, 2, servers.RabbitOptions{})
+	case "kill a disk":
+		file, err := os.Create(filepath.Join(servers.NewSmallDisk(t, 1<<20), "open"))
+		require.NoError(t, err)
+		defer file.Close()
 	}
 	paused := servers.NewRedis(t, servers.RedisOptions{})
 	require.NoError(t, paused.Pause()) // SIGTERM would never reach it
@@ -64,7 +71,7 @@ func TestEndSomehow(t *testing.T) {
 		panic("a test that fails badly")
 	case "interrupt":
 		signal(t, syscall.SIGINT)
-	case "kill", "kill a cluster":
+	case "kill", "kill a cluster", "kill a disk":
 		signal(t, syscall.SIGKILL)
 	}
 }

@@ -118,7 +118,7 @@ func stealPort(ctx context.Context, t *testing.T, program string, port int) {
 	t.Cleanup(func() { testify.NoError(t, f.remove(context.Background())) })
 	_, err = f.start(command{name: "thief", path: program, args: RedisOptions{}.args(f, port, "theirs"), env: environment(f.path)})
 	testify.NoError(t, err)
-	testify.Eventually(t, func() bool { return reachable(ctx, local(port)) == nil }, 10*time.Second, 10*time.Millisecond)
+	testify.Eventually(t, func() bool { return reachable(ctx, local(port)) == nil }, time.Minute, 10*time.Millisecond)
 }
 
 func TestPortsAreNotThoseOfConnections(t *testing.T) {

@@ -30,16 +30,16 @@ func TestRedisCluster(t *testing.T) {
 	require.NoError(t, c.Nodes[1].Kill())
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
 		assert.Equal(t, []string{"master", "", "master", "slave", "master", "slave"}, c.Roles(ctx))
-	}, 20*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	require.NoError(t, c.Nodes[1].Restart(ctx))
 	require.EventuallyWithT(t, func(t *assert.CollectT) {
 		assert.Equal(t, []string{"master", "slave", "master", "slave", "master", "slave"}, c.Roles(ctx))
-	}, 20*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	require.NoError(t, c.Await(ctx))
 
 	require.NoError(t, c.Close())
 	files, err := os.ReadDir(temporary)
 	require.NoError(t, err)
 	require.Empty(t, files)
-	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, 10*time.Second, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, patience, 10*time.Millisecond)
 }

@@ -33,7 +33,7 @@ func TestRedisSentinel(t *testing.T) {
 		second, err := s.Master(ctx)
 		assert.NoError(t, err)
 		assert.Same(t, s.Nodes[1], second)
-	}, 20*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	require.NoError(t, first.Restart(ctx))
 	require.NoError(t, first.Probe(ctx))
 
@@ -41,5 +41,5 @@ func TestRedisSentinel(t *testing.T) {
 	files, err := os.ReadDir(temporary)
 	require.NoError(t, err)
 	require.Empty(t, files)
-	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, 10*time.Second, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { assert.Empty(c, left(t, temporary)) }, patience, 10*time.Millisecond)
 }

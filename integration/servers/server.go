@@ -14,10 +14,11 @@ import (
 )
 
 const (
-	// startTimeout bounds the start of a server for a test. RabbitMQ, the slowest, takes 4 to 5 s on two idle cores.
-	startTimeout = time.Minute
+	// startTimeout bounds the start of a server for a test. RabbitMQ, the slowest, takes 4 to 5 s on two idle cores; three nodes of it took more
+	// than a minute on two that twenty others shared.
+	startTimeout = 3 * time.Minute
 	// stopTimeout bounds a graceful stop where the caller gives no context.
-	stopTimeout = 20 * time.Second
+	stopTimeout = time.Minute
 	// probeTimeout bounds one probe of a server that is starting.
 	probeTimeout = 2 * time.Second
 	// logLines is how much of a log an error shows. RabbitMQ tells its reason first and some 50 lines of Erlang after it.

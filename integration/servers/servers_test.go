@@ -15,6 +15,9 @@ import (
 	"github.com/bannou-mesh/bannou/integration/servers"
 )
 
+// patience is how long anything may take that has to happen in the end, on a machine that is busy with other things.
+const patience = time.Minute
+
 func TestMain(m *testing.M) { os.Exit(servers.Main(m)) }
 
 // TestAllStartTogether measures what the first test of every binary waits for.

@@ -11,7 +11,7 @@ import (
 )
 
 // partTimeout bounds the making and the removal of a test's part of a shared server.
-const partTimeout = 30 * time.Second
+const partTimeout = time.Minute
 
 // RabbitMQ returns a virtual host of the shared RabbitMQ, with management API, for this test alone. The host and all in it are deleted when
 // the test is over, and connections to it are closed.

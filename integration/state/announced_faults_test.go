@@ -84,17 +84,17 @@ func TestMySQLAnnouncedWhenTheServerIsKilled(t *testing.T) {
 			stats, err := box.Stats(ctx)
 			n = stats.Depth
 			return err == nil
-		}, 30*time.Second, 20*time.Millisecond)
+		}, patience, 20*time.Millisecond)
 		return n
 	}
 	for range kills {
 		before := count()
-		require.Eventually(t, func() bool { return count() > before+200 }, 30*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return count() > before+200 }, patience, 10*time.Millisecond)
 		require.NoError(t, server.Kill())
 		require.NoError(t, server.Restart(t.Context()))
 	}
 	before := count()
-	require.Eventually(t, func() bool { return count() > before+200 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return count() > before+200 }, patience, 10*time.Millisecond)
 	close(over)
 	wait.Wait()
 	require.Empty(t, failed)

@@ -22,7 +22,7 @@ func openIndexed(t *testing.T, d state.Driver, indexes ...string) state.Engine {
 	t.Helper()
 	e, err := d.Open(t.Context(), state.StoreConfig{Name: "s", Backend: d.Backend(), TableName: "state_entries", Indexes: indexes})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(e.(state.Indexer).Indexed()) == len(indexes) }, time.Minute, 5*time.Millisecond)
+	require.Eventually(t, func() bool { return len(e.(state.Indexer).Indexed()) == len(indexes) }, patience, 5*time.Millisecond)
 	return e
 }
 

@@ -213,7 +213,7 @@ func (w *movedWriter) acknowledged() int {
 func (w *movedWriter) await(t *testing.T, more int) {
 	t.Helper()
 	want := w.acknowledged() + more
-	require.Eventually(t, func() bool { return w.acknowledged() >= want }, 30*time.Second, 5*time.Millisecond, "no more writes are acknowledged")
+	require.Eventually(t, func() bool { return w.acknowledged() >= want }, patience, 5*time.Millisecond, "no more writes are acknowledged")
 }
 
 func (w *movedWriter) end(t *testing.T) {

@@ -37,7 +37,7 @@ func TestMySQLHarmedUnderLoad(t *testing.T) {
 		"paused": func(t *testing.T, server *servers.MySQLServer, w *writerGroup) {
 			before := w.count().failed()
 			require.NoError(t, server.Pause())
-			require.Eventually(t, func() bool { return w.count().failed() >= before+faultWriters }, 30*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return w.count().failed() >= before+faultWriters }, patience, time.Millisecond)
 			require.NoError(t, server.Resume())
 		},
 		"connections killed": func(t *testing.T, server *servers.MySQLServer, w *writerGroup) {
@@ -45,7 +45,7 @@ func TestMySQLHarmedUnderLoad(t *testing.T) {
 			require.Eventually(t, func() bool {
 				killConnections(t, db)
 				return w.count().failed() >= faultWriters
-			}, 30*time.Second, 10*time.Millisecond)
+			}, patience, 10*time.Millisecond)
 		},
 		"no connection left": func(t *testing.T, server *servers.MySQLServer, w *writerGroup) {
 			db := openSQL(t, server.DSN)
@@ -56,7 +56,7 @@ func TestMySQLHarmedUnderLoad(t *testing.T) {
 				taken = append(taken, takeConnections(t, others)...)
 				killConnections(t, db) // the store's, which then finds that others have taken them
 				return w.count().crowded >= faultWriters/2
-			}, 30*time.Second, 20*time.Millisecond)
+			}, patience, 20*time.Millisecond)
 			for _, conn := range taken {
 				require.NoError(t, conn.Close())
 			}
@@ -70,7 +70,7 @@ func TestMySQLHarmedUnderLoad(t *testing.T) {
 			w := startWriters(t, e)
 			w.await(t, 20)
 			harm(t, server, w)
-			require.Eventually(t, func() bool { return saveOne(t.Context(), e, "last") == nil }, 30*time.Second, 50*time.Millisecond)
+			require.Eventually(t, func() bool { return saveOne(t.Context(), e, "last") == nil }, patience, 50*time.Millisecond)
 			w.await(t, 20)
 			w.stop()
 			t.Logf("%+v", w.count())
@@ -191,7 +191,7 @@ func (w *writerGroup) write(ctx context.Context, e state.Engine, worker, i int) 
 func (w *writerGroup) await(t *testing.T, n int64) {
 	t.Helper()
 	begun := w.written.Load()
-	require.Eventually(t, func() bool { return w.written.Load() >= begun+n*faultWriters }, 30*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return w.written.Load() >= begun+n*faultWriters }, patience, time.Millisecond)
 }
 
 func (w *writerGroup) stop() {
@@ -251,7 +251,7 @@ func TestMySQLLosesAnswers(t *testing.T) {
 		p.cut.Store(nil)
 		require.ErrorIs(t, err, try.is, name)
 		require.NotErrorIs(t, err, try.not, name)
-		require.Eventually(t, func() bool { return version(t, e) == before+try.made }, 10*time.Second, 10*time.Millisecond, name)
+		require.Eventually(t, func() bool { return version(t, e) == before+try.made }, patience, 10*time.Millisecond, name)
 	}
 }
 
@@ -272,7 +272,7 @@ func TestMySQLCommitHangs(t *testing.T) {
 	require.ErrorIs(t, err, context.DeadlineExceeded)
 	require.Less(t, time.Since(begun), 2*time.Second)
 	p.cut.Store(nil)
-	require.Eventually(t, func() bool { return version(t, e) == 2 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return version(t, e) == 2 }, patience, 10*time.Millisecond)
 }
 
 func version(t *testing.T, e state.Engine) int64 {

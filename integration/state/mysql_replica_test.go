@@ -43,7 +43,7 @@ func TestMySQLReplica(t *testing.T) {
 			require.NoError(t, servers.CatchUp(ctx))
 		}
 		return !found
-	}, 10*time.Second, 100*time.Millisecond)
+	}, patience, 100*time.Millisecond)
 
 	// The replica stands still: the one key is there, and the newer one is not.
 	_, err = store.Save(ctx, "k", jsontext.Value(`2`))

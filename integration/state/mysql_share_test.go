@@ -41,7 +41,7 @@ func TestMySQLShares(t *testing.T) {
 					}
 				})
 			}
-			require.Eventually(t, func() bool { return waitingFor(t, db) > 1 }, 10*time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return waitingFor(t, db) > 1 }, patience, time.Millisecond)
 			impatient, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			err := saveOne(impatient, e, "held")
 			cancel()

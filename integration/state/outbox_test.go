@@ -48,7 +48,7 @@ func TestMySQLOutboxSurvivesAKill(t *testing.T) {
 	require.Eventually(t, func() bool {
 		entries, err := box.Claim(t.Context(), state.OutboxClaim{Owner: "heir", Lease: time.Minute, MaxEntries: 100})
 		return err == nil && len(entries) == 10
-	}, 10*time.Second, 20*time.Millisecond)
+	}, patience, 20*time.Millisecond)
 }
 
 // Those who add at the same time share a transaction, and nobody's event fails because a neighbour's is more than the

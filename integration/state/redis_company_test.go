@@ -124,7 +124,7 @@ func TestRedisLeavesCompany(t *testing.T) {
 			require.Eventually(t, func() bool {
 				got, err := store.Get(t.Context(), strconv.Itoa(caller))
 				return err == nil && string(got) == value
-			}, 5*time.Second, 10*time.Millisecond, "it had been sent")
+			}, patience, 10*time.Millisecond, "it had been sent")
 		}
 	}
 	require.NotZero(t, unknown)
@@ -202,7 +202,7 @@ func TestRedisConnectionLimit(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := store.Save(t.Context(), "k", jsontext.Value("1"))
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
 // What others do to a key's expiry shows, as soon as they write to it; and a save that keeps it keeps theirs.

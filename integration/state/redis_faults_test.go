@@ -34,7 +34,7 @@ func TestRedisKilled(t *testing.T) {
 	require.ErrorIs(t, d.Ready(t.Context()), state.ErrUnavailable)
 
 	require.NoError(t, server.Restart(t.Context()))
-	require.Eventually(t, func() bool { return d.Ready(t.Context()) == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return d.Ready(t.Context()) == nil }, patience, 10*time.Millisecond)
 	entry, err := store.GetWithETag(t.Context(), "k")
 	require.NoError(t, err)
 	require.Equal(t, etag, entry.ETag)
@@ -50,7 +50,7 @@ func TestRedisComesLater(t *testing.T) {
 	require.Eventually(t, func() bool {
 		_, err := store.Save(t.Context(), "k", jsontext.Value("1"))
 		return err == nil
-	}, 10*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
 // Sentinels that are away: no connection could be made, so nothing was sent.
@@ -93,13 +93,13 @@ func TestRedisHangs(t *testing.T) {
 	_, err := store.Save(t.Context(), "k", jsontext.Value("1"))
 	require.NoError(t, err)
 	require.NoError(t, server.Pause())
-	const patience = 200 * time.Millisecond
+	const deadline = 200 * time.Millisecond
 	within := func(call func(ctx context.Context) error) error {
-		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		ctx, cancel := context.WithTimeout(t.Context(), deadline)
 		defer cancel()
 		start := time.Now()
 		err := call(ctx)
-		require.Less(t, time.Since(start), 4*patience)
+		require.Less(t, time.Since(start), 4*deadline)
 		return err
 	}
 	err = within(func(ctx context.Context) error { _, err := store.Save(ctx, "k", jsontext.Value("2")); return err })
@@ -133,7 +133,7 @@ func TestRedisAnswerLost(t *testing.T) {
 		proxy.server.Store(&server.Addr)
 		client := redisClient(t, server.URL)
 		require.NoError(t, client.ClusterAddSlotsRange(t.Context(), 0, 16383).Err())
-		require.Eventually(t, func() bool { return client.Set(t.Context(), "probe", "1", 0).Err() == nil }, 10*time.Second, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return client.Set(t.Context(), "probe", "1", 0).Err() == nil }, patience, 10*time.Millisecond)
 		losesAnswers(t, server, proxy, redisstate.Config{URLs: []string{proxy.url(server)}, Cluster: true})
 	})
 }
@@ -160,7 +160,7 @@ func losesAnswers(t *testing.T, server *servers.RedisServer, proxy *proxy, cfg r
 	require.Equal(t, []any{"4", "4"}, fields, "each write was made once")
 
 	proxy.drop.Store(false)
-	require.Eventually(t, func() bool { _, err := store.Get(ctx, "k"); return err == nil }, 20*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { _, err := store.Get(ctx, "k"); return err == nil }, patience, 10*time.Millisecond)
 }
 
 // A proxy passes connections on to a server. While drop is set, it cuts the connection instead of passing on an answer,

@@ -118,7 +118,7 @@ func endure(t *testing.T, store *state.Store[jsontext.Value], times int, harm fu
 	}
 	more := func() {
 		from := acknowledged.Load()
-		require.Eventually(t, func() bool { return acknowledged.Load() > from+5*writers }, 30*time.Second, 5*time.Millisecond)
+		require.Eventually(t, func() bool { return acknowledged.Load() > from+5*writers }, patience, 5*time.Millisecond)
 	}
 	for round := range times {
 		more()
@@ -199,12 +199,12 @@ func TestRedisClusterFailover(t *testing.T) {
 	store := openRaw(t, newRedis(t, redisstate.Config{URLs: cluster.URLs()}), state.StoreConfig{Name: "s"})
 	lost := endure(t, store, 1, func(int) error {
 		err := cluster.Nodes[0].Kill()
-		require.Eventually(t, func() bool { return cluster.Roles(t.Context())[3] == "master" }, 20*time.Second, 50*time.Millisecond, "a replica takes its place")
+		require.Eventually(t, func() bool { return cluster.Roles(t.Context())[3] == "master" }, patience, 50*time.Millisecond, "a replica takes its place")
 		return err
 	})
 	t.Logf("keys whose last acknowledged saves were lost: %d", lost)
 	began := time.Now()
-	require.Eventually(t, func() bool { _, err := store.GetBulk(t.Context(), writerKeys()); return err == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { _, err := store.GetBulk(t.Context(), writerKeys()); return err == nil }, patience, 10*time.Millisecond)
 	t.Logf("all keys can be read %v after", time.Since(began).Round(time.Millisecond))
 }
 

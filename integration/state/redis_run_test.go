@@ -154,7 +154,7 @@ func TestRedisRunsApart(t *testing.T) {
 	}})
 	client := redisClient(t, server.URL)
 	require.NoError(t, client.ClusterAddSlotsRange(ctx, 0, 16383).Err())
-	require.Eventually(t, func() bool { return client.Set(ctx, "probe", "1", 0).Err() == nil }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return client.Set(ctx, "probe", "1", 0).Err() == nil }, patience, 10*time.Millisecond)
 	engine := openEngine(t, redisstate.Config{URLs: []string{server.URL}})
 	changes := []state.Change{saving("a"), saving("b"), saving("c")}
 	for version := int64(1); version <= 3; version++ {

@@ -136,7 +136,7 @@ func TestMySQLSweep(t *testing.T) {
 	}
 	_, err := e.Apply(t.Context(), append(changes, state.Change{Key: "stays", Value: []byte("1"), Expiry: state.After(time.Hour)}))
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return countRows(t, dsn) == 1 }, 10*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return countRows(t, dsn) == 1 }, patience, 10*time.Millisecond)
 }
 
 // Values of every size a store takes are saved in bulk, and come back.

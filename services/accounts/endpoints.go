@@ -13,36 +13,27 @@ import (
 
 // Mount registers /accounts/*.
 func (s *Service) Mount(mux *http.ServeMux) error {
-	accountsapi.HandlerWithOptions(endpoints{s, jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}}, accountsapi.StdHTTPServerOptions{
+	accountsapi.HandlerWithOptions(endpoints{s, s.operations()}, accountsapi.StdHTTPServerOptions{
 		BaseRouter:       mux,
 		ErrorHandlerFunc: jsonbody.WriteDecodeError,
 	})
 	return nil
 }
 
+func (s *Service) operations() jsonbody.Operations {
+	return jsonbody.Operations{Limits: jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}, Timeout: s.cfg.Timeout, Problem: accountProblem}
+}
+
 // endpoints are the service's operations as handlers.
 type endpoints struct {
 	*Service
-	limits jsonbody.Limits
+	operations jsonbody.Operations
 }
 
 var _ accountsapi.ServerInterface = endpoints{}
 
-// answer reads a request of type Q, has it done within the time of one operation, and answers with what comes of it.
 func answer[Q, A any](e endpoints, w http.ResponseWriter, r *http.Request, do func(ctx context.Context, request *Q) (*A, error)) {
-	request, err := jsonbody.Decode[Q](e.limits, w, r)
-	if err != nil {
-		problem.Write(w, err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), e.cfg.Timeout)
-	defer cancel()
-	response, err := do(ctx, request)
-	if err != nil {
-		problem.Write(w, accountProblem(err))
-		return
-	}
-	jsonbody.Write(w, response)
+	jsonbody.Answer(e.operations, w, r, do)
 }
 
 // accountProblem is an error of the log or the list as callers see it. Problems stay as they are.

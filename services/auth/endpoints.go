@@ -15,17 +15,21 @@ import (
 
 // Mount registers /auth/*.
 func (s *Service) Mount(mux *http.ServeMux) error {
-	authapi.HandlerWithOptions(endpoints{s, jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}}, authapi.StdHTTPServerOptions{
+	authapi.HandlerWithOptions(endpoints{s, s.operations()}, authapi.StdHTTPServerOptions{
 		BaseRouter:       mux,
 		ErrorHandlerFunc: jsonbody.WriteDecodeError,
 	})
 	return nil
 }
 
+func (s *Service) operations() jsonbody.Operations {
+	return jsonbody.Operations{Limits: jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}, Timeout: s.cfg.Timeout, Problem: authProblem}
+}
+
 // endpoints are the service's operations as handlers.
 type endpoints struct {
 	*Service
-	limits jsonbody.Limits
+	operations jsonbody.Operations
 }
 
 var _ authapi.ServerInterface = endpoints{}
@@ -38,27 +42,16 @@ type caller struct {
 	sessionID, accountID string // whose the gateway says that the call is; empty where nobody says it who is believed
 }
 
-// answer reads a request of type Q, has it done within the time of one operation, and answers with what comes of it. Answers have
-// tokens in them, which no cache is to keep.
+// answer has a request done. Answers have tokens in them, which no cache is to keep.
 func answer[Q, A any](e endpoints, w http.ResponseWriter, r *http.Request, do func(ctx context.Context, c caller, request *Q) (*A, error)) {
 	w.Header().Set("Cache-Control", "no-store")
-	request, err := jsonbody.Decode[Q](e.limits, w, r)
-	if err != nil {
-		problem.Write(w, err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), e.cfg.Timeout)
-	defer cancel()
-	c := caller{address: address(r, e.cfg.Proxies), token: bearer(r.Header)}
-	if e.cfg.NodesTell {
-		c.sessionID, c.accountID = r.Header.Get("Bannou-Session-Id"), r.Header.Get("Bannou-Account-Id")
-	}
-	response, err := do(ctx, c, request)
-	if err != nil {
-		problem.Write(w, authProblem(err))
-		return
-	}
-	jsonbody.Write(w, response)
+	jsonbody.Answer(e.operations, w, r, func(ctx context.Context, request *Q) (*A, error) {
+		c := caller{address: address(r, e.cfg.Proxies), token: bearer(r.Header)}
+		if e.cfg.NodesTell {
+			c.sessionID, c.accountID = r.Header.Get("Bannou-Session-Id"), r.Header.Get("Bannou-Account-Id")
+		}
+		return do(ctx, c, request)
+	})
 }
 
 // bearer is the token in Authorization. Where there is none, or several, it is empty, which no token is.

@@ -20,25 +20,25 @@ func (s *Service) confirmAccount(ctx context.Context, _ caller, r *authapi.Confi
 	} else if err != nil {
 		return nil, err
 	}
-	for try := 1; ; try++ {
+	err := state.RetryOnConflict(ctx, func() error { // its holder may log in, or have another password, meanwhile
 		v, etag, err := s.credentials.get(ctx, r.AccountID)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if v.Hash == "" {
-			return nil, problem.New(problem.Conflict, "the account has no password: it was kept for an hour, and not confirmed in that time").At("accountId")
+			return problem.New(problem.Conflict, "the account has no password: it was kept for an hour, and not confirmed in that time").At("accountId")
 		}
 		if !v.Pending {
-			return &authapi.ConfirmAccountResponse{Confirmed: true}, nil
+			return nil
 		}
 		v.Pending = false
-		if _, err = s.credentials.save(ctx, r.AccountID, v, etag); err == nil {
-			return &authapi.ConfirmAccountResponse{Confirmed: true}, nil
-		}
-		if !errors.Is(err, state.ErrConflict) || try == swaps { // else its holder has logged in, or has another one meanwhile
-			return nil, tryAgain(err)
-		}
+		_, err = s.credentials.save(ctx, r.AccountID, v, etag)
+		return err
+	})
+	if err != nil {
+		return nil, tryAgain(err)
 	}
+	return &authapi.ConfirmAccountResponse{Confirmed: true}, nil
 }
 
 // endAccount is POST /auth/accounts/end. What account.deleted does, it does too, and waits for it.

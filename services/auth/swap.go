@@ -3,21 +3,16 @@ package auth
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
-// swaps is how often a value is changed anew when others change it at the same time.
-const swaps = 20
-
 // swap changes one value by compare-and-set: it reads, lets change say what is to be there and for how long, and writes if nobody
 // else has written meanwhile, or else begins anew. An absent value is the zero one. Change may be called several times, and
 // returns false to leave the value as it is.
 func swap[T any](ctx context.Context, store *state.Store[T], key string, change func(v *T) (write bool, lives time.Duration, err error)) error {
-	for try := 1; ; try++ {
+	return state.RetryOnConflict(ctx, func() error {
 		entry, err := store.GetWithETag(ctx, key)
 		if err != nil && !errors.Is(err, state.ErrNotFound) {
 			return err
@@ -27,13 +22,6 @@ func swap[T any](ctx context.Context, store *state.Store[T], key string, change 
 			return err
 		}
 		_, err = store.TrySaveWith(ctx, key, entry.Value, entry.ETag, state.SaveOptions{Expiry: state.After(lives)})
-		if !errors.Is(err, state.ErrConflict) || try == swaps {
-			return err
-		}
-		select {
-		case <-time.After(rand.N(time.Millisecond << min(try, 5))): //nolint:gosec // spreads those who compete, guards nothing
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		}
-	}
+		return err
+	})
 }

@@ -6,41 +6,31 @@ import (
 
 	"github.com/bannou-mesh/bannou/services/events/eventsapi"
 	"github.com/bannou-mesh/bannou/services/jsonbody"
-	"github.com/bannou-mesh/bannou/services/problem"
 )
 
 // Mount registers /events/*.
 func (s *Service) Mount(mux *http.ServeMux) error {
-	eventsapi.HandlerWithOptions(endpoints{s, jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}}, eventsapi.StdHTTPServerOptions{
+	eventsapi.HandlerWithOptions(endpoints{s, s.operations()}, eventsapi.StdHTTPServerOptions{
 		BaseRouter:       mux,
 		ErrorHandlerFunc: jsonbody.WriteDecodeError,
 	})
 	return nil
 }
 
+func (s *Service) operations() jsonbody.Operations {
+	return jsonbody.Operations{Limits: jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}, Timeout: s.cfg.Timeout, Context: s.identified, Problem: eventsProblem}
+}
+
 // endpoints are the service's operations as handlers.
 type endpoints struct {
 	*Service
-	limits jsonbody.Limits
+	operations jsonbody.Operations
 }
 
 var _ eventsapi.ServerInterface = endpoints{}
 
-// answer reads a request of type Q, has it done within the time of one operation, and answers with what comes of it.
 func answer[Q, A any](e endpoints, w http.ResponseWriter, r *http.Request, do func(ctx context.Context, request *Q) (*A, error)) {
-	request, err := jsonbody.Decode[Q](e.limits, w, r)
-	if err != nil {
-		problem.Write(w, err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(e.identified(r), e.cfg.Timeout)
-	defer cancel()
-	response, err := do(ctx, request)
-	if err != nil {
-		problem.Write(w, eventsProblem(err))
-		return
-	}
-	jsonbody.Write(w, response)
+	jsonbody.Answer(e.operations, w, r, do)
 }
 
 // AppendEvents is POST /events/append.

@@ -20,7 +20,7 @@ import (
 // SubscribeEvents is POST /events/subscribe. What a reader has not taken is not kept for it: there are the event that is being written, and the
 // page of the log that it is of.
 func (e endpoints) SubscribeEvents(w http.ResponseWriter, r *http.Request, params eventsapi.SubscribeEventsParams) {
-	request, err := jsonbody.Decode[eventsapi.SubscribeEventsRequest](e.limits, w, r)
+	request, err := jsonbody.Decode[eventsapi.SubscribeEventsRequest](e.operations.Limits, w, r)
 	if err != nil {
 		problem.Write(w, err)
 		return

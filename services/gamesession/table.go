@@ -3,8 +3,6 @@ package gamesession
 import (
 	"context"
 	"errors"
-	"fmt"
-	"math/rand/v2"
 	"slices"
 	"time"
 
@@ -16,7 +14,6 @@ import (
 const Store = "game-session"
 
 const (
-	tries     = 20
 	playerKey = "player:"
 	// grace is how much longer a seat is held than its player is waited for: the saga may be late.
 	grace = time.Minute
@@ -104,7 +101,7 @@ func (s *Service) change(ctx context.Context, id string, decide func(t *table) (
 	if err != nil {
 		return err
 	}
-	return s.again(ctx, func() error {
+	return state.RetryOnConflict(ctx, func() error {
 		entry, err := store.GetWithETag(ctx, id)
 		if errors.Is(err, state.ErrNotFound) || err == nil && entry.Value.Seats == 0 {
 			return errNoTable(id)
@@ -122,21 +119,6 @@ func (s *Service) change(ctx context.Context, id string, decide func(t *table) (
 	})
 }
 
-// again does what loses a race anew.
-func (s *Service) again(ctx context.Context, do func() error) error {
-	for try := 1; ; try++ {
-		err := do()
-		if !errors.Is(err, state.ErrConflict) || try == tries {
-			return err
-		}
-		select {
-		case <-time.After(rand.N(time.Millisecond << min(try, 5))): //nolint:gosec // spreads those who compete, guards nothing
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		}
-	}
-}
-
 // A whereabouts is where a session may have a seat: it is entered before a seat is held, and goes by itself.
 type whereabouts struct {
 	GameSessionIDs []string `json:"gameSessionIds"`
@@ -148,7 +130,7 @@ func (s *Service) note(ctx context.Context, sessionID, gameSessionID string) err
 	if err != nil {
 		return err
 	}
-	return s.again(ctx, func() error {
+	return state.RetryOnConflict(ctx, func() error {
 		entry, err := store.GetWithETag(ctx, playerKey+sessionID)
 		if err != nil && !errors.Is(err, state.ErrNotFound) {
 			return err

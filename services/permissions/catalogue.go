@@ -101,7 +101,7 @@ func (s *Service) changeCatalogue(ctx context.Context, change func(services map[
 	if err != nil {
 		return err
 	}
-	return retrying(ctx, func() error {
+	return state.RetryOnConflict(ctx, func() error {
 		c, etag, err := s.catalogue(ctx)
 		if err != nil {
 			return err

@@ -16,36 +16,27 @@ import (
 
 // Mount registers /permissions/*.
 func (s *Service) Mount(mux *http.ServeMux) error {
-	permissionsapi.HandlerWithOptions(endpoints{s, jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}}, permissionsapi.StdHTTPServerOptions{
+	permissionsapi.HandlerWithOptions(endpoints{s, s.operations()}, permissionsapi.StdHTTPServerOptions{
 		BaseRouter:       mux,
 		ErrorHandlerFunc: jsonbody.WriteDecodeError,
 	})
 	return nil
 }
 
+func (s *Service) operations() jsonbody.Operations {
+	return jsonbody.Operations{Limits: jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}, Timeout: s.cfg.Timeout, Problem: permissionsProblem}
+}
+
 // endpoints are the service's operations as handlers.
 type endpoints struct {
 	*Service
-	limits jsonbody.Limits
+	operations jsonbody.Operations
 }
 
 var _ permissionsapi.ServerInterface = endpoints{}
 
-// answer reads a request of type Q, has it done within the time of one operation, and answers with what comes of it.
 func answer[Q, A any](e endpoints, w http.ResponseWriter, r *http.Request, do func(ctx context.Context, request *Q) (*A, error)) {
-	request, err := jsonbody.Decode[Q](e.limits, w, r)
-	if err != nil {
-		problem.Write(w, err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), e.cfg.Timeout)
-	defer cancel()
-	response, err := do(ctx, request)
-	if err != nil {
-		problem.Write(w, permissionsProblem(err))
-		return
-	}
-	jsonbody.Write(w, response)
+	jsonbody.Answer(e.operations, w, r, do)
 }
 
 // permissionsProblem is an error of the stores or the bus as callers see it. Problems stay as they are.

@@ -40,7 +40,7 @@ func (x index) change(ctx context.Context, key string, change func(s shard) bool
 	if err != nil {
 		return err
 	}
-	return retrying(ctx, func() error {
+	return state.RetryOnConflict(ctx, func() error {
 		kept, err := store.GetWithETag(ctx, key)
 		if err = absent(err); err != nil {
 			return err

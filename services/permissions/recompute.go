@@ -117,7 +117,7 @@ type recomputation struct {
 
 func (p *recomputation) run(ctx context.Context) error {
 	left := p.ids
-	return retrying(ctx, func() error {
+	return state.RetryOnConflict(ctx, func() error {
 		c, seen, err := p.catalogue(ctx)
 		if err != nil {
 			return err

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +22,6 @@ const SessionStore = "permissions-sessions"
 
 const (
 	stripes = 256
-	tries   = 20
 	// endedFor is how long it is remembered that a session has ended, so that what comes late does not bring it back.
 	endedFor = 10 * time.Minute
 )
@@ -113,7 +111,7 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 	}
 	again, entered, sent := false, false, sentVersions{}
 	redelivered := redelivered(ctx)
-	return retrying(ctx, func() error {
+	return state.RetryOnConflict(ctx, func() error {
 		c, seen, err := s.catalogue(ctx)
 		if err != nil {
 			return err
@@ -195,19 +193,4 @@ func waitAll(publications []*bus.Publication) error {
 		errs = append(errs, p.Wait())
 	}
 	return unavailable(errors.Join(errs...))
-}
-
-// retrying runs what may lose a race, until it does not.
-func retrying(ctx context.Context, run func() error) error {
-	for try := 1; ; try++ {
-		err := run()
-		if !errors.Is(err, state.ErrConflict) || try == tries {
-			return err
-		}
-		select {
-		case <-time.After(rand.N(time.Millisecond << min(try, 5))): //nolint:gosec // spreads those who compete, guards nothing
-		case <-ctx.Done():
-			return fmt.Errorf("%w: %w", context.Cause(ctx), err)
-		}
-	}
 }

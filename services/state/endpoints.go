@@ -5,45 +5,32 @@ import (
 	"net/http"
 
 	"github.com/bannou-mesh/bannou/services/jsonbody"
-	"github.com/bannou-mesh/bannou/services/problem"
 	"github.com/bannou-mesh/bannou/services/state/stateapi"
 )
 
 // Mount registers /state/*.
 func (s *Service) Mount(mux *http.ServeMux) error {
-	stateapi.HandlerWithOptions(endpoints{s, jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}}, stateapi.StdHTTPServerOptions{
+	stateapi.HandlerWithOptions(endpoints{s, s.operations()}, stateapi.StdHTTPServerOptions{
 		BaseRouter:       mux,
 		ErrorHandlerFunc: jsonbody.WriteDecodeError,
 	})
 	return nil
 }
 
+func (s *Service) operations() jsonbody.Operations {
+	return jsonbody.Operations{Limits: jsonbody.Limits{MaxBytes: s.cfg.MaxBodyBytes}, Timeout: s.cfg.Timeout, Context: s.identified, Problem: stateProblem}
+}
+
 // endpoints are the service's operations as handlers.
 type endpoints struct {
 	*Service
-	limits jsonbody.Limits
+	operations jsonbody.Operations
 }
 
 var _ stateapi.ServerInterface = endpoints{}
 
-// answer reads a request of type Q, has it done within the time of one operation, and answers with what comes of it.
 func answer[Q, A any](e endpoints, w http.ResponseWriter, r *http.Request, do func(ctx context.Context, request *Q) (*A, error)) {
-	request, err := jsonbody.Decode[Q](e.limits, w, r)
-	if err != nil {
-		problem.Write(w, err)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), e.cfg.Timeout)
-	defer cancel()
-	if e.cfg.Access != nil {
-		ctx = withAuthorization(ctx, r.Header)
-	}
-	response, err := do(ctx, request)
-	if err != nil {
-		problem.Write(w, stateProblem(err))
-		return
-	}
-	jsonbody.Write(w, response)
+	jsonbody.Answer(e.operations, w, r, do)
 }
 
 // GetState is POST /state/get.

@@ -21,13 +21,13 @@ const (
 
 type authorizationKey struct{}
 
-// withAuthorization keeps for the operation what a request says of its caller. It is looked at where a store has a rule.
-func withAuthorization(ctx context.Context, h http.Header) context.Context {
-	values := h.Values("Authorization")
-	if len(values) == 0 {
-		return ctx
+// identified is the context of a request with what it says of its caller. It is looked at where a store has a rule.
+func (s *Service) identified(r *http.Request) context.Context {
+	values := r.Header.Values("Authorization")
+	if s.cfg.Access == nil || len(values) == 0 {
+		return r.Context()
 	}
-	return context.WithValue(ctx, authorizationKey{}, values)
+	return context.WithValue(r.Context(), authorizationKey{}, values)
 }
 
 // caller is who the request that ctx belongs to is from.

@@ -42,6 +42,7 @@ type watched struct {
 	at      position  // up to which it has been read
 	number  int64     // of the entry there, as Redis numbers a stream's; unknown: what is negative
 	whole   time.Time // when nothing was left to read
+	sure    bool      // nothing can have been trimmed between what was read last and what was read before
 	readers map[*aloneConsumer]struct{}
 }
 

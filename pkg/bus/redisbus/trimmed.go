@@ -59,7 +59,11 @@ func unanswered(info *redis.XInfoStreamCmd) bool {
 // settle brings the number of a stream's entries up to date, and tells its readers what they have missed; the lock is
 // held.
 func (s *shared) settle(stream string, w *watched, info *redis.XInfoStreamCmd, list []entry) {
-	if info.Err() != nil { // the stream was deleted, with what it knew; or the next look sees it
+	if unanswered(info) && w.sure { // the number is right still, and the next look sees what is lost from here on
+		w.whole = time.Time{}
+		return
+	}
+	if info.Err() != nil { // the stream was deleted, with what it knew; or nobody knows what is missing before what was read
 		w.number = -1
 		return
 	}
@@ -84,6 +88,7 @@ func (s *shared) doubtful(sh *shard, keys []string, lists map[string][]entry, be
 		if w == nil || len(w.readers) == 0 {
 			continue
 		}
+		w.sure = len(lists[key]) == 0 || now.Sub(w.whole) < s.d.cfg.Grace
 		if now.Sub(w.whole) > s.d.cfg.Grace/2 || w.number < 0 && len(lists[key]) > 0 {
 			list = append(list, key)
 		}
