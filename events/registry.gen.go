@@ -55,6 +55,8 @@ func New(topic string) (Event, bool) {
 		return new(SubscriptionRemovedEvent), true
 	case TopicPasswordResetRequested:
 		return new(PasswordResetRequestedEvent), true
+	case TopicPermissionsCapabilitiesChanged:
+		return new(CapabilitiesChangedEvent), true
 	case TopicPermissionsServiceRegistered:
 		return new(PermissionsServiceRegisteredEvent), true
 	case TopicPermissionsSessionCapabilities:
@@ -135,6 +137,8 @@ func TypeName(topic string) string {
 		return "SubscriptionRemovedEvent"
 	case TopicPasswordResetRequested:
 		return "PasswordResetRequestedEvent"
+	case TopicPermissionsCapabilitiesChanged:
+		return "CapabilitiesChangedEvent"
 	case TopicPermissionsServiceRegistered:
 		return "PermissionsServiceRegisteredEvent"
 	case TopicPermissionsSessionCapabilities:
@@ -190,6 +194,7 @@ func Topics() []string {
 		TopicMessagingSubscriptionCreated,
 		TopicMessagingSubscriptionRemoved,
 		TopicPasswordResetRequested,
+		TopicPermissionsCapabilitiesChanged,
 		TopicPermissionsServiceRegistered,
 		TopicPermissionsSessionCapabilities,
 		TopicPermissionsSessionStateChanged,
@@ -217,6 +222,7 @@ func Subscriptions(service string) []Subscription {
 		return []Subscription{
 			{Topic: TopicSessionInvalidated, Handler: "connect.disconnect-clients", Event: "SessionInvalidatedEvent"},
 			{Topic: TopicPermissionsSessionCapabilities, Handler: "connect.send-capabilities", Event: "SessionCapabilitiesEvent"},
+			{Topic: TopicPermissionsCapabilitiesChanged, Handler: "connect.send-capabilities-of-many", Event: "CapabilitiesChangedEvent"},
 		}
 	case "events":
 		return []Subscription{
