@@ -42,6 +42,7 @@ var contract = map[string]string{
 	"session.connected":                 "SessionConnectedEvent sessionId accountId instanceId | roles authorizations",
 	"session.disconnected":              "SessionDisconnectedEvent sessionId accountId instanceId reason reconnectable",
 	"session.reconnected":               "SessionReconnectedEvent sessionId accountId instanceId | previousInstanceId",
+	"session.overflowed":                "SessionOverflowedEvent sessionId accountId",
 	"session.updated":                   "SessionUpdatedEvent sessionId accountId roles reason | authorizations version",
 	"session.invalidated":               "SessionInvalidatedEvent accountId sessionIds reason disconnectClients",
 	"password.reset-requested":          "PasswordResetRequestedEvent accountId email token expiresAt",

@@ -71,6 +71,8 @@ func New(topic string) (Event, bool) {
 		return new(SessionDisconnectedEvent), true
 	case TopicSessionInvalidated:
 		return new(SessionInvalidatedEvent), true
+	case TopicSessionOverflowed:
+		return new(SessionOverflowedEvent), true
 	case TopicSessionReconnected:
 		return new(SessionReconnectedEvent), true
 	case TopicSessionUpdated:
@@ -153,6 +155,8 @@ func TypeName(topic string) string {
 		return "SessionDisconnectedEvent"
 	case TopicSessionInvalidated:
 		return "SessionInvalidatedEvent"
+	case TopicSessionOverflowed:
+		return "SessionOverflowedEvent"
 	case TopicSessionReconnected:
 		return "SessionReconnectedEvent"
 	case TopicSessionUpdated:
@@ -202,6 +206,7 @@ func Topics() []string {
 		TopicSessionConnected,
 		TopicSessionDisconnected,
 		TopicSessionInvalidated,
+		TopicSessionOverflowed,
 		TopicSessionReconnected,
 		TopicSessionUpdated,
 		TopicStateChanged,

@@ -54,6 +54,9 @@ func (s *Service) subscribe(ctx context.Context) error {
 			return bus.Subscribe(ctx, s.cfg.Bus, events.TopicPermissionsCapabilitiesChanged, s.capabilitiesOfMany, o)
 		},
 		func() (*bus.Subscription, error) {
+			return bus.Subscribe(ctx, s.cfg.Bus, events.TopicSessionOverflowed, s.overflowedElsewhere, o)
+		},
+		func() (*bus.Subscription, error) {
 			return bus.Subscribe(ctx, s.cfg.Bus, events.TopicSessionConnected, s.connectedElsewhere, o)
 		},
 		func() (*bus.Subscription, error) {
@@ -67,7 +70,7 @@ func (s *Service) subscribe(ctx context.Context) error {
 		}
 		s.listeners = append(s.listeners, l)
 	}
-	return nil
+	return s.hearOverflows(ctx)
 }
 
 // forget has it remembered that sessions have ended, and removes their queues. One node does it, also for sessions that nobody holds.
@@ -174,6 +177,8 @@ func (s *Service) look(ctx context.Context, v *session) error {
 		v.close(replaced())
 	case errors.Is(err, errEnded):
 		v.close(over("logged out"))
+	case errors.Is(err, errLost):
+		v.close(lost())
 	default:
 		return err
 	}
