@@ -197,7 +197,8 @@ func (s *Service) open(ctx context.Context, v *session) error {
 	return err
 }
 
-// abandon undoes what was begun for a connection that did not come about. The token that it showed holds again.
+// abandon undoes what was begun for a connection that did not come about. The token that it showed holds again, and the session waits for its
+// client, if it had a connection before.
 func (s *Service) abandon(ctx context.Context, v *session) {
 	v.close(away(0, "", events.SessionDisconnectedReasonError))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.HandshakeTimeout)
@@ -209,9 +210,13 @@ func (s *Service) abandon(ctx context.Context, v *session) {
 		if !found || now.Ended || now.Epoch != v.record.Epoch {
 			return errReplaced
 		}
-		now.Token, now.Until = v.before.Token, v.before.Until
+		now.Token, now.Until, now.Lost = v.before.Token, v.before.Until, v.before.Lost || v.before.Epoch == 0
 		return nil
 	})
+	if err == nil && v.before.Epoch > 0 && !v.before.Lost { // a connection before it was closed for it, which told nobody
+		s.waiting.add(v.id, waiter{v.record.AccountID, v.record.Epoch, time.Now().Add(s.cfg.ReconnectWithin + time.Second)})
+		s.tellDisconnected(ctx, v.id, v.record.AccountID, events.SessionDisconnectedReasonError, true)
+	}
 	if err != nil && !errors.Is(err, errReplaced) {
 		s.cfg.Logger.DebugContext(ctx, "a reconnection token was used for nothing", slog.String("session", v.id), slog.Any("error", err))
 	}

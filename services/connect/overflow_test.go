@@ -30,7 +30,7 @@ func TestMoreWaitsThanIsKept(t *testing.T) {
 			}
 			token, l := w.login("user")
 			c := w.connected(w.nodes[0], token)
-			require.IsType(t, new(events.SessionConnectedEvent), <-w.told)
+			require.IsType(t, new(events.SessionConnectedEvent), w.next())
 			tell(l.SessionID, 2+most) // two are on their way
 			for n := range 2 {
 				require.Equal(t, n+10, c.event().Body.N)
@@ -43,7 +43,7 @@ func TestMoreWaitsThanIsKept(t *testing.T) {
 			}
 			tell(l.SessionID, 2*most)
 			require.Equal(t, connect.CloseOverflow, c.closed())
-			gone := (<-w.told).(*events.SessionDisconnectedEvent)
+			gone := w.next().(*events.SessionDisconnectedEvent)
 			require.Equal(t, events.SessionDisconnectedReasonOverflow, gone.Reason)
 			require.Equal(t, c.Hello.InstanceID, gone.InstanceID)
 			require.False(t, gone.Reconnectable)
@@ -52,14 +52,14 @@ func TestMoreWaitsThanIsKept(t *testing.T) {
 			require.Equal(t, 401, status)
 			c = w.connected(w.nodes[1], token)
 			require.False(t, c.Hello.Resumed, "the client knows that it begins anew")
-			require.IsType(t, new(events.SessionConnectedEvent), <-w.told)
+			require.IsType(t, new(events.SessionConnectedEvent), w.next())
 			w.publish(l.SessionID, "news", body(89))
 			require.Equal(t, 99, c.event().Body.N, "what waited before is gone")
 
 			require.NoError(t, c.Close()) // and while it is away
-			require.True(t, (<-w.told).(*events.SessionDisconnectedEvent).Reconnectable)
+			require.True(t, w.next().(*events.SessionDisconnectedEvent).Reconnectable)
 			tell(l.SessionID, most+1) // beside the one that was not acknowledged
-			require.False(t, (<-w.told).(*events.SessionDisconnectedEvent).Reconnectable)
+			require.False(t, w.next().(*events.SessionDisconnectedEvent).Reconnectable)
 			_, status = w.dial(w.nodes[1], "Reconnect "+c.Hello.ReconnectToken)
 			require.Equal(t, 401, status)
 			require.Empty(t, w.told, "it is told once")
@@ -73,8 +73,8 @@ func TestOtherLimits(t *testing.T) {
 	token, l := w.login("user")
 	c := w.connected(w.nodes[0], token)
 	require.NoError(t, c.Close())
-	require.IsType(t, new(events.SessionConnectedEvent), <-w.told)
-	require.True(t, (<-w.told).(*events.SessionDisconnectedEvent).Reconnectable)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	require.True(t, w.next().(*events.SessionDisconnectedEvent).Reconnectable)
 	other := w.add(func(c *connect.Config) { c.MaxWaitingEvents = 7 })
 	c, status := w.dial(other, "Reconnect "+c.Hello.ReconnectToken)
 	require.Equal(t, 101, status)
