@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/state"
 )
 
 // later puts the clock forward.
@@ -111,4 +112,24 @@ func TestRemovingAPlayer(t *testing.T) {
 	}
 	n.refused(http.StatusBadRequest, "players/remove", object{})
 	n.refused(http.StatusBadRequest, "players/remove", object{"accountId": account, "sessionIds": make([]string, 1001)})
+}
+
+// A session has one seat of a game session, also where there are more; and takes none that it has left, or whose time was over for long. A saga that
+// is a little late finds it held.
+func TestOneSeatOfEach(t *testing.T) {
+	n := start(t)
+	table := n.table(3)
+	n.must("reserve", seat(table, "s-1", "j-1"))
+	n.refused(http.StatusConflict, "reserve", seat(table, "s-1", "j-2"))
+	n.later(31 * time.Second)
+	n.must("seat", seat(table, "s-1", "j-1"))
+	n.refused(http.StatusConflict, "reserve", seat(table, "s-1", "j-2"))
+
+	kept, err := n.store.GetWithETag(t.Context(), table)
+	require.NoError(t, err)
+	kept.Value["players"].([]any)[0].(object)["status"] = "leaving" // who did it died behind that
+	_, err = n.store.TrySaveWith(t.Context(), table, kept.Value, kept.ETag, state.SaveOptions{})
+	require.NoError(t, err)
+	n.refused(http.StatusConflict, "seat", seat(table, "s-1", "j-1"))
+	require.EqualValues(t, 3, n.must("get", object{"gameSessionId": table})["free"])
 }
