@@ -49,12 +49,12 @@ type greeting struct {
 
 func dialAs(t *testing.T, n *node, authorization string) (*websocket.Conn, *http.Response, error) {
 	t.Helper()
-	return websocket.DefaultDialer.DialContext(t.Context(), "ws"+strings.TrimPrefix(n.url, "http")+"/connect", http.Header{"Authorization": {authorization}}) //nolint:bodyclose // the library does
+	return websocket.DefaultDialer.DialContext(t.Context(), "ws"+strings.TrimPrefix(n.url, "http")+"/connect", http.Header{"Authorization": {authorization}})
 }
 
 func greetedBy(t *testing.T, n *node, authorization string) (*websocket.Conn, greeting) {
 	t.Helper()
-	c, _, err := dialAs(t, n, authorization) //nolint:bodyclose // as above
+	c, _, err := dialAs(t, n, authorization)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = c.Close() })
 	var first struct{ Hello greeting }

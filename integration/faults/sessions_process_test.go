@@ -110,7 +110,7 @@ type gatewayProcess struct {
 
 func startGateway(t *testing.T, broker, store string) gatewayProcess {
 	t.Helper()
-	cmd := exec.CommandContext(context.Background(), os.Args[0]) //nolint:gosec // this binary
+	cmd := exec.CommandContext(context.Background(), os.Args[0])
 	cmd.Env = append(os.Environ(), gatewayBroker+"="+broker, gatewayStore+"="+store)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
@@ -119,6 +119,7 @@ func startGateway(t *testing.T, broker, store string) gatewayProcess {
 	require.NoError(t, err)
 	require.NoError(t, cmd.Start())
 	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // what its clients have not acknowledged is of no use to anybody
 		_ = in.Close()
 		_ = cmd.Wait()
 	})

@@ -102,7 +102,9 @@ type benchGateway struct {
 	bus *bus.Bus
 }
 
-func startGateway(b *testing.B, caller *mesh.Client) *benchGateway { return startGatewayFor(b, caller, everybody{}) }
+func startGateway(b *testing.B, caller *mesh.Client) *benchGateway {
+	return startGatewayFor(b, caller, everybody{})
+}
 
 func startGatewayFor(b *testing.B, caller *mesh.Client, logins connect.Authenticator) *benchGateway {
 	driver := memorybus.New(memorybus.Config{})

@@ -67,7 +67,7 @@ func BenchmarkLogin(b *testing.B) {
 		if err != nil {
 			return err
 		}
-		defer c.Close() //nolint:errcheck // it is over
+		defer c.Close()
 		if err := c.WaitFor(ctx, http.MethodPost, "/svc/echo", true); err != nil {
 			return err
 		}
