@@ -30,7 +30,7 @@ func (s *Service) hearOverflows(ctx context.Context) error {
 		return err
 	}
 	s.overflows = consumer
-	s.background.Go(func() {
+	s.background.Go(func() { //nolint:contextcheck // it outlives the call, until Stop
 		for d := range consumer.Deliveries() {
 			s.settleOverflow(d)
 		}
