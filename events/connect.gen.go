@@ -13,6 +13,10 @@ const (
 	// TopicSessionReconnected carries [SessionReconnectedEvent]. Sent when a client has come back to its session before
 	// it was given up.
 	TopicSessionReconnected = "session.reconnected"
+
+	// TopicSessionOverflowed carries [SessionOverflowedEvent]. Sent when more events waited for the client of a session
+	// than are kept. They are gone, and its connection is closed.
+	TopicSessionOverflowed = "session.overflowed"
 )
 
 // SessionConnectedEvent names a session whose client is now connected.
@@ -51,7 +55,8 @@ type SessionDisconnectedEvent struct {
 	// The instance that held the connection.
 	InstanceID string `json:"instanceId"`
 
-	// Why the connection ended. Closed means that the client closed it.
+	// Why the connection ended. Closed means that the client closed it; overflow, that more events waited for it than are
+	// kept.
 	Reason SessionDisconnectedReason `json:"reason"`
 
 	// Whether the session waits for its client to come back.
@@ -61,7 +66,8 @@ type SessionDisconnectedEvent struct {
 // EventName returns "SessionDisconnectedEvent".
 func (*SessionDisconnectedEvent) EventName() string { return "SessionDisconnectedEvent" }
 
-// SessionDisconnectedReason is why the connection ended. Closed means that the client closed it.
+// SessionDisconnectedReason is why the connection ended. Closed means that the client closed it; overflow, that more
+// events waited for it than are kept.
 type SessionDisconnectedReason string
 
 // The values of [SessionDisconnectedReason].
@@ -71,6 +77,7 @@ const (
 	SessionDisconnectedReasonInvalidated SessionDisconnectedReason = "invalidated"
 	SessionDisconnectedReasonShutdown    SessionDisconnectedReason = "shutdown"
 	SessionDisconnectedReasonError       SessionDisconnectedReason = "error"
+	SessionDisconnectedReasonOverflow    SessionDisconnectedReason = "overflow"
 )
 
 // SessionReconnectedEvent names a session whose client is connected again.
@@ -92,3 +99,18 @@ type SessionReconnectedEvent struct {
 
 // EventName returns "SessionReconnectedEvent".
 func (*SessionReconnectedEvent) EventName() string { return "SessionReconnectedEvent" }
+
+// SessionOverflowedEvent names a session whose waiting events are gone. Its client begins anew when it shows an
+// access token.
+type SessionOverflowedEvent struct {
+	Base
+
+	// The session.
+	SessionID string `json:"sessionId"`
+
+	// The account that it belongs to.
+	AccountID string `json:"accountId"`
+}
+
+// EventName returns "SessionOverflowedEvent".
+func (*SessionOverflowedEvent) EventName() string { return "SessionOverflowedEvent" }

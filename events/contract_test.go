@@ -42,12 +42,14 @@ var contract = map[string]string{
 	"session.connected":                 "SessionConnectedEvent sessionId accountId instanceId | roles authorizations",
 	"session.disconnected":              "SessionDisconnectedEvent sessionId accountId instanceId reason reconnectable",
 	"session.reconnected":               "SessionReconnectedEvent sessionId accountId instanceId | previousInstanceId",
+	"session.overflowed":                "SessionOverflowedEvent sessionId accountId",
 	"session.updated":                   "SessionUpdatedEvent sessionId accountId roles reason | authorizations version",
 	"session.invalidated":               "SessionInvalidatedEvent accountId sessionIds reason disconnectClients",
 	"password.reset-requested":          "PasswordResetRequestedEvent accountId email token expiresAt",
 	"permissions.service-registered":    "PermissionsServiceRegisteredEvent serviceName appId version endpoints",
 	"permissions.session-state-changed": "SessionStateChangeEvent sessionId serviceName newState | previousState",
 	"permissions.session-capabilities":  "SessionCapabilitiesEvent sessionId version capabilities",
+	"permissions.capabilities-changed":  "CapabilitiesChangedEvent sessions capabilities",
 	"service.error":                     "ServiceErrorEvent serviceName appId instanceId kind operation code message occurrences firstSeenAt lastSeenAt | topic messageId correlationId traceId",
 }
 
@@ -150,7 +152,7 @@ func TestSubscriptions(t *testing.T) {
 	want := map[string][]string{
 		"mesh":        {"bannou-service-registration", "bannou-service-heartbeats", "bannou-full-service-mappings", "mesh.endpoint.registered", "mesh.endpoint.deregistered", "mesh.endpoint.degraded"},
 		"auth":        {"account.updated", "account.deleted"},
-		"connect":     {"session.invalidated", "permissions.session-capabilities"},
+		"connect":     {"session.invalidated", "permissions.session-capabilities", "permissions.capabilities-changed"},
 		"permissions": {"permissions.service-registered", "permissions.session-state-changed", "session.connected", "session.updated", "session.reconnected", "session.disconnected", "session.invalidated"},
 		"messaging":   {"messaging.subscription.removed"},
 		"state":       nil,

@@ -15,6 +15,11 @@ const (
 	// TopicPermissionsSessionCapabilities carries [SessionCapabilitiesEvent]. Sent when what a session may call has
 	// changed.
 	TopicPermissionsSessionCapabilities = "permissions.session-capabilities"
+
+	// TopicPermissionsCapabilitiesChanged carries [CapabilitiesChangedEvent]. Sent in place of
+	// permissions.session-capabilities when what several sessions may call has changed alike, as after a service has
+	// registered.
+	TopicPermissionsCapabilitiesChanged = "permissions.capabilities-changed"
 )
 
 // PermissionsServiceRegisteredEvent carries all endpoints of a service with what each requires. It replaces what the
@@ -99,3 +104,27 @@ type SessionCapabilitiesEvent struct {
 
 // EventName returns "SessionCapabilitiesEvent".
 func (*SessionCapabilitiesEvent) EventName() string { return "SessionCapabilitiesEvent" }
+
+// CapabilitiesChangedEvent carries all that several sessions may call. To each of them it is what a
+// SessionCapabilitiesEvent of its own would be.
+type CapabilitiesChangedEvent struct {
+	Base
+
+	// The sessions. A program that holds none of them need not look at the rest.
+	Sessions []SessionVersion `json:"sessions"`
+
+	// From service to the endpoints that may be called there, each as "POST /state/get".
+	Capabilities map[string][]string `json:"capabilities"`
+}
+
+// EventName returns "CapabilitiesChangedEvent".
+func (*CapabilitiesChangedEvent) EventName() string { return "CapabilitiesChangedEvent" }
+
+// SessionVersion is a session, and the version of what it may call.
+type SessionVersion struct {
+	// The session.
+	SessionID string `json:"sessionId"`
+
+	// Counts as that of a SessionCapabilitiesEvent.
+	Version int64 `json:"version"`
+}

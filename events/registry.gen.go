@@ -55,6 +55,8 @@ func New(topic string) (Event, bool) {
 		return new(SubscriptionRemovedEvent), true
 	case TopicPasswordResetRequested:
 		return new(PasswordResetRequestedEvent), true
+	case TopicPermissionsCapabilitiesChanged:
+		return new(CapabilitiesChangedEvent), true
 	case TopicPermissionsServiceRegistered:
 		return new(PermissionsServiceRegisteredEvent), true
 	case TopicPermissionsSessionCapabilities:
@@ -69,6 +71,8 @@ func New(topic string) (Event, bool) {
 		return new(SessionDisconnectedEvent), true
 	case TopicSessionInvalidated:
 		return new(SessionInvalidatedEvent), true
+	case TopicSessionOverflowed:
+		return new(SessionOverflowedEvent), true
 	case TopicSessionReconnected:
 		return new(SessionReconnectedEvent), true
 	case TopicSessionUpdated:
@@ -135,6 +139,8 @@ func TypeName(topic string) string {
 		return "SubscriptionRemovedEvent"
 	case TopicPasswordResetRequested:
 		return "PasswordResetRequestedEvent"
+	case TopicPermissionsCapabilitiesChanged:
+		return "CapabilitiesChangedEvent"
 	case TopicPermissionsServiceRegistered:
 		return "PermissionsServiceRegisteredEvent"
 	case TopicPermissionsSessionCapabilities:
@@ -149,6 +155,8 @@ func TypeName(topic string) string {
 		return "SessionDisconnectedEvent"
 	case TopicSessionInvalidated:
 		return "SessionInvalidatedEvent"
+	case TopicSessionOverflowed:
+		return "SessionOverflowedEvent"
 	case TopicSessionReconnected:
 		return "SessionReconnectedEvent"
 	case TopicSessionUpdated:
@@ -190,6 +198,7 @@ func Topics() []string {
 		TopicMessagingSubscriptionCreated,
 		TopicMessagingSubscriptionRemoved,
 		TopicPasswordResetRequested,
+		TopicPermissionsCapabilitiesChanged,
 		TopicPermissionsServiceRegistered,
 		TopicPermissionsSessionCapabilities,
 		TopicPermissionsSessionStateChanged,
@@ -197,6 +206,7 @@ func Topics() []string {
 		TopicSessionConnected,
 		TopicSessionDisconnected,
 		TopicSessionInvalidated,
+		TopicSessionOverflowed,
 		TopicSessionReconnected,
 		TopicSessionUpdated,
 		TopicStateChanged,
@@ -217,6 +227,7 @@ func Subscriptions(service string) []Subscription {
 		return []Subscription{
 			{Topic: TopicSessionInvalidated, Handler: "connect.disconnect-clients", Event: "SessionInvalidatedEvent"},
 			{Topic: TopicPermissionsSessionCapabilities, Handler: "connect.send-capabilities", Event: "SessionCapabilitiesEvent"},
+			{Topic: TopicPermissionsCapabilitiesChanged, Handler: "connect.send-capabilities-of-many", Event: "CapabilitiesChangedEvent"},
 		}
 	case "events":
 		return []Subscription{

@@ -89,6 +89,9 @@ func suites() []suite {
 		{title: "The gateway, beside net/http and bare WebSockets", benchmark: "BenchmarkGateway",
 			note: "A call goes as a binary frame to a handler in the gateway's process; the raw side posts to the same handler over loopback. An event is " +
 				"published once for each of 1000 sessions, and acknowledged by each; the raw side writes as much to 1000 WebSockets. An operation has reached all."},
+		{title: "A login, a validation and a call through the gateway, beside the same handlers on net/http", benchmark: "BenchmarkLogin",
+			note: "The gateway's side makes a WebSocket for each operation, with a record in the store, a queue and the events of its beginning and its end; the raw side posts three times on " +
+				"a connection that is there."},
 	}
 }
 

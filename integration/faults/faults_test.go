@@ -64,6 +64,9 @@ func TestMain(m *testing.M) {
 	if described := os.Getenv(instanceVariable); described != "" {
 		os.Exit(serveInstance(described))
 	}
+	if broker := os.Getenv(gatewayBroker); broker != "" {
+		os.Exit(serveGateway(broker, os.Getenv(gatewayStore)))
+	}
 	code := servers.Main(m)
 	rows.Add(apartRows.rows)
 	_, _ = fmt.Fprint(os.Stdout, rows.String())

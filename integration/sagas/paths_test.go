@@ -26,7 +26,7 @@ func paths() []path {
 			quick: point{Operation: "save", N: 4, After: true}, confirmWithin: time.Hour, prepare: newRegistration},
 		{name: "registration without its password", saga: "account-registration", services: []string{"sagas", "accounts", "auth"},
 			confirmWithin: time.Hour, prepare: newForgotten},
-		{name: "deletion", saga: "account-deletion", services: []string{"sagas", "auth", "accounts", "permissions"},
+		{name: "deletion", saga: "account-deletion", services: []string{"sagas", "auth", "accounts", "permissions", "game-session"},
 			quick: point{Operation: "call", N: 1, After: true}, confirmWithin: time.Hour, prepare: newDeletion},
 		{name: "seat that is confirmed", saga: "game-session-join", services: []string{"game-session", "sagas"},
 			quick: point{Operation: "save", N: 2, After: true}, confirmWithin: time.Hour, accepts: true, prepare: newJoin},
@@ -146,13 +146,27 @@ func (w *suiteWorld) happened(accountID, what string) (times int) {
 	return times
 }
 
-// A deletion is of an account with a session.
-type deletion struct{ *person }
+// A deletion is of an account with a session, which has a seat.
+type deletion struct {
+	*person
+	table string
+}
 
 func newDeletion(w *suiteWorld) subject {
 	p := newPerson(w)
 	p.registers()
-	return deletion{p}
+	require.Eventually(w.t, func() bool { // of a registration whose answer was lost, too
+		return p.tokens.SessionID != "" || w.post(w.t.Context(), "auth/login", object{"email": p.email, "password": password}, &p.tokens) == http.StatusOK
+	}, patience, 10*time.Millisecond)
+	d := deletion{p, newTable(w)}
+	for _, step := range []string{"reserve", "seat"} {
+		require.Eventually(w.t, func() bool {
+			return w.post(w.t.Context(), "game-session/"+step, object{
+				"gameSessionId": d.table, "joinId": d.accountID, "sessionId": p.tokens.SessionID, "accountId": d.accountID,
+			}, new(object)) == http.StatusOK
+		}, patience, 10*time.Millisecond)
+	}
+	return d
 }
 
 func (d deletion) begin(ctx context.Context) bool {
@@ -199,6 +213,10 @@ func (d deletion) check(t *testing.T, row *trips.SuiteRow) {
 			}
 		}
 	}
+	if g := lookAtTable(t, w, d.table); len(g.Players) > 0 || g.Free != 1 {
+		t.Logf("the game session is %+v", g)
+		row.Half++
+	}
 	row.Twice += w.happened(d.accountID, "deleted") - 1 + w.happened(d.accountID, "erased") - 1
 }
 
@@ -210,13 +228,29 @@ type join struct {
 }
 
 func newJoin(w *suiteWorld) subject {
-	j := join{w: w, session: uuid.NewString(), mine: new([]string)}
+	return join{w: w, table: newTable(w), session: uuid.NewString(), mine: new([]string)}
+}
+
+// newTable makes a game session with one seat.
+func newTable(w *suiteWorld) (id string) {
 	var g struct{ GameSessionID string }
 	require.Eventually(w.t, func() bool {
 		return w.post(w.t.Context(), "game-session/create", object{"seats": 1}, &g) == http.StatusOK
 	}, patience, 10*time.Millisecond)
-	j.table = g.GameSessionID
-	return j
+	return g.GameSessionID
+}
+
+// A tableSeen is a game session as everybody sees it.
+type tableSeen struct {
+	Free    int
+	Players []struct{ SessionID, Status string }
+}
+
+func lookAtTable(t *testing.T, w *suiteWorld, id string) (g tableSeen) {
+	require.Eventually(t, func() bool {
+		return w.look(t.Context(), "game-session/get", object{"gameSessionId": id}, &g) == http.StatusOK
+	}, patience, 10*time.Millisecond)
+	return g
 }
 
 func (j join) begin(ctx context.Context) bool {
@@ -240,13 +274,7 @@ func (j join) over(ctx context.Context) bool {
 }
 
 func (j join) check(t *testing.T, row *trips.SuiteRow) {
-	var g struct {
-		Free    int
-		Players []struct{ SessionID, Status string }
-	}
-	require.Eventually(t, func() bool {
-		return j.w.look(t.Context(), "game-session/get", object{"gameSessionId": j.table}, &g) == http.StatusOK
-	}, patience, 10*time.Millisecond)
+	g := lookAtTable(t, j.w, j.table)
 	joined := slices.ContainsFunc(g.Players, func(p struct{ SessionID, Status string }) bool {
 		return p.SessionID == j.session && p.Status == "joined"
 	})

@@ -126,7 +126,7 @@ func suiteSagas(confirmWithin time.Duration) (all []*sagas.Saga, err error) {
 	if err != nil {
 		return nil, err
 	}
-	deletion, err := workflows.Deletion(eraseAfter).Build()
+	deletion, err := workflows.Deletion(eraseAfter, true).Build()
 	if err != nil {
 		return nil, err
 	}

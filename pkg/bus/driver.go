@@ -95,6 +95,14 @@ type Queue struct {
 	// Expires is how long a durable queue stays, with what is in it, while nobody reads it: 0 for ever. A driver has many such
 	// queues, one of each client that may come back, and they share what queues that go with their consumers share.
 	Expires time.Duration
+	// MaxMessages and MaxBytes bound what waits in a queue that expires, deliveries under way not counted: 0 for as much as comes.
+	// Of what is more the oldest go. RabbitMQ and the memory do it at once; on Redis Streams, where an event lies once for all its
+	// queues, they are looked at from time to time, and nothing goes before the reader of Overflow has removed the queue.
+	MaxMessages int
+	MaxBytes    int64
+	// Overflow is the queue that hears of it, if there is one: it gets a message with HeaderOverflowQueue and HeaderOverflowReason,
+	// at least one for each time that the queue was looked at, and as many as one for each message that went.
+	Overflow string
 }
 
 // A Binding sends what is published to an exchange under a matching key to a queue. Pattern is a topic or an AMQP

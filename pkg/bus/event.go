@@ -54,8 +54,15 @@ const (
 	HeaderDiscardedAt        = "x-discarded-at"        // RFC 3339, when it was given up
 	HeaderDiscardReason      = "x-discard-reason"      // one of the Discard reasons
 	HeaderException          = "x-exception"           // the last error's text, at most 4 KiB
-	HeaderOmittedHeaders     = "x-omitted-headers"     // names of headers that the letter lacks: no broker would take them
+	// What a queue's limits removed is told of with these, in RabbitMQ's words. Others than OverflowReason are no overflow.
+	HeaderOverflowQueue  = "x-first-death-queue"
+	HeaderOverflowReason = "x-first-death-reason"
+
+	HeaderOmittedHeaders = "x-omitted-headers" // names of headers that the letter lacks: no broker would take them
 )
+
+// OverflowReason is the value of HeaderOverflowReason.
+const OverflowReason = "maxlen"
 
 // Why an event was dead-lettered, the values of HeaderDiscardReason.
 const (

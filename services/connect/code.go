@@ -57,5 +57,6 @@ const (
 	CloseEnded      = 4001 // the session has ended: log in
 	CloseReplaced   = 4002 // the session has a newer connection: do not reconnect
 	CloseUnanswered = 4003 // nothing was heard, or no event acknowledged, for too long: reconnect
+	CloseOverflow   = 4005 // more events waited than are kept, and are gone: reconnect with an access token, and look anew
 	CloseExpired    = 4004 // the session's time is over, as far as the gateway knows: reconnect with an access token
 )

@@ -51,6 +51,11 @@ type Config struct {
 	WriteTimeout time.Duration
 	// Window is how many events a client may have without acknowledging one. Default: 64.
 	Window int
+	// MaxWaitingEvents and MaxWaitingBytes bound what waits in the queue of a session, those that the client has not acknowledged not
+	// counted. Of a session for which more waits, all of it is given up, and its connection closed. Queues of nodes with other bounds
+	// are made anew when their clients come. Defaults: 10 000, and 16 MiB.
+	MaxWaitingEvents int
+	MaxWaitingBytes  int64
 	// AckTimeout is how long it may leave one unacknowledged. Default: 1 min.
 	AckTimeout time.Duration
 	// PingInterval is how often a client is asked whether it is there; one of which nothing is heard for twice as long is not.
@@ -91,6 +96,8 @@ func (c *Config) complete() error {
 	c.MaxOutgoingBytes = cmp.Or(c.MaxOutgoingBytes, 1<<20)
 	c.WriteTimeout = cmp.Or(c.WriteTimeout, 10*time.Second)
 	c.Window = cmp.Or(c.Window, 64)
+	c.MaxWaitingEvents = cmp.Or(c.MaxWaitingEvents, 10_000)
+	c.MaxWaitingBytes = cmp.Or(c.MaxWaitingBytes, 16<<20)
 	c.AckTimeout = cmp.Or(c.AckTimeout, time.Minute)
 	c.PingInterval = cmp.Or(c.PingInterval, 30*time.Second)
 	c.ReconnectWithin = cmp.Or(c.ReconnectWithin, 5*time.Minute)

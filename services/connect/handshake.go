@@ -97,7 +97,7 @@ func (s *Service) admit(ctx context.Context, r *http.Request) (*session, hello, 
 		return nil, hello{}, err
 	}
 	return v, hello{
-		SessionID: v.id, AccountID: v.record.AccountID, InstanceID: s.cfg.InstanceID, Resumed: v.before.Epoch > 0, ReconnectToken: taken.token,
+		SessionID: v.id, AccountID: v.record.AccountID, InstanceID: s.cfg.InstanceID, Resumed: v.before.Epoch > 0 && !v.before.Lost, ReconnectToken: taken.token,
 		ReconnectWithinSeconds: int(s.cfg.ReconnectWithin.Seconds()), PingSeconds: int(s.cfg.PingInterval.Seconds()),
 		MaxMessageBytes: s.cfg.MaxMessageBytes, MaxCalls: s.cfg.MaxCalls, Window: s.cfg.Window,
 	}, nil
@@ -130,6 +130,7 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 			if v.AccountID != login.AccountID || len(v.Salt) != saltBytes {
 				v.AccountID, v.Salt = login.AccountID, newSalt()
 			}
+			v.Lost = false
 			v.Roles, v.Until, v.Ends = login.Roles, now.Add(s.cfg.TokenLife), login.SessionExpiresAt
 			if !v.Ends.IsZero() && v.Ends.Before(v.Until) {
 				v.Until = v.Ends
@@ -146,7 +147,7 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 	t.sessionID = sessionID
 	t.token, kept = newReconnectToken(sessionID)
 	t.before, t.now, err = s.records.change(ctx, sessionID, s.cfg.recordLife(), func(v *record, found bool) error {
-		if !found || v.Ended || len(v.Token) != len(used) || !used.is(digest(v.Token)) || !now.Before(v.Until) {
+		if !found || v.Ended || v.Lost || len(v.Token) != len(used) || !used.is(digest(v.Token)) || !now.Before(v.Until) {
 			return errRefused
 		}
 		v.InstanceID, v.Epoch, v.Token = s.cfg.InstanceID, v.Epoch+1, kept[:]
@@ -171,18 +172,33 @@ func (s *Service) settle(ctx context.Context, v *session) error {
 			return context.Cause(ctx)
 		}
 	}
-	var err error
-	if v.consumer, err = s.cfg.Broker.Subscribe(ctx, bus.Queue{
-		Name: queueName(v.id), Bindings: []bus.Binding{{Pattern: "session." + v.id + ".*"}}, Durable: true,
-		Expires: s.cfg.recordLife(), Prefetch: s.cfg.Window,
-	}); err != nil {
+	if err := s.open(ctx, v); err != nil {
 		return err
 	}
 	// What ended the session after its record was written, and before it was held here, has gone by unnoticed.
 	return s.records.keep(ctx, v.id, v.record, s.cfg.recordLife())
 }
 
-// abandon undoes what was begun for a connection that did not come about. The token that it showed holds again.
+// open begins to read the session's queue. One that a node with other limits has made is made anew: the broker changes none.
+func (s *Service) open(ctx context.Context, v *session) error {
+	q := bus.Queue{
+		Name: queueName(v.id), Bindings: []bus.Binding{{Pattern: "session." + v.id + ".*"}}, Durable: true, Expires: s.cfg.recordLife(), Prefetch: s.cfg.Window,
+		MaxMessages: s.cfg.MaxWaitingEvents, MaxBytes: s.cfg.MaxWaitingBytes, Overflow: overflowQueue,
+	}
+	var err error
+	if v.consumer, err = s.cfg.Broker.Subscribe(ctx, q); !errors.Is(err, bus.ErrInvalid) {
+		return err
+	}
+	if gone := s.cfg.Broker.DeleteQueue(ctx, q.Name); gone != nil {
+		return errors.Join(err, gone)
+	}
+	v.before.Lost = true
+	v.consumer, err = s.cfg.Broker.Subscribe(ctx, q)
+	return err
+}
+
+// abandon undoes what was begun for a connection that did not come about. The token that it showed holds again, and the session waits for its
+// client, if it had a connection before.
 func (s *Service) abandon(ctx context.Context, v *session) {
 	v.close(away(0, "", events.SessionDisconnectedReasonError))
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.HandshakeTimeout)
@@ -194,9 +210,13 @@ func (s *Service) abandon(ctx context.Context, v *session) {
 		if !found || now.Ended || now.Epoch != v.record.Epoch {
 			return errReplaced
 		}
-		now.Token, now.Until = v.before.Token, v.before.Until
+		now.Token, now.Until, now.Lost = v.before.Token, v.before.Until, v.before.Lost || v.before.Epoch == 0
 		return nil
 	})
+	if err == nil && v.before.Epoch > 0 && !v.before.Lost { // a connection before it was closed for it, which told nobody
+		s.waiting.add(v.id, waiter{v.record.AccountID, v.record.Epoch, time.Now().Add(s.cfg.ReconnectWithin + time.Second)})
+		s.tellDisconnected(ctx, v.id, v.record.AccountID, events.SessionDisconnectedReasonError, true)
+	}
 	if err != nil && !errors.Is(err, errReplaced) {
 		s.cfg.Logger.DebugContext(ctx, "a reconnection token was used for nothing", slog.String("session", v.id), slog.Any("error", err))
 	}

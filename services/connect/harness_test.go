@@ -147,6 +147,18 @@ func start(t testing.TB, nodes int, change ...func(*connect.Config)) *world {
 	return w
 }
 
+// next is what is told next.
+func (w *world) next() any {
+	w.t.Helper()
+	select {
+	case e := <-w.told:
+		return e
+	case <-time.After(wait):
+		require.FailNow(w.t, "nobody is told")
+		return nil
+	}
+}
+
 func tells[E any](w *world) func(context.Context, *E) error {
 	return func(_ context.Context, e *E) error { w.told <- e; return nil }
 }

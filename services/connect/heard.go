@@ -51,6 +51,12 @@ func (s *Service) subscribe(ctx context.Context) error {
 			return bus.Subscribe(ctx, s.cfg.Bus, events.TopicPermissionsSessionCapabilities, s.capabilities, o)
 		},
 		func() (*bus.Subscription, error) {
+			return bus.Subscribe(ctx, s.cfg.Bus, events.TopicPermissionsCapabilitiesChanged, s.capabilitiesOfMany, o)
+		},
+		func() (*bus.Subscription, error) {
+			return bus.Subscribe(ctx, s.cfg.Bus, events.TopicSessionOverflowed, s.overflowedElsewhere, o)
+		},
+		func() (*bus.Subscription, error) {
 			return bus.Subscribe(ctx, s.cfg.Bus, events.TopicSessionConnected, s.connectedElsewhere, o)
 		},
 		func() (*bus.Subscription, error) {
@@ -64,7 +70,7 @@ func (s *Service) subscribe(ctx context.Context) error {
 		}
 		s.listeners = append(s.listeners, l)
 	}
-	return nil
+	return s.hearOverflows(ctx)
 }
 
 // forget has it remembered that sessions have ended, and removes their queues. One node does it, also for sessions that nobody holds.
@@ -105,14 +111,25 @@ func over(why string) ending {
 // capabilities gives a connection its manifest, if it is newer than the one that it has.
 func (s *Service) capabilities(_ context.Context, e *events.SessionCapabilitiesEvent) error {
 	if v := s.held.get(e.SessionID); v != nil {
-		v.allow(e)
+		v.allow(e.Version, endpointsOf(e.Capabilities))
+	}
+	return nil
+}
+
+// capabilitiesOfMany does it for several connections that may do the same.
+func (s *Service) capabilitiesOfMany(_ context.Context, e *events.CapabilitiesChangedEvent) error {
+	endpoints := endpointsOf(e.Capabilities)
+	for _, of := range e.Sessions {
+		if v := s.held.get(of.SessionID); v != nil {
+			v.allow(of.Version, endpoints)
+		}
 	}
 	return nil
 }
 
 // allow replaces the manifest, and tells the client, in the order of versions.
-func (v *session) allow(e *events.SessionCapabilitiesEvent) {
-	m := newManifest(v.record.Salt, e)
+func (v *session) allow(version int64, endpoints []endpoint) {
+	m := newManifest(v.record.Salt, version, endpoints)
 	v.telling.Lock()
 	defer v.telling.Unlock()
 	if now := v.manifest.Load(); now != nil && now.version >= m.version {
@@ -160,6 +177,8 @@ func (s *Service) look(ctx context.Context, v *session) error {
 		v.close(replaced())
 	case errors.Is(err, errEnded):
 		v.close(over("logged out"))
+	case errors.Is(err, errLost):
+		v.close(lost())
 	default:
 		return err
 	}

@@ -8,8 +8,6 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
-
-	"github.com/bannou-mesh/bannou/events"
 )
 
 // An endpoint is one that may be called.
@@ -33,18 +31,28 @@ func guid(salt []byte, e endpoint) uuid.UUID {
 	return id
 }
 
-// newManifest makes the manifest of a session. What is no endpoint with a path of its own is left out: a client names no path but those.
-func newManifest(salt []byte, e *events.SessionCapabilitiesEvent) *manifest {
-	m := &manifest{version: e.Version, byGUID: map[uuid.UUID]endpoint{}}
-	for service, list := range e.Capabilities {
+// endpointsOf reads what permissions sends. What is no endpoint with a path of its own is left out: a client names no path but those.
+func endpointsOf(capabilities map[string][]string) []endpoint {
+	var all []endpoint
+	for service, list := range capabilities {
 		for _, written := range list {
 			method, path, found := strings.Cut(written, " ")
-			if !found || !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "{}?#") {
-				continue
+			if found && strings.HasPrefix(path, "/") && !strings.ContainsAny(path, "{}?#") {
+				all = append(all, endpoint{service, method, path})
 			}
-			at := endpoint{service, method, path}
-			m.byGUID[guid(salt, at)] = at
 		}
+	}
+	slices.SortFunc(all, func(a, b endpoint) int {
+		return cmp.Or(cmp.Compare(a.service, b.service), cmp.Compare(a.path, b.path), cmp.Compare(a.method, b.method))
+	})
+	return all
+}
+
+// newManifest makes the manifest of a session.
+func newManifest(salt []byte, version int64, endpoints []endpoint) *manifest {
+	m := &manifest{version: version, byGUID: make(map[uuid.UUID]endpoint, len(endpoints))}
+	for _, e := range endpoints {
+		m.byGUID[guid(salt, e)] = e
 	}
 	return m
 }

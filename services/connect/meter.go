@@ -31,7 +31,7 @@ func newMeter(provider metric.MeterProvider, sessions func() int) (*meter, error
 	v.frames = counter("bannou.connect.frames", "{frame}", "Messages of clients (in), and to them (out).")
 	v.events = counter("bannou.connect.events", "{event}", "Events that were handed to connections.")
 	v.refusals = counter("bannou.connect.refused", "{frame}", "Messages that were refused, by reason: rate, flood, calls, channels, forbidden, malformed, too_big.")
-	v.sheds = counter("bannou.connect.shed", "{connection}", "Connections that were cut off, by reason: outgoing, write_timeout, unacknowledged.")
+	v.sheds = counter("bannou.connect.shed", "{connection}", "Connections that were cut off, by reason: outgoing, write_timeout, unacknowledged, overflow.")
 	v.handshakes = counter("bannou.connect.handshakes", "{connection}", "Tries to connect, by outcome: connected, resumed, unauthorized, full, failed.")
 	var err error
 	v.duration, err = m.Float64Histogram("bannou.connect.call.duration", metric.WithUnit("s"), metric.WithDescription("Time of calls, by service and code."))

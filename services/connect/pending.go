@@ -1,6 +1,7 @@
 package connect
 
 import (
+	"context"
 	"strings"
 	"sync"
 	"time"
@@ -93,8 +94,8 @@ func (v *session) deliver() {
 		case <-v.life.Done():
 			return
 		}
-		if !ok { // the driver was closed
-			v.close(goElsewhere())
+		if !ok { // the driver was closed, or the queue is gone
+			v.bereft()
 			return
 		}
 		m := d.Message()
@@ -114,6 +115,14 @@ func (v *session) deliver() {
 		}
 		v.s.meter.event(v.life)
 	}
+}
+
+// bereft ends a connection whose queue is gone. The record knows why, if it is not the node that ends.
+func (v *session) bereft() {
+	ctx, cancel := context.WithTimeout(v.life, giveBackTimeout)
+	defer cancel()
+	_ = v.s.look(ctx, v)
+	v.close(goElsewhere())
 }
 
 func eventBody(m *bus.Message) jsontext.Value {

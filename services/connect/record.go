@@ -22,6 +22,7 @@ type record struct {
 	Until      time.Time `json:"until"`           // when an access token has to be shown again
 	Ends       time.Time `json:"ends,omitzero"`   // when the session's time is over, as far as the access token told that was shown last
 	Ended      bool      `json:"ended,omitempty"` // the session is over: nobody connects to it any more
+	Lost       bool      `json:"lost,omitempty"`  // what waited for it is gone: who connects begins anew, with an access token
 }
 
 // endedFor is how long it is remembered that a session has ended, so that who was about to connect then is refused.
@@ -31,6 +32,7 @@ const endedFor = 10 * time.Minute
 var (
 	errReplaced = errors.New("the session has a newer connection")
 	errEnded    = errors.New("the session has ended")
+	errLost     = errors.New("what waited for the session is gone")
 	errRefused  = errors.New("the reconnection token holds for no session")
 )
 
@@ -75,6 +77,8 @@ func (r records) keep(ctx context.Context, sessionID string, own record, life ti
 			*v = own
 		case v.Ended:
 			return errEnded
+		case v.Lost:
+			return errLost
 		case v.Epoch != own.Epoch:
 			return errReplaced
 		}
@@ -96,4 +100,19 @@ func (r records) end(ctx context.Context, sessionID string) error {
 		return nil
 	}
 	return err
+}
+
+// lose notes that what waited for a session is gone. errLost: it was noted before; errEnded: there is no session that could miss it.
+func (r records) lose(ctx context.Context, sessionID string, life time.Duration) (before record, err error) {
+	before, _, err = r.change(ctx, sessionID, life, func(v *record, found bool) error {
+		switch {
+		case !found || v.Ended:
+			return errEnded
+		case v.Lost:
+			return errLost
+		}
+		*v = record{AccountID: v.AccountID, InstanceID: v.InstanceID, Epoch: v.Epoch + 1, Lost: true}
+		return nil
+	})
+	return before, err
 }

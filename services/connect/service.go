@@ -35,6 +35,7 @@ type Service struct {
 
 	listening atomic.Bool // this node hears of ends and of capabilities
 	listeners []*bus.Subscription
+	overflows bus.Consumer // nil until it listens
 
 	end        context.CancelFunc
 	loops      sync.WaitGroup
@@ -125,6 +126,9 @@ func (s *Service) Stop(ctx context.Context) error {
 	var errs []error
 	for _, l := range s.listeners {
 		errs = append(errs, l.Remove(ctx)) // nobody comes back to this node's
+	}
+	if s.overflows != nil {
+		errs = append(errs, s.overflows.Close(ctx))
 	}
 	s.background.Wait()
 	return errors.Join(append(errs, s.meter.close())...)

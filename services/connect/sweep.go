@@ -155,6 +155,8 @@ func (s *Service) disconnected(ctx context.Context, v *session, e ending) {
 			return
 		case errors.Is(err, errEnded):
 			e = over("logged out")
+		case errors.Is(err, errLost): // who has lost it tells
+			return
 		case err != nil:
 			s.cfg.Logger.WarnContext(ctx, "it could not be noted that a connection has ended", slog.String("session", v.id), slog.Any("error", err))
 		default:

@@ -120,6 +120,11 @@ func (e endpoints) ReleaseSeat(w http.ResponseWriter, r *http.Request) {
 	answer(e, w, r, e.releaseSeat)
 }
 
+// RemovePlayer is POST /game-session/players/remove.
+func (e endpoints) RemovePlayer(w http.ResponseWriter, r *http.Request) {
+	answer(e, w, r, e.removePlayer)
+}
+
 // A caller is the player whom the gateway speaks for.
 type caller struct{ sessionID, accountID string }
 

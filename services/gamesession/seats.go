@@ -15,9 +15,6 @@ import (
 	"github.com/bannou-mesh/bannou/services/problem"
 )
 
-// maxTables is how many game sessions are remembered of one session.
-const maxTables = 32
-
 type (
 	seatRequest  = gamesessionapi.SeatRequest
 	seatResponse = gamesessionapi.SeatResponse
@@ -172,32 +169,6 @@ func (s *Service) disconnected(ctx context.Context, e *events.SessionDisconnecte
 		return nil
 	}
 	return s.leaveAll(ctx, e.SessionID)
-}
-
-func (s *Service) leaveAll(ctx context.Context, sessionID string) error {
-	store, err := state.Open[whereabouts](ctx, s.cfg.Factory, Store)
-	if err != nil {
-		return err
-	}
-	where, err := store.Get(ctx, playerKey+sessionID)
-	if errors.Is(err, state.ErrNotFound) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, id := range where.GameSessionIDs {
-		_, err := s.leave(ctx, id, sessionID)
-		if _, gone := errors.AsType[*problem.Problem](err); !gone {
-			errs = append(errs, err)
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	_, err = store.Delete(ctx, playerKey+sessionID)
-	return err
 }
 
 // toTopic is a topic of one session, which its client gets.

@@ -26,6 +26,9 @@ type Config struct {
 	ConfirmWithin time.Duration
 	// IdleTTL is how long a game session is kept in which nothing changes. Default: 24 h.
 	IdleTTL time.Duration
+	// PlayerTTL is how long it is remembered where a session has asked for a seat. A session that lives longer keeps a seat when it
+	// ends, until its game session goes. Default: 90 days, as long as one lives.
+	PlayerTTL time.Duration
 	// Timeout bounds the work of one request. Default: 10 s.
 	Timeout time.Duration
 	// MaxBodyBytes bounds a request. Default: 64 KiB.
@@ -47,6 +50,7 @@ func New(cfg Config) (*Service, error) {
 	}
 	cfg.ConfirmWithin = cmp.Or(cfg.ConfirmWithin, 30*time.Second)
 	cfg.IdleTTL = cmp.Or(cfg.IdleTTL, 24*time.Hour)
+	cfg.PlayerTTL = cmp.Or(cfg.PlayerTTL, 90*24*time.Hour)
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 64<<10)
 	if cfg.Now == nil {

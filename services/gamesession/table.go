@@ -118,31 +118,3 @@ func (s *Service) change(ctx context.Context, id string, decide func(t *table) (
 		return err
 	})
 }
-
-// A whereabouts is where a session may have a seat: it is entered before a seat is held, and goes by itself.
-type whereabouts struct {
-	GameSessionIDs []string `json:"gameSessionIds"`
-}
-
-// note enters that a session may have a seat somewhere.
-func (s *Service) note(ctx context.Context, sessionID, gameSessionID string) error {
-	store, err := state.Open[whereabouts](ctx, s.cfg.Factory, Store)
-	if err != nil {
-		return err
-	}
-	return state.RetryOnConflict(ctx, func() error {
-		entry, err := store.GetWithETag(ctx, playerKey+sessionID)
-		if err != nil && !errors.Is(err, state.ErrNotFound) {
-			return err
-		}
-		w := entry.Value
-		if slices.Contains(w.GameSessionIDs, gameSessionID) {
-			return nil
-		}
-		if w.GameSessionIDs = append(w.GameSessionIDs, gameSessionID); len(w.GameSessionIDs) > maxTables {
-			w.GameSessionIDs = w.GameSessionIDs[1:]
-		}
-		_, err = store.TrySaveWith(ctx, playerKey+sessionID, w, entry.ETag, state.SaveOptions{Expiry: state.After(s.cfg.IdleTTL)})
-		return err
-	})
-}

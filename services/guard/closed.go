@@ -33,6 +33,7 @@ func closedParts() []string {
 		"game-session/invite",
 		"game-session/seat",
 		"game-session/release",
+		"game-session/players", // of an account that is deleted
 	)
 }
 

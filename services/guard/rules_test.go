@@ -160,6 +160,7 @@ func TestWhatIsClosedToAppsUnlessARuleNamesThem(t *testing.T) {
 		{open, "/game-session/invite", game, "game-session/invite"},
 		{open, "/game-session/seat", game, "game-session/seat"},
 		{open, "/game-session/release", game, "game-session/release"},
+		{open, "/game-session/players/remove", game, "game-session/players"},
 		{open, "/v1.0/invoke/game-session/method/game-session/reserve", game, "game-session/reserve"},
 		{open, "/game-session/reserve", passed, "game-session/reserve"},
 		{open, "/game-session/reserve", node, ""}, // a saga's engine is a node's

@@ -2,6 +2,7 @@ package permissions
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -55,13 +56,21 @@ func TestARegistrationLosesNoWrite(t *testing.T) {
 	require.NoError(t, err)
 	var mu sync.Mutex
 	told := map[string]*events.SessionCapabilitiesEvent{} // that of the highest version, as a gateway keeps it
-	require.NoError(t, bus.Handle(b, events.TopicPermissionsSessionCapabilities, "test", func(_ context.Context, e *events.SessionCapabilitiesEvent) error {
+	hear := func(_ context.Context, e *events.SessionCapabilitiesEvent) error {
 		mu.Lock()
 		defer mu.Unlock()
 		if before := told[e.SessionID]; before == nil || e.Version > before.Version {
 			told[e.SessionID] = e
 		}
 		return nil
+	}
+	require.NoError(t, bus.Handle(b, events.TopicPermissionsSessionCapabilities, "test", hear, bus.SubscriptionOptions{}))
+	require.NoError(t, bus.Handle(b, events.TopicPermissionsCapabilitiesChanged, "test", func(ctx context.Context, e *events.CapabilitiesChangedEvent) error {
+		var errs []error
+		for _, of := range e.Sessions {
+			errs = append(errs, hear(ctx, &events.SessionCapabilitiesEvent{SessionID: of.SessionID, Version: of.Version, Capabilities: e.Capabilities}))
+		}
+		return errors.Join(errs...)
 	}, bus.SubscriptionOptions{}))
 	ctx, cancel := context.WithCancel(context.Background())
 	ran := make(chan error, 1)

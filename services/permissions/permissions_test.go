@@ -38,7 +38,8 @@ type world struct {
 	mu     sync.Mutex
 	latest map[string]*events.SessionCapabilitiesEvent // by session: that of the highest version, as a gateway would keep it
 	at     map[string]time.Time
-	count  int
+	count  int // of versions
+	ofMany int // of events that name several sessions
 	news   chan struct{}
 }
 
@@ -56,6 +57,7 @@ func start(t testing.TB, nodes int) *world {
 	w.bus, err = bus.New(driver, bus.Config{AppID: "test", PrefetchCount: 100})
 	require.NoError(t, err)
 	require.NoError(t, bus.Handle(w.bus, events.TopicPermissionsSessionCapabilities, "test", w.hear, bus.SubscriptionOptions{}))
+	require.NoError(t, bus.Handle(w.bus, events.TopicPermissionsCapabilitiesChanged, "test", w.hearOfMany, bus.SubscriptionOptions{}))
 	w.run(w.bus)
 	for range nodes {
 		b, err := bus.New(driver, bus.Config{AppID: "permissions"})
@@ -96,6 +98,19 @@ func (w *world) hear(_ context.Context, e *events.SessionCapabilitiesEvent) erro
 	case w.news <- struct{}{}:
 	default:
 	}
+	return nil
+}
+
+// hearOfMany is hear for each session that an event names.
+func (w *world) hearOfMany(ctx context.Context, e *events.CapabilitiesChangedEvent) error {
+	for _, of := range e.Sessions {
+		if err := w.hear(ctx, &events.SessionCapabilitiesEvent{SessionID: of.SessionID, Version: of.Version, Capabilities: e.Capabilities}); err != nil {
+			return err
+		}
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.ofMany++
 	return nil
 }
 
@@ -325,6 +340,15 @@ func TestAChangeIsSoonVisible(t *testing.T) {
 		return last.Sub(begin)
 	}
 	registered(0)
+	const eventsOfOne = 20 // of each part of the index one event to those with the same roles
+	w.mu.Lock()
+	count, before := w.count, w.ofMany
+	w.mu.Unlock()
+	registered(100)
+	w.mu.Lock()
+	require.Equal(t, sessions, w.count-count, "each session has one new version")
+	require.Less(t, w.ofMany-before, eventsOfOne, "sessions that may call the same are told by one event")
+	w.mu.Unlock()
 	var ofRoles, ofServices []time.Duration
 	for i := range 100 {
 		id := ids[i*7%sessions]

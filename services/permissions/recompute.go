@@ -4,9 +4,12 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"iter"
+	"maps"
 	"slices"
 	"sync"
 
+	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
@@ -161,8 +164,7 @@ func (p *recomputation) compute(ctx context.Context, c catalogue, ids []string) 
 		return nil, err
 	}
 	var items []state.Item[entry]
-	var publications []*bus.Publication
-	alike, now := map[string]allowance{}, p.cfg.Now() // sessions with the same roles and states may call the same
+	alike, now := map[string]*audience{}, p.cfg.Now()
 	for i, id := range ids {
 		if !kept[i].Found {
 			p.gone = append(p.gone, id)
@@ -170,20 +172,45 @@ func (p *recomputation) compute(ctx context.Context, c catalogue, ids []string) 
 		}
 		e := &kept[i].Value
 		of := e.signature()
-		allowed, known := alike[of]
+		some, known := alike[of]
 		if !known {
-			allowed = computed(c.allows(e))
-			alike[of] = allowed
+			some = &audience{allowance: computed(c.allows(e))}
+			alike[of] = some
 		}
-		sent, err := p.begin(ctx, now, id, e, allowed, false, p.unsaved)
-		if err != nil {
-			return nil, errors.Join(err, waitAll(publications))
-		}
-		if sent != nil {
-			publications = append(publications, sent)
+		if e.next(now, id, some.allowance, false, p.unsaved) {
+			some.sessions = append(some.sessions, events.SessionVersion{SessionID: id, Version: e.Version})
 			items = append(items, state.Item[entry]{Key: keys[i], Value: *e, ETag: &kept[i].ETag, Expiry: state.Keep})
 		}
 	}
-	p.sent += len(publications)
-	return items, waitAll(publications)
+	p.sent += len(items)
+	return items, p.tell(ctx, maps.Values(alike))
+}
+
+// An audience is sessions with the same roles and states, which may call the same.
+type audience struct {
+	allowance
+	sessions []events.SessionVersion // that are told
+}
+
+// tell sends one event to each audience: a thousand of them would keep the broker busy for longer than all else takes.
+func (p *recomputation) tell(ctx context.Context, all iter.Seq[*audience]) error {
+	var publications []*bus.Publication
+	var errs []error
+	for some := range all {
+		if len(some.sessions) == 0 {
+			continue
+		}
+		publication, err := p.cfg.Bus.PublishAsync(ctx, events.TopicPermissionsCapabilitiesChanged, &events.CapabilitiesChangedEvent{
+			Sessions: some.sessions, Capabilities: some.capabilities,
+		}, bus.PublishOptions{})
+		if err != nil {
+			errs = append(errs, err)
+			break
+		}
+		publications = append(publications, publication)
+	}
+	for _, sent := range publications {
+		errs = append(errs, sent.Wait())
+	}
+	return unavailable(errors.Join(errs...))
 }

@@ -158,26 +158,25 @@ func redelivered(ctx context.Context) bool {
 
 // send publishes what a session may call, if it is something else than was sent last, or has to be.
 func (s *Service) send(ctx context.Context, now time.Time, sessionID string, e *entry, allowed allowance, always bool, sent sentVersions) error {
-	publication, err := s.begin(ctx, now, sessionID, e, allowed, always, sent)
-	if err != nil || publication == nil {
-		return err
+	if !e.next(now, sessionID, allowed, always, sent) {
+		return nil
 	}
-	return unavailable(publication.Wait())
+	_, err := s.cfg.Bus.PublishWith(ctx, events.TopicPermissionsSessionCapabilities, &events.SessionCapabilitiesEvent{
+		SessionID: sessionID, Version: e.Version, Capabilities: allowed.capabilities,
+	}, bus.PublishOptions{PartitionKey: sessionID})
+	return unavailable(err)
 }
 
-// begin is send without the wait; nil: there is nothing to send.
-func (s *Service) begin(ctx context.Context, now time.Time, sessionID string, e *entry, allowed allowance, always bool, sent sentVersions) (*bus.Publication, error) {
+// next gives what a session may call from now on its version; false: there is nothing to send.
+func (e *entry) next(now time.Time, sessionID string, allowed allowance, always bool, sent sentVersions) bool {
 	before := sent[sessionID]
 	if allowed.digest == e.Digest && !always && before == 0 {
-		return nil, nil //nolint:nilnil // said so
+		return false
 	}
 	// A session that was forgotten and is heard of again has versions that go on: they are not below the time.
 	e.Version, e.Digest = max(e.Version+1, before+1, now.UnixMicro()), allowed.digest
 	sent[sessionID] = e.Version
-	publication, err := s.cfg.Bus.PublishAsync(ctx, events.TopicPermissionsSessionCapabilities, &events.SessionCapabilitiesEvent{
-		SessionID: sessionID, Version: e.Version, Capabilities: allowed.capabilities,
-	}, bus.PublishOptions{PartitionKey: sessionID})
-	return publication, unavailable(err)
+	return true
 }
 
 func unavailable(err error) error {
@@ -185,12 +184,4 @@ func unavailable(err error) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %w", state.ErrUnavailable, err)
-}
-
-func waitAll(publications []*bus.Publication) error {
-	var errs []error
-	for _, p := range publications {
-		errs = append(errs, p.Wait())
-	}
-	return unavailable(errors.Join(errs...))
 }

@@ -1,6 +1,7 @@
 package workflows
 
 import (
+	"slices"
 	"time"
 
 	"github.com/bannou-mesh/bannou/events"
@@ -66,32 +67,45 @@ func Registration() sagas.Definition[Account] {
 
 // Deletion is the saga of a deleted account, whose key is the id of the account. It undoes nothing: what cannot be done parks, and is done when a
 // person has seen to it. eraseAfter is how long what is personal is kept; 0: until it is erased by hand, which ends the saga too.
-func Deletion(eraseAfter time.Duration) sagas.Definition[Account] {
+// games says that there are game sessions, which the account leaves: their service has to run somewhere.
+func Deletion(eraseAfter time.Duration, games bool) sagas.Definition[Account] {
 	erasedBy := sagas.When[Account](sagas.Correlated(events.TopicAccountErased, func(e *named) string { return e.AccountID }), "deleted", nil)
 	kept := sagas.State[Account]{Name: "kept", On: []sagas.On[Account]{erasedBy}, NoTimeout: eraseAfter <= 0}
 	if eraseAfter > 0 {
 		kept.On = append(kept.On, sagas.After[Account](eraseAfter, "erasing", nil))
+	}
+	ended := func(a *Account) any {
+		return map[string]any{"accountId": a.AccountID, "sessionIds": append([]string{}, a.SessionIDs...)}
+	}
+	next := "clearing-permissions"
+	var leaving []sagas.State[Account]
+	if games {
+		next = "leaving-games"
+		leaving = append(leaving, sagas.State[Account]{
+			Name: next, NoUndo: true,
+			Do: sagas.Call("game-session", "game-session/players/remove", ended),
+			On: []sagas.On[Account]{sagas.Answered[Account, struct{}]("clearing-permissions", nil)},
+		})
 	}
 	d := sagas.Definition[Account]{
 		Name: "account-deletion", Retry: patient(), Policies: sagas.Policies{Unknown: sagas.Ignore},
 		Start: []sagas.On[Account]{sagas.When(
 			sagas.Correlated(events.TopicAccountDeleted, func(e *named) string { return e.AccountID }).Narrowed(), "ending-sessions",
 			func(a *Account, e *named) error { a.AccountID = e.AccountID; return nil })},
-		States: []sagas.State[Account]{
+		States: slices.Concat([]sagas.State[Account]{
 			{
 				Name: "ending-sessions", NoUndo: true,
 				Do: sagas.Call("auth", "auth/accounts/end", (*Account).request),
-				On: []sagas.On[Account]{sagas.Answered("clearing-permissions", func(a *Account, e *Account) error { a.SessionIDs = e.SessionIDs; return nil })},
+				On: []sagas.On[Account]{sagas.Answered(next, func(a *Account, e *Account) error { a.SessionIDs = e.SessionIDs; return nil })},
 			},
+		}, leaving, []sagas.State[Account]{
 			{
 				Name: "clearing-permissions", NoUndo: true,
-				Do: sagas.Call("permissions", "permissions/sessions/end", func(a *Account) any {
-					return map[string]any{"accountId": a.AccountID, "sessionIds": append([]string{}, a.SessionIDs...)}
-				}),
+				Do: sagas.Call("permissions", "permissions/sessions/end", ended),
 				On: []sagas.On[Account]{sagas.Answered[Account, struct{}]("kept", nil)},
 			},
 			kept,
-		},
+		}),
 	}
 	if eraseAfter > 0 {
 		d.States = append(d.States, sagas.State[Account]{

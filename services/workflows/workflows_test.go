@@ -31,7 +31,7 @@ func TestPictures(t *testing.T) {
 	require.NoError(t, err)
 	text := string(page)
 	for _, saga := range []*sagas.Saga{
-		built(t, workflows.Registration()), built(t, workflows.Deletion(30*24*time.Hour)), built(t, workflows.Join(30*time.Second)),
+		built(t, workflows.Registration()), built(t, workflows.Deletion(30*24*time.Hour, true)), built(t, workflows.Join(30*time.Second)),
 	} {
 		d := saga.Diagram(nil)
 		picture := filepath.Join(docs, saga.Name()+".svg")
@@ -59,6 +59,7 @@ func TestPictures(t *testing.T) {
 func accountsOf(w *sagatest.World, refusing string) {
 	for target, methods := range map[string][]string{
 		"auth": {"auth/accounts/confirm", "auth/accounts/end"}, "accounts": {"accounts/delete", "accounts/erase"}, "permissions": {"permissions/sessions/end"},
+		"game-session": {"game-session/players/remove"},
 	} {
 		for _, method := range methods {
 			w.Serve(target, method, func(sagatest.Command) (any, error) {
@@ -109,9 +110,9 @@ func TestRegistrationEndsWhole(t *testing.T) {
 }
 
 func TestDeletionEndsOrParks(t *testing.T) {
-	steps := []string{"auth/accounts/end", "permissions/sessions/end", "accounts/erase"}
+	steps := []string{"auth/accounts/end", "game-session/players/remove", "permissions/sessions/end", "accounts/erase"}
 	for seed := range uint64(20) {
-		w := sagatest.New(built(t, workflows.Deletion(time.Hour)), sagatest.Chaos{Seed: seed, Delay: time.Second, Double: 0.5, Lose: 0.2})
+		w := sagatest.New(built(t, workflows.Deletion(time.Hour, true)), sagatest.Chaos{Seed: seed, Delay: time.Second, Double: 0.5, Lose: 0.2})
 		accountsOf(w, "")
 		for range 8 {
 			e := events.AccountDeletedEvent{AccountID: account}
@@ -125,7 +126,7 @@ func TestDeletionEndsOrParks(t *testing.T) {
 		require.Greater(t, w.Now().Sub(begin), time.Hour, "it is erased after its time, not before")
 	}
 	for n, refusing := range steps {
-		w := sagatest.New(built(t, workflows.Deletion(time.Hour)), sagatest.Chaos{})
+		w := sagatest.New(built(t, workflows.Deletion(time.Hour, true)), sagatest.Chaos{})
 		accountsOf(w, refusing)
 		w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
 		w.Run()
@@ -136,7 +137,13 @@ func TestDeletionEndsOrParks(t *testing.T) {
 		require.Equal(t, sagas.Completed, w.Instance(account).Status, refusing)
 		require.Equal(t, steps, calls(w, account), "step %d", n)
 	}
-	w := sagatest.New(built(t, workflows.Deletion(0)), sagatest.Chaos{})
+	w := sagatest.New(built(t, workflows.Deletion(time.Hour, false)), sagatest.Chaos{})
+	accountsOf(w, "game-session/players/remove")
+	w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
+	w.Run()
+	require.Equal(t, sagas.Completed, w.Instance(account).Status, "there are no game sessions, and nobody is asked for them")
+	require.NotContains(t, calls(w, account), "game-session/players/remove")
+	w = sagatest.New(built(t, workflows.Deletion(0, true)), sagatest.Chaos{})
 	accountsOf(w, "")
 	w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
 	w.Run()

@@ -14,6 +14,8 @@ type Accounts struct {
 
 // GameSession configures the game-session service, and the saga of those who join.
 type GameSession struct {
+	Expected bool `default:"true" negatable:"" help:"Whether the service game-session runs on some node. An account that is deleted leaves its game sessions, and its deletion waits for the service."`
+
 	ConfirmWithin time.Duration `name:"confirm-within" default:"30s" help:"How long a player who was invited has for confirming; then the seat is free again."`
 }
 

@@ -18,6 +18,8 @@ type Connect struct {
 	MaxOutgoingBytes int           `name:"max-outgoing-bytes" default:"1048576" help:"What may wait to be sent to a client, in bytes. One that reads more slowly is cut off, and may reconnect."`
 	WriteTimeout     time.Duration `name:"write-timeout" default:"10s" help:"How long a client may take nothing of what it is sent."`
 	Window           int           `default:"64" help:"Events that a client may have without acknowledging one. Further ones wait in its queue."`
+	MaxWaitingEvents int           `name:"max-waiting-events" default:"10000" help:"Events that may wait in the queue of a session, beside those of its window; the same on all nodes. When there are more, all of them are given up, the client is cut off, and begins anew with an access token."`
+	MaxWaitingBytes  int           `name:"max-waiting-bytes" default:"16777216" help:"The same in bytes."`
 	AckTimeout       time.Duration `name:"ack-timeout" default:"1m" help:"How long a client may leave an event unacknowledged."`
 	PingInterval     time.Duration `name:"ping-interval" default:"30s" help:"How often a client is asked whether it is there. One of which nothing is heard for twice as long is cut off."`
 	ReconnectWithin  time.Duration `name:"reconnect-within" default:"5m" help:"How long a session, and its events, wait for a client whose connection has ended; the same on all nodes."`
@@ -56,6 +58,8 @@ func (c *Config) checkConnect() error {
 		{"max-calls", v.MaxCalls, 1, 10_000},
 		{"max-outgoing-bytes", v.MaxOutgoingBytes, 1 << 10, 1 << 30},
 		{"window", v.Window, 1, 10_000},
+		{"max-waiting-events", v.MaxWaitingEvents, 1, 10_000_000},
+		{"max-waiting-bytes", v.MaxWaitingBytes, 1 << 10, 1 << 40},
 	} {
 		if n.value < n.least || n.value > n.max {
 			return fmt.Errorf("--connect-%s %d: choose from %d to %d", n.flag, n.value, n.least, n.max)

@@ -38,7 +38,7 @@ func suite(p parts) ([]*sagas.Saga, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the saga of registrations: %w", err)
 	}
-	deletion, err := workflows.Deletion(p.cfg.Accounts.EraseAfter).Build()
+	deletion, err := workflows.Deletion(p.cfg.Accounts.EraseAfter, p.cfg.GameSession.Expected).Build()
 	if err != nil {
 		return nil, fmt.Errorf("the saga of deletions: %w", err)
 	}

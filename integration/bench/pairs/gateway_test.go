@@ -103,13 +103,17 @@ type benchGateway struct {
 }
 
 func startGateway(b *testing.B, caller *mesh.Client) *benchGateway {
+	return startGatewayFor(b, caller, everybody{})
+}
+
+func startGatewayFor(b *testing.B, caller *mesh.Client, logins connect.Authenticator) *benchGateway {
 	driver := memorybus.New(memorybus.Config{})
 	factory, err := state.NewFactory([]state.StoreConfig{{Name: connect.SessionStore, Backend: "memory"}}, []state.Driver{memorystate.New()}, state.Options{})
 	require.NoError(b, err)
 	own, err := bus.New(driver, bus.Config{})
 	require.NoError(b, err)
 	service, err := connect.New(connect.Config{
-		Factory: factory, Bus: own, Broker: driver, Caller: caller, Auth: everybody{}, InstanceID: "bench", Rate: 1_000_000, Burst: 1_000_000,
+		Factory: factory, Bus: own, Broker: driver, Caller: caller, Auth: logins, InstanceID: "bench", Rate: 1_000_000, Burst: 1_000_000,
 	})
 	require.NoError(b, err)
 	ctx, stop := context.WithCancel(context.Background())

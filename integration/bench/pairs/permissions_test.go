@@ -2,6 +2,7 @@ package pairs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -36,6 +37,7 @@ func BenchmarkPermissions(b *testing.B) {
 	require.NoError(b, err)
 	h := &capabilitiesHeard{latest: map[string]*events.SessionCapabilitiesEvent{}, knows: map[string]string{}, news: make(chan struct{}, 1)}
 	require.NoError(b, bus.Handle(gateway, events.TopicPermissionsSessionCapabilities, "gateway", h.hear, bus.SubscriptionOptions{}))
+	require.NoError(b, bus.Handle(gateway, events.TopicPermissionsCapabilitiesChanged, "gateway", h.hearOfMany, bus.SubscriptionOptions{}))
 	for _, x := range []*bus.Bus{service, gateway} {
 		ctx, stop := context.WithCancel(context.Background())
 		ended := make(chan error, 1)
@@ -151,6 +153,14 @@ func (h *capabilitiesHeard) hear(_ context.Context, e *events.SessionCapabilitie
 	default:
 	}
 	return nil
+}
+
+func (h *capabilitiesHeard) hearOfMany(ctx context.Context, e *events.CapabilitiesChangedEvent) error {
+	var errs []error
+	for _, of := range e.Sessions {
+		errs = append(errs, h.hear(ctx, &events.SessionCapabilitiesEvent{SessionID: of.SessionID, Version: of.Version, Capabilities: e.Capabilities}))
+	}
+	return errors.Join(errs...)
 }
 
 // until waits for what was heard, and returns when the last of it came.

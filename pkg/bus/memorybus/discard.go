@@ -40,6 +40,27 @@ func (d *Driver) expire(q *queue, e *entry) {
 	}
 }
 
+// overflowed puts what a queue had no room for into the queue that hears of it, where there is one with room.
+func (d *Driver) overflowed(from *queue, m *bus.Message) {
+	d.mu.RLock()
+	to := d.queues[from.overflow]
+	d.mu.RUnlock()
+	if to == nil || to == from {
+		return
+	}
+	select {
+	case to.room <- struct{}{}:
+	default:
+		return
+	}
+	told := clone(m)
+	if told.Headers == nil {
+		told.Headers = map[string]string{}
+	}
+	told.Headers[bus.HeaderOverflowQueue], told.Headers[bus.HeaderOverflowReason] = from.name, bus.OverflowReason
+	to.add(told)
+}
+
 // drops counts and logs what a limit removes.
 type drops struct {
 	log     *slog.Logger

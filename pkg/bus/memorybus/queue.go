@@ -22,6 +22,10 @@ type queue struct {
 	expires  time.Duration // how long it stays while nobody reads it; 0: for ever
 	expiry   *time.Timer   // nil until it was left once
 
+	maxMessages int // that are ready; 0: as many as come
+	maxBytes    int64
+	overflow    string // the queue that hears of what is more
+
 	// room has one element for each message that the queue holds or that is on its way here.
 	room chan struct{}
 	gone chan struct{} // closed when the queue is removed
@@ -30,6 +34,7 @@ type queue struct {
 	ended     bool
 	seq       uint64
 	ready     ready
+	bytes     int64 // of the bodies that are ready
 	waits     waits
 	timer     *time.Timer
 	timerAt   time.Time // zero: not set
@@ -45,14 +50,15 @@ type keeping struct {
 
 func newQueue(d *Driver, spec bus.Queue) *queue {
 	return &queue{
-		driver:    d,
-		name:      spec.Name,
-		durable:   spec.Durable,
-		exclusive: spec.Exclusive,
-		expires:   spec.Expires,
-		bindings:  spec.Bindings,
-		room:      make(chan struct{}, d.cfg.MaxQueueLength),
-		gone:      make(chan struct{}),
+		driver:      d,
+		name:        spec.Name,
+		durable:     spec.Durable,
+		exclusive:   spec.Exclusive,
+		expires:     spec.Expires,
+		maxMessages: spec.MaxMessages, maxBytes: spec.MaxBytes, overflow: spec.Overflow,
+		bindings: spec.Bindings,
+		room:     make(chan struct{}, d.cfg.MaxQueueLength),
+		gone:     make(chan struct{}),
 	}
 }
 
@@ -84,12 +90,19 @@ func (q *queue) free() {
 	}
 }
 
-// add puts a new message into the queue.
+// add puts a new message into the queue, and tells of what has no room beside it.
 func (q *queue) add(m *bus.Message) {
+	for _, e := range q.put(m) {
+		q.driver.overflowed(q, e.message)
+	}
+}
+
+// put puts a new message into the queue, and returns what has no room beside it.
+func (q *queue) put(m *bus.Message) (over []*entry) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.ended {
-		return
+		return nil
 	}
 	q.seq++
 	e := &entry{message: m, seq: q.seq, attempt: 1, readyPos: -1, duePos: -1}
@@ -106,11 +119,17 @@ func (q *queue) add(m *bus.Message) {
 	}
 	q.offer(e)
 	q.dispatch()
+	for q.maxMessages > 0 && len(q.ready) > q.maxMessages || q.maxBytes > 0 && q.bytes > q.maxBytes {
+		over = append(over, q.ready[0])
+		q.drop(q.ready[0], "limit")
+	}
+	return over
 }
 
 // offer makes an entry ready to be delivered. As the rest of this file, it runs with q.mu held.
 func (q *queue) offer(e *entry) {
 	q.ready.add(e)
+	q.bytes += int64(len(e.message.Body))
 	if !e.expires.IsZero() {
 		q.await(e, e.expires, false)
 	}
@@ -125,6 +144,9 @@ func (q *queue) await(e *entry, at time.Time, delayed bool) {
 
 // take removes an entry from where it waits.
 func (q *queue) take(e *entry) {
+	if e.readyPos >= 0 {
+		q.bytes -= int64(len(e.message.Body))
+	}
 	q.ready.remove(e)
 	q.waits.remove(e)
 }

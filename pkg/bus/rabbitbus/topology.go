@@ -205,6 +205,15 @@ func (t *topology) declaration(q bus.Queue) declaration {
 	case q.Durable && q.Expires > 0: // of one client: a node has thousands, too many for quorum queues
 		args[amqp.QueueTypeArg] = string(Classic)
 		args[amqp.QueueTTLArg] = q.Expires.Milliseconds()
+		if q.MaxMessages > 0 {
+			args[amqp.QueueMaxLenArg] = int64(q.MaxMessages)
+		}
+		if q.MaxBytes > 0 {
+			args[amqp.QueueMaxLenBytesArg] = q.MaxBytes
+		}
+		if q.Overflow != "" { // by the default exchange, straight into that queue
+			args["x-dead-letter-exchange"], args["x-dead-letter-routing-key"] = "", q.Overflow
+		}
 		return declaration{durable: true, args: args}
 	case q.Durable && t.cfg.QueueType == Quorum:
 		args[amqp.QueueTypeArg] = string(Quorum)

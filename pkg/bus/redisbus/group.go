@@ -109,7 +109,8 @@ type groupConsumer struct {
 
 // subscribeGroup declares a queue with groups, and begins to read it.
 func (d *Driver) subscribeGroup(ctx context.Context, q bus.Queue, reader string) (consumer, error) {
-	r := record{Bindings: q.Bindings, Durable: q.Durable, Exclusive: q.Exclusive, Expires: q.Expires.Milliseconds()}
+	r := record{Bindings: q.Bindings, Durable: q.Durable, Exclusive: q.Exclusive, Expires: q.Expires.Milliseconds(),
+		MaxCount: q.MaxMessages, MaxBytes: q.MaxBytes, Overflow: q.Overflow}
 	c := &groupConsumer{
 		d: d, q: q, id: reader, record: r, own: source{key: ownKey(q.Name)},
 		slots: make(chan struct{}, q.Prefetch), closing: make(chan struct{}), ended: make(chan struct{}),

@@ -29,7 +29,10 @@ type record struct {
 	Durable   bool          `json:"durable"`
 	Exclusive bool          `json:"exclusive"`
 	Expires   int64         `json:"expires,omitempty"` // ms that it stays without a reader; 0: for ever
-	Inbox     string        `json:"inbox,omitempty"`   // where what is for this queue alone goes, if it has no stream of its own
+	MaxCount  int           `json:"maxMessages,omitempty"`
+	MaxBytes  int64         `json:"maxBytes,omitempty"`
+	Overflow  string        `json:"overflow,omitempty"` // the queue that hears when there is more
+	Inbox     string        `json:"inbox,omitempty"`    // where what is for this queue alone goes, if it has no stream of its own
 }
 
 func (r record) wants(exchange, topic string) bool {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -188,6 +189,11 @@ func (d *Driver) dismiss(ctx context.Context, queues map[string]record, readers 
 		streams, _, err := d.streamsOf(ctx, q)
 		if err != nil {
 			return err
+		}
+		if q.Overflow != "" && q.MaxCount+int(q.MaxBytes) > 0 {
+			if err := d.weigh(ctx, name, q, append(slices.Clone(streams), source{key: ownKey(name)})); err != nil {
+				return err
+			}
 		}
 		idle := max(consumerIdle, 2*d.cfg.ClaimIdle).Milliseconds()
 		for _, s := range append(streams, source{key: ownKey(name)}) {

@@ -110,6 +110,17 @@ type Player struct {
 	Status string `json:"status"`
 }
 
+// RemovePlayerRequest defines model for RemovePlayerRequest.
+type RemovePlayerRequest struct {
+	AccountID string `json:"accountId"`
+
+	// SessionIds Its sessions, as far as they are known, 1000 at most. Seats of others are found by the account.
+	SessionIds []string `json:"sessionIds,omitempty,omitzero"`
+}
+
+// RemovePlayerResponse defines model for RemovePlayerResponse.
+type RemovePlayerResponse = map[string]interface{}
+
 // SeatRequest defines model for SeatRequest.
 type SeatRequest struct {
 	AccountID     string `json:"accountId,omitempty,omitzero"`
@@ -144,6 +155,9 @@ type LeaveGameSessionJSONRequestBody = LeaveGameSessionRequest
 
 // ListGameSessionsJSONRequestBody defines body for ListGameSessions for application/json ContentType.
 type ListGameSessionsJSONRequestBody = ListGameSessionsRequest
+
+// RemovePlayerJSONRequestBody defines body for RemovePlayer for application/json ContentType.
+type RemovePlayerJSONRequestBody = RemovePlayerRequest
 
 // ReleaseSeatJSONRequestBody defines body for ReleaseSeat for application/json ContentType.
 type ReleaseSeatJSONRequestBody = SeatRequest
@@ -337,6 +351,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /game-session/list (the `ListGameSessions` operationId).
 	ListGameSessions(ctx context.Context, body ListGameSessionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemovePlayerWithBody Remove all that there is of an account
+	//
+	// For the saga of an account that is deleted. The seats of its sessions are free afterwards, and no game session names the account. It can be repeated.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /game-session/players/remove (the `RemovePlayer` operationId).
+	RemovePlayerWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemovePlayer Remove all that there is of an account
+	//
+	// For the saga of an account that is deleted. The seats of its sessions are free afterwards, and no game session names the account. It can be repeated.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /game-session/players/remove (the `RemovePlayer` operationId).
+	RemovePlayer(ctx context.Context, body RemovePlayerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReleaseSeatWithBody Free a seat that was held
 	//
@@ -633,6 +665,44 @@ func (c *Client) ListGameSessionsWithBody(ctx context.Context, contentType strin
 // Corresponds with POST /game-session/list (the `ListGameSessions` operationId).
 func (c *Client) ListGameSessions(ctx context.Context, body ListGameSessionsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListGameSessionsRequest(c.Server, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemovePlayerWithBody Remove all that there is of an account
+//
+// For the saga of an account that is deleted. The seats of its sessions are free afterwards, and no game session names the account. It can be repeated.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /game-session/players/remove (the `RemovePlayer` operationId).
+func (c *Client) RemovePlayerWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemovePlayerRequestWithBody(c.Server, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemovePlayer Remove all that there is of an account
+//
+// For the saga of an account that is deleted. The seats of its sessions are free afterwards, and no game session names the account. It can be repeated.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /game-session/players/remove (the `RemovePlayer` operationId).
+func (c *Client) RemovePlayer(ctx context.Context, body RemovePlayerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemovePlayerRequest(c.Server, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1037,6 +1107,46 @@ func NewListGameSessionsRequestWithBody(server string, contentType string, body 
 	return req, nil
 }
 
+// NewRemovePlayerRequest calls the generic RemovePlayer builder with application/json body
+func NewRemovePlayerRequest(server string, body RemovePlayerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRemovePlayerRequestWithBody(server, "application/json", bodyReader)
+}
+
+// NewRemovePlayerRequestWithBody constructs an http.Request for the RemovePlayer method, with any body, and a specified content type
+func NewRemovePlayerRequestWithBody(server string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/game-session/players/remove")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
 // NewReleaseSeatRequest calls the generic ReleaseSeat builder with application/json body
 func NewReleaseSeatRequest(server string, body ReleaseSeatJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -1310,6 +1420,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /game-session/list (the `ListGameSessions` operationId).
 	ListGameSessionsWithResponse(ctx context.Context, body ListGameSessionsJSONRequestBody, reqEditors ...RequestEditorFn) (*ListGameSessionsReply, error)
+
+	// RemovePlayerWithBodyWithResponse Remove all that there is of an account
+	//
+	// For the saga of an account that is deleted. The seats of its sessions are free afterwards, and no game session names the account. It can be repeated.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /game-session/players/remove (the `RemovePlayer` operationId).
+	RemovePlayerWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemovePlayerReply, error)
+
+	// RemovePlayerWithResponse Remove all that there is of an account
+	//
+	// For the saga of an account that is deleted. The seats of its sessions are free afterwards, and no game session names the account. It can be repeated.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /game-session/players/remove (the `RemovePlayer` operationId).
+	RemovePlayerWithResponse(ctx context.Context, body RemovePlayerJSONRequestBody, reqEditors ...RequestEditorFn) (*RemovePlayerReply, error)
 
 	// ReleaseSeatWithBodyWithResponse Free a seat that was held
 	//
@@ -1702,6 +1830,54 @@ func (r ListGameSessionsReply) ContentType() string {
 	return ""
 }
 
+type RemovePlayerReply struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RemovePlayerResponse
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Problem
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RemovePlayerReply) GetJSON200() *RemovePlayerResponse {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RemovePlayerReply) GetApplicationProblemJSONDefault() *Problem {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RemovePlayerReply) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemovePlayerReply) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemovePlayerReply) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemovePlayerReply) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ReleaseSeatReply struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -2040,6 +2216,36 @@ func (c *ClientWithResponses) ListGameSessionsWithResponse(ctx context.Context, 
 	return ParseListGameSessionsReply(rsp)
 }
 
+// RemovePlayerWithBodyWithResponse Remove all that there is of an account
+//
+// For the saga of an account that is deleted. The seats of its sessions are free afterwards, and no game session names the account. It can be repeated.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /game-session/players/remove (the `RemovePlayer` operationId).
+func (c *ClientWithResponses) RemovePlayerWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemovePlayerReply, error) {
+	rsp, err := c.RemovePlayerWithBody(ctx, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemovePlayerReply(rsp)
+}
+
+// RemovePlayerWithResponse Remove all that there is of an account
+//
+// For the saga of an account that is deleted. The seats of its sessions are free afterwards, and no game session names the account. It can be repeated.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /game-session/players/remove (the `RemovePlayer` operationId).
+func (c *ClientWithResponses) RemovePlayerWithResponse(ctx context.Context, body RemovePlayerJSONRequestBody, reqEditors ...RequestEditorFn) (*RemovePlayerReply, error) {
+	rsp, err := c.RemovePlayer(ctx, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemovePlayerReply(rsp)
+}
+
 // ReleaseSeatWithBodyWithResponse Free a seat that was held
 //
 // For the saga. It can be repeated.
@@ -2361,6 +2567,39 @@ func ParseListGameSessionsReply(rsp *http.Response) (*ListGameSessionsReply, err
 	return response, nil
 }
 
+// ParseRemovePlayerReply parses an HTTP response from a RemovePlayerWithResponse call
+func ParseRemovePlayerReply(rsp *http.Response) (*RemovePlayerReply, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemovePlayerReply{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RemovePlayerResponse
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Problem
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseReleaseSeatReply parses an HTTP response from a ReleaseSeatWithResponse call
 func ParseReleaseSeatReply(rsp *http.Response) (*ReleaseSeatReply, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -2483,6 +2722,9 @@ type ServerInterface interface {
 	// ListGameSessions List game sessions
 	// (POST /game-session/list)
 	ListGameSessions(w http.ResponseWriter, r *http.Request)
+	// RemovePlayer Remove all that there is of an account
+	// (POST /game-session/players/remove)
+	RemovePlayer(w http.ResponseWriter, r *http.Request)
 	// ReleaseSeat Free a seat that was held
 	// (POST /game-session/release)
 	ReleaseSeat(w http.ResponseWriter, r *http.Request)
@@ -2592,6 +2834,20 @@ func (siw *ServerInterfaceWrapper) ListGameSessions(w http.ResponseWriter, r *ht
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListGameSessions(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RemovePlayer operation middleware
+func (siw *ServerInterfaceWrapper) RemovePlayer(w http.ResponseWriter, r *http.Request) {
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RemovePlayer(w, r)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2773,6 +3029,7 @@ func HandlerWithOptions(si ServerInterface, options StdHTTPServerOptions) http.H
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/game-session/invite", wrapper.InvitePlayer)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/game-session/seat", wrapper.TakeSeat)
 	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/game-session/release", wrapper.ReleaseSeat)
+	m.HandleFunc(http.MethodPost+" "+options.BaseURL+"/game-session/players/remove", wrapper.RemovePlayer)
 
 	return m
 }

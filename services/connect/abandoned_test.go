@@ -1,0 +1,69 @@
+package connect_test
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/services/connect"
+)
+
+// unready is a broker that has no queue for a session while it is told so.
+type unready struct {
+	bus.Driver
+	refuses *atomic.Bool
+}
+
+func (u unready) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, error) {
+	if q.Expires > 0 && q.Overflow != "" && u.refuses.Load() {
+		return nil, errors.Join(bus.ErrUnavailable, errors.New("the test says so"))
+	}
+	return u.Driver.Subscribe(ctx, q)
+}
+
+// A handshake that fails when the session's connection before was closed for it: others are told that the session has none now, and, when its
+// client does not come back, that it will not.
+func TestAHandshakeFailsAfterTheConnectionBeforeWasClosed(t *testing.T) {
+	for name, nodes := range map[string]int{"on the same node": 1, "on another": 2} {
+		t.Run(name, func(t *testing.T) {
+			var refuses atomic.Bool
+			w := start(t, nodes, func(c *connect.Config) {
+				c.Broker, c.ReconnectWithin = unready{c.Broker, &refuses}, time.Second
+			})
+			token, l := w.login("user")
+			c := w.connected(w.nodes[0], token)
+			require.IsType(t, new(events.SessionConnectedEvent), w.next())
+			refuses.Store(true)
+			_, status := w.dial(w.nodes[nodes-1], "Bearer "+token)
+			require.Equal(t, http.StatusServiceUnavailable, status)
+			require.Equal(t, connect.CloseReplaced, c.closed())
+			gone := w.next().(*events.SessionDisconnectedEvent)
+			require.Equal(t, l.SessionID, gone.SessionID)
+			require.Equal(t, l.AccountID, gone.AccountID)
+			require.True(t, gone.Reconnectable)
+			gone = w.next().(*events.SessionDisconnectedEvent)
+			require.False(t, gone.Reconnectable, "nobody came back in time")
+			require.Empty(t, w.told)
+		})
+	}
+}
+
+// Where there was no connection before, there is nothing to tell of.
+func TestAFirstHandshakeFails(t *testing.T) {
+	var refuses atomic.Bool
+	w := start(t, 1, func(c *connect.Config) { c.Broker = unready{c.Broker, &refuses} })
+	token, _ := w.login("user")
+	refuses.Store(true)
+	_, status := w.dial(w.nodes[0], "Bearer "+token)
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	refuses.Store(false)
+	w.connected(w.nodes[0], token)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next(), "that of the second try is the first that is told")
+}

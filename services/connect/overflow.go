@@ -1,0 +1,98 @@
+package connect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+)
+
+// overflowQueue hears, one node at a time, of sessions for which more waits than is kept.
+const overflowQueue = "connect.overflow"
+
+// overflowSpace is what ids of events are derived in.
+var overflowSpace = uuid.MustParse("3a1c7be4-6d0f-4f0e-9a55-0f6c2f9f2d11") //nolint:gochecknoglobals // a constant
+
+// overflowPause is how long it waits for a store or a bus that is away.
+const overflowPause = time.Second
+
+// hearOverflows begins to hear of them.
+func (s *Service) hearOverflows(ctx context.Context) error {
+	consumer, err := s.cfg.Broker.Subscribe(ctx, bus.Queue{Name: overflowQueue, Durable: true, Prefetch: heardAtOnce})
+	if err != nil {
+		return err
+	}
+	s.overflows = consumer
+	s.background.Go(func() { //nolint:contextcheck // it outlives the call, until Stop
+		for d := range consumer.Deliveries() {
+			s.settleOverflow(d)
+		}
+	})
+	return nil
+}
+
+// settleOverflow does what a message says, or has it come again.
+func (s *Service) settleOverflow(d bus.Delivery) {
+	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.HandshakeTimeout)
+	defer cancel()
+	h := d.Message().Headers
+	sessionID, is := strings.CutPrefix(h[bus.HeaderOverflowQueue], queueName(""))
+	if is && h[bus.HeaderOverflowReason] == bus.OverflowReason {
+		if err := s.lose(ctx, sessionID, d.Attempt() > 1); err != nil {
+			s.cfg.Logger.WarnContext(ctx, "more waits for a session than is kept, and it cannot be given up yet", slog.String("session", sessionID), slog.Any("error", err))
+			_ = d.Retry(ctx, overflowPause) // otherwise the next one tells of it again
+			return
+		}
+	}
+	_ = d.Ack()
+}
+
+// lose gives up what waits for a session, closes its connection wherever it is, and waits for its client no longer. The broker tells once
+// for each event that it drops, so that most find it done. again: whoever was at it before may have died in between.
+func (s *Service) lose(ctx context.Context, sessionID string, again bool) error {
+	before, err := s.records.lose(ctx, sessionID, s.cfg.recordLife())
+	switch {
+	case errors.Is(err, errLost) && !again:
+		return nil
+	case errors.Is(err, errEnded): // its queue is a leftover
+		return s.cfg.Broker.DeleteQueue(ctx, queueName(sessionID))
+	case err != nil && !errors.Is(err, errLost):
+		return err
+	}
+	if err := s.cfg.Broker.DeleteQueue(ctx, queueName(sessionID)); err != nil {
+		return err
+	}
+	s.meter.shed(ctx, "overflow")
+	epoch := before.Epoch
+	if before.Lost { // it is the one that was written the first time
+		epoch--
+	}
+	id := func(what string) bus.PublishOptions { // the same each time, so that who is told twice knows it
+		name := fmt.Sprintf("%s %s %d", what, sessionID, epoch)
+		return bus.PublishOptions{PartitionKey: sessionID, MessageID: uuid.NewSHA1(overflowSpace, []byte(name)).String()}
+	}
+	_, told := s.cfg.Bus.PublishWith(ctx, events.TopicSessionOverflowed, &events.SessionOverflowedEvent{SessionID: sessionID, AccountID: before.AccountID}, id("overflowed"))
+	_, gone := s.cfg.Bus.PublishWith(ctx, events.TopicSessionDisconnected, &events.SessionDisconnectedEvent{
+		SessionID: sessionID, AccountID: before.AccountID, InstanceID: before.InstanceID, Reason: events.SessionDisconnectedReasonOverflow,
+	}, id("disconnected"))
+	return errors.Join(told, gone)
+}
+
+// overflowedElsewhere closes the connection of a session that has missed something. The record decides: it may have a newer one.
+func (s *Service) overflowedElsewhere(ctx context.Context, e *events.SessionOverflowedEvent) error {
+	if v := s.held.get(e.SessionID); v != nil {
+		return s.look(ctx, v)
+	}
+	return nil
+}
+
+func lost() ending {
+	return ending{code: CloseOverflow, reason: "more events waited for you than are kept, and are gone: connect with an access token", silent: true}
+}

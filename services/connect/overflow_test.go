@@ -1,0 +1,83 @@
+package connect_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/services/connect"
+)
+
+// A client for which more waits than is kept is cut off with a reason, wherever it is connected, and others are told. What it shows before is
+// not enough to come back, since it would not know that it has missed something; with an access token it begins anew.
+func TestMoreWaitsThanIsKept(t *testing.T) {
+	const most = 10
+	for name, limit := range map[string]func(*connect.Config){
+		"events": func(c *connect.Config) { c.MaxWaitingEvents = most },
+		"bytes":  func(c *connect.Config) { c.MaxWaitingBytes = most*1000 + 999 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := start(t, 2, limit, func(c *connect.Config) { c.Window = 2 })
+			filler := strings.Repeat("x", 1000-len(`{"n":10,"":""}`))
+			body := func(n int) string { return fmt.Sprintf(`{"n":%02d,"":%q}`, n+10, filler) }
+			tell := func(id string, events int) {
+				for n := range events {
+					w.publish(id, "news", body(n))
+				}
+			}
+			token, l := w.login("user")
+			c := w.connected(w.nodes[0], token)
+			require.IsType(t, new(events.SessionConnectedEvent), w.next())
+			tell(l.SessionID, 2+most) // two are on their way
+			for n := range 2 {
+				require.Equal(t, n+10, c.event().Body.N)
+			}
+			c.send(`{"ack":2}`)
+			for n := 2; n < 2+most; n++ {
+				e := c.event()
+				require.Equal(t, n+10, e.Body.N, "as many may wait")
+				c.send(fmt.Sprintf(`{"ack":%d}`, e.Seq))
+			}
+			tell(l.SessionID, 2*most)
+			require.Equal(t, connect.CloseOverflow, c.closed())
+			gone := w.next().(*events.SessionDisconnectedEvent)
+			require.Equal(t, events.SessionDisconnectedReasonOverflow, gone.Reason)
+			require.Equal(t, c.Hello.InstanceID, gone.InstanceID)
+			require.False(t, gone.Reconnectable)
+
+			_, status := w.dial(w.nodes[1], "Reconnect "+c.Hello.ReconnectToken)
+			require.Equal(t, 401, status)
+			c = w.connected(w.nodes[1], token)
+			require.False(t, c.Hello.Resumed, "the client knows that it begins anew")
+			require.IsType(t, new(events.SessionConnectedEvent), w.next())
+			w.publish(l.SessionID, "news", body(89))
+			require.Equal(t, 99, c.event().Body.N, "what waited before is gone")
+
+			require.NoError(t, c.Close()) // and while it is away
+			require.True(t, w.next().(*events.SessionDisconnectedEvent).Reconnectable)
+			tell(l.SessionID, most+1) // beside the one that was not acknowledged
+			require.False(t, w.next().(*events.SessionDisconnectedEvent).Reconnectable)
+			_, status = w.dial(w.nodes[1], "Reconnect "+c.Hello.ReconnectToken)
+			require.Equal(t, 401, status)
+			require.Empty(t, w.told, "it is told once")
+		})
+	}
+}
+
+// A queue that a node with other limits has made does not keep its client out.
+func TestOtherLimits(t *testing.T) {
+	w := start(t, 1)
+	token, l := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	require.NoError(t, c.Close())
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	require.True(t, w.next().(*events.SessionDisconnectedEvent).Reconnectable)
+	other := w.add(func(c *connect.Config) { c.MaxWaitingEvents = 7 })
+	c, status := w.dial(other, "Reconnect "+c.Hello.ReconnectToken)
+	require.Equal(t, 101, status)
+	w.publish(l.SessionID, "news", `{"n":1}`)
+	require.Equal(t, 1, c.event().Body.N)
+}

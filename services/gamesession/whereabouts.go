@@ -1,0 +1,107 @@
+package gamesession
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/problem"
+)
+
+const (
+	// maxTables is in how many game sessions a session may have seats.
+	maxTables = 32
+	// notePatience is how long a seat may take to be held after it was noted: longer than an operation.
+	notePatience = time.Minute
+)
+
+// A whereabouts is where a session may have a seat. It is entered before a seat is held, and outlives each game session: those go when nothing
+// changes in them, and a session that sits in one changes nothing here.
+type whereabouts struct {
+	Stays []stay `json:"stays"`
+}
+
+// A stay is a game session, and when a seat was last asked for.
+type stay struct {
+	GameSessionID string    `json:"gameSessionId"`
+	At            time.Time `json:"at"`
+}
+
+// note enters that a session may have a seat somewhere.
+func (s *Service) note(ctx context.Context, sessionID, gameSessionID string) error {
+	store, err := state.Open[whereabouts](ctx, s.cfg.Factory, Store)
+	if err != nil {
+		return err
+	}
+	return state.RetryOnConflict(ctx, func() error {
+		entry, err := store.GetWithETag(ctx, playerKey+sessionID)
+		if err != nil && !errors.Is(err, state.ErrNotFound) {
+			return err
+		}
+		w, now := entry.Value, s.cfg.Now().UTC()
+		w.Stays = slices.DeleteFunc(w.Stays, func(at stay) bool { return at.GameSessionID == gameSessionID })
+		if len(w.Stays) >= maxTables {
+			if w.Stays, err = s.still(ctx, sessionID, w.Stays, now); err != nil {
+				return err
+			}
+		}
+		if len(w.Stays) >= maxTables {
+			return problem.New(problem.Conflict, "the session has seats in %d game sessions, which is as many as it may have; leave one", len(w.Stays)).At("sessionId")
+		}
+		w.Stays = append(w.Stays, stay{gameSessionID, now})
+		_, err = store.TrySaveWith(ctx, playerKey+sessionID, w, entry.ETag, state.SaveOptions{Expiry: state.After(s.cfg.PlayerTTL)})
+		return err
+	})
+}
+
+// still is where a session has something, or is about to: who asked a moment ago may not be held the seat yet.
+func (s *Service) still(ctx context.Context, sessionID string, stays []stay, now time.Time) (left []stay, err error) {
+	for _, at := range stays {
+		if now.Sub(at.At) > notePatience {
+			t, err := s.read(ctx, at.GameSessionID)
+			if _, gone := errors.AsType[*problem.Problem](err); err != nil && !gone {
+				return nil, err
+			}
+			if t.find(func(p player) bool { return p.SessionID == sessionID }) == nil {
+				continue
+			}
+		}
+		left = append(left, at)
+	}
+	return left, nil
+}
+
+// leaveAll frees all that a session has, and forgets where that was.
+func (s *Service) leaveAll(ctx context.Context, sessionID string) error {
+	store, err := state.Open[whereabouts](ctx, s.cfg.Factory, Store)
+	if err != nil {
+		return err
+	}
+	where, err := store.Get(ctx, playerKey+sessionID)
+	if errors.Is(err, state.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, at := range where.Stays {
+		errs = append(errs, s.leaveOne(ctx, at.GameSessionID, sessionID))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	_, err = store.Delete(ctx, playerKey+sessionID)
+	return err
+}
+
+// leaveOne frees what a session has of a game session, if that is still there.
+func (s *Service) leaveOne(ctx context.Context, gameSessionID, sessionID string) error {
+	_, err := s.leave(ctx, gameSessionID, sessionID)
+	if _, gone := errors.AsType[*problem.Problem](err); gone {
+		return nil
+	}
+	return err
+}
