@@ -24,7 +24,7 @@ TOGETHER   := -p 2 -parallel 4
 # This one measures rates, after all others. Its long form is `make faults`: who runs that too, as CI does, leaves it out with FAULTS=. There those that
 # compare rates come first, one after the other; then, beside each other, those that only count, with the sagas.
 FAULTS     := ./faults
-COUNT      := ^Test(Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep|ServicesKilledAtEveryStep)$$
+COUNT      := ^Test(Events|Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep|ServicesKilledAtEveryStep)$$
 LONG       := -count=1 -v -timeout 20m
 PAGE       := -args -long -out ../../docs/faults.md
 

@@ -25,6 +25,7 @@ type part struct {
 
 	position int64 // up to which everything is handled, in this process
 	entered  int64 // and in the engine
+	way      way   // what the engine has to have when more is entered
 	parked   map[StreamID]Parked
 	looked   time.Time // when parked was read
 	ahead    ahead
@@ -34,7 +35,7 @@ type part struct {
 
 // start handles the events of a partition in goroutines of its own, and tells ended when they have ended. asked is from before the claim.
 func (s *Subscription) start(lease Lease, asked time.Time, ended chan<- *part) *part {
-	p := &part{sub: s, lease: lease, begun: asked, position: lease.Position, entered: lease.Position}
+	p := &part{sub: s, lease: lease, begun: asked, position: lease.Position, entered: lease.Position, way: way{sure: lease.Sure}}
 	if s.cfg.Begin != nil {
 		p.pipeline = newPipeline(p)
 	}
@@ -155,6 +156,7 @@ func (p *part) step() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	p.way.add(scope, events)
 	p.dense = p.dense && more // at the end nobody knows what comes
 	if err := p.page(scope, events, more); err != nil {
 		return false, err
@@ -345,7 +347,9 @@ func certain(err error) error {
 }
 
 // gone reports whether a part cannot be gone on with.
-func gone(err error) bool { return errors.Is(err, ErrLeaseLost) || errors.Is(err, errUncertain) }
+func gone(err error) bool {
+	return errors.Is(err, ErrLeaseLost) || errors.Is(err, errUncertain) || errors.Is(err, ErrSetBack)
+}
 
 // lost is the error of a part whose context has ended.
 func (p *part) lost(err error) error {
@@ -359,7 +363,7 @@ func (p *part) lost(err error) error {
 func (p *part) advance(position int64, within func(tx *sql.Tx) error) error {
 	asked := time.Now()
 	var failed error
-	err := p.sub.store.engine.Advance(p.ctx, p.lease, position, func(tx *sql.Tx) error {
+	err := p.sub.store.engine.Advance(p.ctx, p.lease, p.to(position), func(tx *sql.Tx) error {
 		failed = within(tx)
 		return failed
 	})
@@ -369,7 +373,8 @@ func (p *part) advance(position int64, within func(tx *sql.Tx) error) error {
 		}
 		return certain(err)
 	}
-	p.position, p.entered = position, position
+	p.position = position
+	p.arrived()
 	p.prolonged(asked)
 	return nil
 }
@@ -380,10 +385,10 @@ func (p *part) enter() error {
 		return nil
 	}
 	asked := time.Now()
-	if err := p.sub.store.engine.Advance(p.ctx, p.lease, p.position, nil); err != nil {
+	if err := p.sub.store.engine.Advance(p.ctx, p.lease, p.to(p.position), nil); err != nil {
 		return err
 	}
-	p.entered = p.position
+	p.arrived()
 	p.prolonged(asked)
 	return nil
 }
