@@ -73,7 +73,7 @@ type Advance struct {
 	Entered  int64 // the position that was entered before
 	Position int64
 
-	// Read are the events behind After up to Position that the log must have: all of them of the scope, of this part or not. Empty: nothing is to be looked at.
+	// Read are the events of the scope behind After, up to the last of them, that the log must have: these and no others. Empty: nothing is to be looked at.
 	Read  []Place
 	After int64
 	Scope Range // its category and id

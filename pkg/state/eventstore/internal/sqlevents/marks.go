@@ -146,7 +146,7 @@ func (l *log) there(ctx context.Context, tx *sql.Tx, to eventstore.Advance) (ref
 		text, args = "category = ? AND ", []any{to.Scope.Category}
 	}
 	text = "SELECT " + by + ", event_id FROM {t} WHERE " + text + by + " > ? AND " + by + " <= ? ORDER BY " + by
-	rows, err := tx.QueryContext(ctx, l.sql(text), append(args, to.After, to.Position)...)
+	rows, err := tx.QueryContext(ctx, l.sql(text), append(args, to.After, to.Read[len(to.Read)-1].At)...)
 	if err != nil {
 		return nil, err
 	}

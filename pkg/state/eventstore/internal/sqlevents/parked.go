@@ -28,7 +28,7 @@ func (l *log) Park(ctx context.Context, lease eventstore.Lease, p eventstore.Par
 		if refused, err := l.held(ctx, tx, lease); refused != nil || err != nil {
 			return refused, err
 		}
-		return l.there(ctx, tx, eventstore.Advance{Scope: eventstore.Range{Category: p.Stream.Category, ID: p.Stream.ID}, After: p.Version - 1, Position: p.Version,
+		return l.there(ctx, tx, eventstore.Advance{Scope: eventstore.Range{Category: p.Stream.Category, ID: p.Stream.ID}, After: p.Version - 1,
 			Read: []eventstore.Place{{At: p.Version, ID: p.EventID}}})
 	})
 }
