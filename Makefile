@@ -29,7 +29,7 @@ TOGETHER   := -p 2 -parallel 4
 # compare rates come first, one after the other, and beside them the one that mostly waits, for a broker that is away for two minutes; then,
 # beside each other, those that only count, with the sagas.
 FAULTS     := ./faults
-COUNT      := ^Test(Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep|ServicesKilledAtEveryStep)$$
+COUNT      := ^Test(Events|Rebuild|Relay|RelayOutage|Mesh|MeshOnRabbitMQ|MeshPartitioned|KilledAtEveryStep|ServicesKilledAtEveryStep)$$
 LONG       := -count=1 -v -timeout 20m
 PAGE       := -args -long -out ../../docs/faults.md
 OUTAGE     := ^TestRelayOutage$$

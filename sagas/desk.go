@@ -31,6 +31,7 @@ type desk struct {
 	expire *time.Timer
 
 	read     int64 // up to which the log was read
+	trail    *eventstore.Trail
 	open     map[string]*Instance
 	dues     dues
 	most     int // when there are more dues than this, those that are no more are dropped
@@ -71,6 +72,7 @@ func (d *dues) Pop() any {
 func newDesk(ctx context.Context, a *agenda, lease eventstore.Lease, asked time.Time) *desk {
 	d := &desk{agenda: a, lease: lease, read: lease.Position, open: map[string]*Instance{}, busy: map[string]*job{}, idle: map[string]int64{}, tended: asked,
 		finished: make(chan *job, a.engine.cfg.Calls)}
+	d.trail = eventstore.NewTrail(lease, eventstore.Range{Category: a.family.category()})
 	d.ctx, d.cancel = context.WithCancelCause(ctx)
 	d.expire = time.AfterFunc(time.Until(asked.Add(lease.Lives)), func() { d.cancel(eventstore.ErrLeaseLost) })
 	return d
@@ -90,14 +92,14 @@ func (d *desk) run() (err error) {
 	}()
 	for d.ctx.Err() == nil {
 		d.ended()
-		if err := d.look(); errors.Is(err, eventstore.ErrLeaseLost) {
+		if err := d.look(); lost(err) {
 			return err
 		} else if err != nil {
 			d.agenda.warn(d.ctx, "reading instances failed, and will be tried again", err)
 		}
 		d.begin(time.Now())
 		if d.toRenew() {
-			if left, err := d.renew(); left || errors.Is(err, eventstore.ErrLeaseLost) {
+			if left, err := d.renew(); left || lost(err) {
 				return err
 			}
 		}
@@ -107,6 +109,11 @@ func (d *desk) run() (err error) {
 		return eventstore.ErrLeaseLost
 	}
 	return nil
+}
+
+// lost reports whether a desk cannot go on with what it knows: the lease is another's, or the database has lost again what was read.
+func lost(err error) bool {
+	return errors.Is(err, eventstore.ErrLeaseLost) || errors.Is(err, eventstore.ErrSetBack)
 }
 
 // wait returns when there may be something to do.
@@ -167,6 +174,7 @@ func (d *desk) look() error {
 			}
 		}
 		d.read = event.Position
+		d.trail.Add(&event)
 		if d.toRenew() {
 			if err := d.prolong(); err != nil {
 				return err
@@ -348,13 +356,14 @@ func (d *desk) prolong() error {
 	if err := a.reckon(d.ctx); err != nil {
 		a.warn(d.ctx, "a consumer cannot enlist, and will try again", err)
 	}
-	asked := time.Now()
-	if err := a.marks().Advance(d.ctx, d.lease, d.position(), nil); err != nil {
-		if !errors.Is(err, eventstore.ErrLeaseLost) {
+	asked, to := time.Now(), d.trail.To(d.position())
+	if err := a.marks().Advance(d.ctx, d.lease, to, nil); err != nil {
+		if !lost(err) {
 			a.warn(d.ctx, "a lease cannot be renewed, and will be tried again", err)
 		}
 		return err
 	}
+	d.trail.Arrived(to)
 	d.tended = asked
 	d.expire.Reset(time.Until(asked.Add(d.lease.Lives)))
 	return nil
@@ -392,11 +401,11 @@ func (d *desk) bring() {
 func (d *desk) yield() {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(d.ctx), d.lease.Lives)
 	defer cancel()
-	err := d.agenda.marks().Advance(ctx, d.lease, d.position(), nil)
+	err := d.agenda.marks().Advance(ctx, d.lease, d.trail.To(d.position()), nil)
 	if err == nil {
 		err = d.agenda.marks().Yield(ctx, d.lease)
 	}
-	if err != nil && !errors.Is(err, eventstore.ErrLeaseLost) {
+	if err != nil && !lost(err) {
 		d.agenda.engine.cfg.Logger.WarnContext(ctx, "a partition cannot be given up; others wait for its lease to end", "subscription", d.agenda.name, "error", err)
 	}
 }

@@ -76,6 +76,7 @@ type EventTotals struct {
 	Gaps   int // positions of the log, and versions of its streams, that are left out
 
 	Seen       int // by all subscriptions together
+	Unmade     int // handled, and not in the log: another event has its position, or none
 	Twice      int // handled again, in a transaction that was committed
 	Missed     int // and never handled
 	Disordered int // handled before an event that stands before it
@@ -118,13 +119,24 @@ func (l *EventLedger) Totals(log []eventstore.Recorded) EventTotals {
 	return t
 }
 
+// A HandledEvent is one that a subscription has written down.
+type HandledEvent struct {
+	Position int64
+	ID       string
+}
+
 // Handle adds what one subscription has handled, in the order of its transactions; each returns what has to follow each other among them.
-func (t *EventTotals) Handle(log []eventstore.Recorded, handled []int64, each func(e *eventstore.Recorded) string) {
+func (t *EventTotals) Handle(log []eventstore.Recorded, handled []HandledEvent, each func(e *eventstore.Recorded) string) {
 	t.Seen += len(handled)
 	seen := make(map[int64]bool, len(handled))
 	last := map[string]int64{}
-	for _, position := range handled {
-		if seen[position] || position < 1 || position > int64(len(log)) {
+	for _, h := range handled {
+		position := h.Position
+		switch {
+		case position < 1 || position > int64(len(log)) || log[position-1].ID != h.ID:
+			t.Unmade++
+			continue
+		case seen[position]:
 			t.Twice++
 			continue
 		}

@@ -31,9 +31,12 @@ func TestEventLedger(t *testing.T) {
 	require.Equal(t, faults.EventTotals{Sent: 6, Acknowledged: 3, Lost: 2, Refused: 1, Untrue: 1, Unknown: 2, Made: 1, Gaps: 1}, totals)
 
 	totals = faults.EventTotals{}
-	totals.Handle(log, []int64{1, 3, 2, 3}, func(*eventstore.Recorded) string { return "" })
+	totals.Handle(log, []faults.HandledEvent{{1, "1"}, {3, "3"}, {2, "2"}, {3, "3"}}, func(*eventstore.Recorded) string { return "" })
 	require.Equal(t, faults.EventTotals{Seen: 4, Disordered: 1, Twice: 1, Missed: 1}, totals)
 	totals = faults.EventTotals{}
-	totals.Handle(log, []int64{1, 3, 2, 4}, func(e *eventstore.Recorded) string { return e.Stream.ID })
+	totals.Handle(log, []faults.HandledEvent{{1, "1"}, {3, "3"}, {2, "2"}, {4, "4"}}, func(e *eventstore.Recorded) string { return e.Stream.ID })
 	require.Equal(t, faults.EventTotals{Seen: 4}, totals)
+	totals = faults.EventTotals{}
+	totals.Handle(log, []faults.HandledEvent{{1, "1"}, {2, "9"}, {3, "3"}, {4, "4"}, {5, "5"}}, func(*eventstore.Recorded) string { return "" })
+	require.Equal(t, faults.EventTotals{Seen: 5, Unmade: 2, Missed: 1}, totals)
 }

@@ -210,7 +210,7 @@ func consumeEvents(ctx context.Context, store *eventstore.Store) error {
 	for name, partitions := range map[string]int{ordered: 1, parted: 4} {
 		sub, err := store.Subscribe(eventstore.SubscriptionConfig{Name: name, Partitions: partitions, Lease: eventLease, Poll: 20 * time.Millisecond, Batch: 20,
 			HandleIn: func(ctx context.Context, tx *sql.Tx, e eventstore.Recorded) error {
-				_, err := tx.ExecContext(ctx, "INSERT INTO handled (subscription, position) VALUES (?, ?)", name, e.Position)
+				_, err := tx.ExecContext(ctx, "INSERT INTO handled (subscription, position, id) VALUES (?, ?, ?)", name, e.Position, e.ID)
 				return err
 			}})
 		if err != nil {

@@ -101,7 +101,7 @@ func endureEvents(t *testing.T, server *servers.MySQLServer, f eventFault) {
 	store := openEvents(t, dsn)
 	_, err = store.Head(within(t, patience)) // makes the tables
 	require.NoError(t, err)
-	_, err = db.Exec("CREATE TABLE handled (at BIGINT AUTO_INCREMENT PRIMARY KEY, subscription VARCHAR(16) NOT NULL, position BIGINT NOT NULL) ENGINE=InnoDB")
+	_, err = db.Exec("CREATE TABLE handled (at BIGINT AUTO_INCREMENT PRIMARY KEY, subscription VARCHAR(16) NOT NULL, position BIGINT NOT NULL, id CHAR(36) NOT NULL) ENGINE=InnoDB")
 	require.NoError(t, err)
 	for range eventProcesses {
 		require.NoError(t, r.start(&r.consumers, "consume"))
@@ -150,24 +150,25 @@ func (r *eventRun) settle(t *testing.T, store *eventstore.Store, row *faults.Eve
 	assert.Zero(t, row.Lost, "acknowledged and lost")
 	assert.Zero(t, row.Untrue, "refused and made")
 	assert.Zero(t, row.Gaps, "positions or versions left out")
+	assert.Zero(t, row.Unmade, "handled, and not in the log")
 	assert.Zero(t, row.Twice, "handled twice")
 	assert.Zero(t, row.Missed, "never handled")
 	assert.Zero(t, row.Disordered, "handled out of order")
 }
 
-// handled are the positions that a subscription has written, in their order.
-func (r *eventRun) handled(t *testing.T, subscription string) (positions []int64) {
+// handled are the events that a subscription has written, in their order.
+func (r *eventRun) handled(t *testing.T, subscription string) (all []faults.HandledEvent) {
 	t.Helper()
-	rows, err := r.db.Query("SELECT position FROM handled WHERE subscription = ? ORDER BY at", subscription)
+	rows, err := r.db.Query("SELECT position, id FROM handled WHERE subscription = ? ORDER BY at", subscription)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, rows.Close()) }()
 	for rows.Next() {
-		var position int64
-		require.NoError(t, rows.Scan(&position))
-		positions = append(positions, position)
+		var h faults.HandledEvent
+		require.NoError(t, rows.Scan(&h.Position, &h.ID))
+		all = append(all, h)
 	}
 	require.NoError(t, rows.Err())
-	return positions
+	return all
 }
 
 func openEvents(t *testing.T, dsn string) *eventstore.Store {

@@ -59,8 +59,8 @@ func (r EventRow) String() string {
 	if r.Failed {
 		name += " (FAILED)"
 	}
-	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d | %d (%d made) | %d | %d | %d | %d | %d | %d | %d | %d |", name, r.Engine, r.Times, r.Sent, r.Acknowledged,
-		r.Refused, r.Conflicts, r.Unknown, r.Made, r.Lost, r.Untrue, r.Gaps, r.Seen, r.Twice, r.Missed, r.Disordered, r.Seed)
+	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d | %d (%d made) | %d | %d | %d | %d | %d | %d | %d | %d | %d |", name, r.Engine, r.Times, r.Sent, r.Acknowledged,
+		r.Refused, r.Conflicts, r.Unknown, r.Made, r.Lost, r.Untrue, r.Gaps, r.Seen, r.Unmade, r.Twice, r.Missed, r.Disordered, r.Seed)
 }
 
 // Rows are what a run has come to, a kind of rows for each part of the page.
@@ -224,12 +224,12 @@ two subscriptions that write each event into a table in the handler's transactio
 partitions and orders the events of a stream. In the end log and table are read and held against what the writers were told.
 The run fails when any of the columns from *lost* on, but *seen*, is not 0.
 
-| fault | engine | times | sent | acknowledged | refused | of them conflicts | unknown | lost | refused and made | gaps | seen | twice | missed | out of order | seed |
-| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
+| fault | engine | times | sent | acknowledged | refused | of them conflicts | unknown | lost | refused and made | gaps | seen | not in the log | twice | missed | out of order | seed |
+| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |
 `
 
 const eventFootnotes = `
 All figures are events. *lost* is acknowledged and not in the log, or not at the version and position of the answer: so of two appends that expect one version of a
-stream, at most one was acknowledged. *gaps* are positions of the log and versions of streams that nothing has. *seen*, *twice*, *missed* and *out of order* are
-of both subscriptions together; they see the other transactions' events too.
+stream, at most one was acknowledged. *gaps* are positions of the log and versions of streams that nothing has. *seen* and what follows are of both
+subscriptions together; *not in the log* was handled, and the database has lost it since, with its kill. They see the other transactions' events too.
 `

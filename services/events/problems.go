@@ -20,7 +20,8 @@ func eventsProblem(err error) error {
 	}
 	switch {
 	case errors.Is(err, eventstore.ErrStreamClosed):
-		return problem.New(problem.Conflict, "%s; choose another stream", reason(err)).Because(err)
+		_, which, _ := strings.Cut(err.Error(), "stream ") // what was asked is known to who asked
+		return problem.New(problem.Conflict, "stream %s", which).Because(err)
 	case errors.Is(err, eventstore.ErrNoMasterKey):
 		return problem.New(problem.Unavailable, "this node was not given the master key that the keys of subjects are wrapped with: give it that one "+
 			"with --events-master-key-file").Because(err)

@@ -68,7 +68,7 @@ func noteOn(v eventsapi.ProjectionVersion) string {
 	case v.State == "paused" && v.Live:
 		return "live"
 	case !v.Followed && v.State != "paused" && v.State != "dropping":
-		return fmt.Sprintf("no program has revision %d of it", v.Revision)
+		return fmt.Sprintf("nobody follows it yet: a program with revision %d of it does", v.Revision)
 	case v.Inline:
 		return "inline"
 	default:
@@ -231,7 +231,7 @@ func (c *projectionsDropCommand) Run(ctx context.Context, std *stdio) error {
 		return err
 	}
 	if !c.Yes {
-		if err := confirm(std, fmt.Sprintf("Remove version %d of %s with its data?", c.Version, c.Name)); err != nil {
+		if err := confirm(std, fmt.Sprintf("remove version %d of %s with its data?", c.Version, c.Name)); err != nil {
 			return err
 		}
 	}

@@ -15,7 +15,7 @@ func (p *part) park(e Recorded, failure error) error {
 	if len(text) > maxFailure {
 		text = text[:maxFailure]
 	}
-	parked := Parked{Stream: e.Stream, Part: p.lease.Part, Version: e.Version, Failure: text}
+	parked := Parked{Stream: e.Stream, Part: p.lease.Part, Version: e.Version, EventID: e.ID, Failure: text}
 	if err := p.sub.store.engine.Park(p.ctx, p.lease, parked); err != nil {
 		return err
 	}

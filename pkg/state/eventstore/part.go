@@ -23,8 +23,8 @@ type part struct {
 	renewed atomic.Int64 // when the last renewal began, in nanoseconds since the part was claimed
 	begun   time.Time
 
-	position int64 // up to which everything is handled, in this process
-	entered  int64 // and in the engine
+	position int64  // up to which everything is handled, in this process
+	trail    *Trail // what was read and is not entered
 	parked   map[StreamID]Parked
 	looked   time.Time // when parked was read
 	ahead    ahead
@@ -34,7 +34,7 @@ type part struct {
 
 // start handles the events of a partition in goroutines of its own, and tells ended when they have ended. asked is from before the claim.
 func (s *Subscription) start(lease Lease, asked time.Time, ended chan<- *part) *part {
-	p := &part{sub: s, lease: lease, begun: asked, position: lease.Position, entered: lease.Position}
+	p := &part{sub: s, lease: lease, begun: asked, position: lease.Position, trail: NewTrail(lease, s.cfg.scope())}
 	if s.cfg.Begin != nil {
 		p.pipeline = newPipeline(p)
 	}
@@ -155,6 +155,7 @@ func (p *part) step() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	p.note(events)
 	p.dense = p.dense && more // at the end nobody knows what comes
 	if err := p.page(scope, events, more); err != nil {
 		return false, err
@@ -164,6 +165,13 @@ func (p *part) step() (more bool, err error) {
 		p.sub.metrics.caughtUp(p.lease.Part)
 	}
 	return more, err
+}
+
+// note has the trail know of a page.
+func (p *part) note(events []Recorded) {
+	for i := range events {
+		p.trail.Add(&events[i])
+	}
 }
 
 // page handles events, as many with one entry of the position as Batch says.
@@ -345,7 +353,9 @@ func certain(err error) error {
 }
 
 // gone reports whether a part cannot be gone on with.
-func gone(err error) bool { return errors.Is(err, ErrLeaseLost) || errors.Is(err, errUncertain) }
+func gone(err error) bool {
+	return errors.Is(err, ErrLeaseLost) || errors.Is(err, errUncertain) || errors.Is(err, ErrSetBack)
+}
 
 // lost is the error of a part whose context has ended.
 func (p *part) lost(err error) error {
@@ -357,9 +367,9 @@ func (p *part) lost(err error) error {
 
 // advance enters a position that what is done in a transaction leads to.
 func (p *part) advance(position int64, within func(tx *sql.Tx) error) error {
-	asked := time.Now()
+	asked, to := time.Now(), p.trail.To(position)
 	var failed error
-	err := p.sub.store.engine.Advance(p.ctx, p.lease, position, func(tx *sql.Tx) error {
+	err := p.sub.store.engine.Advance(p.ctx, p.lease, to, func(tx *sql.Tx) error {
 		failed = within(tx)
 		return failed
 	})
@@ -369,21 +379,22 @@ func (p *part) advance(position int64, within func(tx *sql.Tx) error) error {
 		}
 		return certain(err)
 	}
-	p.position, p.entered = position, position
+	p.position = position
+	p.trail.Arrived(to)
 	p.prolonged(asked)
 	return nil
 }
 
 // enter writes down the position.
 func (p *part) enter() error {
-	if p.position == p.entered {
+	if p.position == p.trail.Entered() {
 		return nil
 	}
-	asked := time.Now()
-	if err := p.sub.store.engine.Advance(p.ctx, p.lease, p.position, nil); err != nil {
+	asked, to := time.Now(), p.trail.To(p.position)
+	if err := p.sub.store.engine.Advance(p.ctx, p.lease, to, nil); err != nil {
 		return err
 	}
-	p.entered = p.position
+	p.trail.Arrived(to)
 	p.prolonged(asked)
 	return nil
 }

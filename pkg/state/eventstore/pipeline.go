@@ -58,6 +58,7 @@ func (l *pipeline) flow() (more bool, err error) {
 	if err != nil {
 		return false, err
 	}
+	p.note(events)
 	l.measure(events, more)
 	for _, e := range events {
 		for l.full() {

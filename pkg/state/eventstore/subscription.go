@@ -26,7 +26,8 @@ type SubscriptionConfig struct {
 	From int64
 
 	// Handle is given one event after the other. An event was handled when it returns nil; after a crash, or the loss of a lease, the last ones are
-	// handled again, up to Batch of them. ctx ends when the part of the subscription is lost. One of the handlers is required.
+	// handled again, up to Batch of them. When a database is killed, it may have shown an event that it then does not have, and this may have been handled.
+	// ctx ends when the part of the subscription is lost. One of the handlers is required.
 	Handle func(ctx context.Context, e Recorded) error
 
 	// HandleIn is Handle with a transaction of the log's own database, in which the event is marked as handled too: what it changes there is

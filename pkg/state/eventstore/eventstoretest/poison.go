@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -93,11 +94,13 @@ func poisonParks(t *testing.T, open Open) {
 // A stream that is released before the position of its partition has come to it, as after a crash, is handled once.
 func releasedAhead(t *testing.T, open Open) {
 	s := open(t, eventstore.Config{})
-	mustAppend(t, s, stream("a"), eventstore.NoStream, event("x"), event("x"), event("x"))
+	bad := event("x")
+	bad.ID = uuid.NewString()
+	mustAppend(t, s, stream("a"), eventstore.NoStream, event("x"), bad, event("x"))
 	lease, claimed, err := s.Engine().Claim(t.Context(), eventstore.Claim{Name: "sub", Parts: 1, Consumer: "crashed", Lives: time.Minute})
 	require.NoError(t, err)
 	require.True(t, claimed)
-	require.NoError(t, s.Engine().Park(t.Context(), lease, eventstore.Parked{Stream: stream("a"), Version: 2}))
+	require.NoError(t, s.Engine().Park(t.Context(), lease, eventstore.Parked{Stream: stream("a"), Version: 2, EventID: bad.ID}))
 	require.NoError(t, s.Engine().Yield(t.Context(), lease))
 	require.NoError(t, s.Unpark(t.Context(), "sub", stream("a"), false))
 	r := newRecorder()

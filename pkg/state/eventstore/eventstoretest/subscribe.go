@@ -98,7 +98,7 @@ func leasesAreFenced(t *testing.T, open Open) {
 	require.NoError(t, err)
 	require.True(t, claimed)
 	require.EqualValues(t, 7, first.Position)
-	require.NoError(t, engine.Advance(ctx, first, 8, nil))
+	require.NoError(t, engine.Advance(ctx, first, eventstore.Advance{Entered: 7, Position: 8}, nil))
 
 	other := claim
 	other.Consumer, other.From, other.Lives = "b", 0, time.Minute
@@ -115,13 +115,14 @@ func leasesAreFenced(t *testing.T, open Open) {
 
 	late := eventstore.Parked{Stream: stream("late"), Part: 1, Version: 1}
 	require.ErrorIs(t, engine.Renew(ctx, first), eventstore.ErrLeaseLost)
-	require.ErrorIs(t, engine.Advance(ctx, first, 9, nil), eventstore.ErrLeaseLost)
+	require.ErrorIs(t, engine.Advance(ctx, first, eventstore.Advance{Entered: 8, Position: 9}, nil), eventstore.ErrLeaseLost)
 	require.ErrorIs(t, engine.Park(ctx, first, late), eventstore.ErrLeaseLost)
 	require.ErrorIs(t, engine.Replayed(ctx, first, late.Stream, 2, false, nil), eventstore.ErrLeaseLost)
 	parked, err := engine.Parked(ctx, "sub")
 	require.NoError(t, err)
 	require.Empty(t, parked)
 	require.NoError(t, engine.Renew(ctx, second))
+	require.ErrorIs(t, engine.Advance(ctx, second, eventstore.Advance{Entered: 7, Position: 9}, nil), eventstore.ErrLeaseLost, "it is elsewhere")
 	marks, err := engine.Marks(ctx, "sub")
 	require.NoError(t, err)
 	require.Len(t, marks, 1)

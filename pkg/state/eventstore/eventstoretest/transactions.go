@@ -23,6 +23,7 @@ type OpenBoth func(t *testing.T) (*eventstore.Store, *sql.DB)
 func RunTransactions(t *testing.T, open OpenBoth) {
 	t.Run("handled once in effect", func(t *testing.T) { handledOnce(t, open) })
 	t.Run("handled once although answers do not come", func(t *testing.T) { handledOnceUnanswered(t, open) })
+	t.Run("what the database has lost again is not passed over", func(t *testing.T) { setBack(t, open) })
 	t.Run("a poison event leaves nothing behind", func(t *testing.T) { poisonLeavesNothing(t, open) })
 	t.Run("hints between processes", func(t *testing.T) { hints(t, open) })
 }
@@ -85,8 +86,8 @@ func (u *unanswered) answer(err error, within func(*sql.Tx) error) error {
 	return err
 }
 
-func (u *unanswered) Advance(ctx context.Context, l eventstore.Lease, position int64, within func(*sql.Tx) error) error {
-	return u.answer(u.Engine.Advance(ctx, l, position, within), within)
+func (u *unanswered) Advance(ctx context.Context, l eventstore.Lease, to eventstore.Advance, within func(*sql.Tx) error) error {
+	return u.answer(u.Engine.Advance(ctx, l, to, within), within)
 }
 
 func (u *unanswered) Replayed(ctx context.Context, l eventstore.Lease, s eventstore.StreamID, next int64, done bool, within func(*sql.Tx) error) error {

@@ -3,6 +3,7 @@ package memoryevents
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -102,11 +103,18 @@ func (m *marks) Renew(ctx context.Context, l eventstore.Lease) error {
 	return m.held(ctx, l, func(*mark) {})
 }
 
-func (m *marks) Advance(ctx context.Context, l eventstore.Lease, position int64, within func(*sql.Tx) error) error {
+func (m *marks) Advance(ctx context.Context, l eventstore.Lease, to eventstore.Advance, within func(*sql.Tx) error) (err error) {
 	if within != nil {
 		return state.ErrUnsupported
 	}
-	return m.held(ctx, l, func(p *mark) { p.Position = position })
+	held := m.held(ctx, l, func(p *mark) {
+		if p.Position != to.Entered {
+			err = eventstore.ErrLeaseLost
+			return
+		}
+		p.Position = to.Position
+	})
+	return errors.Join(held, err)
 }
 
 func (m *marks) Yield(ctx context.Context, l eventstore.Lease) error {

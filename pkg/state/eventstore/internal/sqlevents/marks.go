@@ -86,15 +86,24 @@ func (l *log) Claim(ctx context.Context, c eventstore.Claim) (lease eventstore.L
 		lease.Token++
 		_, err = tx.ExecContext(ctx, l.now("UPDATE {t}_positions SET token = ?, consumer = ?, until = @ + ? WHERE name = ? AND part = ?"),
 			lease.Token, c.Consumer, c.Lives.Microseconds(), c.Name, c.Part)
-		return nil, err
+		if err != nil {
+			return nil, err
+		}
+		// What is there for this transaction was committed before it, and is on disk when it is.
+		return nil, tx.QueryRowContext(ctx, l.sql("SELECT COALESCE(MAX(position), 0) FROM {t}")).Scan(&lease.Sure)
 	})
 	return lease, claimed && err == nil, err
 }
 
-// held changes the mark of a lease, if that is still the last one: it locks the part, so that nobody claims it until the transaction ends.
-func (l *log) held(ctx context.Context, tx *sql.Tx, lease eventstore.Lease, set string, args ...any) (refused, err error) {
-	args = append(args, lease.Lives.Microseconds(), lease.Name, lease.Part, lease.Token)
-	result, err := tx.ExecContext(ctx, l.now("UPDATE {t}_positions SET "+set+"until = @ + ? WHERE name = ? AND part = ? AND token = ?"), args...)
+// held prolongs a lease, if that is still the last one: it locks the part, so that nobody claims it until the transaction ends.
+func (l *log) held(ctx context.Context, tx *sql.Tx, lease eventstore.Lease) (refused, err error) {
+	return l.hold(ctx, tx, "UPDATE {t}_positions SET until = @ + ? WHERE name = ? AND part = ? AND token = ?",
+		lease.Lives.Microseconds(), lease.Name, lease.Part, lease.Token)
+}
+
+// hold changes the mark of a lease by a statement that finds none where that is lost.
+func (l *log) hold(ctx context.Context, tx *sql.Tx, text string, args ...any) (refused, err error) {
+	result, err := tx.ExecContext(ctx, l.now(text), args...)
 	if err != nil {
 		return nil, err
 	}
@@ -105,19 +114,62 @@ func (l *log) held(ctx context.Context, tx *sql.Tx, lease eventstore.Lease, set 
 }
 
 func (l *log) Renew(ctx context.Context, lease eventstore.Lease) error {
-	return l.verdict(ctx, func(tx *sql.Tx) (refused, err error) { return l.held(ctx, tx, lease, "") })
+	return l.verdict(ctx, func(tx *sql.Tx) (refused, err error) { return l.held(ctx, tx, lease) })
 }
 
 // Advance changes the mark last, so that a claim does not wait for what is done within.
-func (l *log) Advance(ctx context.Context, lease eventstore.Lease, position int64, within func(*sql.Tx) error) error {
+func (l *log) Advance(ctx context.Context, lease eventstore.Lease, to eventstore.Advance, within func(*sql.Tx) error) error {
 	return l.verdict(ctx, func(tx *sql.Tx) (refused, err error) {
+		if refused, err := l.there(ctx, tx, to); refused != nil || err != nil {
+			return refused, err
+		}
 		if within != nil {
 			if refused := within(tx); refused != nil {
 				return refused, nil
 			}
 		}
-		return l.held(ctx, tx, lease, "position = ?, ", position)
+		return l.hold(ctx, tx, "UPDATE {t}_positions SET position = ?, until = @ + ? WHERE name = ? AND part = ? AND token = ? AND position = ?",
+			to.Position, lease.Lives.Microseconds(), lease.Name, lease.Part, lease.Token, to.Entered)
 	})
+}
+
+// there looks whether the log has what a part has read. That is a part of the transaction: a database that is killed takes that with it.
+func (l *log) there(ctx context.Context, tx *sql.Tx, to eventstore.Advance) (refused, err error) {
+	if len(to.Read) == 0 {
+		return nil, nil
+	}
+	by, text, args := "position", "", []any(nil)
+	switch {
+	case to.Scope.ID != "":
+		by, text, args = "version", "category = ? AND stream = ? AND ", []any{to.Scope.Category, to.Scope.ID}
+	case to.Scope.Category != "":
+		text, args = "category = ? AND ", []any{to.Scope.Category}
+	}
+	text = "SELECT " + by + ", event_id FROM {t} WHERE " + text + by + " > ? AND " + by + " <= ? ORDER BY " + by
+	rows, err := tx.QueryContext(ctx, l.sql(text), append(args, to.After, to.Read[len(to.Read)-1].At)...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	n := 0
+	for rows.Next() {
+		var at int64
+		var id sql.RawBytes
+		if err := rows.Scan(&at, &id); err != nil {
+			return nil, err
+		}
+		if n == len(to.Read) || to.Read[n] != (eventstore.Place{At: at, ID: textOf(id)}) {
+			return eventstore.ErrSetBack, nil
+		}
+		n++
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	if n < len(to.Read) {
+		return eventstore.ErrSetBack, nil
+	}
+	return nil, nil
 }
 
 func (l *log) Yield(ctx context.Context, lease eventstore.Lease) error {

@@ -25,7 +25,11 @@ func (l *log) Park(ctx context.Context, lease eventstore.Lease, p eventstore.Par
 				return nil, err
 			}
 		}
-		return l.held(ctx, tx, lease, "")
+		if refused, err := l.held(ctx, tx, lease); refused != nil || err != nil {
+			return refused, err
+		}
+		return l.there(ctx, tx, eventstore.Advance{Scope: eventstore.Range{Category: p.Stream.Category, ID: p.Stream.ID}, After: p.Version - 1,
+			Read: []eventstore.Place{{At: p.Version, ID: p.EventID}}})
 	})
 }
 
@@ -85,6 +89,6 @@ func (l *log) Replayed(ctx context.Context, lease eventstore.Lease, stream event
 		if err != nil {
 			return nil, err
 		}
-		return l.held(ctx, tx, lease, "")
+		return l.held(ctx, tx, lease)
 	})
 }

@@ -49,11 +49,11 @@ type lossy struct {
 	calls atomic.Int64
 }
 
-func (l *lossy) Advance(ctx context.Context, lease eventstore.Lease, position int64, within func(tx *sql.Tx) error) error {
+func (l *lossy) Advance(ctx context.Context, lease eventstore.Lease, to eventstore.Advance, within func(tx *sql.Tx) error) error {
 	if l.calls.Add(1)%2 == 1 {
 		return state.ErrUnavailable
 	}
-	return l.Engine.Advance(ctx, lease, position, within)
+	return l.Engine.Advance(ctx, lease, to, within)
 }
 
 func appliedOnce(t *testing.T, w *world) {
