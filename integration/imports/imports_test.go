@@ -41,6 +41,8 @@ var table = []rule{
 		why: "a driver knows its library and no other driver"},
 	{of: "pkg/bus/redisbus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
 		why: "a driver knows its library and no other driver"},
+	{of: "pkg/bus/daprtopics", may: []string{"pkg/bus", "pkg/bus/internal/..."},
+		why: "topics are shared on any broker, whose driver says where they lie"},
 	{of: "pkg/bus/bustest", may: []string{"pkg/bus"},
 		why: "one suite for all drivers cannot know one of them"},
 
@@ -128,7 +130,7 @@ var table = []rule{
 		why: "what `bannou new service` writes is a sibling of the others, and a program of its own"},
 
 	{of: "cmd", may: []string{"cmd/...", "events", "sagas", "services/...",
-		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
+		"pkg/bus", "pkg/bus/daprtopics", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
 		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
 		"pkg/state/migrate", "pkg/state/eventstore", "pkg/state/eventstore/memoryevents", "pkg/state/eventstore/sqliteevents",
 		"pkg/state/eventstore/mysqlevents", "pkg/mesh"},
