@@ -72,6 +72,8 @@ func components(t *testing.T) []string {
 	return []string{
 		component("redis", "state.redis", "redisHost", set.Redis.Addr, "redisPassword", password, "redisDB", strconv.Itoa(set.Redis.DB)),
 		component("memory", "state.in-memory"),
+		mysqlComponent("mysql", set.MySQL),
+		redisComponent("streams", "pubsub.redis", set.Redis) + "  - name: processingTimeout\n    value: \"500ms\"\n  - name: redeliverInterval\n    value: \"500ms\"\n",
 		component("broker", "pubsub.rabbitmq", "connectionString", set.RabbitMQ.URL),
 		component("local", "pubsub.in-memory"),
 		component("files", "secretstores.local.file", "secretsFile", secrets),
