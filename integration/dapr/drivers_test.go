@@ -51,14 +51,14 @@ func missingOnMySQL() map[statetest.Promise]string {
 
 // The driver over a sidecar is held to the suite of the native ones, on each kind of component, but for what is declared as missing.
 func TestStateDriver(t *testing.T) {
-	set := servers.All(t)
+	redis, mysql := servers.Redis(t), servers.MySQL(t)
 	kinds := []struct {
 		kind, component string
 		features        statetest.Features
 	}{
-		{"state.redis", component("statestore", "state.redis", "redisHost", set.Redis.Addr, "redisPassword", passwordOf(set.Redis), "redisDB", database(set.Redis)),
+		{"state.redis", component("statestore", "state.redis", "redisHost", redis.Addr, "redisPassword", passwordOf(redis), "redisDB", database(redis)),
 			statetest.Features{AnyKeys: true, Missing: missingOnRedis()}},
-		{"state.mysql", component("statestore", "state.mysql", "connectionString", strings.TrimSuffix(strings.Split(set.MySQL.DSN, "?")[0], set.MySQL.Database), "schemaName", set.MySQL.Database),
+		{"state.mysql", component("statestore", "state.mysql", "connectionString", strings.TrimSuffix(strings.Split(mysql.DSN, "?")[0], mysql.Database), "schemaName", mysql.Database),
 			statetest.Features{AnyKeys: true, Depth: 31, Missing: missingOnMySQL()}},
 	}
 	var names []string
