@@ -53,6 +53,9 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	for _, name := range config.UnknownVariables(app) {
 		log.Warn("this variable is no setting; see `bannou serve --help`", "variable", name)
 	}
+	for _, chosen := range c.ByName() {
+		log.Info("a backend is chosen by name", "choice", chosen)
+	}
 	if c.Open() {
 		log.Warn("this node asks nobody who they are, as --insecure allows: whoever reaches it may use it; keep strangers out of its network, "+
 			"or set --mesh-token-file or certificates", "listen", c.Listen)

@@ -41,11 +41,11 @@ func (o *Own) stores(cfg *config.Config) (stores []state.StoreConfig) {
 		return nil
 	}
 	for _, s := range o.Stores {
-		backend := cfg.EngineFor("mysql")
+		kind := "mysql"
 		if s.Expiring {
-			backend = cfg.EngineFor("redis")
+			kind = "redis"
 		}
-		stores = append(stores, state.StoreConfig{Name: s.Name, Backend: backend, Indexes: s.Indexes})
+		stores = append(stores, state.StoreConfig{Name: s.Name, Backend: cfg.BackendOf(s.Name, kind), Indexes: s.Indexes})
 	}
 	return stores
 }
