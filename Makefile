@@ -19,7 +19,8 @@ LIBRARIES := $(filter-out integration,$(MODULES))
 # The packages of integration, each of which starts servers of its own. They mostly wait: two run at a time, those first that take longest,
 # and of a package four of the tests that need not be alone.
 LONGEST    := ./state ./e2e ./bus ./servers
-BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults)$$')
+BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults|migration)$$')
+# `make story` is that of migration: it needs a daprd.
 TOGETHER   := -p 2 -parallel 4
 # This one measures rates, after all others. Its long form is `make faults`: who runs that too, as CI does, leaves it out with FAULTS=. There those that
 # compare rates come first, one after the other; then, beside each other, those that only count, with the sagas.
@@ -45,7 +46,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity story generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -111,6 +112,9 @@ daprd: ## build daprd, of the version that tools/daprd pins, and install Dapr's 
 
 parity: daprd ## run the same behaviours on daprd and on the facade; writes the table in docs/dapr.md
 	$(GO) -C integration test -count=1 -timeout 10m ./dapr -run TestParity -args -out ../../docs/dapr.md
+
+story: daprd ## move four services from daprd to native under load, and back, and kill them; writes the tables in docs/
+	$(GO) -C integration test -count=1 -v -timeout 20m ./migration -args -long -out ../../docs/migrating-from-dapr.md
 
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
 	./compose/secrets

@@ -39,7 +39,6 @@ func (c *Config) Resolve() error {
 		c.checkConnect(),
 		c.checkDapr(),
 		c.resolveSidecar(),
-		c.followTopics(),
 		c.checkDaprTopics(),
 	)
 }

@@ -107,7 +107,7 @@ func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisec
 func newFactory(cfg *config.Config, own *Own, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, state.Driver, error) {
 	stores := append(internalStores(cfg), own.stores(cfg)...)
 	if slices.Contains(cfg.Services, "state") {
-		stores = append(stores, programStores(cfg)...)
+		stores = append(stores, slices.DeleteFunc(programStores(cfg), own.has)...)
 	}
 	if err := checkTargets(cfg, stores); err != nil {
 		return nil, nil, err
@@ -170,13 +170,16 @@ func programStores(cfg *config.Config) []state.StoreConfig {
 	all := cfg.AllStores()
 	var stores []state.StoreConfig
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		s := all[name]
-		stores = append(stores, state.StoreConfig{
-			Name: name, Backend: s.Backend, KeyPrefix: s.KeyPrefix, DefaultTTL: time.Duration(s.DefaultTTL) * time.Second,
-			TableName: s.TableName, Indexes: s.Indexes, PublishChanges: s.PublishChanges,
-		})
+		stores = append(stores, placed(state.StoreConfig{Name: name, Backend: all[name].Backend}, all[name]))
 	}
 	return stores
+}
+
+// placed is a store as its settings say, on the engine that it has.
+func placed(store state.StoreConfig, s config.Store) state.StoreConfig {
+	store.KeyPrefix, store.DefaultTTL, store.TableName = s.KeyPrefix, time.Duration(s.DefaultTTL)*time.Second, s.TableName
+	store.Indexes, store.PublishChanges = s.Indexes, s.PublishChanges
+	return store
 }
 
 // newStateDrivers makes one driver for each backend that a store names.
