@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"time"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -45,7 +46,11 @@ func (o *Own) stores(cfg *config.Config) (stores []state.StoreConfig) {
 		if s.Expiring {
 			kind = "redis"
 		}
-		stores = append(stores, state.StoreConfig{Name: s.Name, Backend: cfg.BackendOf(s.Name, kind), Indexes: s.Indexes})
+		store := state.StoreConfig{Name: s.Name, Backend: cfg.BackendOf(s.Name, kind), Indexes: s.Indexes}
+		if there, said := cfg.State.Stores[s.Name]; said && store.Backend != "dapr" { // the file says where, such as in the rows of an app of Dapr
+			store.Backend, store.KeyPrefix, store.TableName, store.DefaultTTL = there.Backend, there.KeyPrefix, there.TableName, time.Duration(there.DefaultTTL)*time.Second
+		}
+		stores = append(stores, store)
 	}
 	return stores
 }
