@@ -110,8 +110,8 @@ daprd: ## build daprd, of the version that tools/daprd pins, and install Dapr's 
 	./tools/install-daprd $(BIN)
 	./tools/install-dapr-sdk $(BIN)/dapr-sdk || true
 
-parity: daprd ## run the same behaviours on daprd and on the facade; writes the table in docs/dapr.md
-	$(GO) -C integration test -count=1 -timeout 10m ./dapr -run TestParity -args -out ../../docs/dapr.md
+parity: daprd ## run the same behaviours on daprd and on the facade, and the drivers over daprd; writes the tables in docs/dapr.md and docs/dapr-drivers.md
+	$(GO) -C integration test -count=1 -timeout 15m ./dapr -run "TestParity|Driver$$" -args -out ../../docs/dapr.md -drivers ../../docs/dapr-drivers.md
 
 story: daprd ## move four services from daprd to native under load, and back, and kill them; writes the tables in docs/
 	$(GO) -C integration test -count=1 -v -timeout 20m ./migration -args -long -out ../../docs/migrating-from-dapr.md

@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
-	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -148,19 +147,13 @@ func message(topic string, body []byte) *bus.Message {
 	if properties.Has("topic") {
 		m.RoutingKey = properties.Get("topic")
 	}
-	maps.Copy(m.Headers, given(bus.HeaderSourceService, source, headerTrace, e.TraceParent, headerTraceState, e.TraceState))
-	m.Body = e.data(m)
-	return m
-}
-
-func given(pairs ...string) map[string]string {
-	set := map[string]string{}
-	for i := 0; i < len(pairs); i += 2 {
-		if pairs[i+1] != "" {
-			set[pairs[i]] = pairs[i+1]
+	for _, h := range [][2]string{{bus.HeaderSourceService, source}, {headerTrace, e.TraceParent}, {headerTraceState, e.TraceState}} {
+		if h[1] != "" {
+			m.Headers[h[0]] = h[1]
 		}
 	}
-	return set
+	m.Body = e.data(m)
+	return m
 }
 
 // data is the event's own, as it was published. A JSON object without an eventId, from an app that knows nothing of them, gets the CloudEvent's id.

@@ -15,7 +15,7 @@ import (
 )
 
 const (
-	headerToken = "Dapr-Api-Token"
+	headerToken = "Dapr-Api-Token" //nolint:gosec // a header's name
 	maxAnswer   = 1 << 20
 )
 

@@ -119,7 +119,13 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, r.Body)
 }
 
-func do(t *testing.T, c *mesh.Client, target, method, path string, body []byte) (*http.Response, []byte) {
+// An answer is a response that was read.
+type answer struct {
+	StatusCode      int
+	Header, Trailer http.Header
+}
+
+func do(t *testing.T, c *mesh.Client, target, method, path string, body []byte) (answer, []byte) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -131,7 +137,7 @@ func do(t *testing.T, c *mesh.Client, target, method, path string, body []byte) 
 	received, err := io.ReadAll(resp.Body)
 	require.NoError(t, err)
 	require.NoError(t, resp.Body.Close())
-	return resp, received
+	return answer{resp.StatusCode, resp.Header, resp.Trailer}, received
 }
 
 func callsPass(t *testing.T, c *mesh.Client, target string) {
@@ -205,7 +211,7 @@ func cancelEnds(t *testing.T, c *mesh.Client, target string) {
 }
 
 func identitiesPass(t *testing.T, c *mesh.Client, target string) {
-	req := httptest.NewRequest("GET", "/a", nil)
+	req := httptest.NewRequestWithContext(t.Context(), "GET", "/a", nil)
 	req.RequestURI = ""
 	const trace = "4bf92f3577b34da6a3ce929d0e0e4736"
 	req.Header.Set("Traceparent", "00-"+trace+"-00f067aa0ba902b7-01")

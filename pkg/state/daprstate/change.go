@@ -61,7 +61,8 @@ func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Out
 	if len(outcomes) > 0 && away == len(outcomes) {
 		return nil, outcomes[0].Err
 	}
-	return outcomes, e.learn(ctx, c, changes, outcomes)
+	e.learn(ctx, c, changes, outcomes)
+	return outcomes, nil
 }
 
 // inParallel does n things, some at a time.
@@ -243,7 +244,7 @@ func (e *engine) sendDelete(ctx context.Context, key, etag string) error {
 func superseded() string { return "superseded-" + rand.Text() }
 
 // learn finds out the ETags of saves that were answered without.
-func (e *engine) learn(ctx context.Context, c component, changes []state.Change, outcomes []state.Outcome) error {
+func (e *engine) learn(ctx context.Context, c component, changes []state.Change, outcomes []state.Outcome) {
 	var keys []string
 	var at []int
 	for i := range changes {
@@ -262,7 +263,6 @@ func (e *engine) learn(ctx context.Context, c component, changes []state.Change,
 			outcomes[i].ETag = superseded()
 		}
 	}
-	return nil
 }
 
 // same compares two values as JSON, numbers as the floats that Dapr made of them.

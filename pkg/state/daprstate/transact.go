@@ -51,7 +51,8 @@ func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.
 		err = e.transact(ctx, operations)
 	}
 	if err == nil {
-		return outcomes, e.learn(ctx, c, changes, outcomes)
+		e.learn(ctx, c, changes, outcomes)
+		return outcomes, nil
 	}
 	if errors.Is(err, errConflict) {
 		return e.lost(ctx, c, changes)
