@@ -23,7 +23,8 @@ PACKAGES   = $(if $(RACED),./tools/unshort $$m,echo ./...)
 # The packages of integration, each of which starts servers of its own. They mostly wait: two run at a time, those first that take longest,
 # and of a package four of the tests that need not be alone.
 LONGEST    := ./state ./e2e ./bus ./servers
-BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults)$$')
+BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults|migration)$$')
+# `make story` is that of migration: it needs a daprd.
 TOGETHER   := -p 2 -parallel 4
 # This one measures rates, after all others. Its long form is `make faults`: who runs that too, as CI does, leaves it out with FAULTS=. There those that
 # compare rates come first, one after the other, and beside them the one that mostly waits, for a broker that is away for two minutes; then,
@@ -56,7 +57,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity story generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,8 +129,11 @@ daprd: ## build daprd, of the version that tools/daprd pins, and install Dapr's 
 	./tools/install-daprd $(BIN)
 	./tools/install-dapr-sdk $(BIN)/dapr-sdk || true
 
-parity: daprd ## run the same behaviours on daprd and on the facade; writes the table in docs/dapr.md
-	$(GO) -C integration test -count=1 -timeout 10m ./dapr -run TestParity -args -out ../../docs/dapr.md
+parity: daprd ## run the same behaviours on daprd and on the facade, and the drivers over daprd; writes the tables in docs/dapr.md and docs/dapr-drivers.md
+	$(GO) -C integration test -count=1 -timeout 15m ./dapr -run "TestParity|Driver$$" -args -out ../../docs/dapr.md -drivers ../../docs/dapr-drivers.md
+
+story: daprd ## move four services from daprd to native under load, and back, and kill them; writes the tables in docs/
+	$(GO) -C integration test -count=1 -v -timeout 20m ./migration -args -long -out ../../docs/migrating-from-dapr.md
 
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
 	./compose/secrets

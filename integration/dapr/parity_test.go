@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -29,6 +30,7 @@ const subscriptions = `[
 	{"pubsubname":"local","topic":"Mixed_Case/name","route":"/on/mixed"},
 	{"pubsubname":"local","topic":"raw","route":"/on/raw","metadata":{"rawPayload":"true"}},
 	{"pubsubname":"local","topic":"ruled","routes":{"rules":[{"match":"event.type == \"big\"","path":"/on/big"},{"match":"event.data.n > 5","path":"/on/many"}],"default":"/on/rest"}},
+	{"pubsubname":"streams","topic":"plain","route":"/on/stream"},
 	{"pubsubname":"broker","topic":"plain","route":"/on/plain"},
 	{"pubsubname":"broker","topic":"kept","route":"/on/kept","deadLetterTopic":"dead"},
 	{"pubsubname":"broker","topic":"dead","route":"/on/dead"}
@@ -71,17 +73,8 @@ func TestParity(t *testing.T) {
 // write puts the table between its marks in the document.
 func write(t *testing.T, file string, observed map[string]map[string]string) {
 	t.Helper()
-	const begin, end = "<!-- behaviours: begin -->\n", "<!-- behaviours: end -->"
-	content, err := os.ReadFile(file)
-	require.NoError(t, err)
-	before, rest, found := strings.Cut(string(content), begin)
-	_, after, ended := strings.Cut(rest, end)
-	require.True(t, found && ended, "%s has no place for the table", file)
 	var table strings.Builder
 	table.WriteString("| behaviour | Dapr 1.14.0 | facade | |\n| --- | --- | --- | --- |\n")
-	cell := func(s string) string {
-		return "`" + strings.ReplaceAll(strings.ReplaceAll(s, "|", "\\|"), "`", "'") + "`"
-	}
 	for _, b := range behaviours() {
 		theirs, ours := observed["dapr"][b.name], observed["facade"][b.name]
 		verdict := "same"
@@ -90,12 +83,28 @@ func write(t *testing.T, file string, observed map[string]map[string]string) {
 		}
 		fmt.Fprintf(&table, "| %s | %s | %s | %s |\n", b.name, cell(theirs), cell(ours), verdict)
 	}
-	require.NoError(t, os.WriteFile(file, []byte(before+begin+table.String()+end+after), 0o644))
+	between(t, file, "<!-- behaviours: begin -->\n", "<!-- behaviours: end -->", table.String())
+}
+
+// cell is a text in a table.
+func cell(s string) string {
+	return "`" + strings.ReplaceAll(strings.ReplaceAll(s, "|", "\\|"), "`", "'") + "`"
+}
+
+// between replaces what stands between two marks in a document.
+func between(t *testing.T, file, begin, end, text string) {
+	t.Helper()
+	content, err := os.ReadFile(file)
+	require.NoError(t, err)
+	before, rest, found := strings.Cut(string(content), begin)
+	_, after, ended := strings.Cut(rest, end)
+	require.True(t, found && ended, "%s has no place for the table", file)
+	require.NoError(t, os.WriteFile(file, []byte(before+begin+text+end+after), 0o644))
 }
 
 // behaviours are all of them.
 func behaviours() []behaviour {
-	return append(append(stateBehaviours(), eventBehaviours()...), otherBehaviours()...)
+	return slices.Concat(stateBehaviours(), mysqlBehaviours(), eventBehaviours(), streamBehaviours(), otherBehaviours())
 }
 
 const stateOf = "/v1.0/state/"

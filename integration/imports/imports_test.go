@@ -41,6 +41,10 @@ var table = []rule{
 		why: "a driver knows its library and no other driver"},
 	{of: "pkg/bus/redisbus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
 		why: "a driver knows its library and no other driver"},
+	{of: "pkg/bus/daprtopics", may: []string{"pkg/bus", "pkg/bus/internal/..."},
+		why: "topics are shared on any broker, whose driver says where they lie"},
+	{of: "pkg/bus/daprbus", may: []string{"pkg/bus"},
+		why: "a driver over a sidecar knows its library, and Dapr by HTTP alone"},
 	{of: "pkg/bus/bustest", may: []string{"pkg/bus"},
 		why: "one suite for all drivers cannot know one of them"},
 
@@ -56,6 +60,8 @@ var table = []rule{
 		why: "a driver knows its library and no other driver"},
 	{of: "pkg/state/mysqlstate", may: []string{"pkg/state", "pkg/state/internal/..."},
 		why: "a driver knows its library and no other driver"},
+	{of: "pkg/state/daprstate", may: []string{"pkg/state"},
+		why: "a driver over a sidecar knows its library, and Dapr by HTTP alone"},
 	{of: "pkg/state/statetest", may: []string{"pkg/state"},
 		why: "one suite for all drivers cannot know one of them"},
 
@@ -83,6 +89,8 @@ var table = []rule{
 		why: "the mesh asks for state and a bus through small interfaces of its own"},
 	{of: "pkg/mesh/internal", may: []string{"pkg/mesh/internal/..."},
 		why: "internals serve the package above them, never the other way round"},
+	{of: "pkg/mesh/daprmesh", may: []string{"pkg/mesh"},
+		why: "a driver over a sidecar knows its library, and Dapr by HTTP alone"},
 	{of: "pkg/mesh/meshtest", may: []string{"pkg/mesh"},
 		why: "a test package knows its own library only"},
 
@@ -128,10 +136,10 @@ var table = []rule{
 		why: "what `bannou new service` writes is a sibling of the others, and a program of its own"},
 
 	{of: "cmd", may: []string{"cmd/...", "events", "sagas", "services/...",
-		"pkg/bus", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus",
-		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate",
+		"pkg/bus", "pkg/bus/daprtopics", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus", "pkg/bus/daprbus",
+		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate", "pkg/state/daprstate",
 		"pkg/state/migrate", "pkg/state/eventstore", "pkg/state/eventstore/memoryevents", "pkg/state/eventstore/sqliteevents",
-		"pkg/state/eventstore/mysqlevents", "pkg/mesh"},
+		"pkg/state/eventstore/mysqlevents", "pkg/mesh", "pkg/mesh/daprmesh"},
 		why: "the command wires everything, and is the only place that names concrete drivers"},
 
 	{of: "integration", may: []string{"..."},

@@ -40,6 +40,15 @@ func freePorts(ctx context.Context, n int) ([]int, error) {
 	return nil, fmt.Errorf("found no %d free ports between %d and %d of 127.0.0.1", n, lowestPort, highestPort)
 }
 
+// FreeAddress returns 127.0.0.1:port, of a port on which nobody listens now.
+func FreeAddress(ctx context.Context) (string, error) {
+	ports, err := freePorts(ctx, 1)
+	if err != nil {
+		return "", err
+	}
+	return local(ports[0]), nil
+}
+
 func free(ctx context.Context, port int) bool {
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", local(port))
 	if err != nil {

@@ -31,6 +31,9 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if c.State.Stores, err = c.File.Stores(); err != nil {
 		return usageError{err}
 	}
+	if c.Messaging.DaprTopics, err = c.File.DaprTopics(); err != nil {
+		return usageError{err}
+	}
 	if c.Apps, err = c.File.Apps(); err != nil {
 		return usageError{err}
 	}
@@ -52,6 +55,9 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	log := c.logger(std)
 	for _, name := range config.UnknownVariables(app) {
 		log.Warn("this variable is no setting; see `bannou serve --help`", "variable", name)
+	}
+	for _, chosen := range c.ByName() {
+		log.Info("a backend is chosen by name", "choice", chosen)
 	}
 	if c.Open() {
 		log.Warn("this node asks nobody who they are, as --insecure allows: whoever reaches it may use it; keep strangers out of its network, "+

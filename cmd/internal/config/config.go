@@ -42,6 +42,8 @@ type Config struct {
 
 	// Own is the service of a program that is not bannou itself, which may be chosen beside those of the suite; empty for none.
 	Own string `kong:"-"`
+
+	messaging, state, mesh block // what was chosen, once resolved
 }
 
 // Log says what is logged and how.
@@ -57,7 +59,8 @@ type Egress struct {
 
 // Messaging configures the bus.
 type Messaging struct {
-	Backend                string        `default:"memory" help:"Broker: memory, rabbitmq (alias: masstransit), or redis (Redis Streams)."`
+	Backend                string        `help:"Broker: memory, rabbitmq (alias: masstransit), redis (Redis Streams), or dapr: what a sidecar of Dapr has. Default: memory, or dapr where dapr-enabled is true."`
+	Backends               []string      `help:"Another broker for some services: orders=dapr,stock=native. As a variable also BANNOU_MESSAGING_BACKEND_ORDERS=dapr. Native is the node's own broker, of which there is one."`
 	RabbitMQURLs           []string      `name:"rabbitmq-urls" help:"RabbitMQ nodes as amqp://user:password@host:port/vhost, of one cluster if several; the first is chosen at random, another one is tried when one dies."`
 	RedisURL               string        `name:"redis-url" help:"Redis as redis://user:password@host:port/db, for backend redis; by default the one of the stores."`
 	RedisSentinelURLs      []string      `name:"redis-sentinel-urls" help:"Sentinels as redis://user:password@host:port/db, instead of redis-url; user, password and db are those of the Redis that they watch."`
@@ -77,12 +80,15 @@ type Messaging struct {
 	RetryDelayMs           int           `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
 	ErrorWindow            time.Duration `name:"error-window" default:"1m" help:"How long errors of one service, operation and code are gathered into one service.error event."`
 	ConnectionRetryDelayMs int           `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
+
+	DaprTopics map[string]DaprTopic `kong:"-"` // only in the YAML file
 }
 
 // State configures the stores.
 type State struct {
-	Backend  string `default:"native" help:"Implementation of state: native."`
-	RedisURL string `name:"redis-url" help:"Redis as redis://user:password@host:port/db. Without it, its stores are in memory."`
+	Backend  string   `help:"Where stores are: native, on this node's own servers, or dapr, on those of a sidecar of Dapr. Default: native, or dapr where dapr-enabled is true."`
+	Backends []string `help:"Another way for some stores: accounts=dapr,orders=native. As a variable also BANNOU_STATE_BACKEND_ACCOUNTS=dapr."`
+	RedisURL string   `name:"redis-url" help:"Redis as redis://user:password@host:port/db. Without it, its stores are in memory."`
 
 	RedisClusterURLs  []string `name:"redis-cluster-urls" help:"Nodes of a Redis Cluster as redis://user:password@host:port, instead of redis-url; those that answer tell of the others. User and password are the same for all."`
 	RedisSentinelURLs []string `name:"redis-sentinel-urls" help:"Sentinels as redis://user:password@host:port/db, instead of redis-url; user, password and db are those of the Redis that they watch."`
@@ -129,7 +135,8 @@ type Events struct {
 
 // Mesh configures calls between services.
 type Mesh struct {
-	Backend           string        `default:"native" help:"Implementation of the mesh: native."`
+	Backend           string        `help:"How others are called: native, or dapr: through a sidecar of Dapr. Default: native, or dapr where dapr-enabled is true."`
+	Backends          []string      `help:"Another way for some app-ids or services: stock=dapr,orders=native. As a variable also BANNOU_MESH_BACKEND_STOCK=dapr."`
 	HeartbeatInterval time.Duration `name:"heartbeat-interval" default:"30s" help:"How often this node reports that it lives."`
 	MaxConnections    int           `name:"max-connections" default:"1000" help:"Requests at once that count as this node's full load: its capacity, in proportion to which the balancer weighted calls it."`
 	DrainNotice       time.Duration `name:"drain-notice" default:"500ms" help:"How long this node still takes requests after it told the mesh that it shuts down, so that callers hear of it first; half of drain-timeout at most. Without a meaning where the broker is memory."`

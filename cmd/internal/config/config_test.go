@@ -27,6 +27,9 @@ func parse(t *testing.T, args ...string) (flags, error) {
 	if _, err := p.Parse(args); err != nil {
 		return f, err
 	}
+	if f.Messaging.DaprTopics, err = f.File.DaprTopics(); err != nil {
+		return f, err
+	}
 	if f.State.Stores, err = f.File.Stores(); err != nil {
 		return f, err
 	}
@@ -208,13 +211,12 @@ func TestMistakesSayWhatAndWhatToDo(t *testing.T) {
 	}{
 		{name: "unknown service", args: []string{"--services", "messaging,billing"}, want: `unknown service "billing": choose from messaging, state, mesh, events, accounts, auth, permissions, connect, sagas, game-session, or all`},
 		{name: "service twice", args: []string{"--services", "state,state"}, want: `service "state" is named twice`},
-		{name: "backend", args: []string{"--messaging-backend", "kafka"}, want: `messaging backend "kafka" is not one of this node's: choose memory, rabbitmq or redis`},
+		{name: "backend", args: []string{"--messaging-backend", "kafka"}, want: `messaging backend "kafka" is not one of this node's: choose memory, rabbitmq, redis or dapr`},
 		{name: "no address", args: []string{"--messaging-backend", "rabbitmq"}, want: "needs an address: set --messaging-rabbitmq-urls"},
 		{name: "no redis", args: []string{"--messaging-backend", "redis"}, want: "needs an address: set --messaging-redis-url"},
 		{name: "not a redis", args: []string{"--messaging-backend", "redis", "--messaging-redis-url", "http://localhost"}, want: "--messaging-redis-url"},
-		{name: "disagreement", env: [2]string{"BANNOU_USE_NATIVE_STATE", "false"}, want: "BANNOU_USE_NATIVE_STATE is false and BANNOU_STATE_BACKEND is native: they disagree"},
+		{name: "disagreement", env: [2]string{"BANNOU_USE_NATIVE_STATE", "false"}, args: []string{"--state-backend", "native"}, want: "BANNOU_USE_NATIVE_STATE is false and BANNOU_STATE_BACKEND is native: they disagree"},
 		{name: "not a bool", env: [2]string{"BANNOU_USE_NATIVE_MESH", "maybe"}, want: `BANNOU_USE_NATIVE_MESH is "maybe": it is true or false`},
-		{name: "dapr", env: [2]string{"BANNOU_DAPR_ENABLED", "true"}, want: "this node runs without Dapr"},
 		{name: "an app of Dapr without an API", args: []string{"--dapr-app-id", "shop"}, want: "which is served where --dapr-listen says"},
 		{name: "an API without an app", args: []string{"--dapr-listen", "127.0.0.1:3501"}, want: "name it with --dapr-app-id"},
 		{name: "an app with the node's name", args: []string{"--dapr-listen", "127.0.0.1:3501", "--dapr-app-id", "bannou"}, want: "this node's own app-id"},

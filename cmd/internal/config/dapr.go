@@ -7,9 +7,12 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 )
 
-// Dapr configures the facade: Dapr's HTTP API for one app, which drops its sidecar.
+// Dapr configures the two ways in which a node stands beside Dapr: the drivers over a sidecar, and the facade, which is Dapr's HTTP API for one
+// app that drops its sidecar.
 type Dapr struct {
-	Enabled          bool   `help:"Not available: this node runs without Dapr. true is an error at start."`
+	Enabled *bool   `help:"There is a sidecar of Dapr: what of messaging, state and mesh nothing else is chosen for is on it. false: there is none, and to choose it anywhere is an error. Default: as the backends say."`
+	Sidecar Sidecar `embed:"" prefix:"sidecar-"`
+
 	Listen           string `help:"Address to serve Dapr's HTTP API on for one app, such as 127.0.0.1:3501. Default: it is not served."`
 	AppID            string `name:"app-id" help:"That app's name in the mesh. Its keys and queues carry it, as with Dapr."`
 	AppAddress       string `name:"app-address" help:"host:port where the app takes events and calls. Default: it takes none."`

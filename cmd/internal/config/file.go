@@ -46,7 +46,7 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 
 // inMaps reports whether a member is in one of the maps that no flag can express; who reads those knows their members.
 func inMaps(key string) bool {
-	return slices.ContainsFunc([]string{storesKey, appsKey, accessKey, resilienceKey, eventsAccessKey}, func(of string) bool {
+	return slices.ContainsFunc([]string{storesKey, daprTopicsKey, appsKey, accessKey, resilienceKey, eventsAccessKey}, func(of string) bool {
 		return key == of || strings.HasPrefix(key, of+".")
 	})
 }
@@ -151,11 +151,18 @@ func UnknownVariables(app *kong.Application) []string {
 	unknown := map[string]bool{}
 	for _, pair := range os.Environ() {
 		name, _, _ := strings.Cut(pair, "=")
-		if strings.HasPrefix(name, "BANNOU_") && !strings.HasPrefix(name, "BANNOU_TEST_") && !known[name] {
+		if strings.HasPrefix(name, "BANNOU_") && !strings.HasPrefix(name, "BANNOU_TEST_") && !known[name] && !ofOne(name) {
 			unknown[name] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(unknown))
+}
+
+// ofOne reports a variable that chooses a backend by the name of a service, store or app-id.
+func ofOne(variable string) bool {
+	return slices.ContainsFunc([]string{"MESSAGING", "STATE", "MESH"}, func(what string) bool {
+		return strings.HasPrefix(variable, "BANNOU_"+what+"_BACKEND_")
+	})
 }
 
 func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }

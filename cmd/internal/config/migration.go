@@ -14,6 +14,8 @@ func (c *Config) checkMigration(name string, s Store) error {
 	to := s.Migration.To
 	key := storesKey + "." + name + ".migration.to"
 	switch {
+	case s.Backend == onDapr || to.Backend == onDapr || c.StateOn(name) == onDapr:
+		return fmt.Errorf("%s: the store is on Dapr, by %s, or would be: a migration copies between this node's own servers; switch the store by %s instead", key, c.state.of[name].from, variableOf("STATE", name))
 	case s.Backend == "memory" || to.Backend == "memory":
 		return fmt.Errorf("%s: what a node has in memory, no other process can read: choose redis, mysql or sqlite on both sides", key)
 	case !slices.Contains(backends(), to.Backend):

@@ -38,6 +38,8 @@ func (c *Config) Resolve() error {
 		c.checkAuth(),
 		c.checkConnect(),
 		c.checkDapr(),
+		c.resolveSidecar(),
+		c.checkDaprTopics(),
 	)
 }
 
@@ -71,43 +73,6 @@ func (c *Config) resolveServices() error {
 	return nil
 }
 
-// resolveBackends reconciles the two ways to choose a backend, which come from two stages of a migration from Dapr.
-func (c *Config) resolveBackends() error {
-	if c.Messaging.Backend == "masstransit" { // the proposal's name for the native RabbitMQ backend
-		c.Messaging.Backend = "rabbitmq"
-	}
-	messaging := c.Messaging.Backend
-	if messaging != "dapr" {
-		messaging = "native"
-	}
-	if c.Dapr.Enabled {
-		return errors.New("BANNOU_DAPR_ENABLED is true, and this node runs without Dapr: set it to false")
-	}
-	return errors.Join(
-		agree("MESSAGING", c.Messaging.Backend, messaging, c.UseNativeMessaging),
-		agree("STATE", c.State.Backend, c.State.Backend, c.UseNativeState),
-		agree("MESH", c.Mesh.Backend, c.Mesh.Backend, c.UseNativeMesh),
-		c.messagingBackend(),
-		only("state", c.State.Backend),
-		only("mesh", c.Mesh.Backend),
-	)
-}
-
-func agree(what, backend, kind, useNative string) error {
-	if useNative == "" {
-		return nil
-	}
-	native, err := strconv.ParseBool(useNative)
-	if err != nil {
-		return fmt.Errorf("BANNOU_USE_NATIVE_%s is %q: it is true or false", what, useNative)
-	}
-	if native != (kind != "dapr") {
-		return fmt.Errorf("BANNOU_USE_NATIVE_%s is %t and BANNOU_%s_BACKEND is %s: they disagree, remove one of them",
-			what, native, what, backend)
-	}
-	return nil
-}
-
 func (c *Config) messagingBackend() error {
 	switch c.Messaging.Backend {
 	case "memory":
@@ -136,15 +101,8 @@ func (c *Config) messagingBackend() error {
 		}
 		return nil
 	default:
-		return fmt.Errorf("messaging backend %q is not one of this node's: choose memory, rabbitmq or redis", c.Messaging.Backend)
+		return fmt.Errorf("messaging backend %q is not one of this node's: choose memory, rabbitmq, redis or dapr", c.Messaging.Backend)
 	}
-}
-
-func only(what, backend string) error {
-	if backend != "native" {
-		return fmt.Errorf("%s backend %q is not one of this node's: choose native", what, backend)
-	}
-	return nil
 }
 
 // checkNames refuses what is set to nothing, as by a variable that a script left empty, where nothing is no choice.

@@ -29,7 +29,7 @@ func defaultStores() map[string]kind {
 }
 
 // backends are the engines that a store may name.
-func backends() []string { return []string{"redis", "mysql", "sqlite", "memory"} }
+func backends() []string { return []string{"redis", "mysql", "sqlite", "memory", onDapr} }
 
 // AllStores gives every store of the node with the engine that keeps it: the default ones, replaced and joined by those of
 // the YAML file.
@@ -39,7 +39,20 @@ func (c *Config) AllStores() map[string]Store {
 		stores[name] = Store{Backend: c.EngineFor(string(k))}
 	}
 	maps.Copy(stores, c.State.Stores)
+	for name, s := range stores {
+		if c.StateOn(name) == onDapr { // where native engines' names for places mean nothing
+			stores[name] = Store{Backend: onDapr, DefaultTTL: s.DefaultTTL, PublishChanges: s.PublishChanges, Access: s.Access, Migration: s.Migration}
+		}
+	}
 	return stores
+}
+
+// BackendOf is what keeps a store of a program, whose data is of a kind as in EngineFor.
+func (c *Config) BackendOf(store, kind string) string {
+	if c.StateOn(store) == onDapr {
+		return onDapr
+	}
+	return c.EngineFor(kind)
 }
 
 // EngineFor is the engine that stands for redis or mysql on this node: themselves when they are configured, otherwise

@@ -133,7 +133,9 @@ func (d *dapr) addStore(c facade.Component) error {
 			return err
 		}
 	default:
-		return errors.New("there is no native driver for its rows yet: keep this store on Dapr")
+		if driver, err = d.daprMySQL(c, prefix, &made); err != nil {
+			return err
+		}
 	}
 	made.Backend = driver.Backend()
 	store.Factory, err = state.NewFactory([]state.StoreConfig{made}, []state.Driver{driver}, state.Options{Logger: d.log, MeterProvider: d.busConfig.MeterProvider})
@@ -172,6 +174,9 @@ func (d *dapr) addPubSub(c facade.Component) error {
 	if err != nil {
 		return err
 	}
+	if broker, err = sharing(d.cfg, c.Name, broker, d.log); err != nil {
+		return errors.Join(err, broker.Close(context.Background()))
+	}
 	d.brokers = append(d.brokers, broker)
 	made, err := bus.New(broker, d.busConfig)
 	if err != nil {
@@ -202,11 +207,11 @@ func (d *dapr) broker(c facade.Component) (bus.Driver, error) {
 		if err != nil {
 			return nil, err
 		}
-		driver, err := rabbitbus.New(rabbitbus.Config{
+		driver, err := rabbitbus.New(withDaprsExchanges(rabbitbus.Config{
 			URLs: []string{address}, Exchange: exchange, DeadLetterExchange: letters, ConnectionName: d.cfg.Dapr.AppID,
 			RetryDelay: milliseconds(d.cfg.Messaging.ConnectionRetryDelayMs), QueueType: rabbitbus.QueueType(d.cfg.Messaging.RabbitMQQueueType),
 			Logger: d.log, MeterProvider: d.busConfig.MeterProvider,
-		})
+		}, d.cfg.Messaging.DaprTopics))
 		if err != nil {
 			return nil, err
 		}

@@ -33,17 +33,21 @@ import (
 const databaseFile = "state.db"
 
 func newBus(cfg *config.Config, n *Node, log *slog.Logger) (*bus.Bus, error) {
+	return bus.New(n.broker, busConfig(cfg, n, log))
+}
+
+func busConfig(cfg *config.Config, n *Node, log *slog.Logger) bus.Config {
 	m := cfg.Messaging
 	attempts := m.RetryMaxAttempts
 	if attempts == 0 {
 		attempts = -1 // the library's word for none
 	}
-	return bus.New(n.broker, bus.Config{
+	return bus.Config{
 		AppID: cfg.AppID, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange, PrefetchCount: m.PrefetchCount,
 		RetryMaxAttempts: attempts, RetryDelay: milliseconds(m.RetryDelayMs),
 		CloseTimeout: cfg.DrainTimeout, OnFailure: n.incidents.EventFailed, Logger: log, MeterProvider: n.metrics.MeterProvider(),
 		TracerProvider: n.tracing.tracer(),
-	})
+	}
 }
 
 func newReporter(cfg *config.Config, instanceID string, metrics *host.Metrics, log *slog.Logger) (*incident.Reporter, error) {
@@ -68,11 +72,11 @@ func newBroker(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus
 	if m.Backend == "redis" {
 		return newRedisBroker(m, metrics, log)
 	}
-	driver, err := rabbitbus.New(rabbitbus.Config{
+	driver, err := rabbitbus.New(withDaprsExchanges(rabbitbus.Config{
 		URLs: m.RabbitMQURLs, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
 		RetryDelay: milliseconds(m.ConnectionRetryDelayMs), ManagementURL: m.RabbitMQManagementURL,
 		QueueType: rabbitbus.QueueType(m.RabbitMQQueueType), ConnectionName: cfg.AppID, Logger: log, MeterProvider: metrics.MeterProvider(),
-	})
+	}, m.DaprTopics))
 	if err != nil {
 		return nil, err // and not an interface that holds a nil pointer
 	}
@@ -103,7 +107,7 @@ func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisec
 func newFactory(cfg *config.Config, own *Own, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, state.Driver, error) {
 	stores := append(internalStores(cfg), own.stores(cfg)...)
 	if slices.Contains(cfg.Services, "state") {
-		stores = append(stores, programStores(cfg)...)
+		stores = append(stores, slices.DeleteFunc(programStores(cfg), own.has)...)
 	}
 	if err := checkTargets(cfg, stores); err != nil {
 		return nil, nil, err
@@ -166,13 +170,16 @@ func programStores(cfg *config.Config) []state.StoreConfig {
 	all := cfg.AllStores()
 	var stores []state.StoreConfig
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		s := all[name]
-		stores = append(stores, state.StoreConfig{
-			Name: name, Backend: s.Backend, KeyPrefix: s.KeyPrefix, DefaultTTL: time.Duration(s.DefaultTTL) * time.Second,
-			TableName: s.TableName, Indexes: s.Indexes, PublishChanges: s.PublishChanges,
-		})
+		stores = append(stores, placed(state.StoreConfig{Name: name, Backend: all[name].Backend}, all[name]))
 	}
 	return stores
+}
+
+// placed is a store as its settings say, on the engine that it has.
+func placed(store state.StoreConfig, s config.Store) state.StoreConfig {
+	store.KeyPrefix, store.DefaultTTL, store.TableName = s.KeyPrefix, time.Duration(s.DefaultTTL)*time.Second, s.TableName
+	store.Indexes, store.PublishChanges = s.Indexes, s.PublishChanges
+	return store
 }
 
 // newStateDrivers makes one driver for each backend that a store names.
@@ -199,6 +206,8 @@ func newStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state
 		return memorystate.New(), nil
 	case "sqlite":
 		return sqlitestate.New(sqlitestate.Config{Path: filepath.Join(cfg.DataDir, databaseFile), Logger: log})
+	case "dapr":
+		return newDaprState(cfg.Dapr.Sidecar)
 	case "redis":
 		redis.SetLogger(redisLog{log}) // the client has one log for the process, standard error by default
 		return redisstate.New(redisConfig(cfg.State))

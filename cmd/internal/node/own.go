@@ -2,6 +2,7 @@ package node
 
 import (
 	"log/slog"
+	"slices"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -35,21 +36,34 @@ type OwnParts struct {
 	MeterProvider metric.MeterProvider
 }
 
-// stores are those that the node opens for it. A nil Own has none.
+// stores are those that the node opens for it, where the settings say when they name one. A nil Own has none.
 func (o *Own) stores(cfg *config.Config) (stores []state.StoreConfig) {
 	if o == nil {
 		return nil
 	}
 	for _, s := range o.Stores {
-		backend := cfg.EngineFor("mysql")
+		kind := "mysql"
 		if s.Expiring {
-			backend = cfg.EngineFor("redis")
+			kind = "redis"
 		}
-		stores = append(stores, state.StoreConfig{Name: s.Name, Backend: backend, Indexes: s.Indexes})
+		made := state.StoreConfig{Name: s.Name, Backend: cfg.BackendOf(s.Name, kind)}
+		if set, named := cfg.State.Stores[s.Name]; named {
+			if made.Backend != "dapr" {
+				made.Backend = set.Backend
+			}
+			made = placed(made, set)
+		}
+		made.Indexes = s.Indexes
+		stores = append(stores, made)
 	}
 	return stores
 }
 
+// has reports whether a store is the service's own, which nobody reaches through the state service.
+func (o *Own) has(store state.StoreConfig) bool {
+	return o != nil && slices.ContainsFunc(o.Stores, func(s OwnStore) bool { return s.Name == store.Name })
+}
+
 func (p parts) ownService() (host.Service, error) {
-	return p.own.New(OwnParts{Bus: p.bus, Factory: p.factory, Mesh: p.client, Logger: p.log, MeterProvider: p.meter})
+	return p.own.New(OwnParts{Bus: p.busOf(p.own.Name), Factory: p.factory, Mesh: p.client, Logger: p.log, MeterProvider: p.meter})
 }

@@ -1,6 +1,9 @@
 package bustest
 
 import (
+	"fmt"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -24,6 +27,8 @@ type Features struct {
 	// Expiration: an expired message goes to the dead-letter exchange with the reason "expired" and its history, also
 	// while nobody reads its queue.
 	Expiration bool
+	// Missing are cases by their names that the driver cannot pass, each with the reason: what its broker does not do.
+	Missing map[string]string
 	// DeadLetterStore is the queue that keeps dead letters, where the driver declares one.
 	DeadLetterStore string
 }
@@ -36,17 +41,47 @@ type testCase struct {
 	need func(Features) bool // nil: every driver must
 }
 
+// cases are all of them.
+func cases() (all []testCase) {
+	for _, list := range [][]testCase{publishing(), handling(), failing(), subscribing(), lifecycle(), wire(), forwarding(), letters(), replaying(), plainWatermill()} {
+		all = append(all, list...)
+	}
+	return all
+}
+
+// Table is what a driver keeps, as rows of a Markdown table.
+func (f Features) Table(driver string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "| case | %s | native |\n| --- | --- | --- |\n", driver)
+	for _, c := range cases() {
+		cell := "kept"
+		if c.need != nil && !c.need(f) {
+			cell = "missing: not a feature of it"
+		}
+		if why, missing := f.Missing[c.name]; missing {
+			cell = "missing: " + why
+		}
+		fmt.Fprintf(&b, "| %s | %s | kept |\n", c.name, cell)
+	}
+	return b.String()
+}
+
 // Run runs every case, each with a Setup of its own. Queues and topics have names that no other case uses, so that the
 // Setups may be one broker.
 func Run(t *testing.T, setup func(t testing.TB) Setup, features Features) {
-	var all []testCase
-	for _, cases := range [][]testCase{publishing(), handling(), failing(), subscribing(), lifecycle(), wire(), forwarding(), letters(), replaying(), plainWatermill()} {
-		all = append(all, cases...)
+	all := cases()
+	for name, why := range features.Missing {
+		if why == "" || !slices.ContainsFunc(all, func(c testCase) bool { return c.name == name }) {
+			t.Fatalf("%q is declared as missing because %q: name a case, and a reason", name, why)
+		}
 	}
 	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			if c.need != nil && !c.need(features) {
 				t.Skip("not a feature of this driver")
+			}
+			if why, missing := features.Missing[c.name]; missing {
+				t.Skip("declared as missing: " + why)
 			}
 			t.Cleanup(func() {
 				if t.Failed() {

@@ -38,6 +38,12 @@ func (e KeyError) Error() string { return fmt.Sprintf("key %q: %s", e.Key, e.Err
 // Unwrap returns the cause.
 func (e KeyError) Unwrap() error { return e.Err }
 
+// Carry makes keys in one engine as they are in another, which decides, and returns those that the first refuses for good. It is right however
+// many do so at once, in whatever processes, and keys that are equal are not written. After an error it may be called again.
+func Carry(ctx context.Context, from, to state.Engine, keys []string) ([]KeyError, error) {
+	return carrier{from: from, to: to}.carry(ctx, keys)
+}
+
 // carry makes the keys in to as they are in from, and returns the keys that to refuses for good. After an error it may be called again
 // with the same keys. Each key is in to what it was in from at a moment after the call began, or something newer.
 //

@@ -2,6 +2,8 @@ package statetest
 
 import (
 	"crypto/rand"
+	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -32,9 +34,20 @@ type Features struct {
 	// were written.
 	FloatRange bool
 
+	// Rewrites is set when the engine keeps a value, not its text: members may come back in another order, and strings with other escapes.
+	// Numbers come back to the digit.
+	Rewrites bool
+
+	// WholeSeconds is set when the engine rounds the time at which a key expires up to a whole second.
+	WholeSeconds bool
+
 	// ExpiryAtBegin is set when a change decides by the time at which its transaction began whether a key has expired. Then a change that
 	// is under way when a key expires may still find it, though others have seen that it is gone.
 	ExpiryAtBegin bool
+
+	// Missing are the promises that the driver cannot keep, each with the reason. A case that is about one of them checks what is said there
+	// instead, or is skipped with the reason.
+	Missing map[Promise]string
 
 	// Reopen closes d and opens another driver on the same data. Nil: the data does not outlive the driver.
 	Reopen func(t *testing.T, d state.Driver) state.Driver
@@ -46,6 +59,7 @@ type Features struct {
 // Run checks that a driver keeps the promises of package state. open returns a driver on empty data, which the test
 // that asked for it closes (t.Cleanup). Most cases share one driver, each with stores of its own.
 func Run(t *testing.T, open func(t *testing.T) state.Driver, f Features) {
+	checkDeclared(t, f)
 	s := &suite{driver: open(t), features: f, open: open}
 	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) { c.run(t, s) })
@@ -172,6 +186,65 @@ func requireValue(t *testing.T, s *state.Store[jsontext.Value], key, want string
 	v, err := s.Get(t.Context(), key)
 	require.NoError(t, err)
 	require.Equal(t, want, string(v))
+}
+
+// plain is a value as it is compared: as it is written, or, where the engine rewrites values, with its members in order and its strings with
+// the escapes that they need.
+func (s *suite) plain(t *testing.T, value string) string {
+	t.Helper()
+	if !s.features.Rewrites {
+		return value
+	}
+	v := jsontext.Value(value)
+	require.NoError(t, v.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)))
+	return string(v)
+}
+
+// requireKept checks that a value comes back as it was saved, or, where numbers are not kept, is refused as long as it has one that is not.
+func (s *suite) requireKept(t *testing.T, store *state.Store[jsontext.Value], value string) {
+	t.Helper()
+	_, err := store.Save(t.Context(), "k", jsontext.Value(value))
+	if !s.keeps(Numbers) && strings.ContainsAny(value, "0123456789") && errors.Is(err, state.ErrInvalid) {
+		return
+	}
+	require.NoError(t, err, "value %s", value)
+	if s.keeps(Text) {
+		got, err := store.Get(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, s.plain(t, value), s.plain(t, string(got)))
+		return
+	}
+	got, err := store.Get(t.Context(), "k")
+	require.NoError(t, err)
+	require.JSONEq(t, value, string(got))
+}
+
+// requireVersion checks a version, where there are any.
+func (s *suite) requireVersion(t *testing.T, want, got int64, of ...any) {
+	t.Helper()
+	if s.keeps(Versions) {
+		require.Equal(t, want, got, of...)
+	}
+}
+
+// requireLen checks how many keys there are, or that they cannot be counted.
+func (s *suite) requireLen(t *testing.T, store *state.Store[jsontext.Value], want int, why ...any) {
+	t.Helper()
+	n, err := store.Len(t.Context())
+	if !s.keeps(Counting) {
+		require.ErrorIs(t, err, state.ErrUnsupported)
+		return
+	}
+	require.NoError(t, err)
+	require.EqualValues(t, want, n, why...)
+}
+
+// largest is an integer that a driver keeps, as far from 0 as can be.
+func (s *suite) largest() int64 {
+	if s.keeps(Numbers) {
+		return math.MinInt64
+	}
+	return -1 << 53
 }
 
 // requireAbsent checks that every way to look finds nothing.
