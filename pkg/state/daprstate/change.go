@@ -111,7 +111,7 @@ func needsRead(c component, change *state.Change) bool {
 
 // one makes one change. r is the key as it was read, where needsRead.
 func (e *engine) one(ctx context.Context, c component, change *state.Change, r state.Record) state.Outcome {
-	for {
+	for undone := 0; ; {
 		if change.Delete && change.When == state.Always && !r.Found {
 			return state.Outcome{}
 		}
@@ -122,6 +122,9 @@ func (e *engine) one(ctx context.Context, c component, change *state.Change, r s
 		switch {
 		case err == nil:
 			return done(c, change, r)
+		case errors.Is(err, errDeadlock) && undone < deadlocks && ctx.Err() == nil:
+			undone++
+			continue
 		case !errors.Is(err, errConflict):
 			return state.Outcome{Err: err}
 		case change.When == state.IfAbsent:

@@ -124,7 +124,7 @@ func (e *engine) operations(c component, changes []state.Change, before []state.
 	return operations, outcomes, nil
 }
 
-// deadlocks is how often a transaction is begun again that the database has undone.
+// deadlocks is how often a change is begun again that the database has undone.
 const deadlocks = 20
 
 func (e *engine) transact(ctx context.Context, operations []operation) error {
