@@ -135,6 +135,8 @@ func unwrap(m *bus.Message) (*bus.Message, error) {
 	}
 	if at, err := time.Parse(time.RFC3339Nano, text("time")); err == nil {
 		flat.Timestamp = at
+	} else if flat.Timestamp.IsZero() { // CloudEvents can do without
+		flat.Timestamp = time.Now().UTC()
 	}
 	flat.Headers[bus.HeaderSourceService] = cmp.Or(flat.Headers[bus.HeaderSourceService], source)
 	for header, attribute := range map[string]string{bus.HeaderTraceParent: "traceparent", bus.HeaderTraceState: "tracestate"} {

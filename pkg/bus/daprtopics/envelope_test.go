@@ -43,6 +43,7 @@ func TestUnwrap(t *testing.T) {
 		require.Equal(t, want, string(come(t, envelope).Body), envelope)
 	}
 	require.Equal(t, "own", come(t, `{"specversion":"1.0","id":"a","source":"s","data":{"eventId":"own"}}`).ID)
+	require.WithinDuration(t, time.Now(), come(t, `{"specversion":"1.0","id":"a","source":"s","data":{}}`).Timestamp, time.Minute, "an event has a time")
 	require.Equal(t, "made", come(t, `{"specversion":"1.0","id":"a","source":"s","type":"made"}`).Type)
 }
 
