@@ -31,6 +31,7 @@ func (c *Config) Resolve() error {
 		c.checkNumbers(),
 		c.State.checkRedis(),
 		c.checkStores(),
+		c.checkMirrors(),
 		c.checkAccess(),
 		c.checkSecurity(),
 		c.checkResilience(),
