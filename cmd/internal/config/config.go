@@ -77,6 +77,8 @@ type Messaging struct {
 	RetryDelayMs           int           `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
 	ErrorWindow            time.Duration `name:"error-window" default:"1m" help:"How long errors of one service, operation and code are gathered into one service.error event."`
 	ConnectionRetryDelayMs int           `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
+
+	DaprTopics map[string]DaprTopic `kong:"-"` // only in the YAML file
 }
 
 // State configures the stores.

@@ -38,6 +38,7 @@ func (c *Config) Resolve() error {
 		c.checkAuth(),
 		c.checkConnect(),
 		c.checkDapr(),
+		c.checkDaprTopics(),
 	)
 }
 
