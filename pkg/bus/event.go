@@ -45,6 +45,10 @@ const (
 	HeaderPartitionKey  = "partition-key"  // events with the same key are handled in order
 	HeaderSourceService = "source-service" // the publisher's AppID
 
+	// HeaderEnvelope is on a message whose body is a CloudEvent as Dapr's apps write and read them: between a driver and package daprtopics
+	// alone. On the wire of RabbitMQ the place of the message says it.
+	HeaderEnvelope = "dapr-envelope"
+
 	HeaderOriginalTopic      = "x-original-topic"
 	HeaderOriginalExchange   = "x-original-exchange"
 	HeaderOriginalQueue      = "x-original-queue"      // the subscription that gave up; a replay can go to it alone

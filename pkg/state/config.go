@@ -30,14 +30,16 @@ type StoreConfig struct {
 	Backend string
 
 	// KeyPrefix sets the store's keys apart on Redis, as "{prefix}:{key}". One that ends in "||" is Dapr's, and has no
-	// colon after it: with "shop||" the store's keys are those of the app shop in Dapr's Redis store. Default: Name.
+	// colon after it: with "shop||" the store's keys are those of the app shop in Dapr's Redis store. On MySQL the rows are then
+	// Dapr's too, in its own table, which has no Indexes; elsewhere on SQL a prefix means nothing. Default: Name.
 	KeyPrefix string
 
 	// DefaultTTL is the expiry of saves that do not ask for another. Zero: such saves keep the expiry the key has, and
 	// new keys never expire.
 	DefaultTTL time.Duration
 
-	// TableName is the table on SQL engines. Several stores may share one. Default: "state_entries".
+	// TableName is the table on SQL engines. Several stores may share one. Default: "state_entries". Of a store in Dapr's rows on
+	// MySQL it may be "database.table", and is "dapr_state_store.state" by default, as with Dapr.
 	TableName string
 
 	// Indexes are the dotted paths of members that queries look for, at most MaxIndexes. SQL engines index them: after the
@@ -90,7 +92,11 @@ func (c StoreConfig) withDefaults() (StoreConfig, error) {
 	if c.KeyPrefix == "" {
 		c.KeyPrefix = c.Name
 	}
-	if c.TableName == "" {
+	daprs := c.InDaprsTable()
+	switch {
+	case c.TableName == "" && daprs:
+		c.TableName = "dapr_state_store.state"
+	case c.TableName == "":
 		c.TableName = "state_entries"
 	}
 	switch {
@@ -98,7 +104,11 @@ func (c StoreConfig) withDefaults() (StoreConfig, error) {
 		return c, fmt.Errorf("%w: store name %q: use 1 to 64 lower-case letters, digits and dashes, the first a letter", ErrInvalid, c.Name)
 	case len(c.KeyPrefix) > MaxKeyBytes || !utf8.ValidString(c.KeyPrefix) || strings.ContainsRune(c.KeyPrefix, 0):
 		return c, fmt.Errorf("%w: store %q: the key prefix must be at most %d bytes of UTF-8 without NUL", ErrInvalid, c.Name, MaxKeyBytes)
-	case !validTableName(c.TableName):
+	case daprs && !validForeignTable(c.TableName):
+		return c, fmt.Errorf("%w: store %q: table name %q: Dapr's is letters, digits and underscores, with that of its database and a dot before it", ErrInvalid, c.Name, c.TableName)
+	case daprs && len(c.Indexes) > 0:
+		return c, fmt.Errorf("%w: store %q: the table is Dapr's, and gets no indexes: leave them out", ErrInvalid, c.Name)
+	case !daprs && !validTableName(c.TableName):
 		return c, fmt.Errorf("%w: store %q: table name %q: use 1 to 48 lower-case letters, digits and underscores, the first a letter", ErrInvalid, c.Name, c.TableName)
 	case c.TableName == "outbox" || c.TableName == "outbox_turn":
 		return c, fmt.Errorf("%w: store %q: the table %q is the outbox's; choose another name", ErrInvalid, c.Name, c.TableName)
@@ -130,6 +140,23 @@ func checkIndexes(paths []string) error {
 }
 
 func validStoreName(s string) bool { return validName(s, 64, '-') }
+
+// InDaprsTable reports whether the rows of the store are those of Dapr's state.mysql: its backend is mysql, and its key prefix Dapr's.
+func (c StoreConfig) InDaprsTable() bool {
+	return c.Backend == "mysql" && strings.HasSuffix(c.KeyPrefix, "||")
+}
+
+// validForeignTable accepts what Dapr accepts for the names of a database and a table, the former left out where it is the connection's.
+func validForeignTable(s string) bool {
+	database, table, qualified := strings.Cut(s, ".")
+	if !qualified {
+		table = database
+	}
+	word := func(s string) bool {
+		return s != "" && len(s) <= 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_") == ""
+	}
+	return word(table) && word(database)
+}
 
 func validTableName(s string) bool { return validName(s, 48, '_') }
 

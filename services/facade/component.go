@@ -33,7 +33,7 @@ type Component struct {
 func Kinds() []string {
 	return []string{
 		"lock.redis", "pubsub.in-memory", "pubsub.rabbitmq", "pubsub.redis", "secretstores.local.env", "secretstores.local.file",
-		"state.in-memory", "state.redis",
+		"state.in-memory", "state.mysql", "state.redis",
 	}
 }
 

@@ -47,7 +47,7 @@ func (d *Decision) of(kind, name, block string) bool {
 }
 
 func (d *Decision) check() error {
-	blocks := map[string][]string{KindStore: {BlockState}, KindService: {BlockMessaging, BlockMesh}}
+	blocks := map[string][]string{KindStore: {BlockState}, KindService: {BlockMessaging, BlockMesh}, KindTopic: {BlockMessaging}}
 	switch {
 	case d.Name == "":
 		return errors.New("a decision names nothing")

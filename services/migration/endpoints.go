@@ -181,14 +181,12 @@ func (s *Service) find(ctx context.Context, kind, name, block string) ([]Item, e
 	switch {
 	case kind == "":
 		return nil, problem.Missing("kind")
-	case kind == KindTopic:
-		return nil, problem.New(problem.Unsupported, "a topic is not switched by itself: switch the services that publish it and subscribe to it").At("kind")
-	case kind != KindStore && kind != KindService:
-		return nil, problem.New(problem.InvalidMember, "member kind: %.64q is no kind of item: choose store or service", kind).At("kind")
+	case kind != KindStore && kind != KindService && kind != KindTopic:
+		return nil, problem.New(problem.InvalidMember, "member kind: %.64q is no kind of item: choose store, service or topic", kind).At("kind")
 	case name == "":
 		return nil, problem.Missing("name")
-	case kind == KindStore && block != "" && block != BlockState, kind == KindService && block != "" && block != BlockMessaging && block != BlockMesh:
-		return nil, problem.New(problem.InvalidMember, "member block: %.64q: a service has messaging and mesh, and a store has state", block).At("block")
+	case kind == KindStore && block != "" && block != BlockState, kind == KindTopic && block != "" && block != BlockMessaging, kind == KindService && block != "" && block != BlockMessaging && block != BlockMesh:
+		return nil, problem.New(problem.InvalidMember, "member block: %.64q: a service has messaging and mesh, a store has state, a topic messaging", block).At("block")
 	}
 	var found []Item
 	for _, item := range s.cfg.Items(ctx) {

@@ -219,6 +219,23 @@ func TestServices(t *testing.T) {
 	n.refused("/migration/switch", `{"kind":"service","name":"stock","block":"mesh"}`, http.StatusConflict, "no healthy instance")
 }
 
+// A topic is switched when nobody of Dapr reads it; it is not counted among the services of its name.
+func TestTopics(t *testing.T) {
+	n := newNode(t)
+	n.items = append(n.items, migration.Item{Kind: "topic", Name: "stock", Block: "messaging", Running: "dapr", Rest: "dapr"})
+	n.start()
+	n.wrong = errors.New("2 subscribers of Dapr still read it")
+	n.refused("/migration/switch", `{"kind":"topic","name":"stock"}`, http.StatusConflict, "still read it")
+	n.wrong = nil
+	var answer migrationapi.SwitchBackendResponse
+	n.must("/migration/switch", `{"kind":"topic","name":"stock"}`, &answer)
+	require.Len(t, answer.Items, 1)
+	require.Equal(t, "native", answer.Items[0].Next)
+	var status migrationapi.MigrationStatus
+	n.must("/migration/status", `{"kind":"service","name":"stock"}`, &status)
+	require.Equal(t, []string{"dapr", "dapr"}, []string{status.Items[0].Next, status.Items[1].Next})
+}
+
 func TestPlan(t *testing.T) {
 	n := newNode(t)
 	n.items[2].Obstacles = []string{"it is encrypted"}
@@ -247,7 +264,8 @@ func TestRefusals(t *testing.T) {
 		{"/migration/switch", `{}`, 400, "kind"},
 		{"/migration/switch", `{"kind":"store"}`, 400, "name"},
 		{"/migration/switch", `{"kind":"planet","name":"x"}`, 400, "planet"},
-		{"/migration/switch", `{"kind":"topic","name":"orders"}`, 400, "services that publish"},
+		{"/migration/switch", `{"kind":"topic","name":"orders"}`, 404, "orders"},
+		{"/migration/switch", `{"kind":"topic","name":"orders","block":"mesh"}`, 400, "block"},
 		{"/migration/switch", `{"kind":"store","name":"nowhere"}`, 404, "nowhere"},
 		{"/migration/switch", `{"kind":"store","name":"accounts","block":"mesh"}`, 400, "block"},
 		{"/migration/switch", `{"kind":"store","name":"accounts","to":"redis"}`, 400, "native or dapr"},

@@ -33,6 +33,10 @@ func (s *Service) verdict(ctx context.Context, item *Item, to string, found *mig
 	switch {
 	case item.Block == BlockMesh:
 		return true, "what is known stands against nothing: calls can go " + to
+	case found == nil && item.Kind == KindTopic && to == Native:
+		return true, "no subscriber of Dapr reads it any more"
+	case found == nil && item.Kind == KindTopic:
+		return true, "it is published in envelopes then, which native subscribers take apart"
 	case found == nil && item.Block == BlockState:
 		return false, "nothing is known: the store has no mirror; give it one (state.mirrors." + item.Name + ")"
 	case found == nil:

@@ -34,6 +34,9 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if c.State.Mirrors, err = c.File.Mirrors(); err != nil {
 		return usageError{err}
 	}
+	if c.Messaging.DaprTopics, err = c.File.DaprTopics(); err != nil {
+		return usageError{err}
+	}
 	if c.Apps, err = c.File.Apps(); err != nil {
 		return usageError{err}
 	}

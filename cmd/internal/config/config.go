@@ -45,6 +45,7 @@ type Config struct {
 
 	Decisions []migration.Decision `kong:"-"` // of the migration file
 	overruled []string             // those of them that a setting overrules, as sentences
+	published map[string]string    // how the file has topics published that are shared with apps of Dapr
 
 	// Own is the service of a program that is not bannou itself, which may be chosen beside those of the suite; empty for none.
 	Own string `kong:"-"`
@@ -88,6 +89,8 @@ type Messaging struct {
 	MirrorTopics           []string      `name:"mirror-topics" help:"The topics whose events are counted on both brokers, by eventId. Their publishers have to publish on both."`
 	ErrorWindow            time.Duration `name:"error-window" default:"1m" help:"How long errors of one service, operation and code are gathered into one service.error event."`
 	ConnectionRetryDelayMs int           `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
+
+	DaprTopics map[string]DaprTopic `kong:"-"` // only in the YAML file
 }
 
 // State configures the stores.

@@ -27,6 +27,9 @@ func parse(t *testing.T, args ...string) (flags, error) {
 	if _, err := p.Parse(args); err != nil {
 		return f, err
 	}
+	if f.Messaging.DaprTopics, err = f.File.DaprTopics(); err != nil {
+		return f, err
+	}
 	if f.State.Stores, err = f.File.Stores(); err != nil {
 		return f, err
 	}

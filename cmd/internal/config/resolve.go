@@ -40,6 +40,8 @@ func (c *Config) Resolve() error {
 		c.checkConnect(),
 		c.checkDapr(),
 		c.resolveSidecar(),
+		c.followTopics(),
+		c.checkDaprTopics(),
 	)
 }
 

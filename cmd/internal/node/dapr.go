@@ -133,7 +133,9 @@ func (d *dapr) addStore(c facade.Component) error {
 			return err
 		}
 	default:
-		return errors.New("there is no native driver for its rows yet: keep this store on Dapr")
+		if driver, err = d.daprMySQL(c, prefix, &made); err != nil {
+			return err
+		}
 	}
 	made.Backend = driver.Backend()
 	store.Factory, err = state.NewFactory([]state.StoreConfig{made}, []state.Driver{driver}, state.Options{Logger: d.log, MeterProvider: d.busConfig.MeterProvider})

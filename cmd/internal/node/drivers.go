@@ -69,11 +69,11 @@ func newBroker(cfg *config.Config, metrics *host.Metrics, log *slog.Logger) (bus
 	if m.Backend == "redis" {
 		return newRedisBroker(m, metrics, log)
 	}
-	driver, err := rabbitbus.New(rabbitbus.Config{
+	driver, err := rabbitbus.New(withDaprsExchanges(rabbitbus.Config{
 		URLs: m.RabbitMQURLs, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange,
 		RetryDelay: milliseconds(m.ConnectionRetryDelayMs), ManagementURL: m.RabbitMQManagementURL,
 		QueueType: rabbitbus.QueueType(m.RabbitMQQueueType), ConnectionName: cfg.AppID, Logger: log, MeterProvider: metrics.MeterProvider(),
-	})
+	}, m.DaprTopics))
 	if err != nil {
 		return nil, err // and not an interface that holds a nil pointer
 	}

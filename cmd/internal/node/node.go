@@ -110,6 +110,9 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 	if n.broker, err = newBroker(cfg, n.metrics, log); err != nil {
 		return n, err
 	}
+	if n.broker, err = sharing(cfg, n.broker, log); err != nil {
+		return n, err
+	}
 	if o.Broker != nil {
 		n.broker = o.Broker(n.broker)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/bus/daprtopics"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/mirror"
 	"github.com/bannou-mesh/bannou/services/facade"
@@ -48,10 +49,8 @@ func (s switching) items(context.Context) []migration.Item {
 		}
 		all = append(all, item)
 	}
-	for _, topic := range s.cfg.Messaging.MirrorTopics {
-		item := s.cfg.ItemOf(migration.KindTopic, migration.BlockMessaging, topic)
-		item.Engine = s.cfg.Messaging.Backend
-		all = append(all, item)
+	for _, topic := range s.cfg.Topics() {
+		all = append(all, s.cfg.TopicOf(topic))
 	}
 	targets := append(s.cfg.Targets(), s.cfg.Services...)
 	slices.Sort(targets)
@@ -107,6 +106,9 @@ func (s switching) compared(item migration.Item, window time.Duration) (c migrat
 // check says what is wrong with the way that an item would go to.
 func (s switching) check(ctx context.Context, item migration.Item, to string) error {
 	switch {
+	case item.Kind == migration.KindTopic && to == migration.Native:
+		return s.unread(ctx, item.Name)
+	case item.Kind == migration.KindTopic:
 	case item.Block == migration.BlockMessaging && to == migration.Native:
 		if s.cfg.Messaging.Backend == "memory" && s.cfg.UsesDapr() {
 			return errors.New("no native broker is named: set --messaging-rabbitmq-urls or --messaging-redis-url")
@@ -155,6 +157,22 @@ func (s switching) readers(ctx context.Context) []string {
 		}
 	}
 	return found
+}
+
+// unread says which apps of Dapr still read a topic.
+func (s switching) unread(ctx context.Context, topic string) error {
+	shared, ok := s.n.broker.(*daprtopics.Driver)
+	if !ok {
+		return nil
+	}
+	readers, err := shared.Readers(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("who reads the topic for Dapr is not known: %w", err)
+	}
+	if len(readers) > 0 {
+		return fmt.Errorf("%d subscribers of Dapr still read it, such as %s", len(readers), readers[0].Name)
+	}
+	return nil
 }
 
 // scanned is how many keys are looked at for those of actors.

@@ -54,6 +54,9 @@ type Config struct {
 	// delete the queues first.
 	QueueType QueueType
 
+	// DaprDurable and DaprAutoDelete are how Dapr declares the exchange of a topic, the settings durable and deletedWhenUnused of its
+	// component, for exchanges of Dapr's that are not there yet. Default: neither.
+	DaprDurable, DaprAutoDelete bool
 	// RetryDelay is the pause before connecting again. It doubles with each failure in a row up to MaxRetryDelay; up to
 	// half of it is taken off at random, lest all programs return at once. Default 1 s.
 	RetryDelay time.Duration

@@ -43,10 +43,11 @@ type topology struct {
 
 	mu     sync.Mutex
 	queues map[string]bus.Queue // by name: durable ones, consumed now or not
+	daprs  map[string]bool      // exchanges of Dapr's topics
 }
 
 func newTopology(cfg *Config) *topology {
-	return &topology{cfg: cfg, newborns: newNewborns(), bindings: newBindings(), made: func(string) {}, queues: map[string]bus.Queue{}}
+	return &topology{cfg: cfg, newborns: newNewborns(), bindings: newBindings(), made: func(string) {}, queues: map[string]bus.Queue{}, daprs: map[string]bool{}}
 }
 
 // remember adds a durable queue to what is declared on each connection.
@@ -227,7 +228,8 @@ func (t *topology) declaration(q bus.Queue) declaration {
 // name.
 func deadLetterKey(q bus.Queue) string {
 	name := q.Name
-	if len(q.Bindings) == 1 && !isPattern(q.Bindings[0].Pattern) {
+	if len(q.Bindings) > 0 && !isPattern(q.Bindings[0].Pattern) &&
+		!slices.ContainsFunc(q.Bindings, func(b bus.Binding) bool { return b.Pattern != q.Bindings[0].Pattern }) {
 		name = q.Bindings[0].Pattern
 	}
 	key := "dead-letter." + name
@@ -275,6 +277,9 @@ func (t *topology) declareExchange(s *session, ch *amqp.Channel, name string) er
 		return err
 	}
 	defer func() { _ = create.Close() }()
+	if t.isDaprs(name) {
+		return wrapf(create.ExchangeDeclare(name, amqp.ExchangeFanout, t.cfg.DaprDurable, t.cfg.DaprAutoDelete, false, false, nil), "declare the exchange %q as Dapr does", name)
+	}
 	return wrapf(create.ExchangeDeclare(name, amqp.ExchangeTopic, true, false, false, false, nil), "declare the topic exchange %q", name)
 }
 

@@ -40,6 +40,7 @@ type Driver struct {
 	drops      drops
 	single     atomic.Bool         // the server is known to be in no cluster
 	warned     map[string]struct{} // streams that the upkeep has complained of; its own
+	daprs      sync.Map            // topics that Dapr's apps use too
 
 	closing    context.Context //nolint:containedctx // a life of its own, ended by Close
 	endClosing context.CancelFunc

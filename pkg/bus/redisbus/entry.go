@@ -9,6 +9,7 @@ import (
 
 	"github.com/ThreeDotsLabs/watermill-redisstream/pkg/redisstream"
 	"github.com/ThreeDotsLabs/watermill/message"
+	"github.com/go-json-experiment/json"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
@@ -105,6 +106,66 @@ func decode(fields map[string]any) (*bus.Message, int, error) {
 		}
 	}
 	return m, attempt, nil
+}
+
+// encodeEnvelope is a message as the fields of an entry that Dapr reads: the envelope is its data, and what else there is its metadata, as a
+// JSON object of strings.
+func encodeEnvelope(m *bus.Message, attempt int) (map[string]any, error) {
+	plain := *m
+	plain.Body = nil
+	fields, err := encode(&plain, attempt)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := redisstream.DefaultMarshallerUnmarshaller{}.Unmarshal(asRead(fields))
+	if err != nil {
+		return nil, fmt.Errorf("%w: the message cannot be written as an entry of a stream: %w", bus.ErrInvalid, err)
+	}
+	delete(kept.Metadata, bus.HeaderEnvelope)
+	kept.Metadata[redisstream.UUIDHeaderKey] = m.ID
+	metadata, err := json.Marshal(kept.Metadata, json.Deterministic(true))
+	if err != nil {
+		return nil, fmt.Errorf("%w: the message's headers cannot be written: %w", bus.ErrInvalid, err)
+	}
+	return map[string]any{"data": string(m.Body), "metadata": string(metadata)}, nil
+}
+
+// decodeEnvelope reads an entry of Dapr's.
+func decodeEnvelope(fields map[string]any) (m *bus.Message, found bool) {
+	data, isData := fields["data"].(string)
+	if _, own := fields["payload"]; own || !isData {
+		return nil, false
+	}
+	m = &bus.Message{Headers: map[string]string{bus.HeaderEnvelope: "true"}, Body: []byte(data)}
+	var metadata map[string]string
+	text, _ := fields["metadata"].(string)
+	_ = json.Unmarshal([]byte(text), &metadata) // Dapr writes what its publisher gave, and no property
+	for key, value := range metadata {
+		switch {
+		case key == redisstream.UUIDHeaderKey:
+			m.ID = value
+		case !setProperty(m, key, value) && !reserved(key):
+			m.Headers[key] = value
+		}
+	}
+	m.Exchange = "" // where it lies says it
+	return m, true
+}
+
+// asRead is the fields of an entry as Redis returns them.
+func asRead(fields map[string]any) map[string]any {
+	read := make(map[string]any, len(fields))
+	for name, value := range fields {
+		switch v := value.(type) {
+		case []byte:
+			read[name] = string(v)
+		case message.Payload:
+			read[name] = string(v)
+		default:
+			read[name] = value
+		}
+	}
+	return read
 }
 
 // setProperty sets the property that a metadata key stands for, and reports whether it stands for one.

@@ -342,6 +342,10 @@ func (c *groupConsumer) receive(f fetched) (*groupDelivery, error) {
 // open reads an entry. dropped: it was dead-lettered, because it has expired or cannot be read.
 func (d *Driver) open(queue string, f fetched) (m *bus.Message, attempt int, dropped bool, err error) {
 	m, attempt, err = decode(f.entry.Values)
+	if envelope, found := decodeEnvelope(f.entry.Values); found && d.isDaprs(f.from.key) {
+		m, attempt, err = envelope, 1, nil
+		m.RoutingKey = f.from.topic // whatever it was published under
+	}
 	if err != nil {
 		return &bus.Message{}, 0, true, d.quarantine(queue, f, err)
 	}

@@ -68,7 +68,11 @@ func (d *Driver) prepare(ctx context.Context, m *bus.Message) (*op, error) {
 	if exchange != d.cfg.Exchange {
 		owned.Exchange = exchange
 	}
-	fields, err := encode(&owned, 1)
+	write := encode
+	if owned.Headers[bus.HeaderEnvelope] != "" {
+		write = encodeEnvelope
+	}
+	fields, err := write(&owned, 1)
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sync"
 	"time"
@@ -47,10 +48,12 @@ type Driver struct {
 	replica *replica      // nil: none
 	turn    chan struct{} // held by the one that makes tables: it takes two connections
 
-	mu      sync.Mutex
-	tables  map[string]*table
-	inboxes []*sqlstate.Inbox
-	closed  bool
+	mu         sync.Mutex
+	tables     map[string]*table
+	daprs      map[string]*daprTable
+	daprStores []*daprEngine
+	inboxes    []*sqlstate.Inbox
+	closed     bool
 
 	workers *sqlstate.Workers // serve callers who share transactions
 	stop    context.CancelFunc
@@ -86,7 +89,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d := &Driver{cfg: cfg, db: openPool(c, cfg), replica: follower, turn: make(chan struct{}, 1), tables: map[string]*table{}, workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
+	d := &Driver{cfg: cfg, db: openPool(c, cfg), replica: follower, turn: make(chan struct{}, 1), tables: map[string]*table{}, daprs: map[string]*daprTable{}, workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
 	d.background = func(work func(ctx context.Context)) { d.working.Go(func() { work(ctx) }) }
 	go d.sweep(ctx)
 	return d, nil
@@ -115,6 +118,9 @@ func (d *Driver) OpenAnnouncing(_ context.Context, cfg state.StoreConfig, box st
 }
 
 func (d *Driver) open(cfg state.StoreConfig, a *announcement) (state.Engine, error) {
+	if cfg.InDaprsTable() {
+		return d.openDapr(cfg, a)
+	}
 	if err := sqlstate.CheckTable(cfg.TableName); err != nil {
 		return nil, fmt.Errorf("store %q: %w", cfg.Name, err)
 	}
@@ -148,6 +154,24 @@ func (d *Driver) open(cfg state.StoreConfig, a *announcement) (state.Engine, err
 	return e, nil
 }
 
+// openDapr names a store in Dapr's rows, which has no replica: reads of state.Store.Eventual go to the first server.
+func (d *Driver) openDapr(cfg state.StoreConfig, a *announcement) (state.Engine, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, errClosed
+	}
+	t := d.daprs[cfg.TableName]
+	if t == nil {
+		t = &daprTable{name: cfg.TableName, db: d.db}
+		d.daprs[cfg.TableName] = t
+	}
+	e := &daprEngine{table: t, store: cfg.Name, prefix: cfg.KeyPrefix, announcement: a}
+	e.gathering = &sqlstate.Gathering[write]{Alone: e.writeAlone, Together: e.writeTogether, Lanes: lanes, Workers: d.workers}
+	d.daprStores = append(d.daprStores, e)
+	return e, nil
+}
+
 // Ready reports whether the server answers and the tables of the opened stores are there. A replica may be away.
 func (d *Driver) Ready(ctx context.Context) error {
 	if err := d.db.PingContext(ctx); err != nil {
@@ -158,7 +182,20 @@ func (d *Driver) Ready(ctx context.Context) error {
 			return err
 		}
 	}
+	_, stores := d.inDapr()
+	for _, e := range stores {
+		if _, err := e.ready(ctx); err != nil {
+			return fmt.Errorf("store %q: %w", e.store, err)
+		}
+	}
 	return nil
+}
+
+// inDapr are the tables of Dapr's, and the stores in them.
+func (d *Driver) inDapr() ([]*daprTable, []*daprEngine) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Values(d.daprs)), slices.Clone(d.daprStores)
 }
 
 // Close ends the sweeper, waits for shared transactions, 5 s at most, and closes the connections when their operations
@@ -178,6 +215,10 @@ func (d *Driver) Close() error {
 	var errs []error
 	for _, t := range d.opened() {
 		errs = append(errs, t.close())
+	}
+	foreign, _ := d.inDapr()
+	for _, t := range foreign {
+		t.closed.Store(true)
 	}
 	if d.replica != nil {
 		errs = append(errs, d.replica.db.Close())
@@ -207,6 +248,12 @@ func (d *Driver) sweep(ctx context.Context) {
 		case <-tick.C:
 		}
 		for _, t := range d.opened() {
+			if err := t.sweep(ctx); err != nil && ctx.Err() == nil {
+				d.cfg.Logger.Warn("deleting expired rows failed", "table", t.name, "error", err)
+			}
+		}
+		foreign, _ := d.inDapr()
+		for _, t := range foreign {
 			if err := t.sweep(ctx); err != nil && ctx.Err() == nil {
 				d.cfg.Logger.Warn("deleting expired rows failed", "table", t.name, "error", err)
 			}

@@ -36,6 +36,7 @@ const (
 	invalidJSONText  = 3140
 	diskFull         = 1021
 	tableFull        = 1114
+	badDate          = 1292
 
 	tooManyConnections = 1040
 	tooManyOfUser      = 1203

@@ -134,6 +134,8 @@ type row struct {
 	keeps   bool   // the expiry that it has in the table
 	toLive  any    // microseconds, or nil
 	value   string // as the table keeps it
+
+	tag func(version int64) string // of a value written; nil: one that says nothing of the version
 }
 
 // apply makes one change to the row, if its condition holds.
@@ -157,6 +159,11 @@ func (r *row) apply(c *state.Change) state.Outcome {
 		r.created, r.version = true, 0
 	}
 	r.changed, r.present = true, true
-	r.etag, r.version, r.value = sqlstate.NewETag(), r.version+1, text(c)
+	r.version, r.value = r.version+1, text(c)
+	if r.tag == nil {
+		r.etag = sqlstate.NewETag()
+	} else {
+		r.etag = r.tag(r.version)
+	}
 	return state.Outcome{Done: true, ETag: r.etag, Version: r.version}
 }

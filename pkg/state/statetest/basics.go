@@ -152,7 +152,9 @@ func valuesSurvive(t *testing.T, s *suite) {
 		`"🙂 日本語 é e` + "\u0301" + `"`, `"\u0000"`, `"\ud83d\ude42"`, `"\"\\\/\b\f\n\r\t"`, `"'; DROP TABLE state_entries; --"`, "\"\u2028\u007f\"",
 	} {
 		mustSave(t, store, "k", jsontext.Value(value))
-		requireValue(t, store, "k", value)
+		v, err := store.Get(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, s.plain(t, value), s.plain(t, string(v)))
 	}
 	if _, err := store.Save(t.Context(), "k", jsontext.Value("1e400")); s.features.FloatRange {
 		require.ErrorIs(t, err, state.ErrInvalid)

@@ -29,6 +29,9 @@ type HistoryOptions struct {
 	// ExpiryAtBegin is the driver's Features.ExpiryAtBegin.
 	ExpiryAtBegin bool
 
+	// WholeSeconds is the driver's Features.WholeSeconds.
+	WholeSeconds bool
+
 	// Harm is done to the server while the clients go on, once they have made half of their calls. They make at least the other half
 	// after it. Calls that did not reach the server are no part of the history; those whose outcome is unknown may have been made at any
 	// time after, or never. Nil: no harm.
@@ -60,7 +63,7 @@ func Histories(t *testing.T, d state.Driver, o HistoryOptions) {
 // Clients that call at once find what no sequence of calls by one client does: a reader that sees a change and then does not, a condition
 // that was checked before another's change and used after it, an expiry that one method sees and another does not.
 func historiesAreLinear(t *testing.T, s *suite) {
-	Histories(t, s.driver, HistoryOptions{ExpiryAtBegin: s.features.ExpiryAtBegin})
+	Histories(t, s.driver, HistoryOptions{ExpiryAtBegin: s.features.ExpiryAtBegin, WholeSeconds: s.features.WholeSeconds})
 }
 
 const (
@@ -81,6 +84,7 @@ type call struct {
 	value  int64  // to save; no two saves have the same
 	etag   string // the condition of try-save and try-delete; empty in a try-save: only if absent
 	ttl    state.Expiry
+	rounds time.Duration // how much later the value may expire than it was to
 
 	begin, end time.Duration // since the history began; an unknown outcome has no end
 
@@ -134,6 +138,7 @@ type history struct {
 	begun time.Time
 
 	expiryAtBegin bool
+	rounds        time.Duration // how much later than asked values may expire
 
 	saves atomic.Int64 // the last value
 
@@ -156,6 +161,9 @@ func (h *history) unknown() int {
 // record has the clients call, and returns when all of them have made their calls and the harm is over.
 func record(ctx context.Context, store *state.Store[int64], o HistoryOptions) *history {
 	h := &history{seed: o.Seed, store: store, begun: time.Now(), expiryAtBegin: o.ExpiryAtBegin}
+	if o.WholeSeconds {
+		h.rounds = time.Second
+	}
 	calls := o.Calls
 	if calls == 0 {
 		calls = 300
@@ -278,6 +286,7 @@ func (c *client) draw(key int) *call {
 	if !drawn.reads() && !drawn.deletes() {
 		drawn.value = c.history.saves.Add(1)
 		drawn.ttl = []state.Expiry{state.Keep, state.Never, state.After(historyTTL), state.After(time.Hour)}[c.random.IntN(4)]
+		drawn.rounds = c.history.rounds
 	}
 	if seen := c.etags[key]; drawn.conditional() && len(seen) > 0 && (drawn.deletes() || c.random.IntN(3) > 0) {
 		drawn.etag = seen[len(seen)-1]

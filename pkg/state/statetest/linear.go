@@ -179,7 +179,7 @@ func (c *call) follow(before cell) (cell, bool) {
 	if ttl, ok := c.ttl.TTL(); ok {
 		after.from, after.until = c.begin+ttl-clockSlack, math.MaxInt64
 		if !c.unknown {
-			after.until = c.end + ttl + clockSlack
+			after.until = c.end + ttl + clockSlack + c.rounds
 		}
 	} else if c.ttl == state.Keep {
 		after.from, after.until = before.from, before.until

@@ -32,6 +32,13 @@ type Features struct {
 	// were written.
 	FloatRange bool
 
+	// Rewrites is set when the engine keeps a value, not its text: members may come back in another order, and strings with other escapes.
+	// Numbers come back to the digit.
+	Rewrites bool
+
+	// WholeSeconds is set when the engine rounds the time at which a key expires up to a whole second.
+	WholeSeconds bool
+
 	// ExpiryAtBegin is set when a change decides by the time at which its transaction began whether a key has expired. Then a change that
 	// is under way when a key expires may still find it, though others have seen that it is gone.
 	ExpiryAtBegin bool
@@ -172,6 +179,18 @@ func requireValue(t *testing.T, s *state.Store[jsontext.Value], key, want string
 	v, err := s.Get(t.Context(), key)
 	require.NoError(t, err)
 	require.Equal(t, want, string(v))
+}
+
+// plain is a value as it is compared: as it is written, or, where the engine rewrites values, with its members in order and its strings with
+// the escapes that they need.
+func (s *suite) plain(t *testing.T, value string) string {
+	t.Helper()
+	if !s.features.Rewrites {
+		return value
+	}
+	v := jsontext.Value(value)
+	require.NoError(t, v.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)))
+	return string(v)
 }
 
 // requireAbsent checks that every way to look finds nothing.
