@@ -59,18 +59,10 @@ const wait = 30 * time.Second
 func components(t *testing.T) []string {
 	t.Helper()
 	set := servers.All(t)
-	component := func(name, kind string, metadata ...string) string {
-		text := "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: " + name + "\nspec:\n  type: " + kind + "\n  version: v1\n  metadata:\n"
-		for i := 0; i < len(metadata); i += 2 {
-			text += "  - name: " + metadata[i] + "\n    value: " + strconv.Quote(metadata[i+1]) + "\n"
-		}
-		return text
-	}
-	password := strings.TrimSuffix(strings.TrimPrefix(set.Redis.URL, "redis://:"), "@"+set.Redis.Addr+"/"+strconv.Itoa(set.Redis.DB))
 	secrets := filepath.Join(t.TempDir(), "secrets.json")
 	require.NoError(t, os.WriteFile(secrets, []byte(`{"plain":"one","nested":{"deep":"two"},"number":12345678}`), 0o600))
 	return []string{
-		component("redis", "state.redis", "redisHost", set.Redis.Addr, "redisPassword", password, "redisDB", strconv.Itoa(set.Redis.DB)),
+		component("redis", "state.redis", "redisHost", set.Redis.Addr, "redisPassword", passwordOf(set.Redis), "redisDB", database(set.Redis)),
 		component("memory", "state.in-memory"),
 		component("broker", "pubsub.rabbitmq", "connectionString", set.RabbitMQ.URL),
 		component("local", "pubsub.in-memory"),
@@ -78,6 +70,22 @@ func components(t *testing.T) []string {
 		component("variables", "secretstores.local.env"),
 	}
 }
+
+// component is the YAML document of one.
+func component(name, kind string, metadata ...string) string {
+	text := "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: " + name + "\nspec:\n  type: " + kind + "\n  version: v1\n  metadata:\n"
+	for i := 0; i < len(metadata); i += 2 {
+		text += "  - name: " + metadata[i] + "\n    value: " + strconv.Quote(metadata[i+1]) + "\n"
+	}
+	return text
+}
+
+// passwordOf is that of a Redis server.
+func passwordOf(r *servers.RedisServer) string {
+	return strings.TrimSuffix(strings.TrimPrefix(r.URL, "redis://:"), "@"+r.Addr+"/"+database(r))
+}
+
+func database(r *servers.RedisServer) string { return strconv.Itoa(r.DB) }
 
 // newFacade starts a node that serves Dapr's API for the app.
 func newFacade(t *testing.T, resources []string, a *app, flags ...string) *side {

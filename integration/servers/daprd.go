@@ -30,6 +30,8 @@ type DaprdOptions struct {
 	Resources []string
 	// Begin is told the port of its HTTP API before it starts, for an app that waits for it while it waits for the app. Default: nobody is.
 	Begin func(httpPort int)
+	// Args are added to its command line.
+	Args []string
 	// Env is added to its environment, as NAME=value.
 	Env []string
 }
@@ -111,7 +113,7 @@ func (o DaprdOptions) args(f *folder, ports []int) []string {
 	if o.AppPort != 0 {
 		args = append(args, "--app-port", strconv.Itoa(o.AppPort))
 	}
-	return args
+	return append(args, o.Args...)
 }
 
 // findDaprd finds what tools/install-daprd has built.

@@ -24,6 +24,8 @@ var (
 	ErrWrongEvent = errors.New("the topic carries another event")
 	// ErrInvalid: a topic, name, option or body that no broker would take. Trying again does not help.
 	ErrInvalid = errors.New("invalid")
+	// ErrUnsupported: something the driver's broker cannot do, such as patterns of topics through a sidecar of Dapr.
+	ErrUnsupported = errors.New("not supported")
 	// ErrNoLetter: no such dead letter is in the store: it was replayed, discarded, or dropped by a limit.
 	ErrNoLetter = errors.New("there is no such dead letter")
 )

@@ -58,6 +58,8 @@ type ClientConfig struct {
 	// TLS makes the default transport's connections to instances of an app-id; its ServerName is what their certificates have to
 	// be for. Connections are kept apart by app-id. Default: HTTP without TLS.
 	TLS func(appID string) *tls.Config
+	// Carrier takes the calls of some targets another way, such as through a sidecar of Dapr. Default: none.
+	Carrier Carrier
 	// Timeout bounds a call whose context has no deadline, or one that a request brought (see [Inbound]); its response's
 	// body included. Default 30 s.
 	Timeout time.Duration
@@ -97,6 +99,7 @@ type Client struct {
 	pools         pools
 	transport     http.RoundTripper
 	ownTransport  idleCloser // to close; nil when the caller gave one
+	carrier       Carrier    // nil: none
 	scheme        string
 	authorize     func(http.Header)
 	timeout       time.Duration
@@ -115,7 +118,7 @@ func NewClient(cfg ClientConfig) (*Client, error) {
 	}
 	c := &Client{directory: cfg.Directory, appID: cfg.AppID, instanceID: cfg.InstanceID,
 		localServices: slices.Clone(cfg.LocalServices), transport: cfg.Transport,
-		scheme: "http", authorize: cfg.Authorize, timeout: cfg.Timeout, maxResponse: cfg.MaxResponseBytes, log: cfg.Logger}
+		carrier: cfg.Carrier, scheme: "http", authorize: cfg.Authorize, timeout: cfg.Timeout, maxResponse: cfg.MaxResponseBytes, log: cfg.Logger}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -290,6 +293,7 @@ func noEndpoint(appID string) error {
 type route struct {
 	appID   string
 	local   bool
+	carried bool // by the carrier
 	alone   bool // local because no other instance is known, not because the service runs here
 	service string
 	own     bool // this node's app-id: it is not called over HTTP itself
@@ -364,7 +368,7 @@ func firstSegment(path string) string {
 // the response's body too.
 func (c *Client) send(ctx context.Context, target string, req *http.Request, header http.Header) (*http.Response, error) {
 	begin := time.Now()
-	r, err := c.route(ctx, target, req.URL.Path)
+	r, err := c.routeBy(ctx, target, req.URL.Path)
 	if err != nil {
 		closeBody(req)
 		c.telemetry.record(ctx, r.appID, outcomeOf(nil, err), begin)
@@ -377,10 +381,13 @@ func (c *Client) send(ctx context.Context, target string, req *http.Request, hea
 	out.URL.Scheme = c.scheme
 	var resp *http.Response
 	var retries int
-	if r.local {
+	switch {
+	case r.local:
 		out.URL.Host = r.appID
 		resp, err = c.local.RoundTrip(out)
-	} else {
+	case r.carried:
+		resp, err = c.carrier.Carry(r.appID, out)
+	default:
 		if c.authorize != nil {
 			c.authorize(out.Header)
 		}

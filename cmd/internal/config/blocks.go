@@ -52,7 +52,24 @@ func wayOf(backend string) string {
 
 // MessagingOn is the way in which a service publishes and subscribes: native, over the broker that Messaging.Backend names once the settings are
 // resolved, or dapr.
-func (c *Config) MessagingOn(service string) string { return c.messaging.on(service) }
+func (c *Config) MessagingOn(service string) string {
+	if slices.Contains(nativeOnly(), service) {
+		return native
+	}
+	return c.messaging.on(service)
+}
+
+// nativeOnly are the services whose subscriptions Dapr cannot make: they come and go while it runs, or each instance has its own. They stay with the node's
+// own broker, whatever is chosen for all.
+func nativeOnly() []string { return []string{"messaging", "state", "mesh", "events", "connect"} }
+
+// MessagingOnDapr reports whether a service of this node is on Dapr with its events.
+func (c *Config) MessagingOnDapr() bool {
+	return slices.ContainsFunc(c.Services, func(service string) bool { return c.MessagingOn(service) == onDapr })
+}
+
+// MeshOnDapr reports whether anybody is called through Dapr.
+func (c *Config) MeshOnDapr() bool { return c.mesh.uses() }
 
 // StateOn is the way to a store: native or dapr.
 func (c *Config) StateOn(store string) string { return c.state.on(store) }
@@ -187,6 +204,9 @@ func (c *Config) addChoice(b *block, what string, one named, allowed []string) e
 	if before, twice := b.of[one.name]; twice && before.value != one.value {
 		return fmt.Errorf("%s says that %s of %s is %s, and %s that it is %s: they disagree, remove one of them",
 			before.from, strings.ToLower(what), one.name, before.value, one.from, one.value)
+	}
+	if what == "MESSAGING" && one.value == onDapr && slices.Contains(nativeOnly(), one.name) {
+		return fmt.Errorf("%s says that messaging of %s is dapr: its subscriptions come and go, or are those of each instance, which Dapr cannot do; leave it on a native broker", one.from, one.name)
 	}
 	if one.value == onDapr {
 		if err := c.daprIsThere(fmt.Sprintf("%s says that %s of %s is dapr", one.from, strings.ToLower(what), one.name)); err != nil {

@@ -17,6 +17,7 @@ type Sidecar struct {
 	Token     string `help:"What is shown to the sidecar in the header dapr-api-token. Default: DAPR_API_TOKEN. Other users of the machine see flags: prefer the variable."`
 	AppListen string `name:"app-listen" help:"Address where the sidecar brings events and calls: what daprd was given as --app-port, such as 127.0.0.1:8080. Default: 127.0.0.1 at the port APP_PORT; without either, nothing can be subscribed to."`
 	AppToken  string `name:"app-token" help:"What the sidecar shows there in the same header. Default: APP_API_TOKEN."`
+	Rounding  bool   `help:"Let Dapr round the numbers of values that its HTTP API does not keep. Default: such a value is refused."`
 	PubSub    string `name:"pubsub" default:"bannou-pubsub" help:"The component of Dapr that is the broker."`
 
 	StateStore      string   `name:"state-store" help:"The component of Dapr that keeps the stores, with keys that begin with the store's name and a colon. Default: each store is a component of its own name, with its keys as they are."`

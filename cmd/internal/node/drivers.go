@@ -34,17 +34,21 @@ import (
 const databaseFile = "state.db"
 
 func newBus(cfg *config.Config, n *Node, log *slog.Logger) (*bus.Bus, error) {
+	return bus.New(n.broker, busConfig(cfg, n, log))
+}
+
+func busConfig(cfg *config.Config, n *Node, log *slog.Logger) bus.Config {
 	m := cfg.Messaging
 	attempts := m.RetryMaxAttempts
 	if attempts == 0 {
 		attempts = -1 // the library's word for none
 	}
-	return bus.New(n.broker, bus.Config{
+	return bus.Config{
 		AppID: cfg.AppID, Exchange: m.Exchange, DeadLetterExchange: m.DeadLetterExchange, PrefetchCount: m.PrefetchCount,
 		RetryMaxAttempts: attempts, RetryDelay: milliseconds(m.RetryDelayMs),
 		CloseTimeout: cfg.DrainTimeout, OnFailure: n.incidents.EventFailed, Logger: log, MeterProvider: n.metrics.MeterProvider(),
 		TracerProvider: n.tracing.tracer(),
-	})
+	}
 }
 
 func newReporter(cfg *config.Config, instanceID string, metrics *host.Metrics, log *slog.Logger) (*incident.Reporter, error) {
@@ -205,6 +209,8 @@ func newStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state
 		return memorystate.New(), nil
 	case "sqlite":
 		return sqlitestate.New(sqlitestate.Config{Path: filepath.Join(cfg.DataDir, databaseFile), Logger: log})
+	case "dapr":
+		return newDaprState(cfg.Dapr.Sidecar)
 	case "redis":
 		redis.SetLogger(redisLog{log}) // the client has one log for the process, standard error by default
 		return redisstate.New(redisConfig(cfg.State))

@@ -52,7 +52,7 @@ func (p parts) accounts() (host.Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return accounts.New(accounts.Config{Log: log, Factory: p.factory, Bus: p.bus, Logger: p.log, MeterProvider: p.meter})
+	return accounts.New(accounts.Config{Log: log, Factory: p.factory, Bus: p.busOf("accounts"), Logger: p.log, MeterProvider: p.meter})
 }
 
 // auth makes the auth service, which calls the accounts service wherever it is. What is 0 in the settings is negative for the service,
@@ -64,7 +64,7 @@ func (p parts) auth() (host.Service, error) {
 		return nil, err
 	}
 	return auth.New(auth.Config{
-		Factory: p.factory, Bus: p.bus, Accounts: auth.NewMeshAccounts(p.client),
+		Factory: p.factory, Bus: p.busOf("auth"), Accounts: auth.NewMeshAccounts(p.client),
 		Issuer: a.Issuer, AccessTTL: a.AccessTTL, IdleTTL: a.IdleTTL, SessionTTL: a.SessionTTL, RefreshGrace: cmp.Or(a.RefreshGrace, -1),
 		KeyRotation: a.KeyRotation, ResetTTL: a.ResetTTL, MaxSessions: a.MaxSessions, Proxies: proxies, NodesTell: p.guard != nil,
 		Hashing: auth.Hashing{

@@ -55,6 +55,7 @@ type Node struct {
 	messaging *messaging.Service // nil: not among the services
 	folder    *os.File           // the claim on the data folder, nil without one
 	dapr      *dapr              // nil: Dapr's API is not served
+	sidecar   *sidecar           // nil: neither messaging nor calls of it go through one
 	end       context.CancelFunc // ends Run, as a signal does
 	ended     context.Context    //nolint:containedctx // it is what end ends
 
@@ -117,6 +118,9 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 		n.broker = o.Broker(n.broker)
 	}
 	if n.bus, err = newBus(cfg, n, log); err != nil {
+		return n, err
+	}
+	if n.sidecar, err = newSidecar(cfg, n, log); err != nil {
 		return n, err
 	}
 	n.announcements = newAnnouncements(cfg, n, log)
@@ -182,6 +186,9 @@ func (n *Node) addServices(cfg *config.Config, instanceID, version string, log *
 	calls.Directory, calls.AppID, calls.InstanceID = n.directory, cfg.AppID, member.InstanceID()
 	calls.Local, calls.LocalServices, calls.Control = n.guard.Local(n.host.Handler()), paths(cfg.Services), policy.Control
 	calls.Authorize, calls.TLS = n.guard.Authorize, n.guard.Client()
+	if calls.Carrier, err = newCarrier(cfg); err != nil {
+		return err
+	}
 	n.circuits = membership.NewCircuits(member.InstanceID(), log)
 	calls.Circuits = n.circuits.Changed
 	calls.Logger, calls.MeterProvider, calls.TracerProvider = log, n.metrics.MeterProvider(), n.tracing.tracer()
@@ -189,12 +196,17 @@ func (n *Node) addServices(cfg *config.Config, instanceID, version string, log *
 	if err != nil {
 		return err
 	}
+	if n.sidecar != nil { // as the next
+		if err := n.host.Add(n.sidecar); err != nil {
+			return err
+		}
+	}
 	if n.announcements.Outboxes() { // before the services, so that it stops after them
 		if err := n.host.Add(n.announcements); err != nil {
 			return err
 		}
 	}
-	parts := parts{cfg: cfg, log: log, bus: n.bus, broker: n.broker, factory: n.factory, registry: registry, client: client, policy: policy,
+	parts := parts{cfg: cfg, log: log, bus: n.bus, sidecar: n.sidecar, broker: n.broker, factory: n.factory, registry: registry, client: client, policy: policy,
 		apps: n.apps, guard: n.guard, meter: n.metrics.MeterProvider(), events: n.events, shared: new(sharedLog), own: n.own, instanceID: member.InstanceID(),
 		outboxes: map[string]*relay.Relay{}}
 	for backend, r := range n.announcements.Relays() {
@@ -286,8 +298,9 @@ func (n *Node) Run(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	defer end()
 	var background sync.WaitGroup
-	var busErr, directoryErr error
+	var busErr, sidecarErr, directoryErr error
 	background.Go(func() { busErr = n.bus.Run(life) })
+	background.Go(func() { sidecarErr = n.sidecar.run(life) })
 	background.Go(func() { directoryErr = n.directory.Run(life) })
 
 	// So do the incidents, which end before the bus that tells of them.
@@ -309,7 +322,7 @@ func (n *Node) Run(ctx context.Context) error {
 	if errors.Is(directoryErr, context.Canceled) {
 		directoryErr = nil
 	}
-	return errors.Join(err, busErr, directoryErr, n.close(ctx))
+	return errors.Join(err, busErr, sidecarErr, directoryErr, n.close(ctx))
 }
 
 // close releases what New opened and Run has not closed, also when the context has ended.
@@ -320,6 +333,9 @@ func (n *Node) close(ctx context.Context) error {
 	n.end()
 	if n.dapr != nil {
 		errs = append(errs, n.dapr.close(ctx))
+	}
+	if n.sidecar != nil {
+		errs = append(errs, n.sidecar.close(ctx))
 	}
 	if n.bus != nil {
 		errs = append(errs, n.bus.Close(ctx))

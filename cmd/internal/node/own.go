@@ -51,5 +51,5 @@ func (o *Own) stores(cfg *config.Config) (stores []state.StoreConfig) {
 }
 
 func (p parts) ownService() (host.Service, error) {
-	return p.own.New(OwnParts{Bus: p.bus, Factory: p.factory, Mesh: p.client, Logger: p.log, MeterProvider: p.meter})
+	return p.own.New(OwnParts{Bus: p.busOf(p.own.Name), Factory: p.factory, Mesh: p.client, Logger: p.log, MeterProvider: p.meter})
 }

@@ -24,7 +24,7 @@ func (p parts) sagas() (host.Service, error) {
 		return nil, err
 	}
 	engine, err := sagas.New(sagas.Config{
-		Store: log, Bus: p.bus, Caller: sagas.OverMesh(p.client), Sagas: all, Partitions: sagaPartitions, Logger: p.log, MeterProvider: p.meter,
+		Store: log, Bus: p.busOf("sagas"), Caller: sagas.OverMesh(p.client), Sagas: all, Partitions: sagaPartitions, Logger: p.log, MeterProvider: p.meter,
 	})
 	if err != nil {
 		return nil, err
@@ -51,5 +51,5 @@ func suite(p parts) ([]*sagas.Saga, error) {
 
 // gameSession makes the game-session service.
 func (p parts) gameSession() (host.Service, error) {
-	return gamesession.New(gamesession.Config{Factory: p.factory, Bus: p.bus, ConfirmWithin: p.cfg.GameSession.ConfirmWithin})
+	return gamesession.New(gamesession.Config{Factory: p.factory, Bus: p.busOf("game-session"), ConfirmWithin: p.cfg.GameSession.ConfirmWithin})
 }

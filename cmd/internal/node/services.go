@@ -31,6 +31,7 @@ type parts struct {
 	cfg      *config.Config
 	log      *slog.Logger
 	bus      *bus.Bus
+	sidecar  *sidecar // nil: no service is on one
 	broker   bus.Driver
 	factory  *state.Factory
 	registry *mesh.Registry
@@ -63,7 +64,7 @@ func (p parts) service(name string) (host.Service, error) {
 	case "auth":
 		return p.auth()
 	case "permissions":
-		return permissions.New(permissions.Config{Factory: p.factory, Bus: p.bus, SessionTTL: p.cfg.Auth.SessionTTL})
+		return permissions.New(permissions.Config{Factory: p.factory, Bus: p.busOf("permissions"), SessionTTL: p.cfg.Auth.SessionTTL})
 	case "connect":
 		return p.connect()
 	case "sagas":

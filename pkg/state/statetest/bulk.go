@@ -33,7 +33,7 @@ func bulkReadInOrder(t *testing.T, s *suite) {
 		require.Equal(t, items[i].Key, r.Key)
 		require.True(t, r.Done)
 		require.NotEmpty(t, r.ETag)
-		require.EqualValues(t, 1, r.Version)
+		s.requireVersion(t, 1, r.Version)
 	}
 
 	entries, err := store.GetBulk(ctx, keys)

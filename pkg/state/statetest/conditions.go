@@ -36,7 +36,7 @@ func saveOnCondition(t *testing.T, s *suite) {
 	require.NoError(t, err)
 	require.Equal(t, "3", string(entry.Value))
 	require.Equal(t, second, entry.ETag, "a conflict changes nothing")
-	require.EqualValues(t, 2, entry.Version)
+	s.requireVersion(t, 2, entry.Version)
 }
 
 // A conditional delete tells "somebody else changed it" from "it is gone": callers do different things then.
@@ -56,6 +56,7 @@ func deleteOnCondition(t *testing.T, s *suite) {
 // An ETag that comes twice lets a slow writer overwrite what it has never seen (the ABA problem). Versions start again
 // after a delete and after an expiry; ETags must not, and equal content must not make equal ETags.
 func etagsNeverRepeat(t *testing.T, s *suite) {
+	s.needs(t, FreshETags)
 	ctx := t.Context()
 	store := s.raw(t)
 	seen := make(map[string]bool)
@@ -81,6 +82,7 @@ func etagsNeverRepeat(t *testing.T, s *suite) {
 
 // The same, as a caller meets it: an ETag from before a delete or an expiry is of no use afterwards.
 func oldETagsStayOld(t *testing.T, s *suite) {
+	s.needs(t, FreshETags)
 	ctx := t.Context()
 	store := s.raw(t)
 	old := mustSave(t, store, "k", jsontext.Value("1"))

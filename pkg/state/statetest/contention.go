@@ -18,6 +18,11 @@ import (
 // else did meanwhile. No count may be lost, and none fails for another reason than a conflict.
 func Counter(t *testing.T, e state.Engine, workers, times int) {
 	t.Helper()
+	count(t, e, workers, times, true)
+}
+
+func count(t *testing.T, e state.Engine, workers, times int, versions bool) {
+	t.Helper()
 	ctx := t.Context()
 	_, err := e.Apply(ctx, []state.Change{{Key: "counter", Value: []byte("0"), Expiry: state.Never}})
 	require.NoError(t, err)
@@ -32,7 +37,9 @@ func Counter(t *testing.T, e state.Engine, workers, times int) {
 	records, err := e.Get(ctx, []string{"counter"})
 	require.NoError(t, err)
 	require.Equal(t, strconv.Itoa(workers*times), string(records[0].Value))
-	require.EqualValues(t, workers*times+1, records[0].Version)
+	if versions {
+		require.EqualValues(t, workers*times+1, records[0].Version)
+	}
 }
 
 func countUp(ctx context.Context, e state.Engine) error {

@@ -63,6 +63,7 @@ func Histories(t *testing.T, d state.Driver, o HistoryOptions) {
 // Clients that call at once find what no sequence of calls by one client does: a reader that sees a change and then does not, a condition
 // that was checked before another's change and used after it, an expiry that one method sees and another does not.
 func historiesAreLinear(t *testing.T, s *suite) {
+	s.needs(t, OneLine, Versions, ExpiryTold, Milliseconds, ToldETags, Conditions)
 	Histories(t, s.driver, HistoryOptions{ExpiryAtBegin: s.features.ExpiryAtBegin, WholeSeconds: s.features.WholeSeconds})
 }
 

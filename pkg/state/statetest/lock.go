@@ -21,6 +21,7 @@ const lockSlack = 400 * time.Millisecond
 
 // One holder at a time, and each has a greater token than the one before: a leader's promise.
 func lockExcludes(t *testing.T, s *suite) {
+	s.needs(t, Conditions, ToldETags)
 	f, name := lockStore(t, s.driver)
 	var inside atomic.Int32
 	var last atomic.Int64
@@ -51,6 +52,7 @@ func lockExcludes(t *testing.T, s *suite) {
 
 // A lock is kept for as long as its holder lives, by renewal; and others learn who is in their way.
 func lockIsKept(t *testing.T, s *suite) {
+	s.needs(t, Conditions, ToldETags)
 	f, name := lockStore(t, s.driver)
 	lock := openLock(t, f, name)
 	h, err := lock.Acquire(t.Context())
@@ -80,6 +82,7 @@ func lockIsKept(t *testing.T, s *suite) {
 
 // Tokens grow over releases, expiries and the deletion of all that is stored of the lock.
 func lockTokensGrow(t *testing.T, s *suite) {
+	s.needs(t, Conditions, ToldETags)
 	f, name := lockStore(t, s.driver)
 	store, err := state.Open[any](t.Context(), f, name)
 	require.NoError(t, err)
@@ -107,6 +110,7 @@ func lockTokensGrow(t *testing.T, s *suite) {
 
 // A holder whose lock somebody took away learns of it by its context, and that it was not released.
 func lockLossIsTold(t *testing.T, s *suite) {
+	s.needs(t, Conditions, ToldETags)
 	f, name := lockStore(t, s.driver)
 	store, err := state.Open[any](t.Context(), f, name)
 	require.NoError(t, err)
@@ -127,6 +131,7 @@ func lockLossIsTold(t *testing.T, s *suite) {
 // The fencing: a holder whose engine stalls for longer than its time is told that it has lost the lock, a waiter gets it when that time is
 // over and a little more, and the write that the old holder had begun fails when it arrives at last.
 func lockFences(t *testing.T, s *suite) {
+	s.needs(t, Conditions, ToldETags)
 	f, name := lockStore(t, s.driver)
 	stalled := &stallDriver{Driver: s.driver}
 	slow := factory(t, stalled, state.Options{}, state.StoreConfig{Name: name})
@@ -173,6 +178,7 @@ func lockFences(t *testing.T, s *suite) {
 
 // A transaction under a lock is one like any other: conflicts name its keys, listeners hear of its changes and not of the lock's.
 func lockTransacts(t *testing.T, s *suite) {
+	s.needs(t, Conditions, ToldETags)
 	var mu sync.Mutex
 	var heard []string
 	name := newName()

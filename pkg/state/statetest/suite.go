@@ -2,6 +2,8 @@ package statetest
 
 import (
 	"crypto/rand"
+	"errors"
+	"math"
 	"strings"
 	"testing"
 
@@ -43,6 +45,10 @@ type Features struct {
 	// is under way when a key expires may still find it, though others have seen that it is gone.
 	ExpiryAtBegin bool
 
+	// Missing are the promises that the driver cannot keep, each with the reason. A case that is about one of them checks what is said there
+	// instead, or is skipped with the reason.
+	Missing map[Promise]string
+
 	// Reopen closes d and opens another driver on the same data. Nil: the data does not outlive the driver.
 	Reopen func(t *testing.T, d state.Driver) state.Driver
 
@@ -53,6 +59,7 @@ type Features struct {
 // Run checks that a driver keeps the promises of package state. open returns a driver on empty data, which the test
 // that asked for it closes (t.Cleanup). Most cases share one driver, each with stores of its own.
 func Run(t *testing.T, open func(t *testing.T) state.Driver, f Features) {
+	checkDeclared(t, f)
 	s := &suite{driver: open(t), features: f, open: open}
 	for _, c := range cases() {
 		t.Run(c.name, func(t *testing.T) { c.run(t, s) })
@@ -191,6 +198,53 @@ func (s *suite) plain(t *testing.T, value string) string {
 	v := jsontext.Value(value)
 	require.NoError(t, v.Canonicalize(jsontext.CanonicalizeRawInts(false), jsontext.CanonicalizeRawFloats(false)))
 	return string(v)
+}
+
+// requireKept checks that a value comes back as it was saved, or, where numbers are not kept, is refused as long as it has one that is not.
+func (s *suite) requireKept(t *testing.T, store *state.Store[jsontext.Value], value string) {
+	t.Helper()
+	_, err := store.Save(t.Context(), "k", jsontext.Value(value))
+	if !s.keeps(Numbers) && strings.ContainsAny(value, "0123456789") && errors.Is(err, state.ErrInvalid) {
+		return
+	}
+	require.NoError(t, err, "value %s", value)
+	if s.keeps(Text) {
+		got, err := store.Get(t.Context(), "k")
+		require.NoError(t, err)
+		require.Equal(t, s.plain(t, value), s.plain(t, string(got)))
+		return
+	}
+	got, err := store.Get(t.Context(), "k")
+	require.NoError(t, err)
+	require.JSONEq(t, value, string(got))
+}
+
+// requireVersion checks a version, where there are any.
+func (s *suite) requireVersion(t *testing.T, want, got int64, of ...any) {
+	t.Helper()
+	if s.keeps(Versions) {
+		require.Equal(t, want, got, of...)
+	}
+}
+
+// requireLen checks how many keys there are, or that they cannot be counted.
+func (s *suite) requireLen(t *testing.T, store *state.Store[jsontext.Value], want int, why ...any) {
+	t.Helper()
+	n, err := store.Len(t.Context())
+	if !s.keeps(Counting) {
+		require.ErrorIs(t, err, state.ErrUnsupported)
+		return
+	}
+	require.NoError(t, err)
+	require.EqualValues(t, want, n, why...)
+}
+
+// largest is an integer that a driver keeps, as far from 0 as can be.
+func (s *suite) largest() int64 {
+	if s.keeps(Numbers) {
+		return math.MinInt64
+	}
+	return -1 << 53
 }
 
 // requireAbsent checks that every way to look finds nothing.

@@ -21,11 +21,26 @@ func transaction(t *testing.T, s *suite) {
 	mustSave(t, store, "{t}deleted", jsontext.Value("1"))
 	removed := mustSave(t, store, "{t}removed", jsontext.Value("1"))
 	two := jsontext.Value("2")
+	created := etag("")
+	conditional := []op{{Key: "{t}created", Value: two, ETag: created}, {Key: "{t}edited", Value: two, ETag: &edited}}
+	if !s.keeps(Conditions) {
+		_, err := store.Transact(ctx, conditional)
+		require.ErrorIs(t, err, state.ErrUnsupported)
+		requireAbsent(t, store, "{t}created")
+		requireValue(t, store, "{t}edited", "1")
+		created = nil
+	}
+	of := func(etag string) *string {
+		if s.keeps(Conditions) {
+			return &etag
+		}
+		return nil
+	}
 	results, err := store.Transact(ctx, []op{
-		{Key: "{t}created", Value: two, ETag: etag(""), Expiry: state.After(time.Hour)},
-		{Key: "{t}edited", Value: two, ETag: &edited},
+		{Key: "{t}created", Value: two, ETag: created, Expiry: state.After(time.Hour)},
+		{Key: "{t}edited", Value: two, ETag: of(edited)},
 		{Key: "{t}deleted", Delete: true},
-		{Key: "{t}removed", Delete: true, ETag: &removed},
+		{Key: "{t}removed", Delete: true, ETag: of(removed)},
 		{Key: "{t}absent", Delete: true},
 		{Key: "{t}any", Value: two},
 	})
@@ -42,7 +57,7 @@ func transaction(t *testing.T, s *suite) {
 		require.Equal(t, entry.ETag, results[i].ETag)
 		require.Equal(t, entry.Version, results[i].Version)
 	}
-	requireExpiry(t, store, "{t}created", time.Hour)
+	s.requireExpiry(t, store, "{t}created", time.Hour)
 	for _, key := range []string{"{t}deleted", "{t}removed", "{t}absent"} {
 		requireAbsent(t, store, key)
 	}
@@ -50,7 +65,7 @@ func transaction(t *testing.T, s *suite) {
 	// The largest one.
 	ops := make([]op, state.MaxBulkKeys)
 	for i := range ops {
-		ops[i] = op{Key: fmt.Sprintf("{t}%d", i), Value: two, ETag: etag("")}
+		ops[i] = op{Key: fmt.Sprintf("{t}%d", i), Value: two, ETag: created}
 	}
 	_, err = store.Transact(ctx, ops)
 	require.NoError(t, err)
@@ -59,6 +74,7 @@ func transaction(t *testing.T, s *suite) {
 
 // All or nothing, conditions included: one that fails undoes the rest, and the error names each key that failed.
 func transactionConflicts(t *testing.T, s *suite) {
+	s.needs(t, Conditions)
 	ctx := t.Context()
 	store := s.raw(t)
 	old := mustSave(t, store, "{t}edited", jsontext.Value("1"))

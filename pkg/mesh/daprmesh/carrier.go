@@ -1,0 +1,152 @@
+package daprmesh
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/go-json-experiment/json"
+
+	"github.com/bannou-mesh/bannou/pkg/mesh"
+)
+
+// Config is where the sidecar is, and for whom. Endpoint is required.
+type Config struct {
+	// Endpoint is the sidecar's HTTP API, such as http://127.0.0.1:3500.
+	Endpoint string
+	// Token is shown in the header dapr-api-token. Default: none.
+	Token string
+	// Targets reports whether an app-id, or a service by its name, is called this way. Default: all are.
+	Targets func(target string) bool
+	// Transport sends the requests. Default: one of the carrier's own, HTTP/1.1 with kept connections.
+	Transport http.RoundTripper
+}
+
+// A Carrier calls apps through a sidecar. It is safe for concurrent use.
+type Carrier struct {
+	base      *url.URL
+	token     string
+	targets   func(string) bool
+	transport http.RoundTripper
+	idle      func() // nil: the transport is the caller's
+}
+
+var _ mesh.Carrier = (*Carrier)(nil)
+
+// headerToken shows the sidecar that the caller is its app.
+const headerToken = "Dapr-Api-Token"
+
+// New returns a carrier. It does not connect.
+func New(cfg Config) (*Carrier, error) {
+	base, err := url.Parse(strings.TrimSuffix(cfg.Endpoint, "/"))
+	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.Path != "" || base.User != nil {
+		return nil, &mesh.InvalidError{Member: "endpoint", Reason: "must be the sidecar's, http://host:port"}
+	}
+	c := &Carrier{base: base, token: cfg.Token, targets: cfg.Targets, transport: cfg.Transport}
+	if c.transport == nil {
+		own := mesh.NewTransport()
+		c.transport, c.idle = own, own.CloseIdleConnections
+	}
+	return c, nil
+}
+
+// Carries implements mesh.Carrier.
+func (c *Carrier) Carries(target string) bool { return c.targets == nil || c.targets(target) }
+
+// Carry implements mesh.Carrier.
+func (c *Carrier) Carry(appID string, req *http.Request) (*http.Response, error) {
+	if req.Header.Get("Upgrade") != "" {
+		closeBody(req)
+		return nil, &mesh.InvalidError{Member: "Upgrade", Reason: "is nothing that Dapr passes on: call " + appID + " natively"}
+	}
+	out := req.WithContext(req.Context())
+	u := *c.base
+	prefix := "/v1.0/invoke/" + appID + "/method"
+	u.Path, u.RawQuery, u.ForceQuery = prefix+req.URL.Path, req.URL.RawQuery, req.URL.ForceQuery
+	if req.URL.RawPath != "" {
+		u.RawPath = prefix + req.URL.RawPath
+	}
+	out.URL, out.Host = &u, ""
+	if out.Header == nil {
+		out.Header = http.Header{}
+	}
+	if c.token != "" {
+		out.Header[headerToken] = []string{c.token}
+	}
+	resp, err := c.transport.RoundTrip(out)
+	if err != nil {
+		return nil, away(req.Context(), err)
+	}
+	return refused(appID, resp)
+}
+
+func closeBody(req *http.Request) {
+	if req.Body != nil {
+		_ = req.Body.Close()
+	}
+}
+
+// away says what it means that the sidecar did not answer.
+func away(ctx context.Context, err error) error {
+	var network *net.OpError
+	if ctx.Err() == nil && errors.As(err, &network) && network.Op == "dial" {
+		return fmt.Errorf("%w: the sidecar does not listen: %w", mesh.ErrUnavailable, err)
+	}
+	return err
+}
+
+// maxRefusal is how much of an answer is looked at to tell whether it is the sidecar's own.
+const maxRefusal = 64 << 10
+
+// refused turns an answer of the sidecar itself into an error, and passes those of the app on as they are.
+func refused(appID string, resp *http.Response) (*http.Response, error) {
+	media, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type"))
+	if resp.StatusCode < http.StatusBadRequest || media != "application/json" || resp.ContentLength > maxRefusal {
+		return resp, nil
+	}
+	head, err := io.ReadAll(io.LimitReader(resp.Body, maxRefusal))
+	if err != nil {
+		_ = resp.Body.Close()
+		return nil, err
+	}
+	var said struct {
+		ErrorCode string `json:"errorCode"`
+		Message   string `json:"message"`
+	}
+	if json.Unmarshal(head, &said) != nil || said.ErrorCode != "ERR_DIRECT_INVOKE" {
+		resp.Body = restored{io.MultiReader(bytes.NewReader(head), resp.Body), resp.Body}
+		return resp, nil
+	}
+	_ = resp.Body.Close()
+	return nil, fmt.Errorf("%w: the sidecar says of %q: %s", meaning(resp.StatusCode, said.Message), appID, said.Message)
+}
+
+// restored is a body of which the beginning was read.
+type restored struct {
+	io.Reader
+	io.Closer
+}
+
+// meaning is the mesh's word for a refusal: that nobody has the name, or that none of those who have it takes requests.
+func meaning(status int, message string) error {
+	for _, unknown := range []string{"couldn't find service", "no such host", "failed to resolve address"} {
+		if status == http.StatusNotFound || strings.Contains(message, unknown) {
+			return mesh.ErrUnknownTarget
+		}
+	}
+	return mesh.ErrNoEndpoint
+}
+
+// Close closes idle connections of the carrier's own transport.
+func (c *Carrier) Close() {
+	if c.idle != nil {
+		c.idle()
+	}
+}
