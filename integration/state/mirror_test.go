@@ -15,7 +15,6 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/mirror"
 	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
 	"github.com/bannou-mesh/bannou/pkg/state/redisstate"
-	"github.com/bannou-mesh/bannou/pkg/state/statetest"
 )
 
 // mirroredStore is a store on d that is compared with its counterpart.
@@ -108,26 +107,4 @@ func TestMirrorKilled(t *testing.T) {
 	stop()
 	writers.Wait()
 	t.Logf("%d saves, %+v", made.Load(), report("all was looked at", func(r mirror.Report) bool { return r.Waiting == 0 }))
-}
-
-// A mirrored store on Redis keeps what the driver's suite asks for, while its changes are carried to a database.
-func TestMirroredRedisKeepsItsPromises(t *testing.T) {
-	if testing.Short() {
-		t.Skip("the suite runs for half a minute")
-	}
-	statetest.Run(t, func(t *testing.T) state.Driver {
-		d, err := redisstate.New(redisstate.Config{URLs: []string{servers.Redis(t).URL}})
-		require.NoError(t, err)
-		to, err := mysqlstate.New(mysqlstate.Config{DSN: servers.MySQL(t).DSN})
-		require.NoError(t, err)
-		wrapped, err := mirror.Wrap(d, mirror.Config{To: func(s state.StoreConfig) (mirror.Counterpart, bool) {
-			return mirror.Counterpart{Driver: to, Store: state.StoreConfig{Name: s.Name, TableName: "state_entries"}, Writes: true}, true
-		}})
-		require.NoError(t, err)
-		t.Cleanup(func() {
-			require.NoError(t, wrapped.Close())
-			require.NoError(t, to.Close())
-		})
-		return wrapped
-	}, statetest.Features{})
 }
