@@ -150,7 +150,7 @@ func (f *File) write(all []Decision) (err error) {
 		}
 	}()
 	_, err = temporary.Write(append(content, '\n'))
-	if err = errors.Join(err, temporary.Chmod(0o644), temporary.Sync(), temporary.Close()); err != nil { //nolint:gosec // it holds names
+	if err = errors.Join(err, temporary.Chmod(0o644), temporary.Sync(), temporary.Close()); err != nil {
 		return fmt.Errorf("the decision cannot be kept: %w", err)
 	}
 	if err = os.Rename(temporary.Name(), f.path); err != nil {

@@ -260,7 +260,7 @@ func (s *Service) rollback(ctx context.Context, r *migrationapi.RollbackBackendR
 }
 
 // decide makes a decision about each item, and keeps all of them or none.
-func (s *Service) decide(ctx context.Context, items []Item, make func(item *Item, before *Decision) (Decision, error)) (*migrationapi.SwitchBackendResponse, error) {
+func (s *Service) decide(ctx context.Context, items []Item, choose func(item *Item, before *Decision) (Decision, error)) (*migrationapi.SwitchBackendResponse, error) {
 	s.deciding.Lock()
 	defer s.deciding.Unlock()
 	decided, err := s.cfg.File.Read()
@@ -270,7 +270,7 @@ func (s *Service) decide(ctx context.Context, items []Item, make func(item *Item
 	var made []Decision
 	for i := range items {
 		item := &items[i]
-		d, err := make(item, about(decided, item))
+		d, err := choose(item, about(decided, item))
 		if err != nil {
 			return nil, err
 		}

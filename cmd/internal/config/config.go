@@ -85,7 +85,7 @@ type Messaging struct {
 	PrefetchCount          int           `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`
 	RetryMaxAttempts       int           `name:"retry-max-attempts" default:"3" help:"Delayed redeliveries of a failing event before it is dead-lettered; 0 for none."`
 	RetryDelayMs           int           `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
-	MirrorTo               string        `name:"mirror-to" help:"The other broker, rabbitmq, redis or dapr, on which the events of mirror-topics are counted too, to see before a switch that none is missing, doubled or late there. Default: none are counted."`
+	MirrorTo               string        `name:"mirror-to" help:"Where the events of mirror-topics are counted too, to see before a switch that none is missing, doubled or late there: rabbitmq, redis, or dapr, where apps of Dapr have them on this broker. Default: none are counted."`
 	MirrorTopics           []string      `name:"mirror-topics" help:"The topics whose events are counted on both brokers, by eventId. Their publishers have to publish on both."`
 	ErrorWindow            time.Duration `name:"error-window" default:"1m" help:"How long errors of one service, operation and code are gathered into one service.error event."`
 	ConnectionRetryDelayMs int           `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`

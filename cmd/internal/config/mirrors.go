@@ -40,6 +40,8 @@ func (c *Config) checkMirrors() error {
 		return fmt.Errorf("--messaging-mirror-to is %q: choose rabbitmq, redis or dapr", m.MirrorTo)
 	case m.MirrorTo != "" && m.MirrorTo == m.Backend:
 		return fmt.Errorf("--messaging-mirror-to is %s, which is the node's broker: name the other one", m.MirrorTo)
+	case m.MirrorTo == onDapr && m.Backend != "rabbitmq" && m.Backend != "redis":
+		return fmt.Errorf("--messaging-mirror-to is dapr, whose topics are on RabbitMQ or Redis, and the node's broker is %s: set --messaging-backend", m.Backend)
 	case m.MirrorTo == "rabbitmq" && len(m.RabbitMQURLs) == 0:
 		return errors.New("--messaging-mirror-to is rabbitmq, and no address of it is set: give --messaging-rabbitmq-urls")
 	case m.MirrorTo == "redis" && m.RedisURL == "" && len(m.RedisSentinelURLs) == 0:

@@ -1,11 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"time"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/daprtopics"
 	"github.com/bannou-mesh/bannou/pkg/bus/mirror"
 	"github.com/bannou-mesh/bannou/services/host"
 	"github.com/bannou-mesh/bannou/services/migration"
@@ -28,13 +31,22 @@ func (n *Node) addCounting(cfg *config.Config, log *slog.Logger) error {
 		return nil
 	}
 	other := *cfg
-	other.Messaging.Backend = m.MirrorTo
+	if m.MirrorTo != "dapr" { // whose topics are on the node's own broker, in a place of their own
+		other.Messaging.Backend = m.MirrorTo
+	}
 	there, err := newBroker(&other, n.metrics, log)
 	if err != nil {
 		return err
 	}
+	var place func(topic string) bus.Binding
+	if sharer, able := there.(daprtopics.Sharer); able && m.MirrorTo == "dapr" {
+		place = func(topic string) bus.Binding {
+			exchange, key := sharer.DaprPlace(cmp.Or(m.DaprTopics[topic].Name, topic))
+			return bus.Binding{Exchange: exchange, Pattern: cmp.Or(key, "#")}
+		}
+	}
 	n.counting = &counting{with: m.MirrorTo, topics: m.MirrorTopics, cfg: mirror.WatchConfig{
-		Here: n.broker, There: there, Topics: m.MirrorTopics, Ledger: mirror.NewLedger(mirror.Config{}), Logger: log,
+		Here: n.broker, There: there, Topics: m.MirrorTopics, Place: place, Ledger: mirror.NewLedger(mirror.Config{}), Logger: log,
 	}}
 	return n.host.Add(n.counting)
 }

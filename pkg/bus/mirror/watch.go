@@ -22,6 +22,8 @@ type WatchConfig struct {
 	Here, There bus.Driver
 	// Topics are those that are counted. Required.
 	Topics []string
+	// Place is where a topic is on the other way, which may keep it under another name. Default: under its own.
+	Place func(topic string) bus.Binding
 	// Ledger counts. Required.
 	Ledger *Ledger
 	// Retry is the pause after a side could not be subscribed to. Default: 1 s.
@@ -41,6 +43,9 @@ type Watch struct {
 func Start(cfg WatchConfig) (*Watch, error) {
 	if cfg.Here == nil || cfg.There == nil || cfg.Ledger == nil || len(cfg.Topics) == 0 {
 		return nil, errors.New("mirror: a watch needs two drivers, topics and a ledger")
+	}
+	if cfg.Place == nil {
+		cfg.Place = func(topic string) bus.Binding { return bus.Binding{Pattern: topic} }
 	}
 	if cfg.Retry == 0 {
 		cfg.Retry = time.Second
@@ -74,9 +79,11 @@ func (w *Watch) Close(ctx context.Context) error {
 
 // read counts the events of a topic on one side.
 func (w *Watch) read(ctx context.Context, d bus.Driver, side Side, topic string) {
-	queue := bus.Queue{
-		Name: "mirror." + topic + "." + uuid.NewString(), Bindings: []bus.Binding{{Pattern: topic}}, Exclusive: true, Prefetch: 100,
+	place := bus.Binding{Pattern: topic}
+	if side == There {
+		place = w.cfg.Place(topic)
 	}
+	queue := bus.Queue{Name: "mirror." + topic + "." + uuid.NewString(), Bindings: []bus.Binding{place}, Exclusive: true, Prefetch: 100}
 	var consumer bus.Consumer
 	for {
 		var err error
@@ -112,22 +119,26 @@ func (w *Watch) read(ctx context.Context, d bus.Driver, side Side, topic string)
 	}
 }
 
-// idOf is the event's own id, which is the same however it travels, in an envelope of Dapr too; the message's where the body has none.
+// idOf is the event's own id, which is the same however it travels, in an envelope of Dapr too; where the body has none, the envelope's,
+// and without one the message's.
 func idOf(m *bus.Message) string {
 	var body struct {
 		EventID string         `json:"eventId"`
+		Version string         `json:"specversion"`
+		ID      string         `json:"id"`
 		Data    jsontext.Value `json:"data"`
 	}
 	if json.Unmarshal(m.Body, &body) != nil {
 		return m.ID
 	}
-	if body.EventID == "" && body.Data.Kind() == '{' {
-		var data struct {
-			EventID string `json:"eventId"`
-		}
-		if json.Unmarshal(body.Data, &data) == nil {
-			body.EventID = data.EventID
-		}
+	if body.Version == "" {
+		return cmp.Or(body.EventID, m.ID)
 	}
-	return cmp.Or(body.EventID, m.ID)
+	var data struct {
+		EventID string `json:"eventId"`
+	}
+	if body.Data.Kind() == '{' {
+		_ = json.Unmarshal(body.Data, &data) // what has none, goes by the envelope's
+	}
+	return cmp.Or(data.EventID, body.ID, m.ID)
 }
