@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ type node struct {
 	t     *testing.T
 	file  *migration.File
 	bus   *bus.Bus
+	mu    sync.Mutex // of items, which a service that starts reads in the background
 	items []migration.Item
 	found map[string]migrationapi.MigrationComparison
 	wrong error // with the other way
@@ -67,7 +69,11 @@ func (n *node) start() {
 	n.t.Helper()
 	s, err := migration.New(migration.Config{
 		AppID: "shop", InstanceID: "one", File: n.file, Bus: n.bus, Retry: time.Millisecond,
-		Items: func(context.Context) []migration.Item { return append([]migration.Item(nil), n.items...) },
+		Items: func(context.Context) []migration.Item {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return append([]migration.Item(nil), n.items...)
+		},
 		Target: func(name string) migration.Item {
 			return migration.Item{Kind: "service", Name: name, Block: "mesh", Running: "dapr", Rest: "dapr"}
 		},
@@ -88,6 +94,13 @@ func (n *node) start() {
 		require.NoError(n.t, s.Stop(context.Background()))
 	})
 	n.url = server.URL
+}
+
+// set changes an item.
+func (n *node) set(i int, change func(item *migration.Item)) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	change(&n.items[i])
 }
 
 // ask posts a request and reads the answer into out; a refusal gives its status and sentence.
@@ -164,7 +177,7 @@ func TestSwitchAndRollback(t *testing.T) {
 	require.Equal(t, "native", answer.Items[0].Next)
 	require.False(t, answer.Items[0].Forced)
 
-	n.items[2].Running = "native" // the node has been restarted
+	n.set(2, func(item *migration.Item) { item.Running = "native" }) // the node has been restarted
 	n.start()
 	n.hear("accounts", "completed")
 	require.Eventually(t, func() bool {
@@ -197,7 +210,7 @@ func TestSettingsWin(t *testing.T) {
 	require.True(t, status.Items[0].Overruled)
 	require.Equal(t, "dapr", status.Items[0].Next)
 
-	n.items[4].NoDapr = "BANNOU_DAPR_ENABLED is false"
+	n.set(4, func(item *migration.Item) { item.NoDapr = "BANNOU_DAPR_ENABLED is false" })
 	n.refused("/migration/switch", `{"kind":"store","name":"moved","force":true}`, http.StatusConflict, "BANNOU_DAPR_ENABLED is false")
 }
 
