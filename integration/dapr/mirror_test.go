@@ -47,7 +47,7 @@ func TestMirrorOnDaprd(t *testing.T) {
 		key := fmt.Sprint("native-", i)
 		_, err := s.Save(t.Context(), key, jsontext.Value(fmt.Sprintf(`{"n":%d,"b":[1.50,9007199254740993]}`, i)))
 		require.NoError(t, err)
-		res, err := http.Post(daprd.URL+"/v1.0/state/accounts", "application/json", //nolint:noctx // a test
+		res, err := http.Post(daprd.URL+"/v1.0/state/accounts", "application/json",
 			strings.NewReader(fmt.Sprintf(`[{"key":"daprd-%d","value":{"n":%d}}]`, i, i)))
 		require.NoError(t, err)
 		require.NoError(t, res.Body.Close())

@@ -106,7 +106,7 @@ func (n *node) set(i int, change func(item *migration.Item)) {
 // ask posts a request and reads the answer into out; a refusal gives its status and sentence.
 func (n *node) ask(path, body string, out any) (status int, detail string) {
 	n.t.Helper()
-	res, err := http.Post(n.url+path, "application/json", bytes.NewBufferString(body)) //nolint:gosec // a test
+	res, err := http.Post(n.url+path, "application/json", bytes.NewBufferString(body))
 	require.NoError(n.t, err)
 	defer res.Body.Close()
 	if res.StatusCode != http.StatusOK {
