@@ -56,7 +56,7 @@ func (c *Config) noDapr() bool { return c.Dapr.Enabled != nil && !*c.Dapr.Enable
 func (c *Config) Overruled() []string { return c.overruled }
 
 // followTopics takes in which topics are decided to be published in envelopes for apps of Dapr, and which are not.
-func (c *Config) followTopics() error {
+func (c *Config) followTopics() {
 	c.published = map[string]string{}
 	for name, t := range c.Messaging.DaprTopics {
 		c.published[name] = t.Publish
@@ -81,7 +81,6 @@ func (c *Config) followTopics() error {
 			c.Messaging.DaprTopics[d.Name] = t
 		}
 	}
-	return nil
 }
 
 // envelope is how a topic is published for apps of Dapr.

@@ -23,6 +23,7 @@ func AllServices() []string {
 // Resolve checks the settings against each other and brings them into one form: Services is spelled out, aliases and the
 // true/false variants of the backend choices are gone.
 func (c *Config) Resolve() error {
+	c.followTopics()
 	return errors.Join(
 		c.resolveServices(),
 		c.resolveBackends(),
@@ -40,7 +41,6 @@ func (c *Config) Resolve() error {
 		c.checkConnect(),
 		c.checkDapr(),
 		c.resolveSidecar(),
-		c.followTopics(),
 		c.checkDaprTopics(),
 	)
 }

@@ -184,7 +184,7 @@ func (s switching) actorKeys(ctx context.Context, store state.StoreConfig) strin
 	if !mirrored || to.Backend != "redis" && to.Backend != "mysql" {
 		return ""
 	}
-	driver, err := newStateDriver(s.cfg, to.Backend, s.log)
+	driver, err := newStateDriver(s.cfg, to.Backend, s.log) //nolint:contextcheck // drivers outlive the call that makes them
 	if err != nil {
 		return ""
 	}
