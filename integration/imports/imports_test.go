@@ -45,6 +45,8 @@ var table = []rule{
 		why: "topics are shared on any broker, whose driver says where they lie"},
 	{of: "pkg/bus/daprbus", may: []string{"pkg/bus"},
 		why: "a driver over a sidecar knows its library, and Dapr by HTTP alone"},
+	{of: "pkg/bus/mirror", may: []string{"pkg/bus"},
+		why: "events are counted on any two brokers, so what counts them knows neither"},
 	{of: "pkg/bus/bustest", may: []string{"pkg/bus"},
 		why: "one suite for all drivers cannot know one of them"},
 
@@ -67,6 +69,9 @@ var table = []rule{
 
 	{of: "pkg/state/migrate", may: []string{"pkg/state"},
 		why: "a store moves between any two engines, so what moves it knows none"},
+
+	{of: "pkg/state/mirror", may: []string{"pkg/state", "pkg/state/migrate"},
+		why: "a store is compared with any other place, so what compares knows no engine; it carries keys as a migration does"},
 
 	{of: "pkg/state/eventstore", may: []string{"pkg/state"},
 		why: "a log of events is kept by any engine, so it knows none"},
@@ -120,6 +125,7 @@ var table = []rule{
 	{of: "services/facade", may: []string{"pkg/bus", "pkg/mesh", "pkg/state", "services/host"},
 		why: "Dapr's API is served on the three libraries, and no driver: the node's configuration picks those"},
 	{of: "services/messaging", may: service("messaging"), why: siblings},
+	{of: "services/migration", may: service("migration"), why: siblings},
 	{of: "services/sagas", may: append(service("sagas"), "sagas"), why: siblings},
 	{of: "services/gamesession", may: service("gamesession"), why: siblings},
 	{of: "services/workflows", may: []string{"events", "pkg/bus", "sagas"},
@@ -136,9 +142,9 @@ var table = []rule{
 		why: "what `bannou new service` writes is a sibling of the others, and a program of its own"},
 
 	{of: "cmd", may: []string{"cmd/...", "events", "sagas", "services/...",
-		"pkg/bus", "pkg/bus/daprtopics", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus", "pkg/bus/daprbus",
+		"pkg/bus", "pkg/bus/daprtopics", "pkg/bus/memorybus", "pkg/bus/rabbitbus", "pkg/bus/redisbus", "pkg/bus/daprbus", "pkg/bus/mirror",
 		"pkg/state", "pkg/state/memorystate", "pkg/state/redisstate", "pkg/state/sqlitestate", "pkg/state/mysqlstate", "pkg/state/daprstate",
-		"pkg/state/migrate", "pkg/state/eventstore", "pkg/state/eventstore/memoryevents", "pkg/state/eventstore/sqliteevents",
+		"pkg/state/migrate", "pkg/state/mirror", "pkg/state/eventstore", "pkg/state/eventstore/memoryevents", "pkg/state/eventstore/sqliteevents",
 		"pkg/state/eventstore/mysqlevents", "pkg/mesh", "pkg/mesh/daprmesh"},
 		why: "the command wires everything, and is the only place that names concrete drivers"},
 

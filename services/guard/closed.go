@@ -23,6 +23,7 @@ func closedParts() []string {
 		"accounts",               // gives roles, and reads who there is
 		"permissions",            // says what sessions are told that they may call
 		"sagas",                  // undoes and ends what others have begun
+		"migration",              // decides where the node's stores, events and calls go at its next start
 		"messaging/dead-letters", // those of all subscriptions: they can be read, and what they said is said again
 		"messaging/outbox",       // events of all callers
 		"events/erase",           // of any subject, for good

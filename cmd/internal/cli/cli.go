@@ -43,6 +43,7 @@ type commands struct {
 	Outbox      outboxCommand      `cmd:"" help:"List, retry and discard events that were kept while the broker was away and that no broker takes."`
 	Projections projectionsCommand `cmd:"" help:"List, rebuild, swap, pause, resume and drop read models of the log of events."`
 	Sagas       sagasCommand       `cmd:"" help:"List and show sagas, and help those along that wait for a person."`
+	Migrate     migrateCommand     `cmd:"" help:"The way off Dapr and back: say what is where and whether it is safe to switch, and decide about single stores and services."`
 	Topics      topicsCommand      `cmd:"" help:"List the topics with their messages and consumers."`
 	Tap         tapCommand         `cmd:"" help:"Copy the events of topics to other exchanges."`
 	Health      healthCommand      `cmd:"" help:"Say whether the node is ready; for health checks of containers."`

@@ -31,6 +31,9 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if c.State.Stores, err = c.File.Stores(); err != nil {
 		return usageError{err}
 	}
+	if c.State.Mirrors, err = c.File.Mirrors(); err != nil {
+		return usageError{err}
+	}
 	if c.Messaging.DaprTopics, err = c.File.DaprTopics(); err != nil {
 		return usageError{err}
 	}
@@ -49,12 +52,18 @@ func (c *serveCommand) Run(ctx context.Context, std *stdio, version versionStrin
 	if o.Own != nil {
 		c.Own = o.Own.Name
 	}
+	if err := c.ReadDecisions(); err != nil {
+		return usageError{err}
+	}
 	if err := c.Resolve(); err != nil {
 		return usageError{err}
 	}
 	log := c.logger(std)
 	for _, name := range config.UnknownVariables(app) {
 		log.Warn("this variable is no setting; see `bannou serve --help`", "variable", name)
+	}
+	for _, why := range c.Overruled() {
+		log.Warn("a decision of `bannou migrate` does not hold: settings count more", "why", why, "file", c.DecisionFile())
 	}
 	for _, chosen := range c.ByName() {
 		log.Info("a backend is chosen by name", "choice", chosen)

@@ -19,6 +19,7 @@ const (
 // A block is how one of the three building blocks (messaging, state, mesh) is reached: one way for all, and another one for some by name.
 type block struct {
 	way string            // native or dapr
+	by  string            // the setting that says so for all; empty: none does
 	of  map[string]choice // by service, store or app-id
 }
 
@@ -123,7 +124,7 @@ func (c *Config) resolveBlock(what string, backend *string, useNative string, by
 		if !slices.Contains(allowed, chosen) || what == "MESSAGING" && chosen == native { // which has more than one broker
 			return b, notOneOf(what, chosen)
 		}
-		b.way, from = wayOf(chosen), variable+" is "+chosen
+		b.way, b.by, from = wayOf(chosen), variable, variable+" is "+chosen
 	case useNative == "" && c.Dapr.Enabled != nil && *c.Dapr.Enabled:
 		b.way = onDapr
 	}
@@ -134,6 +135,9 @@ func (c *Config) resolveBlock(what string, backend *string, useNative string, by
 		}
 		if chosen != "" && asked != (b.way == native) {
 			return b, fmt.Errorf("BANNOU_USE_NATIVE_%s is %t and %s: they disagree, remove one of them", what, asked, from)
+		}
+		if chosen == "" {
+			b.by = "BANNOU_USE_NATIVE_" + what
 		}
 		if chosen == "" && !asked {
 			b.way, from = onDapr, fmt.Sprintf("BANNOU_USE_NATIVE_%s is false", what)
@@ -152,6 +156,7 @@ func (c *Config) resolveBlock(what string, backend *string, useNative string, by
 			return b, err
 		}
 	}
+	c.follow(&b, what)
 	return b, nil
 }
 

@@ -7,19 +7,22 @@ package config
 
 import (
 	"time"
+
+	"github.com/bannou-mesh/bannou/services/migration"
 )
 
 // Config is everything that `bannou serve` can be told. Its tags are the flags' help, defaults and variables; the key in
 // the YAML file follows from the flag's place (see key).
 type Config struct {
-	Listen       string        `default:"127.0.0.1:3500" help:"Address to serve HTTP on."`
-	Insecure     bool          `help:"Accept that whoever reaches a listen address beyond loopback may use this node, when it has neither a token of the mesh nor certificates."`
-	Services     []string      `default:"all" help:"Services to run: all, or a list of messaging, state, mesh, events, accounts, auth, permissions, connect, sagas, game-session."`
-	AppID        string        `name:"app-id" default:"bannou" help:"Name that this node's instances share in the mesh."`
-	InstanceID   string        `name:"instance-id" help:"Name of this instance in the mesh. Default: a random one."`
-	Advertise    string        `help:"host:port at which other nodes reach this one. Default: the listen address, or the host's name when that is a wildcard."`
-	DataDir      string        `name:"data-dir" default:"./.bannou" help:"Folder of the embedded storage."`
-	DrainTimeout time.Duration `name:"drain-timeout" default:"15s" help:"How long requests in flight may take to finish at shutdown."`
+	Listen        string        `default:"127.0.0.1:3500" help:"Address to serve HTTP on."`
+	Insecure      bool          `help:"Accept that whoever reaches a listen address beyond loopback may use this node, when it has neither a token of the mesh nor certificates."`
+	Services      []string      `default:"all" help:"Services to run: all, or a list of messaging, state, mesh, events, accounts, auth, permissions, connect, sagas, game-session."`
+	AppID         string        `name:"app-id" default:"bannou" help:"Name that this node's instances share in the mesh."`
+	InstanceID    string        `name:"instance-id" help:"Name of this instance in the mesh. Default: a random one."`
+	Advertise     string        `help:"host:port at which other nodes reach this one. Default: the listen address, or the host's name when that is a wildcard."`
+	DataDir       string        `name:"data-dir" default:"./.bannou" help:"Folder of the embedded storage."`
+	MigrationFile string        `name:"migration-file" help:"File of what bannou migrate has decided for single stores, services and targets of calls; read at start. Default: migration.json in the data folder."`
+	DrainTimeout  time.Duration `name:"drain-timeout" default:"15s" help:"How long requests in flight may take to finish at shutdown."`
 
 	UseNativeMessaging string `name:"use-native-messaging" hidden:"" help:"true or false: the native or the Dapr backend for messaging."`
 	UseNativeState     string `name:"use-native-state" hidden:"" help:"true or false: the native or the Dapr backend for state."`
@@ -39,6 +42,10 @@ type Config struct {
 	Dapr        Dapr        `embed:"" prefix:"dapr-"`
 
 	Apps map[string]App `kong:"-"`
+
+	Decisions []migration.Decision `kong:"-"` // of the migration file
+	overruled []string             // those of them that a setting overrules, as sentences
+	published map[string]string    // how the file has topics published that are shared with apps of Dapr
 
 	// Own is the service of a program that is not bannou itself, which may be chosen beside those of the suite; empty for none.
 	Own string `kong:"-"`
@@ -78,6 +85,8 @@ type Messaging struct {
 	PrefetchCount          int           `name:"prefetch-count" default:"10" help:"Events of one subscription in work at a time."`
 	RetryMaxAttempts       int           `name:"retry-max-attempts" default:"3" help:"Delayed redeliveries of a failing event before it is dead-lettered; 0 for none."`
 	RetryDelayMs           int           `name:"retry-delay-ms" default:"5000" help:"Delay before each of those, in milliseconds."`
+	MirrorTo               string        `name:"mirror-to" help:"Where the events of mirror-topics are counted too, to see before a switch that none is missing, doubled or late there: rabbitmq, redis, or dapr, where apps of Dapr have them on this broker. Default: none are counted."`
+	MirrorTopics           []string      `name:"mirror-topics" help:"The topics whose events are counted on both brokers, by eventId. Their publishers have to publish on both."`
 	ErrorWindow            time.Duration `name:"error-window" default:"1m" help:"How long errors of one service, operation and code are gathered into one service.error event."`
 	ConnectionRetryDelayMs int           `name:"connection-retry-delay-ms" default:"1000" help:"First delay between attempts to connect, in milliseconds; doubles up to 60 000."`
 
@@ -98,6 +107,19 @@ type State struct {
 	MySQLReplicaDSN string           `name:"mysql-replica-dsn" help:"A server that follows it, for reads that may be late. Without it, they go to the first one."`
 	MySQLMaxConns   int              `name:"mysql-max-conns" default:"32" help:"Connections that are opened at most to each of them."`
 	Stores          map[string]Store `kong:"-"`
+
+	Mirrors map[string]Mirror `kong:"-"` // by the store that is compared
+}
+
+// Mirror has a store compared with its counterpart in another place; only in the YAML file, under state.mirrors.NAME.
+type Mirror struct {
+	To        string  `koanf:"to"`
+	KeyPrefix string  `koanf:"keyPrefix"`
+	TableName string  `koanf:"tableName"`
+	Sample    float64 `koanf:"sample"` // 0: all
+	Writes    bool    `koanf:"writes"`
+	ETags     bool    `koanf:"etags"`
+	NoExpiry  bool    `koanf:"noExpiry"`
 }
 
 // Store configures one store; only in the YAML file, under state.stores.NAME. A store of that name replaces the default.

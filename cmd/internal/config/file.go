@@ -46,7 +46,7 @@ func (File) BeforeResolve(ctx *kong.Context, trace *kong.Path) error {
 
 // inMaps reports whether a member is in one of the maps that no flag can express; who reads those knows their members.
 func inMaps(key string) bool {
-	return slices.ContainsFunc([]string{storesKey, daprTopicsKey, appsKey, accessKey, resilienceKey, eventsAccessKey}, func(of string) bool {
+	return slices.ContainsFunc([]string{storesKey, mirrorsKey, daprTopicsKey, appsKey, accessKey, resilienceKey, eventsAccessKey}, func(of string) bool {
 		return key == of || strings.HasPrefix(key, of+".")
 	})
 }

@@ -23,6 +23,7 @@ func AllServices() []string {
 // Resolve checks the settings against each other and brings them into one form: Services is spelled out, aliases and the
 // true/false variants of the backend choices are gone.
 func (c *Config) Resolve() error {
+	c.followTopics()
 	return errors.Join(
 		c.resolveServices(),
 		c.resolveBackends(),
@@ -31,6 +32,7 @@ func (c *Config) Resolve() error {
 		c.checkNumbers(),
 		c.State.checkRedis(),
 		c.checkStores(),
+		c.checkMirrors(),
 		c.checkAccess(),
 		c.checkSecurity(),
 		c.checkResilience(),

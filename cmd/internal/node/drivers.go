@@ -19,6 +19,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus/redisbus"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/memorystate"
+	"github.com/bannou-mesh/bannou/pkg/state/mirror"
 	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
 	"github.com/bannou-mesh/bannou/pkg/state/redisstate"
 	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
@@ -104,7 +105,7 @@ func milliseconds(n int) time.Duration { return time.Duration(n) * time.Millisec
 
 // newFactory opens the stores that the chosen services need. Programs' stores only exist where the state service runs. It returns the driver of
 // the log of events too, which the factory closes; nil where there is none, or the log is in memory.
-func newFactory(cfg *config.Config, own *Own, metrics *host.Metrics, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, state.Driver, error) {
+func newFactory(cfg *config.Config, own *Own, metrics *host.Metrics, ledger *mirror.Ledger, announcements *statesvc.Announcements, log *slog.Logger) (*state.Factory, state.Driver, error) {
 	stores := append(internalStores(cfg), own.stores(cfg)...)
 	if slices.Contains(cfg.Services, "state") {
 		stores = append(stores, slices.DeleteFunc(programStores(cfg), own.has)...)
@@ -119,12 +120,17 @@ func newFactory(cfg *config.Config, own *Own, metrics *host.Metrics, announcemen
 	if keepsLog(cfg) && cfg.Events.Backend != "memory" {
 		used = append(used, state.StoreConfig{Name: "events", Backend: cfg.Events.Backend})
 	}
+	used = append(used, counterparts(cfg, stores)...)
 	drivers, err := newStateDrivers(cfg, used, log)
 	if err != nil {
 		return nil, nil, err
 	}
 	ofEvents := eventsDriver(cfg, drivers)
+	plain := slices.Clone(drivers)
 	if drivers, err = withMigrations(cfg, stores, drivers, metrics.MeterProvider(), log); err != nil {
+		return nil, nil, err
+	}
+	if drivers, err = withMirrors(cfg, stores, drivers, plain, ledger, metrics.MeterProvider(), log); err != nil {
 		return nil, nil, err
 	}
 	options := announcements.Options(state.Options{Logger: log, MeterProvider: metrics.MeterProvider()})

@@ -44,7 +44,7 @@ func TestTargetsStandApart(t *testing.T) {
 				return
 			}
 			require.ErrorContains(t, err, c.meets)
-			_, _, err = newFactory(cfg, nil, nil, nil, nil) // which is how a node starts
+			_, _, err = newFactory(cfg, nil, nil, nil, nil, nil) // which is how a node starts
 			require.ErrorContains(t, err, c.meets)
 			require.ErrorContains(t, err, `"open"`)
 		})

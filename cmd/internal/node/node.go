@@ -20,6 +20,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/mirror"
 	"github.com/bannou-mesh/bannou/services/egress"
 	"github.com/bannou-mesh/bannou/services/guard"
 	"github.com/bannou-mesh/bannou/services/host"
@@ -58,6 +59,8 @@ type Node struct {
 	end       context.CancelFunc // ends Run, as a signal does
 	ended     context.Context    //nolint:containedctx // it is what end ends
 
+	ledger        *mirror.Ledger // what mirrors of stores find
+	counting      *counting      // nil: no events are counted on two brokers
 	announcements *statesvc.Announcements
 	events        state.Driver // of the log of events, which the factory closes; nil: it is in memory, or there is none
 }
@@ -73,7 +76,7 @@ type Options struct {
 // New wires a node from a resolved configuration. Nothing runs yet, and no server is waited for. What it opened is closed
 // again when it fails.
 func New(cfg *config.Config, version string, listener net.Listener, log *slog.Logger, o Options) (n *Node, err error) {
-	n = &Node{own: o.Own}
+	n = &Node{own: o.Own, ledger: mirror.NewLedger()}
 	n.ended, n.end = context.WithCancel(context.Background())
 	defer func() {
 		if err != nil {
@@ -121,7 +124,7 @@ func New(cfg *config.Config, version string, listener net.Listener, log *slog.Lo
 		return n, err
 	}
 	n.announcements = newAnnouncements(cfg, n, log)
-	if n.factory, n.events, err = newFactory(cfg, n.own, n.metrics, n.announcements, log); err != nil {
+	if n.factory, n.events, err = newFactory(cfg, n.own, n.metrics, n.ledger, n.announcements, log); err != nil {
 		return n, err
 	}
 	if n.folder, err = claimFolder(cfg, n.factory.Stores()); err != nil {
@@ -231,6 +234,16 @@ func (n *Node) addServices(cfg *config.Config, instanceID, version string, log *
 	if err := n.host.Add(endpoints); err != nil {
 		return err
 	}
+	if err := n.addCounting(cfg, log); err != nil {
+		return err
+	}
+	switching, err := n.newMigration(cfg, member.InstanceID(), log)
+	if err != nil {
+		return err
+	}
+	if err := n.host.Add(switching); err != nil {
+		return err
+	}
 	if err := n.host.Add(member); err != nil || cfg.Dapr.Listen == "" {
 		return err
 	}
@@ -329,6 +342,9 @@ func (n *Node) close(ctx context.Context) error {
 	}
 	if n.broker != nil {
 		errs = append(errs, n.broker.Close(ctx)) // the bus, which others might share a driver with, leaves it open
+	}
+	if n.counting != nil {
+		errs = append(errs, n.counting.close(ctx))
 	}
 	if n.factory != nil {
 		errs = append(errs, n.factory.Close())

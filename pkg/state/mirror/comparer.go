@@ -3,7 +3,6 @@ package mirror
 import (
 	"context"
 	"errors"
-	"maps"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -16,7 +15,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/migrate"
 )
 
-// workers compare the keys of one store.
+// workers compare the keys of one store. One more carries changes.
 const workers = 2
 
 // batch is how many keys are looked at together.
@@ -36,19 +35,17 @@ const afterFailure = time.Second
 // lineEvery bounds the log lines about differences.
 const lineEvery = time.Second
 
-// A task is one key to look at.
-type task struct {
-	key   string
-	carry bool // bring it to the other place first
-}
-
 // A comparer compares one store with its counterpart.
 type comparer struct {
 	driver *driver
 	store  string
 	to     Counterpart
 	here   state.Engine
-	tasks  chan task
+	looked chan string // keys to compare
+	fresh  chan string // changed keys to carry
+
+	carrying sync.Mutex
+	pending  map[string]int // how often a key is in fresh, or being carried
 
 	opening sync.Mutex
 	there   state.Engine // nil until it could be opened
@@ -61,86 +58,113 @@ type comparer struct {
 // used has a share of keys compared. It never waits.
 func (c *comparer) used(keys ...string) {
 	for _, key := range keys {
-		if c.drawn() {
-			c.add(task{key: key})
+		if c.to.Sample == 1 || rand.Float64() < c.to.Sample { //nolint:gosec // it is a sample
+			c.add(key)
 		}
 	}
 }
 
-// changed has a key carried, where that is wanted, and compared. It never waits.
-func (c *comparer) changed(key string) {
-	if c.to.Writes || c.drawn() {
-		c.add(task{key: key, carry: c.to.Writes})
-	}
-}
-
-func (c *comparer) drawn() bool {
-	return c.to.Sample == 1 || rand.Float64() < c.to.Sample //nolint:gosec // it is a sample
-}
-
-func (c *comparer) add(t task) {
+func (c *comparer) add(key string) {
 	select {
-	case c.tasks <- t:
+	case c.looked <- key:
 	default:
-		c.count(func(of *tally) {
-			of.skipped++
-			if t.carry {
-				of.uncarried++
-			}
-		})
+		c.count(func(t *tally) { t.skipped++ })
 	}
 }
+
+// changed has a key carried, where that is wanted, and then compared as others are. It never waits.
+func (c *comparer) changed(key string) {
+	if !c.to.Writes {
+		c.used(key)
+		return
+	}
+	c.await(key, 1)
+	select {
+	case c.fresh <- key:
+	default:
+		c.await(key, -1)
+		c.count(func(t *tally) { t.uncarried++ })
+	}
+}
+
+// await counts how often a key is still to be carried.
+func (c *comparer) await(key string, n int) {
+	c.carrying.Lock()
+	defer c.carrying.Unlock()
+	if c.pending[key] += n; c.pending[key] == 0 {
+		delete(c.pending, key)
+	}
+}
+
+func (c *comparer) awaited(key string) bool {
+	c.carrying.Lock()
+	defer c.carrying.Unlock()
+	return c.pending[key] > 0
+}
+
+func (c *comparer) waiting() int { return len(c.looked) + len(c.fresh) }
 
 func (c *comparer) count(change func(t *tally)) {
 	c.driver.cfg.Ledger.add(c.store, func(_ *account, t *tally) { change(t) })
 }
 
-// run compares until ctx ends.
-func (c *comparer) run(ctx context.Context) {
+// run does something with the keys of a queue, some together, until ctx ends.
+func (c *comparer) run(ctx context.Context, queue <-chan string, do func(ctx context.Context, keys []string)) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case first := <-c.tasks:
-			keys := map[string]bool{first.key: first.carry}
-			c.gather(keys)
-			c.look(ctx, keys)
+		case first := <-queue:
+			do(ctx, gather(first, queue))
 		}
 	}
 }
 
-// gather takes what waits already, each key once.
-func (c *comparer) gather(keys map[string]bool) {
+// gather takes what waits already.
+func gather(first string, queue <-chan string) []string {
+	keys := []string{first}
 	for len(keys) < batch {
 		select {
-		case t := <-c.tasks:
-			keys[t.key] = keys[t.key] || t.carry
+		case key := <-queue:
+			keys = append(keys, key)
 		default:
-			return
+			return keys
 		}
 	}
+	return keys
 }
 
-// look brings those keys to the other place that are to be, and compares all.
-func (c *comparer) look(ctx context.Context, keys map[string]bool) {
-	var carry []string
-	for key, wanted := range keys {
-		if wanted {
-			carry = append(carry, key)
-		}
+// once is each key once, in order.
+func once(keys []string) []string {
+	keys = slices.Clone(keys)
+	slices.Sort(keys)
+	return slices.Compact(keys)
+}
+
+// bring carries keys, and has them compared.
+func (c *comparer) bring(ctx context.Context, keys []string) {
+	distinct := once(keys)
+	err := c.carry(ctx, distinct)
+	for _, key := range keys {
+		c.await(key, -1)
 	}
+	if err != nil {
+		c.count(func(t *tally) { t.uncarried += int64(len(distinct)) })
+		c.failed(ctx, 0, err)
+		return
+	}
+	c.used(distinct...)
+}
+
+// look compares keys.
+func (c *comparer) look(ctx context.Context, keys []string) {
+	keys = once(keys)
 	there, err := c.other(ctx)
-	if err == nil && len(carry) > 0 {
-		err = c.carry(ctx, there, carry)
-	}
-	left := slices.Collect(maps.Keys(keys))
 	if err == nil {
-		left, err = c.compare(ctx, there, left)
-	} else if len(carry) > 0 {
-		c.count(func(t *tally) { t.uncarried += int64(len(carry)) })
+		keys, err = c.compare(ctx, there, keys)
 	}
-	if err != nil && ctx.Err() == nil {
-		c.failed(ctx, len(left), err)
+	if err != nil {
+		c.failed(ctx, len(keys), err)
 	}
 }
 
@@ -162,7 +186,11 @@ func (c *comparer) other(ctx context.Context) (state.Engine, error) {
 }
 
 // carry makes keys there as they are here.
-func (c *comparer) carry(ctx context.Context, there state.Engine, keys []string) error {
+func (c *comparer) carry(ctx context.Context, keys []string) error {
+	there, err := c.other(ctx)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.to.Timeout)
 	defer cancel()
 	refused, err := migrate.Carry(ctx, c.here, there, keys)
@@ -195,7 +223,7 @@ func (c *comparer) compare(ctx context.Context, there state.Engine, keys []strin
 				c.same()
 			case look < looks:
 				differ = append(differ, p.key)
-			case seen[p.key] != etags:
+			case seen[p.key] != etags || c.awaited(p.key):
 				c.count(func(t *tally) { t.busy++ })
 			default:
 				c.differs(ctx, p.key, reason)
@@ -279,6 +307,9 @@ func (c *comparer) differs(ctx context.Context, key string, reason Reason) {
 // failed counts keys that could not be looked at, and leaves both places alone for a while. What the error says may name keys: what is kept
 // and logged is its kind.
 func (c *comparer) failed(ctx context.Context, keys int, err error) {
+	if ctx.Err() != nil { // it is the end
+		return
+	}
 	kind := kindOf(err)
 	c.driver.cfg.Ledger.add(c.store, func(a *account, t *tally) {
 		t.failures += int64(keys)

@@ -13,7 +13,7 @@ import (
 
 // A Counterpart is the other place of a store.
 type Counterpart struct {
-	// Driver keeps the other place. It belongs to the caller, and must be closed after the one that Wrap returned. Required.
+	// Driver keeps the other place. It belongs to the caller; once it is closed, the place is away. Required.
 	Driver state.Driver
 
 	// Store is the store's configuration there. Default: the name that it has here, and otherwise the driver's defaults.

@@ -119,10 +119,14 @@ func (d *driver) mirrored(cfg state.StoreConfig, e state.Engine) (state.Engine, 
 	if err != nil {
 		return nil, err
 	}
-	c := &comparer{driver: d, store: cfg.Name, to: to, here: e, tasks: make(chan task, to.Queue)}
-	d.cfg.Ledger.open(cfg.Name, &to, func() int { return len(c.tasks) })
+	c := &comparer{driver: d, store: cfg.Name, to: to, here: e,
+		looked: make(chan string, to.Queue), fresh: make(chan string, to.Queue), pending: map[string]int{}}
+	d.cfg.Ledger.open(cfg.Name, &to, c.waiting)
 	for range workers {
-		d.work.Go(func() { c.run(d.ctx) })
+		d.work.Go(func() { c.run(d.ctx, c.looked, c.look) })
+	}
+	if to.Writes {
+		d.work.Go(func() { c.run(d.ctx, c.fresh, c.bring) })
 	}
 	return wrap(e, c), nil
 }

@@ -135,7 +135,9 @@ func (p queryPart) Query(ctx context.Context, q state.Query) ([]state.Record, er
 }
 
 // Count implements state.Querier.
-func (p queryPart) Count(ctx context.Context, f state.Filter) (int64, error) { return p.querier.Count(ctx, f) }
+func (p queryPart) Count(ctx context.Context, f state.Filter) (int64, error) {
+	return p.querier.Count(ctx, f)
+}
 
 // Indexed implements state.Indexer.
 func (p queryPart) Indexed() []string {

@@ -66,7 +66,9 @@ func TestDifferencesAreFound(t *testing.T) {
 	_, err := here.GetBulk(ctx, []string{"same", "alice@example.org", "left", "other", "expiring", "absent"})
 	require.NoError(t, err)
 
-	r := eventually(t, ledger, func(r Report) bool { return r.Waiting == 0 && r.Reasons[MissingHere] == 1 && r.Reasons[MissingThere] > 0 && r.Reasons[Value] > 0 && r.Reasons[Expiry] > 0 })
+	r := eventually(t, ledger, func(r Report) bool {
+		return r.Waiting == 0 && r.Reasons[MissingHere] == 1 && r.Reasons[MissingThere] > 0 && r.Reasons[Value] > 0 && r.Reasons[Expiry] > 0
+	})
 	require.GreaterOrEqual(t, r.Compared, int64(6))
 	require.Zero(t, r.Failures+r.Skipped)
 	require.Equal(t, "memory", r.To)
@@ -133,7 +135,7 @@ func TestCounterpartDies(t *testing.T) {
 		_, err = here.Get(ctx, fmt.Sprint(i))
 		require.NoError(t, err)
 	}
-	r := eventually(t, ledger, func(r Report) bool { return r.Failures > 0 && r.Skipped > 0 && r.Uncarried > 0 })
+	r := eventually(t, ledger, func(r Report) bool { return r.Failures > 0 && r.Uncarried > 0 })
 	require.Equal(t, state.ErrUnavailable.Error(), r.LastFailure)
 	require.NotNil(t, r.FailedAt)
 }

@@ -1,0 +1,89 @@
+package node
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/mirror"
+)
+
+// counterpart is the other place of a store; false: it has no mirror.
+func counterpart(cfg *config.Config, s state.StoreConfig) (state.StoreConfig, bool) {
+	m, ok := cfg.State.Mirrors[s.Name]
+	if !ok {
+		return state.StoreConfig{}, false
+	}
+	return state.StoreConfig{
+		Name: s.Name, Backend: m.To, Indexes: s.Indexes,
+		KeyPrefix: cmp.Or(m.KeyPrefix, s.KeyPrefix, s.Name), TableName: cmp.Or(m.TableName, s.TableName, "state_entries"),
+	}, true
+}
+
+// counterparts are those of all stores.
+func counterparts(cfg *config.Config, stores []state.StoreConfig) (all []state.StoreConfig) {
+	for _, s := range stores {
+		if to, ok := counterpart(cfg, s); ok {
+			all = append(all, to)
+		}
+	}
+	return all
+}
+
+// withMirrors makes drivers compare the stores that have a mirror. Plain are the drivers that the counterparts are on. Drivers are closed
+// when it fails.
+func withMirrors(cfg *config.Config, stores []state.StoreConfig, drivers, plain []state.Driver, ledger *mirror.Ledger, meter metric.MeterProvider, log *slog.Logger) ([]state.Driver, error) {
+	if len(cfg.State.Mirrors) == 0 {
+		return drivers, nil
+	}
+	if err := checkCounterparts(cfg, stores); err != nil {
+		return nil, errors.Join(err, closeAll(drivers))
+	}
+	byBackend := map[string]state.Driver{}
+	for _, d := range plain {
+		byBackend[d.Backend()] = d
+	}
+	mirrored := map[string]bool{} // backends that have such stores
+	for _, s := range stores {
+		if _, ok := counterpart(cfg, s); ok {
+			mirrored[s.Backend] = true
+		}
+	}
+	for i, d := range drivers {
+		if !mirrored[d.Backend()] {
+			continue
+		}
+		wrapped, err := mirror.Wrap(d, mirror.Config{Ledger: ledger, Logger: log, MeterProvider: meter, To: func(s state.StoreConfig) (mirror.Counterpart, bool) {
+			m := cfg.State.Mirrors[s.Name]
+			to, ok := counterpart(cfg, s)
+			return mirror.Counterpart{Driver: byBackend[to.Backend], Store: to, Sample: m.Sample, Writes: m.Writes, ETags: m.ETags, NoExpiry: m.NoExpiry}, ok
+		}})
+		if err != nil {
+			return nil, errors.Join(err, closeAll(drivers))
+		}
+		drivers[i] = wrapped
+	}
+	return drivers, nil
+}
+
+// checkCounterparts refuses to carry changes to where another store's keys could be.
+func checkCounterparts(cfg *config.Config, stores []state.StoreConfig) error {
+	for _, s := range stores {
+		to, ok := counterpart(cfg, s)
+		if !ok || !cfg.State.Mirrors[s.Name].Writes || to.Backend == "dapr" {
+			continue
+		}
+		for _, other := range stores {
+			if other.Name != s.Name && meet(other, to) {
+				return fmt.Errorf("state.mirrors.%s carries changes to %s, where they could meet the keys of the store %q, %s; choose another key prefix or table",
+					s.Name, where(to), other.Name, where(other))
+			}
+		}
+	}
+	return nil
+}

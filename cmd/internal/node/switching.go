@@ -1,0 +1,216 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/bus/daprtopics"
+	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/mirror"
+	"github.com/bannou-mesh/bannou/services/facade"
+	"github.com/bannou-mesh/bannou/services/migration"
+	"github.com/bannou-mesh/bannou/services/migration/migrationapi"
+)
+
+// newMigration makes the service that `bannou migrate` asks.
+func (n *Node) newMigration(cfg *config.Config, instanceID string, log *slog.Logger) (*migration.Service, error) {
+	s := switching{n, cfg, log}
+	return migration.New(migration.Config{
+		AppID: cfg.AppID, InstanceID: instanceID, File: migration.OpenFile(cfg.DecisionFile()),
+		Items: s.items, Target: s.target, Compared: s.compared, Check: s.check, Obstacles: s.obstacles, Bus: n.bus, Logger: log,
+	})
+}
+
+// switching is what a node knows of its ways.
+type switching struct {
+	n   *Node
+	cfg *config.Config
+	log *slog.Logger
+}
+
+// items are the stores, services and targets of calls of this node.
+func (s switching) items(context.Context) []migration.Item {
+	var all []migration.Item
+	for _, store := range s.stores() {
+		item := s.cfg.ItemOf(migration.KindStore, migration.BlockState, store.Name)
+		item.Engine = store.Backend
+		all = append(all, item)
+	}
+	for _, name := range s.cfg.Services {
+		item := s.cfg.ItemOf(migration.KindService, migration.BlockMessaging, name)
+		if item.Engine = s.cfg.Messaging.Backend; item.Running == migration.Dapr {
+			item.Engine = migration.Dapr
+		}
+		all = append(all, item)
+	}
+	for _, topic := range s.cfg.Topics() {
+		all = append(all, s.cfg.TopicOf(topic))
+	}
+	targets := append(s.cfg.Targets(), s.cfg.Services...)
+	slices.Sort(targets)
+	for _, name := range slices.Compact(targets) {
+		all = append(all, s.target(name))
+	}
+	return all
+}
+
+// stores are those of programs, and those of the program's own service.
+func (s switching) stores() []state.StoreConfig {
+	stores := s.n.own.stores(s.cfg)
+	if slices.Contains(s.cfg.Services, "state") {
+		stores = append(stores, programStores(s.cfg)...)
+	}
+	return stores
+}
+
+// target is the item of calls to an app-id or a service.
+func (s switching) target(name string) migration.Item {
+	return s.cfg.ItemOf(migration.KindService, migration.BlockMesh, name)
+}
+
+// compared is what the mirror of a store, or the counting of events, has found.
+func (s switching) compared(item migration.Item, window time.Duration) (c migrationapi.MigrationComparison, ok bool) {
+	if item.Block == migration.BlockMessaging {
+		return s.n.counting.compared(item, window)
+	}
+	if item.Kind != migration.KindStore {
+		return c, false
+	}
+	if _, ok := s.cfg.State.Mirrors[item.Name]; !ok {
+		return c, false
+	}
+	r, used := s.n.ledger.Report(item.Name, window)
+	c = migrationapi.MigrationComparison{
+		With: s.cfg.State.Mirrors[item.Name].To, Seconds: float32(window.Seconds()), Since: r.Since, Compared: r.Compared, Different: r.Different,
+		Reasons: map[string]int64{}, Busy: r.Busy, Skipped: r.Skipped, Failures: r.Failures, Uncarried: r.Uncarried, Waiting: int64(r.Waiting),
+		LastFailure: r.LastFailure,
+	}
+	if !used { // nobody has opened it yet
+		return c, true
+	}
+	for reason, count := range r.Reasons {
+		c.Reasons[string(reason)] = count
+	}
+	for _, f := range r.Recent {
+		c.Recent = append(c.Recent, migrationapi.MigrationDifference{Key: f.Key, Reason: string(f.Reason), At: f.At})
+	}
+	return c, true
+}
+
+// check says what is wrong with the way that an item would go to.
+func (s switching) check(ctx context.Context, item migration.Item, to string) error {
+	switch {
+	case item.Kind == migration.KindTopic && to == migration.Native:
+		return s.unread(ctx, item.Name)
+	case item.Kind == migration.KindTopic:
+	case item.Block == migration.BlockMessaging && to == migration.Native:
+		if s.cfg.Messaging.Backend == "memory" && s.cfg.UsesDapr() {
+			return errors.New("no native broker is named: set --messaging-rabbitmq-urls or --messaging-redis-url")
+		}
+		if err := s.n.broker.Ready(ctx); err != nil {
+			return fmt.Errorf("the native broker is away: %w", err)
+		}
+	case item.Block == migration.BlockMesh && to == migration.Native:
+		appID, _ := s.n.directory.Resolve(item.Name)
+		if len(s.n.directory.Endpoints(appID)) == 0 {
+			return fmt.Errorf("no healthy instance of %s is in the registry", item.Name)
+		}
+	}
+	return nil
+}
+
+// obstacles are what is in the way of more than one item.
+func (s switching) obstacles(ctx context.Context) []string {
+	var found []string
+	if path := s.cfg.Dapr.ResourcesPath; path != "" {
+		if _, err := facade.Load(path, s.cfg.Dapr.AppID); err != nil {
+			found = append(found, err.Error())
+		}
+	}
+	found = append(found, s.readers(ctx)...)
+	for _, store := range s.stores() {
+		if why := s.actorKeys(ctx, store); why != "" {
+			found = append(found, why)
+		}
+	}
+	return found
+}
+
+// readers are the subscribers of other programs on exchanges that are not this node's, which the broker tells of: those of Dapr apps
+// have one for each topic.
+func (s switching) readers(ctx context.Context) []string {
+	queues, err := s.n.broker.Queues(ctx)
+	if err != nil {
+		return []string{"who else reads from the broker is not known: " + err.Error()}
+	}
+	var found []string
+	m := &s.cfg.Messaging
+	for _, q := range queues {
+		if q.Consumers > 0 && q.Exchange != "" && q.Exchange != m.Exchange && q.Exchange != m.DeadLetterExchange && !strings.HasPrefix(q.Exchange, "amq.") {
+			found = append(found, fmt.Sprintf("the queue %s on the exchange %s has %d readers: a topic goes native after its last subscriber", q.Name, q.Exchange, q.Consumers))
+		}
+	}
+	return found
+}
+
+// unread says which apps of Dapr still read a topic.
+func (s switching) unread(ctx context.Context, topic string) error {
+	shared, ok := s.n.broker.(*daprtopics.Driver)
+	if !ok {
+		return nil
+	}
+	readers, err := shared.Readers(ctx, topic)
+	if err != nil {
+		return fmt.Errorf("who reads the topic for Dapr is not known: %w", err)
+	}
+	if len(readers) > 0 {
+		return fmt.Errorf("%d subscribers of Dapr still read it, such as %s", len(readers), readers[0].Name)
+	}
+	return nil
+}
+
+// scanned is how many keys are looked at for those of actors.
+const scanned = 10_000
+
+// actorKeys tells of keys of actors in the native place of a store that is on Dapr.
+func (s switching) actorKeys(ctx context.Context, store state.StoreConfig) string {
+	to, mirrored := counterpart(s.cfg, store)
+	if !mirrored || to.Backend != "redis" && to.Backend != "mysql" {
+		return ""
+	}
+	driver, err := newStateDriver(s.cfg, to.Backend, s.log) //nolint:contextcheck // drivers outlive the call that makes them
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = driver.Close() }()
+	engine, err := driver.Open(ctx, to)
+	if err != nil {
+		return fmt.Sprintf("the store %s cannot be looked at in %s: %s", store.Name, to.Backend, err)
+	}
+	scanner, ok := engine.(state.Scanner)
+	if !ok {
+		return ""
+	}
+	cursor := ""
+	for seen := 0; seen < scanned; {
+		keys, next, err := scanner.Scan(ctx, cursor, 1000)
+		if err != nil {
+			return fmt.Sprintf("the store %s cannot be looked at in %s: %s", store.Name, to.Backend, err)
+		}
+		for _, key := range keys {
+			if strings.Contains(key, "||") {
+				return fmt.Sprintf("the store %s holds keys of actors (digest %s), which nothing native reads: keep it on Dapr, or end the actors first", store.Name, mirror.Digest(key))
+			}
+		}
+		if seen, cursor = seen+len(keys), next; next == "" {
+			break
+		}
+	}
+	return ""
+}
