@@ -96,7 +96,7 @@ lint: .bin/golangci-lint ## vet and lint every module
 	$(call each,tools,(cd $$m && GOWORK=off $(LINT) ./...))
 
 tidy-check: ## fail when a go.mod or go.sum is not tidy
-	@for m in $(MODULES) tools tools/compose tools/daprd; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
+	@for m in $(MODULES) tools tools/compose tools/daprd tools/daprsdk; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
 
 standalone: ## build and vet every module without the workspace
 	$(call each,$(MODULES) tools,GOWORK=off $(GO) -C $$m build ./... && GOWORK=off $(GO) -C $$m vet ./...)

@@ -140,9 +140,9 @@ func TestAppThatCannotBeDialled(t *testing.T) {
 		}
 		came <- struct{}{}
 	}, func(s *Service) {
-		s.app.CloseIdleConnections()
+		s.channel.(*httpChannel).client.CloseIdleConnections()
 		dial := new(net.Dialer).DialContext
-		s.app.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		s.channel.(*httpChannel).client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if failures.Add(1) <= 1 {
 				return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: address, IsNotFound: true}}
 			}
