@@ -45,7 +45,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity bench-dapr generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -109,8 +109,12 @@ daprd: ## build daprd, of the version that tools/daprd pins, and install Dapr's 
 	./tools/install-daprd $(BIN)
 	./tools/install-dapr-sdk $(BIN)/dapr-sdk || true
 
+bench-dapr: daprd ## do the same work through daprd, the facade and the libraries; writes docs/benchmarks-dapr.md. WORKS= names a part of it
+	$(GO) -C integration test -count=1 -v -timeout 20m ./dapr -run '^TestBench$$' -args -bench-out ../../docs/benchmarks-dapr.md -bench-rounds 3 -bench-length 1s \
+		-bench-works '$(or $(WORKS),invoke,publish,end to end,save,get,rest)'
+
 parity: daprd ## run the same behaviours on daprd and on the facade; writes the table in docs/dapr.md
-	$(GO) -C integration test -count=1 -timeout 10m ./dapr -run TestParity -args -out ../../docs/dapr.md
+	$(GO) -C integration test -count=1 -timeout 10m ./dapr -run 'TestParity|TestGoSDK|TestJavaScriptSDK' -args -out ../../docs/dapr.md
 
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
 	./compose/secrets
