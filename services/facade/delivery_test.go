@@ -41,8 +41,15 @@ func startService(t *testing.T, cfg Config, app http.HandlerFunc) (*Service, *bu
 	require.NoError(t, err)
 	cfg.Listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	cfg.AppID, cfg.AppAddress, cfg.Client = "app", strings.TrimPrefix(server.URL, "http://"), client
-	cfg.PubSubs = map[string]PubSub{"local": {Bus: b}}
+	cfg.GRPCListener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	cfg.AppID, cfg.Client = "app", client
+	if cfg.AppAddress == "" {
+		cfg.AppAddress = strings.TrimPrefix(server.URL, "http://")
+	}
+	local := cfg.PubSubs["local"]
+	local.Bus = b
+	cfg.PubSubs = map[string]PubSub{"local": local}
 	cfg.RetryDelay = time.Millisecond
 	s, err := New(cfg)
 	require.NoError(t, err)
