@@ -123,14 +123,13 @@ func writeBetween(t *testing.T, file, names, rows, rest string) {
 	require.NoError(t, err)
 	text := string(content)
 	for line := range strings.Lines(rows) {
-		name, _, _ := strings.Cut(strings.TrimPrefix(line, "| "), " | ")
 		key := strings.Join(strings.Split(line, " | ")[:2], " | ") + " |"
-		end := "<!-- " + name + ": end -->\n"
+		end := "<!-- rows: end -->\n"
 		if at := strings.Index(text, key); at >= 0 {
 			text = text[:at] + line + text[at+strings.Index(text[at:], "\n")+1:]
 			continue
 		}
-		require.Contains(t, text, end, "%s has no place for the rows of %s", file, name)
+		require.Contains(t, text, end, "%s has no place for the row %s", file, key)
 		text = strings.Replace(text, end, line+end, 1)
 	}
 	if rest != "" {
