@@ -22,7 +22,7 @@ var (
 )
 
 // ways are the three that do the same work.
-var ways = []string{"dapr", "facade", "native"} //nolint:gochecknoglobals // a constant list
+var ways = []string{"dapr", "facade", "native"}
 
 // A work is one that all ways do. An operation is one call of do.
 type work struct {

@@ -85,7 +85,7 @@ func (b *bench) works() []work {
 	}
 }
 
-var saved sync.Map //nolint:gochecknoglobals // keys that there are, by API
+var saved sync.Map // keys that there are, by API
 
 // kept makes sure that there is something to get.
 func (b *bench) kept(api string, caller int) error {
@@ -125,7 +125,7 @@ func (b *bench) rest() string {
 // start starts another sidecar, or another node, and says how many milliseconds it took, and what memory it has then.
 func (b *bench) start(way string) (milliseconds, mebibytes float64) {
 	begin := time.Now()
-	argument := ""
+	var argument string
 	if way == "dapr" {
 		d := servers.NewDaprd(b.t, servers.DaprdOptions{AppID: "another", Resources: b.components(b.servers.RabbitMQ.URL)})
 		argument = fmt.Sprint(d.HTTPPort)

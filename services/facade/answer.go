@@ -65,7 +65,7 @@ func answerJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(body) //nolint:gosec // JSON, and called so
+	_, _ = w.Write(body)
 }
 
 // body reads a request's body, of at most the configured size.

@@ -118,7 +118,7 @@ func TestAnyBytes(t *testing.T) {
 }
 
 // openStream subscribes to a topic, and waits until it is.
-func openStream(t *testing.T, ctx context.Context, conn *grpc.ClientConn, topic string) grpc.ClientStream {
+func openStream(ctx context.Context, t *testing.T, conn *grpc.ClientConn, topic string) grpc.ClientStream {
 	t.Helper()
 	stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true}, "/"+daprService+"/SubscribeTopicEventsAlpha1")
 	require.NoError(t, err)
@@ -150,7 +150,7 @@ func TestStream(t *testing.T) {
 	s, _ := newService(t, Config{Retries: 3}, noSubscriptions, nil)
 	conn := dial(t, s)
 	ctx, leave := context.WithCancel(t.Context())
-	stream := openStream(t, ctx, conn, "orders")
+	stream := openStream(ctx, t, conn, "orders")
 	publishTo(t, s, "orders")
 	first := received(t, stream)
 	require.Equal(t, `{"mark":1}`, string(first.GetData()))
@@ -158,7 +158,7 @@ func TestStream(t *testing.T) {
 	again := received(t, stream)
 	require.Equal(t, first.GetId(), again.GetId())
 	leave()
-	stream = openStream(t, t.Context(), conn, "orders")
+	stream = openStream(t.Context(), t, conn, "orders")
 	again = received(t, stream)
 	require.Equal(t, first.GetId(), again.GetId(), "it was not answered")
 	answer(t, stream, again.GetId(), daprpb.TopicEventResponse_SUCCESS)
