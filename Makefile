@@ -57,7 +57,7 @@ define each
 endef
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity story generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
+.PHONY: help build run test race bench faults fuzz demo-mesh daprd parity bench-dapr story generate generate-check lint tidy-check standalone deps compose-up compose-down compose-test clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,7 +116,7 @@ lint: .bin/golangci-lint ## vet and lint every module
 	$(call each,tools,(cd $$m && GOWORK=off $(LINT) ./...))
 
 tidy-check: ## fail when a go.mod or go.sum is not tidy
-	@for m in $(MODULES) tools tools/compose tools/daprd; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
+	@for m in $(MODULES) tools tools/compose tools/daprd tools/daprsdk; do GOWORK=off $(GO) -C $$m mod tidy -diff || { echo "$$m is not tidy: run 'GOWORK=off go -C $$m mod tidy'"; exit 1; }; done
 
 standalone: ## build and vet every module without the workspace
 	$(call each,$(MODULES) tools,GOWORK=off $(GO) -C $$m build ./... && GOWORK=off $(GO) -C $$m vet ./...)
@@ -129,11 +129,16 @@ daprd: ## build daprd, of the version that tools/daprd pins, and install Dapr's 
 	./tools/install-daprd $(BIN)
 	./tools/install-dapr-sdk $(BIN)/dapr-sdk || true
 
-parity: daprd ## run the same behaviours on daprd and on the facade, and the drivers over daprd; writes the tables in docs/dapr.md and docs/dapr-drivers.md
-	$(GO) -C integration test -count=1 -timeout 15m ./dapr -run "TestParity|Driver$$" -args -out ../../docs/dapr.md -drivers ../../docs/dapr-drivers.md
+parity: daprd ## run the same behaviours on daprd and on the facade, Dapr's SDKs on both, and the drivers over daprd; writes the tables in docs/dapr.md and docs/dapr-drivers.md
+	$(GO) -C integration test -count=1 -timeout 20m ./dapr -run 'TestParity|TestGoSDK|TestJavaScriptSDK|Driver$$' -args -out ../../docs/dapr.md -drivers ../../docs/dapr-drivers.md
 
 story: daprd ## move four services from daprd to native under load, and back, and kill them; writes the tables in docs/
 	$(GO) -C integration test -count=1 -v -timeout 20m ./migration -args -long -out ../../docs/migrating-from-dapr.md
+
+bench-dapr: daprd ## do the same work through daprd, the facade and the libraries; writes docs/benchmarks-dapr.md. WORKS= names a part of it
+	$(GO) -C integration test -count=1 -v -timeout 20m ./dapr -run '^TestBench$$' -args -bench-out ../../docs/benchmarks-dapr.md -bench-rounds 3 -bench-length 1s \
+		-bench-works '$(or $(WORKS),invoke,publish,end to end,save,get,rest)'
+
 
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
 	./compose/secrets

@@ -151,7 +151,7 @@ func TestAProgramIsMovedBlockByBlock(t *testing.T) {
 	all := []string{"BANNOU_DAPR_ENABLED=true", "BANNOU_STATE_BACKEND_SEEN=native"}
 	var stop func()
 	d := servers.NewDaprd(t, servers.DaprdOptions{AppPort: number, Resources: []string{resource("carts", "state.redis"), resource("bannou-pubsub", "pubsub.redis")},
-		Begin: func(port int) { httpPort = port; stop = start(all...) }})
+		Begin: func(port, _ int) { httpPort = port; stop = start(all...) }})
 	ready()
 	require.Equal(t, "200 1", s.call("POST", "/orders/add", ""))
 	handled()

@@ -55,7 +55,7 @@ func TestJavaScriptSDK(t *testing.T) {
 				number, err := strconv.Atoi(appPort)
 				require.NoError(t, err)
 				servers.NewDaprd(t, servers.DaprdOptions{
-					AppPort: number, Resources: components(t), Begin: func(port int) { ports <- strconv.Itoa(port) },
+					AppPort: number, Resources: components(t), Begin: func(port, _ int) { ports <- strconv.Itoa(port) },
 				})
 			}
 			require.Equal(t, want, <-program)

@@ -95,7 +95,7 @@ func (w *world) start(service string, at place, sidecar bool) *instance {
 	}
 	i.sidecar = servers.NewDaprd(w.t, servers.DaprdOptions{
 		AppID: service, AppPort: portOf(w.t, taken), Resources: w.components(service), Args: []string{"--dapr-block-shutdown-duration", "1s"},
-		Begin: func(port int) { w.launch(i, listen, append(flags, "DAPR_HTTP_PORT="+strconv.Itoa(port))...) }, // each waits for the other
+		Begin: func(port, _ int) { w.launch(i, listen, append(flags, "DAPR_HTTP_PORT="+strconv.Itoa(port))...) }, // each waits for the other
 	})
 	w.awaitReady(i)
 	return i

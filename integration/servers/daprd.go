@@ -26,10 +26,12 @@ type DaprdOptions struct {
 	AppID string
 	// AppPort is where the app listens on 127.0.0.1; the sidecar is not ready before somebody does. 0: there is no app.
 	AppPort int
+	// AppProtocol is what the app speaks. Default: http.
+	AppProtocol string
 	// Resources are the YAML documents of its components and subscriptions.
 	Resources []string
-	// Begin is told the port of its HTTP API before it starts, for an app that waits for it while it waits for the app. Default: nobody is.
-	Begin func(httpPort int)
+	// Begin is told the ports of its APIs before it starts, for an app that waits for it while it waits for the app. Default: nobody is.
+	Begin func(httpPort, grpcPort int)
 	// Args are added to its command line.
 	Args []string
 	// Env is added to its environment, as NAME=value.
@@ -58,7 +60,7 @@ func startDaprd(ctx context.Context, program string, o DaprdOptions) (*DaprdServ
 				return nil, err
 			}
 			if o.Begin != nil {
-				o.Begin(ports[0])
+				o.Begin(ports[0], ports[1])
 			}
 			return []command{{name: "daprd", path: program, args: o.args(f, ports), env: environment(f.path, o.Env...)}}, nil
 		},
@@ -112,6 +114,9 @@ func (o DaprdOptions) args(f *folder, ports []int) []string {
 	}
 	if o.AppPort != 0 {
 		args = append(args, "--app-port", strconv.Itoa(o.AppPort))
+	}
+	if o.AppProtocol != "" {
+		args = append(args, "--app-protocol", o.AppProtocol)
 	}
 	return append(args, o.Args...)
 }

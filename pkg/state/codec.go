@@ -10,10 +10,16 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 )
 
+// Opaque is a value that a store keeps and returns as it is, byte for byte, without a look whether it is JSON: for rows that are shared with
+// programs which keep other things there. Of the drivers memory and Redis keep any bytes; SQL engines refuse what is not JSON.
+type Opaque []byte
+
 // encode returns the JSON to store for v. Raw JSON is checked and passed through byte for byte.
 func encode[T any](v T) ([]byte, error) {
 	data, raw := rawJSON(v)
-	if raw {
+	if opaque, is := any(v).(Opaque); is {
+		data = opaque
+	} else if raw {
 		if err := checkJSON(data); err != nil {
 			return nil, fmt.Errorf("%w: the value is not JSON: %w", ErrInvalid, err)
 		}
@@ -34,6 +40,8 @@ func decode[T any](data []byte) (T, error) {
 	var v T
 	var err error
 	switch p := any(&v).(type) {
+	case *Opaque:
+		*p = data
 	case *jsontext.Value:
 		*p, err = data, checkJSON(data)
 	case *stdjson.RawMessage:

@@ -15,6 +15,8 @@ type refusal struct {
 	status  int
 	code    string
 	message string
+
+	illegalKey bool // which has no code of its own over HTTP
 }
 
 // Error is the message.
@@ -45,6 +47,10 @@ func (s *Service) answerError(w http.ResponseWriter, r *http.Request, err error)
 	if no.status >= http.StatusInternalServerError {
 		s.cfg.Logger.WarnContext(r.Context(), "a call of the Dapr API failed", "method", r.Method, "path", r.URL.Path, "code", no.code, "error", err)
 	}
+	if kept, is := w.(*keptResponse); is {
+		kept.failed = no // it goes on as an error, not as an answer
+		return
+	}
 	answerJSON(w, no.status, struct {
 		ErrorCode string `json:"errorCode"`
 		Message   string `json:"message"`
@@ -59,7 +65,7 @@ func answerJSON(w http.ResponseWriter, status int, v any) {
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(body)
+	_, _ = w.Write(body) //nolint:gosec,nolintlint // JSON, and called so; the linter sees it in some runs
 }
 
 // body reads a request's body, of at most the configured size.

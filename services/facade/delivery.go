@@ -1,13 +1,9 @@
 package facade
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -20,8 +16,10 @@ import (
 type delivery struct {
 	service     *Service
 	wanted      Subscription
+	to          receiver
 	pubsub      PubSub
 	topic       string // on the bus
+	group       string // the name of its queue, with the topic
 	deadLetters string // on the bus; empty: none
 	rules       []rule
 	queue       *bus.Subscription
@@ -47,9 +45,9 @@ func (d *delivery) deliver(ctx context.Context, r *bus.Received) error {
 	if err != nil {
 		return d.giveUp(ctx, r, e, err)
 	}
-	v, err := d.post(ctx, path, r, e)
+	v, err := d.to.deliver(ctx, d, path, r, e)
 	switch {
-	case unreached(err):
+	case errors.Is(err, errUnreached):
 		return bus.RetryAfter(err, away)
 	case v == success:
 		return nil
@@ -60,12 +58,6 @@ func (d *delivery) deliver(ctx context.Context, r *bus.Received) error {
 		return d.giveUp(ctx, r, e, err)
 	}
 	return err
-}
-
-// unreached reports whether the event never left for the app: nobody listens there, or its name is not known, as while its container is replaced.
-func unreached(err error) bool {
-	var failed *net.OpError
-	return errors.As(err, &failed) && failed.Op == "dial"
 }
 
 // giveUp sends an event to the topic of dead letters, or has the bus keep it: also where nobody is subscribed to that topic.
@@ -79,7 +71,7 @@ func (d *delivery) giveUp(ctx context.Context, r *bus.Received, e event, err err
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return err // the node stops, and the event goes back to its queue
 	}
-	dead := e.options(nil)
+	dead, _ := e.options(nil) // nothing is asked for that could be wrong
 	dead.Mandatory = true
 	failed := send(context.WithoutCancel(ctx), d.pubsub.Bus, d.deadLetters, e, dead) // the app may have used up the time
 	switch {
@@ -105,50 +97,30 @@ func (d *delivery) route(e event) (string, error) {
 			}
 		}
 	}
-	if d.wanted.Default == "" {
+	if d.wanted.Default == "" && !d.wanted.pathless {
 		return "", errors.New("no rule of the subscription matches the event, and there is no default route")
 	}
 	return d.wanted.Default, nil
 }
 
-// post hands the event to the app, and reads what it says. The error says why it was not a success.
-func (d *delivery) post(ctx context.Context, path string, r *bus.Received, e event) (verdict, error) {
+// content is what is sent to an app over HTTP: the event's envelope, in the form that its subscription asks for.
+func (d *delivery) content(r *bus.Received, e event) []byte {
 	content := e.envelope()
 	if d.wanted.raw() {
-		payload := content
-		if r.Headers[headerAttributes] == "" {
-			payload = e.data
-		}
-		content = rawEnvelope(payload, r.MessageID, d.wanted.PubSub, d.wanted.Topic)
+		content = rawEnvelope(payload(r, e), r.MessageID, d.wanted.PubSub, d.wanted.Topic)
 	}
 	if d.wanted.Bulk {
-		content = d.bulk(r, content)
+		return d.bulk(r, content)
 	}
-	request, err := d.service.toApp(ctx, http.MethodPost, path, bytes.NewReader(content))
-	if err != nil {
-		return lost, err
+	return content
+}
+
+// payload is what was sent: the data where it was sent raw, and the envelope otherwise.
+func payload(r *bus.Received, e event) []byte {
+	if r.Headers[headerAttributes] == "" {
+		return e.data
 	}
-	request.Header.Set("Content-Type", "application/cloudevents+json")
-	for _, name := range []string{bus.HeaderTraceParent, bus.HeaderTraceState} {
-		if value := r.Headers[name]; value != "" {
-			request.Header.Set(name, value)
-		}
-	}
-	response, err := d.service.app.Do(request)
-	if err != nil {
-		return retry, fmt.Errorf("the app could not be called: %w", err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, 64<<10))
-	switch {
-	case err != nil:
-		return retry, fmt.Errorf("the app broke off its answer: %w", err)
-	case response.StatusCode == http.StatusNotFound:
-		return lost, fmt.Errorf("the app has nothing at %s", path)
-	case response.StatusCode < 200 || response.StatusCode > 299:
-		return retry, fmt.Errorf("the app answered %s", response.Status)
-	}
-	return read(body, d.wanted.Bulk)
+	return e.envelope()
 }
 
 // read is what the body of an app's success says. One that is no JSON is a success, as with Dapr.

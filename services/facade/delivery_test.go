@@ -41,8 +41,15 @@ func startService(t *testing.T, cfg Config, app http.HandlerFunc) (*Service, *bu
 	require.NoError(t, err)
 	cfg.Listener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	require.NoError(t, err)
-	cfg.AppID, cfg.AppAddress, cfg.Client = "app", strings.TrimPrefix(server.URL, "http://"), client
-	cfg.PubSubs = map[string]PubSub{"local": {Bus: b}}
+	cfg.GRPCListener, err = new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	cfg.AppID, cfg.Client = "app", client
+	if cfg.AppAddress == "" {
+		cfg.AppAddress = strings.TrimPrefix(server.URL, "http://")
+	}
+	local := cfg.PubSubs["local"]
+	local.Bus = b
+	cfg.PubSubs = map[string]PubSub{"local": local}
 	cfg.RetryDelay = time.Millisecond
 	s, err := New(cfg)
 	require.NoError(t, err)
@@ -140,9 +147,9 @@ func TestAppThatCannotBeDialled(t *testing.T) {
 		}
 		came <- struct{}{}
 	}, func(s *Service) {
-		s.app.CloseIdleConnections()
+		s.channel.(*httpChannel).client.CloseIdleConnections()
 		dial := new(net.Dialer).DialContext
-		s.app.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		s.channel.(*httpChannel).client.Transport.(*http.Transport).DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
 			if failures.Add(1) <= 1 {
 				return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: address, IsNotFound: true}}
 			}

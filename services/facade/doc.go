@@ -1,4 +1,4 @@
-// Package facade serves Dapr's HTTP API (/v1.0/…) on the native libraries, for one app: an app that uses a Dapr SDK drops its sidecar by
+// Package facade serves Dapr's HTTP API (/v1.0/…), and its gRPC API, on the native libraries, for one app: an app that uses a Dapr SDK drops its sidecar by
 // talking to another port.
 //
 // Like a sidecar, a facade stands beside one app. It keeps the app's state in stores of package state, publishes and delivers its events over

@@ -2,7 +2,6 @@ package facade
 
 import (
 	"net/http"
-	"net/http/httputil"
 	"net/url"
 	"strings"
 
@@ -24,8 +23,8 @@ func (s *Service) invoker() http.Handler {
 		}
 		r.Header.Set("Dapr-Caller-App-Id", s.cfg.AppID)
 		r.Header.Set("Dapr-Callee-App-Id", target)
-		if target == s.cfg.AppID && s.cfg.AppAddress != "" {
-			s.toOwnApp(w, r, method)
+		if target == s.cfg.AppID && s.channel != nil { // or another instance of it, which is the same app
+			s.channel.invoke(w, r, method)
 			return
 		}
 		proxy.ServeHTTP(w, r)
@@ -39,30 +38,6 @@ func invokeRefusal(target string, err error) error {
 		status = http.StatusInternalServerError
 	}
 	return refuse(status, "ERR_DIRECT_INVOKE", "failed to invoke, id: %s, err: %s: %s", target, code, err)
-}
-
-// toOwnApp is a call that an app makes of itself, or of another instance of itself, which is the same app.
-func (s *Service) toOwnApp(w http.ResponseWriter, r *http.Request, method string) {
-	(&httputil.ReverseProxy{
-		Transport:     s.app.Transport,
-		FlushInterval: -1,
-		Rewrite: func(p *httputil.ProxyRequest) {
-			path, err := url.PathUnescape(method)
-			if err != nil {
-				path = method
-			}
-			p.Out.URL.Scheme, p.Out.URL.Host = "http", s.cfg.AppAddress
-			p.Out.URL.Path, p.Out.URL.RawPath = "/"+path, "/"+method
-			p.Out.Header["X-Forwarded-For"] = p.In.Header["X-Forwarded-For"]
-			p.SetXForwarded()
-			if s.cfg.AppToken != "" {
-				p.Out.Header.Set(headerToken, s.cfg.AppToken)
-			}
-		},
-		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
-			s.answerError(w, r, invokeRefusal(s.cfg.AppID, err))
-		},
-	}).ServeHTTP(w, r)
 }
 
 // other is a path of no call of the API. With the header dapr-app-id, or as

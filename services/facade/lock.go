@@ -1,6 +1,7 @@
 package facade
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"time"
@@ -26,13 +27,12 @@ type lockValue struct {
 }
 
 // lockStore finds the store that keeps locks of that name: a lock component, or any other store of the app.
-func (s *Service) lockStore(r *http.Request) (*state.Store[lockValue], error) {
-	name := r.PathValue("store")
+func (s *Service) lockStore(ctx context.Context, name string) (*state.Store[lockValue], error) {
 	st, known := s.cfg.Stores[name]
 	if !known {
 		return nil, refuse(http.StatusBadRequest, "ERR_LOCK_STORE_NOT_FOUND", "lock store %s not found", name)
 	}
-	opened, err := state.Open[lockValue](r.Context(), st.Factory, st.Name)
+	opened, err := state.Open[lockValue](ctx, st.Factory, st.Name)
 	if err != nil {
 		return nil, refuse(http.StatusInternalServerError, "ERR_LOCK_STORE_NOT_CONFIGURED", "lock store %s cannot be opened: %s", name, err)
 	}
@@ -46,67 +46,82 @@ type lockRequest struct {
 	Expiry     jsontext.Value `json:"expiryInSeconds,case:ignore"`
 }
 
-func (s *Service) lockRequest(w http.ResponseWriter, r *http.Request) (lockRequest, error) {
-	var asked lockRequest
-	if err := s.decode(w, r, &asked); err != nil {
-		return asked, err
+// tryLock takes a lock, unless somebody holds it.
+func (s *Service) tryLock(ctx context.Context, name, resource, owner string, expiry time.Duration) (bool, error) {
+	store, err := s.lockStore(ctx, name)
+	switch {
+	case err != nil:
+		return false, err
+	case resource == "" || owner == "":
+		return false, malformed("resourceId and lockOwner are needed")
+	case expiry <= 0:
+		return false, malformed("expiryInSeconds is to be a number of seconds, over 0")
 	}
-	if asked.ResourceID == "" || asked.Owner == "" {
-		return asked, malformed("resourceId and lockOwner are needed")
+	_, err = store.TrySaveWith(ctx, lockPrefix+resource, lockValue{owner}, "", state.SaveOptions{Expiry: state.After(expiry)})
+	if err != nil && !errors.Is(err, state.ErrConflict) {
+		return false, stateRefusal(err, "ERR_TRY_LOCK", "failed to try acquiring lock")
 	}
-	return asked, nil
+	return err == nil, nil
+}
+
+// release gives a lock back, if it is the owner's, and says what became of it.
+func (s *Service) release(ctx context.Context, name, resource, owner string) (int, error) {
+	store, err := s.lockStore(ctx, name)
+	if err != nil {
+		return 0, err
+	}
+	if resource == "" || owner == "" {
+		return 0, malformed("resourceId and lockOwner are needed")
+	}
+	held, err := store.GetWithETag(ctx, lockPrefix+resource)
+	if err == nil && held.Value.Owner != owner {
+		return lockOfOthers, nil
+	}
+	if err == nil {
+		err = store.TryDelete(ctx, lockPrefix+resource, held.ETag)
+	}
+	switch {
+	case errors.Is(err, state.ErrNotFound):
+		return lockMissing, nil
+	case errors.Is(err, state.ErrConflict): // it expired and was taken meanwhile
+		return lockOfOthers, nil
+	}
+	return unlocked, stateRefusal(err, "ERR_UNLOCK", "failed to release lock")
 }
 
 // lock is POST /v1.0-alpha1/lock/{store}.
 func (s *Service) lock(w http.ResponseWriter, r *http.Request) error {
-	store, err := s.lockStore(r)
-	if err != nil {
+	if _, err := s.lockStore(r.Context(), r.PathValue("store")); err != nil {
 		return err
 	}
-	asked, err := s.lockRequest(w, r)
-	if err != nil {
+	var asked lockRequest
+	if err := s.decode(w, r, &asked); err != nil {
 		return err
 	}
 	var seconds int32
-	if err := json.Unmarshal(asked.Expiry, &seconds, json.StringifyNumbers(asked.Expiry.Kind() == '"')); err != nil || seconds <= 0 {
-		return malformed("expiryInSeconds is to be a number of seconds, over 0")
+	if err := json.Unmarshal(asked.Expiry, &seconds, json.StringifyNumbers(asked.Expiry.Kind() == '"')); err != nil {
+		seconds = 0
 	}
-	_, err = store.TrySaveWith(r.Context(), lockPrefix+asked.ResourceID, lockValue{asked.Owner}, "",
-		state.SaveOptions{Expiry: state.After(time.Duration(seconds) * time.Second)})
-	if err != nil && !errors.Is(err, state.ErrConflict) {
-		return stateRefusal(err, "ERR_TRY_LOCK", "failed to try acquiring lock")
+	taken, err := s.tryLock(r.Context(), r.PathValue("store"), asked.ResourceID, asked.Owner, time.Duration(seconds)*time.Second)
+	if err != nil {
+		return err
 	}
-	answerJSON(w, http.StatusOK, map[string]bool{"success": err == nil})
+	answerJSON(w, http.StatusOK, map[string]bool{"success": taken})
 	return nil
 }
 
 // unlock is POST /v1.0-alpha1/unlock/{store}.
 func (s *Service) unlock(w http.ResponseWriter, r *http.Request) error {
-	store, err := s.lockStore(r)
-	if err != nil {
+	if _, err := s.lockStore(r.Context(), r.PathValue("store")); err != nil {
 		return err
 	}
-	asked, err := s.lockRequest(w, r)
-	if err != nil {
+	var asked lockRequest
+	if err := s.decode(w, r, &asked); err != nil {
 		return err
 	}
-	status := unlocked
-	held, err := store.GetWithETag(r.Context(), lockPrefix+asked.ResourceID)
-	switch {
-	case errors.Is(err, state.ErrNotFound):
-		status, err = lockMissing, nil
-	case err == nil && held.Value.Owner != asked.Owner:
-		status = lockOfOthers
-	case err == nil:
-		err = store.TryDelete(r.Context(), lockPrefix+asked.ResourceID, held.ETag)
-		if errors.Is(err, state.ErrNotFound) {
-			status, err = lockMissing, nil
-		} else if errors.Is(err, state.ErrConflict) { // it expired and was taken meanwhile
-			status, err = lockOfOthers, nil
-		}
-	}
+	status, err := s.release(r.Context(), r.PathValue("store"), asked.ResourceID, asked.Owner)
 	if err != nil {
-		return stateRefusal(err, "ERR_UNLOCK", "failed to release lock")
+		return err
 	}
 	answerJSON(w, http.StatusOK, map[string]int{"status": status})
 	return nil

@@ -1,6 +1,7 @@
 package facade
 
 import (
+	"cmp"
 	"maps"
 	"net/http"
 	"slices"
@@ -26,18 +27,39 @@ type listedSubscription struct {
 	Metadata   map[string]string `json:"metadata,omitempty"`
 }
 
-// getMetadata is GET /v1.0/metadata.
-func (s *Service) getMetadata(w http.ResponseWriter, _ *http.Request) error {
+// listed is what /v1.0/metadata says.
+type listed struct {
+	ID              string               `json:"id"`
+	RuntimeVersion  string               `json:"runtimeVersion"`
+	EnabledFeatures []string             `json:"enabledFeatures"`
+	Actors          []string             `json:"actors"`
+	Components      []listedComponent    `json:"components"`
+	Subscriptions   []listedSubscription `json:"subscriptions"`
+	Extended        map[string]string    `json:"extended"`
+	App             *listedApp           `json:"appConnectionProperties,omitempty"`
+}
+
+type listedApp struct {
+	Protocol string `json:"protocol"`
+	Address  string `json:"channelAddress"`
+}
+
+func (s *Service) metadata() listed {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	answer := map[string]any{
-		"id": s.cfg.AppID, "runtimeVersion": "bannou-" + s.cfg.Version, "enabledFeatures": []string{}, "actors": []string{},
-		"components": s.components(), "subscriptions": s.subscriptions(), "extended": maps.Clone(s.extended),
+	m := listed{
+		ID: s.cfg.AppID, RuntimeVersion: "bannou-" + s.cfg.Version, EnabledFeatures: []string{}, Actors: []string{},
+		Components: s.components(), Subscriptions: s.subscriptions(), Extended: maps.Clone(s.extended),
 	}
-	if s.cfg.AppAddress != "" {
-		answer["appConnectionProperties"] = map[string]any{"protocol": "http", "channelAddress": s.cfg.AppAddress}
+	if s.channel != nil {
+		m.App = &listedApp{Protocol: cmp.Or(s.cfg.AppProtocol, protocolHTTP), Address: s.cfg.AppAddress}
 	}
-	answerJSON(w, http.StatusOK, answer)
+	return m
+}
+
+// getMetadata is GET /v1.0/metadata.
+func (s *Service) getMetadata(w http.ResponseWriter, _ *http.Request) error {
+	answerJSON(w, http.StatusOK, s.metadata())
 	return nil
 }
 
@@ -57,7 +79,7 @@ func (s *Service) components() []listedComponent {
 
 func (s *Service) subscriptions() []listedSubscription {
 	list := []listedSubscription{}
-	for _, d := range s.deliveries {
+	for _, d := range slices.Concat(s.deliveries, s.streams) {
 		one := listedSubscription{PubSub: d.wanted.PubSub, Topic: d.wanted.Topic, DeadLetter: d.wanted.DeadLetterTopic, Metadata: d.wanted.Metadata, Rules: []listedRule{}}
 		for _, r := range d.wanted.Rules {
 			one.Rules = append(one.Rules, listedRule(r))
@@ -76,13 +98,20 @@ func (s *Service) putMetadata(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
+	if err := s.extend(r.PathValue("key"), string(value)); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Service) extend(key, value string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.extended) >= maxExtended && s.extended[r.PathValue("key")] == "" {
+	if _, has := s.extended[key]; !has && len(s.extended) >= maxExtended {
 		return malformed("there are %d such values already, which is the limit", maxExtended)
 	}
-	s.extended[r.PathValue("key")] = string(value)
-	w.WriteHeader(http.StatusNoContent)
+	s.extended[key] = value
 	return nil
 }
 

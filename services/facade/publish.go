@@ -25,6 +25,8 @@ type PubSub struct {
 	Kind string
 	// Group is the name that the app's instances share as subscribers. Default: the app-id.
 	Group string
+	// MayPublish and MaySubscribe are the topics that the app may use. nil: all.
+	MayPublish, MaySubscribe []string
 }
 
 // opaque is the content type of data that is not an event of the bus: no JSON object, or one whose eventId or timestamp is something else.
@@ -33,34 +35,65 @@ const opaque = "application/octet-stream"
 // publish is POST and PUT /v1.0/publish/{pubsub}/{topic...}.
 func (s *Service) publish(w http.ResponseWriter, r *http.Request) error {
 	name, topic := r.PathValue("pubsub"), r.PathValue("topic")
-	p, on, err := s.pubsub(name, topic, false)
-	if err != nil {
-		return err
+	if _, _, err := s.pubsub(name, topic, false); err != nil {
+		return err // before the body is read
 	}
 	data, err := s.body(w, r)
 	if err != nil {
 		return err
 	}
-	m := metadata(r)
-	e, err := s.newEvent(r, name, topic, r.Header.Get("Content-Type"), data, m)
-	if err != nil {
+	if err := s.publishOne(r.Context(), name, topic, outgoing{contentType: r.Header.Get("Content-Type"), data: data, metadata: metadata(r)}, traceOf(r.Header)); err != nil {
 		return err
-	}
-	if err := send(r.Context(), p.Bus, on, e, e.options(m)); err != nil {
-		return publishRefusal(err, name, topic)
 	}
 	w.WriteHeader(http.StatusNoContent)
 	return nil
 }
 
-// newEvent is what an app publishes, in an envelope unless it asks for none.
-func (s *Service) newEvent(r *http.Request, name, topic, contentType string, data []byte, m map[string]string) (event, error) {
-	if raw, err := flag(m["rawpayload"]); err != nil {
-		return event{}, refuse(http.StatusBadRequest, "ERR_PUBSUB_REQUEST_METADATA", "rawPayload: %s", err)
-	} else if raw {
-		return event{data: data}, nil
+// An outgoing event is one as an app publishes it.
+type outgoing struct {
+	id          string // of an entry of several
+	contentType string
+	data        []byte
+	metadata    map[string]string // names in lower case
+}
+
+// A traceContext is that of the request that publishes: traceparent and tracestate.
+type traceContext struct{ parent, state string }
+
+func traceOf(h http.Header) traceContext {
+	return traceContext{h.Get("Traceparent"), h.Get("Tracestate")}
+}
+
+// publishOne publishes an event.
+func (s *Service) publishOne(ctx context.Context, name, topic string, o outgoing, t traceContext) error {
+	p, on, err := s.pubsub(name, topic, false)
+	if err != nil {
+		return err
 	}
-	return newEvent(s.cfg.AppID, name, topic, contentType, r.Header.Get("Traceparent"), r.Header.Get("Tracestate"), data, m)
+	e, options, err := s.newEvent(name, topic, o, t)
+	if err != nil {
+		return err
+	}
+	if err := send(ctx, p.Bus, on, e, options); err != nil {
+		return publishRefusal(err, name, topic)
+	}
+	return nil
+}
+
+// newEvent is what an app publishes, in an envelope unless it asks for none.
+func (s *Service) newEvent(name, topic string, o outgoing, t traceContext) (event, bus.PublishOptions, error) {
+	raw, err := flag(o.metadata["rawpayload"])
+	if err != nil {
+		return event{}, bus.PublishOptions{}, refuse(http.StatusBadRequest, "ERR_PUBSUB_REQUEST_METADATA", "rawPayload: %s", err)
+	}
+	e := event{data: o.data}
+	if !raw {
+		if e, err = newEvent(s.cfg.AppID, name, topic, o.contentType, t.parent, t.state, o.data, o.metadata); err != nil {
+			return event{}, bus.PublishOptions{}, err
+		}
+	}
+	options, err := e.options(o.metadata)
+	return e, options, err
 }
 
 func flag(value string) (bool, error) {
@@ -71,9 +104,13 @@ func flag(value string) (bool, error) {
 }
 
 // options are what the event has on the bus beside its data, with what the metadata asks for.
-func (e event) options(m map[string]string) bus.PublishOptions {
+func (e event) options(m map[string]string) (bus.PublishOptions, error) {
 	o := bus.PublishOptions{Headers: e.headers(), Type: e.text("type"), PartitionKey: m["partitionkey"]}
-	if n, err := strconv.ParseInt(m["ttlinseconds"], 10, 32); err == nil && n > 0 {
+	if ttl := m["ttlinseconds"]; ttl != "" {
+		n, err := strconv.ParseInt(ttl, 10, 32)
+		if err != nil || n <= 0 {
+			return o, refuse(http.StatusBadRequest, "ERR_PUBSUB_REQUEST_METADATA", "ttlInSeconds is '%s', and has to be a number of seconds, over 0", ttl)
+		}
 		o.Expiration = time.Duration(n) * time.Second
 	}
 	if n, err := strconv.ParseUint(m["priority"], 10, 8); err == nil {
@@ -82,7 +119,7 @@ func (e event) options(m map[string]string) bus.PublishOptions {
 	if trace := e.text("traceparent"); trace != "" {
 		o.Headers[bus.HeaderTraceParent] = trace
 	}
-	return o
+	return o, nil
 }
 
 // send publishes an event: its data is the body, all else are headers.
@@ -135,8 +172,7 @@ type failedEntry struct {
 // bulkPublish is POST and PUT /v1.0-alpha1/publish/bulk/{pubsub}/{topic...}. Entries are sent at once; those that failed are named.
 func (s *Service) bulkPublish(w http.ResponseWriter, r *http.Request) error {
 	name, topic := r.PathValue("pubsub"), r.PathValue("topic")
-	p, on, err := s.pubsub(name, topic, false)
-	if err != nil {
+	if _, _, err := s.pubsub(name, topic, false); err != nil {
 		return err
 	}
 	var entries []bulkEntry
@@ -144,37 +180,17 @@ func (s *Service) bulkPublish(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	request := metadata(r)
-	events := make([]event, len(entries))
-	seen := map[string]bool{}
+	events := make([]outgoing, len(entries))
 	for i, entry := range entries {
-		if entry.EntryID == "" || seen[entry.EntryID] {
-			return refuse(http.StatusBadRequest, "ERR_PUBSUB_EVENTS_SER", "entryId is duplicated or not present for entry")
-		}
-		seen[entry.EntryID] = true
 		data, err := entry.bytes()
 		if err != nil {
 			return err
 		}
-		if events[i], err = s.newEvent(r, name, topic, entry.ContentType, data, over(request, entry.Metadata)); err != nil {
-			return err
-		}
+		events[i] = outgoing{id: entry.EntryID, contentType: entry.ContentType, data: data, metadata: over(request, entry.Metadata)}
 	}
-	failures := make([]error, len(entries))
-	var wait sync.WaitGroup
-	free := make(chan struct{}, bulkAtOnce)
-	for i := range entries {
-		free <- struct{}{}
-		wait.Go(func() {
-			failures[i] = send(r.Context(), p.Bus, on, events[i], events[i].options(over(request, entries[i].Metadata)))
-			<-free
-		})
-	}
-	wait.Wait()
-	var failed []failedEntry
-	for i, err := range failures {
-		if err != nil {
-			failed = append(failed, failedEntry{EntryID: entries[i].EntryID, Error: err.Error()})
-		}
+	failed, err := s.publishMany(r.Context(), name, topic, events, traceOf(r.Header))
+	if err != nil {
+		return err
 	}
 	if len(failed) == 0 {
 		w.WriteHeader(http.StatusNoContent)
@@ -185,6 +201,43 @@ func (s *Service) bulkPublish(w http.ResponseWriter, r *http.Request) error {
 		ErrorCode string        `json:"errorCode"`
 	}{failed, "ERR_PUBSUB_PUBLISH_MESSAGE"})
 	return nil
+}
+
+// publishMany publishes events at once, and names those that failed. One that cannot be published at all is an error for all of them.
+func (s *Service) publishMany(ctx context.Context, name, topic string, list []outgoing, t traceContext) ([]failedEntry, error) {
+	p, on, err := s.pubsub(name, topic, false)
+	if err != nil {
+		return nil, err
+	}
+	events, options := make([]event, len(list)), make([]bus.PublishOptions, len(list))
+	seen := map[string]bool{}
+	for i, o := range list {
+		if o.id == "" || seen[o.id] {
+			return nil, refuse(http.StatusBadRequest, "ERR_PUBSUB_EVENTS_SER", "entryId is duplicated or not present for entry")
+		}
+		seen[o.id] = true
+		if events[i], options[i], err = s.newEvent(name, topic, o, t); err != nil {
+			return nil, err
+		}
+	}
+	failures := make([]error, len(list))
+	var wait sync.WaitGroup
+	free := make(chan struct{}, bulkAtOnce)
+	for i := range list {
+		free <- struct{}{}
+		wait.Go(func() {
+			failures[i] = send(ctx, p.Bus, on, events[i], options[i])
+			<-free
+		})
+	}
+	wait.Wait()
+	var failed []failedEntry
+	for i, err := range failures {
+		if err != nil {
+			failed = append(failed, failedEntry{EntryID: list[i].id, Error: err.Error()})
+		}
+	}
+	return failed, nil
 }
 
 // bulkAtOnce is how many events of one bulk publish are under way at a time.

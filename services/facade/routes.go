@@ -2,7 +2,10 @@ package facade
 
 import (
 	"crypto/subtle"
+	"net"
 	"net/http"
+	"net/url"
+	"strings"
 )
 
 // headerToken is where tokens are shown, by apps to a facade and by it to its app.
@@ -53,15 +56,44 @@ func healthy(w http.ResponseWriter, _ *http.Request) error {
 
 // shutdown is POST /v1.0/shutdown.
 func (s *Service) shutdown(w http.ResponseWriter, _ *http.Request) error {
+	if err := s.shut(); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+func (s *Service) shut() error {
 	if s.cfg.Shutdown == nil {
 		return refuse(http.StatusForbidden, "ERR_SHUTDOWN", "this node is not ended by an app")
 	}
-	w.WriteHeader(http.StatusNoContent)
 	s.cfg.Shutdown()
 	return nil
 }
 
-// guarded asks for the token, where there is one.
+// foreign reports whether a request comes from a page of another site in a browser on this machine: such a page may reach a port on loopback, by its
+// address or by a name of its own that it lets point there. Who is called by loopback is called so, and Origin is of this machine or absent.
+func (s *Service) foreign(r *http.Request) bool {
+	if origin := r.Header.Get("Origin"); origin != "" {
+		from, err := url.Parse(origin)
+		if err != nil || from.Host != r.Host && !ofThisMachine(from.Host) {
+			return true
+		}
+	}
+	address, is := s.cfg.Listener.Addr().(*net.TCPAddr)
+	return is && address.IP.IsLoopback() && !ofThisMachine(r.Host)
+}
+
+// ofThisMachine reports whether a host, with or without a port, is loopback.
+func ofThisMachine(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.Trim(host, "[]")
+	return strings.EqualFold(host, "localhost") || net.ParseIP(host).IsLoopback()
+}
+
+// guarded asks for the token, where there is one; where there is none it refuses pages of other sites.
 func (s *Service) guarded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.cfg.Token != "" {
@@ -70,6 +102,10 @@ func (s *Service) guarded(next http.Handler) http.Handler {
 				return
 			}
 			r.Header.Del(headerToken) // it is for this facade alone
+		}
+		if s.cfg.Token == "" && s.foreign(r) {
+			s.answerError(w, r, refuse(http.StatusForbidden, "ERR_FORBIDDEN", "a page of another site may not use this API: call it as localhost and without its Origin, or set a token"))
+			return
 		}
 		next.ServeHTTP(w, r)
 	})

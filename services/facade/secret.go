@@ -101,8 +101,8 @@ func flatten(into map[string]string, path string, value jsontext.Value, separato
 	}
 }
 
-func (s *Service) secrets(r *http.Request) (map[string]map[string]string, error) {
-	name := r.PathValue("store")
+// secrets are all of a store.
+func (s *Service) secrets(name string) (map[string]map[string]string, error) {
 	if len(s.cfg.Secrets) == 0 {
 		return nil, refuse(http.StatusInternalServerError, "ERR_SECRET_STORES_NOT_CONFIGURED", "secret store is not configured")
 	}
@@ -117,16 +117,24 @@ func (s *Service) secrets(r *http.Request) (map[string]map[string]string, error)
 	return all, nil
 }
 
+// secret is one of a store.
+func (s *Service) secret(store, key string) (map[string]string, error) {
+	all, err := s.secrets(store)
+	if err != nil {
+		return nil, err
+	}
+	secret, found := all[key]
+	if !found {
+		return nil, refuse(http.StatusInternalServerError, "ERR_SECRET_GET", "failed getting secret with key %s from secret store %s: secret %s not found", key, store, key)
+	}
+	return secret, nil
+}
+
 // getSecret is GET /v1.0/secrets/{store}/{key}.
 func (s *Service) getSecret(w http.ResponseWriter, r *http.Request) error {
-	all, err := s.secrets(r)
+	secret, err := s.secret(r.PathValue("store"), r.PathValue("key"))
 	if err != nil {
 		return err
-	}
-	secret, found := all[r.PathValue("key")]
-	if !found {
-		return refuse(http.StatusInternalServerError, "ERR_SECRET_GET", "failed getting secret with key %s from secret store %s: secret %s not found",
-			r.PathValue("key"), r.PathValue("store"), r.PathValue("key"))
 	}
 	answerJSON(w, http.StatusOK, secret)
 	return nil
@@ -134,7 +142,7 @@ func (s *Service) getSecret(w http.ResponseWriter, r *http.Request) error {
 
 // bulkSecrets is GET /v1.0/secrets/{store}/bulk.
 func (s *Service) bulkSecrets(w http.ResponseWriter, r *http.Request) error {
-	all, err := s.secrets(r)
+	all, err := s.secrets(r.PathValue("store"))
 	if err != nil {
 		return err
 	}

@@ -5,13 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
+
+	"google.golang.org/grpc"
 
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/services/host"
@@ -23,8 +24,15 @@ type Config struct {
 	Listener net.Listener
 	// AppID is the app's name. Required.
 	AppID string
+	// GRPCListener is where the gRPC API is served beside it; Stop closes it. Default: it is not.
+	GRPCListener net.Listener
 	// AppAddress is host:port where the app listens for events and calls. Default: it does not.
 	AppAddress string
+	// AppProtocol is what the app speaks there: http or grpc. Default: http.
+	AppProtocol string
+	// Calls is where the facade takes the calls of others for an app that speaks gRPC, over HTTP as any call in the mesh; Stop closes it. Default: nowhere, and
+	// only the node's own programs reach such an app.
+	Calls net.Listener
 	// Client passes calls on to other apps. Required.
 	Client *mesh.Client
 
@@ -60,18 +68,22 @@ type Config struct {
 // A Service is a facade. It has a listener of its own, beside that of the host that runs it.
 type Service struct {
 	host.Base
-	cfg    Config
-	app    *http.Client
-	server *http.Server
+	cfg     Config
+	channel channel // to the app; nil: it does not listen
+	server  *http.Server
+	grpc    *grpc.Server // nil: it is not served
+	calls   *http.Server // nil: there are none
 
 	mu         sync.Mutex
 	deliveries []*delivery
-	pending    error // why the app is not subscribed yet; nil: it is
+	streams    []*delivery // those that the app opened itself
+	pending    error       // why the app is not subscribed yet; nil: it is
 	extended   map[string]string
 
-	end    context.CancelFunc
-	work   sync.WaitGroup
-	served chan error
+	end      context.CancelFunc
+	stopping chan struct{} // closed by Stop
+	work     sync.WaitGroup
+	served   []chan error
 }
 
 // New checks the configuration.
@@ -86,16 +98,41 @@ func New(cfg Config) (*Service, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	s := &Service{cfg: cfg, extended: map[string]string{}, served: make(chan error, 1)}
-	s.app = &http.Client{
-		Transport:     &http.Transport{MaxIdleConnsPerHost: 100, IdleConnTimeout: time.Minute, DisableCompression: true},
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	s := &Service{cfg: cfg, extended: map[string]string{}, stopping: make(chan struct{})}
+	var err error
+	switch {
+	case cfg.AppAddress == "":
+	case cfg.AppProtocol == "" || cfg.AppProtocol == protocolHTTP:
+		s.channel = newHTTPChannel(s)
+	case cfg.AppProtocol == protocolGRPC:
+		s.channel, err = newGRPCChannel(s)
+	default:
+		err = fmt.Errorf("facade: an app speaks http or grpc, not %q", cfg.AppProtocol)
 	}
-	s.server = &http.Server{
-		Handler: s.routes(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(cfg.Logger.Handler(), slog.LevelDebug),
+	if err != nil {
+		return nil, err
+	}
+	s.server = s.newServer(s.routes())
+	if cfg.GRPCListener != nil {
+		s.grpc = s.newGRPCServer()
+	}
+	if cfg.Calls != nil {
+		s.calls = s.newServer(s.takenCalls())
 	}
 	return s, nil
+}
+
+// What an app speaks.
+const (
+	protocolHTTP = "http"
+	protocolGRPC = "grpc"
+)
+
+func (s *Service) newServer(handler http.Handler) *http.Server {
+	return &http.Server{
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(s.cfg.Logger.Handler(), slog.LevelDebug),
+	}
 }
 
 // Name is "facade".
@@ -118,8 +155,14 @@ func (s *Service) Ready(context.Context) error {
 func (s *Service) Start(ctx context.Context) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx))
 	s.end = end
-	go func() { s.served <- s.server.Serve(s.cfg.Listener) }()
-	if s.cfg.AppAddress != "" {
+	s.serve(func() error { return s.server.Serve(s.cfg.Listener) })
+	if s.grpc != nil {
+		s.serve(func() error { return s.grpc.Serve(s.cfg.GRPCListener) })
+	}
+	if s.calls != nil {
+		s.serve(func() error { return s.calls.Serve(s.cfg.Calls) })
+	}
+	if s.channel != nil {
 		s.note(errors.New("the app was not asked for its subscriptions yet"))
 		s.work.Go(func() { s.subscribing(life) })
 	}
@@ -129,6 +172,7 @@ func (s *Service) Start(ctx context.Context) error {
 // Stop ends deliveries, then the API: a handler of the app that is at work may use it until it has answered.
 func (s *Service) Stop(ctx context.Context) error {
 	s.end()
+	close(s.stopping)
 	s.work.Wait()
 	s.mu.Lock()
 	deliveries := s.deliveries
@@ -138,25 +182,47 @@ func (s *Service) Stop(ctx context.Context) error {
 	for _, d := range deliveries {
 		errs = append(errs, d.end(ctx))
 	}
-	if err := s.server.Shutdown(ctx); err != nil {
-		errs = append(errs, err, s.server.Close())
+	if s.grpc != nil {
+		s.endGRPC(ctx)
 	}
-	if err := <-s.served; !errors.Is(err, http.ErrServerClosed) {
-		errs = append(errs, fmt.Errorf("facade: serve: %w", err))
+	for _, server := range []*http.Server{s.calls, s.server} {
+		if server == nil {
+			continue
+		}
+		if err := server.Shutdown(ctx); err != nil {
+			errs = append(errs, err, server.Close())
+		}
 	}
-	s.app.CloseIdleConnections()
+	for _, served := range s.served {
+		if err := <-served; err != nil && !errors.Is(err, http.ErrServerClosed) {
+			errs = append(errs, fmt.Errorf("facade: serve: %w", err))
+		}
+	}
+	if s.channel != nil {
+		s.channel.close()
+	}
 	return errors.Join(errs...)
 }
 
-// toApp is a request to the app.
-func (s *Service) toApp(ctx context.Context, method, path string, body io.Reader) (*http.Request, error) {
-	request, err := http.NewRequestWithContext(ctx, method, "http://"+s.cfg.AppAddress+"/"+strings.TrimPrefix(path, "/"), body)
-	if err != nil {
-		return nil, fmt.Errorf("the app cannot be called at %q: %w", path, err)
-	}
-	request.Header.Set("User-Agent", "bannou")
-	if s.cfg.AppToken != "" {
-		request.Header.Set(headerToken, s.cfg.AppToken)
-	}
-	return request, nil
+func (s *Service) serve(run func() error) {
+	served := make(chan error, 1)
+	s.served = append(s.served, served)
+	go func() { served <- run() }()
+}
+
+// endGRPC waits for calls that are under way, as long as there is time.
+func (s *Service) endGRPC(ctx context.Context) {
+	defer context.AfterFunc(ctx, s.grpc.Stop)()
+	s.grpc.GracefulStop()
+}
+
+// takenCalls takes calls from the mesh for an app that speaks gRPC.
+func (s *Service) takenCalls() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.channel == nil {
+			s.answerError(w, r, refuse(http.StatusNotFound, "ERR_DIRECT_INVOKE", "there is no app here"))
+			return
+		}
+		s.channel.invoke(w, r, strings.TrimPrefix(r.URL.EscapedPath(), "/"))
+	})
 }

@@ -1,13 +1,16 @@
 package facade
 
 import (
+	"bytes"
 	"context"
+	"encoding/base64"
 	"errors"
 	"net/http"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -22,6 +25,8 @@ type StateStore struct {
 	Kind string
 	// Prefix is put before each key where the store does not do it itself, with || between; empty: none.
 	Prefix string
+	// AnyBytes says that values need not be JSON, as in a store that Dapr keeps its rows in. Elsewhere such a value is kept as bytesMember says.
+	AnyBytes bool
 }
 
 // key is the app's key as the store has it.
@@ -30,7 +35,9 @@ func (s StateStore) key(key string) (string, error) {
 	case key == "":
 		return "", refuse(http.StatusBadRequest, "ERR_MALFORMED_REQUEST", `"key" is a required field`)
 	case strings.Contains(key, "||"):
-		return "", refuse(http.StatusBadRequest, "ERR_MALFORMED_REQUEST", "input key/keyPrefix '%s' can't contain '||'", key)
+		no := refuse(http.StatusBadRequest, "ERR_MALFORMED_REQUEST", "input key/keyPrefix '%s' can't contain '||'", key)
+		no.illegalKey = true
+		return "", no
 	case s.Prefix == "":
 		return key, nil
 	}
@@ -45,11 +52,37 @@ func (s StateStore) original(key string) string {
 	return strings.TrimPrefix(key, s.Prefix+"||")
 }
 
-type values = state.Store[jsontext.Value]
+// bytesMember is the only member of the object that stands for a value which is not JSON, in base64, in a store that keeps JSON alone.
+const bytesMember = "$bytes"
 
-// store finds the store that a request names.
-func (s *Service) store(r *http.Request) (StateStore, *values, error) {
-	name := r.PathValue("store")
+// stored is a value as the store keeps it.
+func (s StateStore) stored(value []byte) state.Opaque {
+	if s.AnyBytes || jsontext.Value(value).IsValid() {
+		return value
+	}
+	return object(map[string]jsontext.Value{bytesMember: quote(base64.StdEncoding.EncodeToString(value))})
+}
+
+// loaded is the value that was given to stored.
+func (s StateStore) loaded(value state.Opaque) []byte {
+	if s.AnyBytes || !bytes.HasPrefix(value, []byte(`{"`+bytesMember+`":"`)) {
+		return value
+	}
+	var kept map[string]string
+	if json.Unmarshal(value, &kept) != nil || len(kept) != 1 {
+		return value
+	}
+	content, err := base64.StdEncoding.DecodeString(kept[bytesMember])
+	if err != nil {
+		return value
+	}
+	return content
+}
+
+type values = state.Store[state.Opaque]
+
+// store finds the store of that name.
+func (s *Service) store(ctx context.Context, name string) (StateStore, *values, error) {
 	if len(s.cfg.Stores) == 0 {
 		return StateStore{}, nil, refuse(http.StatusInternalServerError, "ERR_STATE_STORE_NOT_CONFIGURED", "state store %s is not configured", name)
 	}
@@ -57,7 +90,7 @@ func (s *Service) store(r *http.Request) (StateStore, *values, error) {
 	if !known {
 		return StateStore{}, nil, refuse(http.StatusBadRequest, "ERR_STATE_STORE_NOT_FOUND", "state store %s is not found", name)
 	}
-	opened, err := state.Open[jsontext.Value](r.Context(), st.Factory, st.Name)
+	opened, err := state.Open[state.Opaque](ctx, st.Factory, st.Name)
 	if err != nil {
 		return st, nil, refuse(http.StatusInternalServerError, "ERR_STATE_STORE_NOT_CONFIGURED", "state store %s cannot be opened: %s", name, err)
 	}
@@ -78,14 +111,11 @@ type entry struct {
 
 // item is the entry as the store takes it. Without a condition the last write wins; an ETag is the condition unless the entry says last-write,
 // and first-write without one means that the key must be new.
-func (e entry) item(st StateStore, request map[string]string) (state.Item[jsontext.Value], error) {
-	item := state.Item[jsontext.Value]{Value: e.Value}
+func (e entry) item(st StateStore, request map[string]string) (state.Item[state.Opaque], error) {
+	item := state.Item[state.Opaque]{Value: st.stored(e.Value)}
 	var err error
 	if item.Key, err = st.key(e.Key); err != nil {
 		return item, err
-	}
-	if len(item.Value) == 0 {
-		item.Value = jsontext.Value("null")
 	}
 	if item.ETag, err = condition(e.ETag, e.Options.Concurrency); err != nil {
 		return item, err
@@ -146,68 +176,48 @@ func stateRefusal(err error, code, what string) error {
 	return refuse(status, code, "%s: %s", what, err)
 }
 
-// getState is GET /v1.0/state/{store}/{key}.
-func (s *Service) getState(w http.ResponseWriter, r *http.Request) error {
-	st, store, err := s.store(r)
+// readState is the value of a key. One that is absent is state.ErrNotFound.
+func (s *Service) readState(ctx context.Context, name, key string) (state.Entry[state.Opaque], error) {
+	st, store, err := s.store(ctx, name)
 	if err != nil {
-		return err
+		return state.Entry[state.Opaque]{}, err
 	}
-	key, err := st.key(r.PathValue("key"))
+	full, err := st.key(key)
 	if err != nil {
-		return err
+		return state.Entry[state.Opaque]{}, err
 	}
-	found, err := store.GetWithETag(r.Context(), key)
-	if errors.Is(err, state.ErrNotFound) {
-		w.WriteHeader(http.StatusNoContent)
-		return nil
+	found, err := store.GetWithETag(ctx, full)
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return found, stateRefusal(err, "ERR_STATE_GET", "fail to get "+key+" from state store "+name)
 	}
-	if err != nil {
-		return stateRefusal(err, "ERR_STATE_GET", "fail to get "+r.PathValue("key")+" from state store "+r.PathValue("store"))
-	}
-	h := w.Header()
-	h.Set("Content-Type", "application/json")
-	h["Etag"] = []string{found.ETag}
-	if !found.ExpiresAt.IsZero() {
-		h.Set("metadata.ttlExpireTime", found.ExpiresAt.UTC().Format(time.RFC3339))
-	}
-	_, err = w.Write(found.Value)
-	_ = err // the app is gone
-	return nil
+	found.Value = st.loaded(found.Value)
+	return found, err
 }
 
-// saveState is POST /v1.0/state/{store}.
-func (s *Service) saveState(w http.ResponseWriter, r *http.Request) error {
-	st, store, err := s.store(r)
+// writeState saves entries.
+func (s *Service) writeState(ctx context.Context, name string, entries []entry, request map[string]string) error {
+	st, store, err := s.store(ctx, name)
 	if err != nil {
 		return err
 	}
-	var entries []entry
-	if err := s.decode(w, r, &entries); err != nil {
-		return err
-	}
-	request := metadata(r)
-	items := make([]state.Item[jsontext.Value], len(entries))
+	items := make([]state.Item[state.Opaque], len(entries))
 	for i, e := range entries {
 		if items[i], err = e.item(st, request); err != nil {
 			return err
 		}
 	}
-	if err := save(r.Context(), store, items); err != nil {
-		return stateRefusal(err, "ERR_STATE_SAVE", "failed saving state in state store "+r.PathValue("store"))
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return stateRefusal(save(ctx, store, items), "ERR_STATE_SAVE", "failed saving state in state store "+name)
 }
 
 // save makes each save on its own, as Dapr does. The first failure is the answer, one of a condition before others.
-func save(ctx context.Context, store *values, items []state.Item[jsontext.Value]) error {
+func save(ctx context.Context, store *values, items []state.Item[state.Opaque]) error {
 	var failure error
 	note := func(err error) {
 		if err != nil && (failure == nil || errors.Is(err, state.ErrConflict)) {
 			failure = err
 		}
 	}
-	for _, part := range distinct(items, func(i state.Item[jsontext.Value]) string { return i.Key }) {
+	for _, part := range distinct(items, func(i state.Item[state.Opaque]) string { return i.Key }) {
 		results, err := store.SaveBulk(ctx, part)
 		if err != nil {
 			return err
@@ -235,25 +245,20 @@ func distinct[E any](list []E, key func(E) string) (parts [][]E) {
 	return parts
 }
 
-// deleteState is DELETE /v1.0/state/{store}/{key}.
-func (s *Service) deleteState(w http.ResponseWriter, r *http.Request) error {
-	st, store, err := s.store(r)
+// removeState deletes a key, if it has the ETag that is asked for.
+func (s *Service) removeState(ctx context.Context, name, key string, etag *string, concurrency string) error {
+	st, store, err := s.store(ctx, name)
 	if err != nil {
 		return err
 	}
-	key, err := st.key(r.PathValue("key"))
+	full, err := st.key(key)
 	if err != nil {
 		return err
 	}
-	etag := r.Header.Get("If-Match")
-	if etag == "" || r.URL.Query().Get("concurrency") == "last-write" {
-		_, err = store.Delete(r.Context(), key)
+	if etag == nil || *etag == "" || concurrency == "last-write" {
+		_, err = store.Delete(ctx, full)
 	} else {
-		err = store.TryDelete(r.Context(), key, etag)
+		err = store.TryDelete(ctx, full, *etag)
 	}
-	if err != nil {
-		return stateRefusal(err, "ERR_STATE_DELETE", "failed deleting state with key "+r.PathValue("key"))
-	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	return stateRefusal(err, "ERR_STATE_DELETE", "failed deleting state with key "+key)
 }

@@ -1,6 +1,7 @@
 package facade
 
 import (
+	"context"
 	"errors"
 	"net/http"
 
@@ -16,63 +17,51 @@ type bulkItem struct {
 	ETag string         `json:"etag,omitzero"`
 }
 
-// bulkGetState is POST /v1.0/state/{store}/bulk. A key that is absent is there without data.
-func (s *Service) bulkGetState(w http.ResponseWriter, r *http.Request) error {
-	st, store, err := s.store(r)
+// readStates are the values of keys. A key that is absent is there without data.
+func (s *Service) readStates(ctx context.Context, name string, asked []string) ([]bulkItem, error) {
+	st, store, err := s.store(ctx, name)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var asked struct {
-		Keys []string `json:"keys"`
-	}
-	if err := s.decode(w, r, &asked); err != nil {
-		return err
-	}
-	keys := make([]string, len(asked.Keys))
-	for i, key := range asked.Keys {
+	keys := make([]string, len(asked))
+	for i, key := range asked {
 		if keys[i], err = st.key(key); err != nil {
-			return err
+			return nil, err
 		}
 	}
 	answer := make([]bulkItem, 0, len(keys))
 	for _, part := range distinct(keys, func(key string) string { return key }) {
-		found, err := store.GetBulk(r.Context(), part)
+		found, err := store.GetBulk(ctx, part)
 		if err != nil {
-			return stateRefusal(err, "ERR_STATE_BULK_GET", "failed to get from state store "+r.PathValue("store"))
+			return nil, stateRefusal(err, "ERR_STATE_BULK_GET", "failed to get from state store "+name)
 		}
 		for _, e := range found {
-			answer = append(answer, bulkItem{Key: st.original(e.Key), Data: e.Value, ETag: e.ETag})
+			answer = append(answer, bulkItem{Key: st.original(e.Key), Data: st.loaded(e.Value), ETag: e.ETag})
 		}
 	}
-	answerJSON(w, http.StatusOK, answer)
-	return nil
+	return answer, nil
 }
 
-// transactState is POST and PUT /v1.0/state/{store}/transaction: all or nothing.
-func (s *Service) transactState(w http.ResponseWriter, r *http.Request) error {
-	st, store, err := s.store(r)
+// An operation is one of a transaction: upsert or delete.
+type operation struct {
+	Operation string `json:"operation"`
+	Request   entry  `json:"request"`
+}
+
+// changeStates is a transaction: all or nothing.
+func (s *Service) changeStates(ctx context.Context, name string, asked []operation, request map[string]string) error {
+	st, store, err := s.store(ctx, name)
 	if err != nil {
 		return err
 	}
-	var asked struct {
-		Operations []struct {
-			Operation string `json:"operation"`
-			Request   entry  `json:"request"`
-		} `json:"operations"`
-		Metadata map[string]string `json:"metadata"`
-	}
-	if err := s.decode(w, r, &asked); err != nil {
-		return err
-	}
-	request := over(metadata(r), asked.Metadata)
-	var ops []state.Op[jsontext.Value]
+	var ops []state.Op[state.Opaque]
 	place := map[string]int{}
-	for _, o := range asked.Operations {
+	for _, o := range asked {
 		item, err := o.Request.item(st, request)
 		if err != nil {
 			return err
 		}
-		op := state.Op[jsontext.Value]{Key: item.Key, Value: item.Value, ETag: item.ETag, Expiry: item.Expiry}
+		op := state.Op[state.Opaque]{Key: item.Key, Value: item.Value, ETag: item.ETag, Expiry: item.Expiry}
 		switch o.Operation {
 		case "upsert":
 		case "delete":
@@ -96,53 +85,39 @@ func (s *Service) transactState(w http.ResponseWriter, r *http.Request) error {
 			ops[at] = op
 		}
 	}
-	if len(ops) > 0 {
-		if _, err := store.Transact(r.Context(), ops); err != nil {
-			return stateRefusal(err, "ERR_STATE_TRANSACTION", "error while executing state transaction")
-		}
+	if len(ops) == 0 {
+		return nil
 	}
-	w.WriteHeader(http.StatusNoContent)
-	return nil
+	_, err = store.Transact(ctx, ops)
+	return stateRefusal(err, "ERR_STATE_TRANSACTION", "error while executing state transaction")
 }
 
-// queryState is POST and PUT /v1.0-alpha1/state/{store}/query.
-func (s *Service) queryState(w http.ResponseWriter, r *http.Request) error {
-	st, _, err := s.store(r)
+// findStates are the values that a query asks for, and the token that leads on.
+func (s *Service) findStates(ctx context.Context, name string, content []byte) ([]bulkItem, string, error) {
+	st, _, err := s.store(ctx, name)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	store, err := state.OpenQueryable[jsontext.Value](r.Context(), st.Factory, st.Name)
+	store, err := state.OpenQueryable[jsontext.Value](ctx, st.Factory, st.Name)
 	if errors.Is(err, state.ErrUnsupported) || st.Prefix != "" {
-		return refuse(http.StatusInternalServerError, "ERR_STATE_STORE_NOT_SUPPORTED", "state store %s does not support querying", r.PathValue("store"))
+		return nil, "", refuse(http.StatusInternalServerError, "ERR_STATE_STORE_NOT_SUPPORTED", "state store %s does not support querying", name)
 	}
 	if err != nil {
-		return stateRefusal(err, "ERR_STATE_QUERY", "failed to query state store "+r.PathValue("store"))
-	}
-	content, err := s.body(w, r)
-	if err != nil {
-		return err
+		return nil, "", stateRefusal(err, "ERR_STATE_QUERY", "failed to query state store "+name)
 	}
 	query, size, token, err := parseQuery(content)
 	if err != nil {
-		return err
+		return nil, "", err
 	}
-	page, err := store.QueryAfter(r.Context(), query, token, size)
+	page, err := store.QueryAfter(ctx, query, token, size)
 	if err != nil {
-		return stateRefusal(err, "ERR_STATE_QUERY", "failed query in state store "+r.PathValue("store"))
+		return nil, "", stateRefusal(err, "ERR_STATE_QUERY", "failed query in state store "+name)
 	}
-	if len(page.Items) == 0 {
-		w.WriteHeader(http.StatusNoContent)
-		return nil
+	found := make([]bulkItem, len(page.Items))
+	for i, e := range page.Items {
+		found[i] = bulkItem{Key: e.Key, Data: e.Value, ETag: e.ETag}
 	}
-	answer := struct {
-		Results []bulkItem `json:"results"`
-		Token   string     `json:"token,omitzero"`
-	}{Token: page.Next}
-	for _, e := range page.Items {
-		answer.Results = append(answer.Results, bulkItem{Key: e.Key, Data: e.Value, ETag: e.ETag})
-	}
-	answerJSON(w, http.StatusOK, answer)
-	return nil
+	return found, page.Next, nil
 }
 
 // parseQuery reads {filter, sort, page}.

@@ -1,15 +1,15 @@
 package facade
 
 import (
+	"cmp"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
+	"slices"
 	"strings"
 	"time"
-
-	"github.com/go-json-experiment/json"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
 )
@@ -26,7 +26,8 @@ type Subscription struct {
 	Metadata        map[string]string
 	Bulk            bool // the app takes events in the form of bulk delivery
 
-	scopes []string
+	scopes   []string
+	pathless bool // it has no routes: events go to the app without a path, over gRPC
 }
 
 // A Rule sends events to a path of the app.
@@ -44,6 +45,20 @@ func (s Subscription) raw() bool {
 		}
 	}
 	return false
+}
+
+// same reports whether two subscriptions of one topic have the same routes: then they are one.
+func (s Subscription) same(other Subscription) bool {
+	return s.Default == other.Default && slices.Equal(s.Rules, other.Rules)
+}
+
+// mark tells a subscription's queue from that of the first one of the same topic, so that each gets every event: it is made of the routes.
+func (s Subscription) mark() string {
+	hash := sha256.New()
+	for _, rule := range append(slices.Clone(s.Rules), Rule{Path: s.Default}) {
+		_, _ = fmt.Fprintf(hash, "%q %q\n", rule.Match, rule.Path)
+	}
+	return hex.EncodeToString(hash.Sum(nil)[:4])
 }
 
 // subscribing asks the app what it takes until it answers, and subscribes. Why it cannot yet is logged once, for it may be a mistake that stays.
@@ -69,15 +84,27 @@ func (s *Service) subscribing(life context.Context) {
 	}
 }
 
-// subscribe makes the subscriptions that are declared and those that the app names. All are made, or none.
+// subscribe makes the subscriptions that are declared and those that the app names. All are made, or none. Several of one topic get each event, each on a
+// queue of its own; the first has the name that a single one would have.
 func (s *Service) subscribe(ctx context.Context) error {
-	asked, err := s.discover(ctx)
+	asking, cancel := context.WithTimeout(ctx, s.cfg.AppTimeout)
+	asked, err := s.channel.subscriptions(asking)
+	cancel()
 	if err != nil {
 		return err
 	}
 	var made []*delivery
-	for _, wanted := range append(append([]Subscription(nil), s.cfg.Subscriptions...), asked...) {
-		d, err := s.deliveryOf(wanted)
+	seen := map[string][]Subscription{}
+	for _, wanted := range slices.Concat(s.cfg.Subscriptions, asked) {
+		name := wanted.PubSub + " " + wanted.Topic
+		if slices.ContainsFunc(seen[name], wanted.same) {
+			continue
+		}
+		d, err := s.deliveryOf(wanted, s.channel)
+		if err == nil && len(seen[name]) > 0 {
+			d.group += "-" + wanted.mark()
+		}
+		seen[name] = append(seen[name], wanted)
 		if err == nil {
 			err = d.begin(ctx)
 		}
@@ -102,69 +129,17 @@ func (s *Service) note(err error) {
 	s.pending = err
 }
 
-// discover is GET /dapr/subscribe of the app. One that has no such path subscribes to nothing.
-func (s *Service) discover(ctx context.Context) ([]Subscription, error) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.AppTimeout)
-	defer cancel()
-	request, err := s.toApp(ctx, http.MethodGet, "/dapr/subscribe", nil)
-	if err != nil {
-		return nil, err
-	}
-	response, err := s.app.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("the app does not answer at %s: %w", s.cfg.AppAddress, err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, err := io.ReadAll(io.LimitReader(response.Body, s.cfg.MaxBodyBytes))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read the app's subscriptions: %w", err)
-	case response.StatusCode == http.StatusNotFound, response.StatusCode == http.StatusNoContent:
-		return nil, nil
-	case response.StatusCode != http.StatusOK:
-		return nil, fmt.Errorf("the app answered GET /dapr/subscribe with %s", response.Status)
-	}
-	var wire []struct {
-		PubSub     string            `json:"pubsubname,case:ignore"`
-		Topic      string            `json:"topic"`
-		Route      string            `json:"route"`
-		DeadLetter string            `json:"deadLetterTopic,case:ignore"`
-		Metadata   map[string]string `json:"metadata"`
-		Routes     struct {
-			Rules []struct {
-				Match string `json:"match"`
-				Path  string `json:"path"`
-			} `json:"rules"`
-			Default string `json:"default"`
-		} `json:"routes"`
-		Bulk struct {
-			Enabled bool `json:"enabled"`
-		} `json:"bulkSubscribe,case:ignore"`
-	}
-	if err := json.Unmarshal(body, &wire); err != nil {
-		return nil, fmt.Errorf("the app's answer to GET /dapr/subscribe is not a list of subscriptions: %w", err)
-	}
-	list := make([]Subscription, len(wire))
-	for i, one := range wire {
-		list[i] = Subscription{PubSub: one.PubSub, Topic: one.Topic, Default: one.Routes.Default, DeadLetterTopic: one.DeadLetter, Metadata: one.Metadata, Bulk: one.Bulk.Enabled}
-		if list[i].Default == "" {
-			list[i].Default = one.Route
-		}
-		for _, rule := range one.Routes.Rules {
-			list[i].Rules = append(list[i].Rules, Rule{Match: rule.Match, Path: rule.Path})
-		}
-	}
-	return list, nil
-}
-
 // deliveryOf checks a subscription: its broker and topics exist, its rules can be evaluated.
-func (s *Service) deliveryOf(wanted Subscription) (*delivery, error) {
+func (s *Service) deliveryOf(wanted Subscription, to receiver) (*delivery, error) {
 	p, topic, err := s.pubsub(wanted.PubSub, wanted.Topic, true)
 	if err != nil {
 		return nil, fmt.Errorf("subscription to %q of %q: %w", wanted.Topic, wanted.PubSub, err)
 	}
-	d := &delivery{service: s, wanted: wanted, pubsub: p, topic: topic}
+	d := &delivery{service: s, wanted: wanted, to: to, pubsub: p, topic: topic, group: cmp.Or(p.Group, s.cfg.AppID)}
 	if wanted.DeadLetterTopic != "" {
+		if err := s.allow(p.MayPublish, wanted.DeadLetterTopic); err != nil {
+			return nil, fmt.Errorf("subscription to %q of %q: %w", wanted.Topic, wanted.PubSub, err)
+		}
 		if d.deadLetters, err = topicOf(p.Bus, wanted.DeadLetterTopic, false); err != nil {
 			return nil, fmt.Errorf("subscription to %q of %q: %w", wanted.Topic, wanted.PubSub, err)
 		}
@@ -183,13 +158,9 @@ func (s *Service) deliveryOf(wanted Subscription) (*delivery, error) {
 func (d *delivery) begin(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, d.service.cfg.AppTimeout)
 	defer cancel()
-	group := d.pubsub.Group
-	if group == "" {
-		group = d.service.cfg.AppID
-	}
 	var err error
 	d.queue, err = d.pubsub.Bus.SubscribeRaw(ctx, d.topic, d.deliver, bus.SubscriptionOptions{
-		Group: group, Durable: true, Timeout: d.service.cfg.AppTimeout,
+		Group: d.group, Durable: true, Timeout: d.service.cfg.AppTimeout,
 		Retry: &bus.RetryPolicy{Immediate: -1, MaxAttempts: orNone(d.service.cfg.Retries), Delay: d.service.cfg.RetryDelay},
 	})
 	return err

@@ -28,7 +28,7 @@ func topicOf(b *bus.Bus, topic string, patterns bool) (string, error) {
 	return coded, nil
 }
 
-// pubsub finds the broker and the topic that a request or a subscription names.
+// pubsub finds the broker and the topic that a request names, or, with patterns, a subscription.
 func (s *Service) pubsub(name, topic string, patterns bool) (PubSub, string, error) {
 	switch {
 	case len(s.cfg.PubSubs) == 0:
@@ -39,6 +39,13 @@ func (s *Service) pubsub(name, topic string, patterns bool) (PubSub, string, err
 	p, known := s.cfg.PubSubs[name]
 	if !known {
 		return PubSub{}, "", refuse(http.StatusNotFound, "ERR_PUBSUB_NOT_FOUND", "pubsub %s is not found", name)
+	}
+	may := p.MayPublish
+	if patterns {
+		may = p.MaySubscribe
+	}
+	if err := s.allow(may, topic); err != nil {
+		return p, "", err
 	}
 	on, err := topicOf(p.Bus, topic, patterns)
 	if err != nil {

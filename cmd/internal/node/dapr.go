@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,7 +22,6 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state/memorystate"
 	"github.com/bannou-mesh/bannou/pkg/state/redisstate"
 	"github.com/bannou-mesh/bannou/services/facade"
-	"github.com/bannou-mesh/bannou/services/membership"
 )
 
 // ownPubSub is the name by which an app that speaks Dapr's API knows the node's own bus.
@@ -30,7 +30,8 @@ const ownPubSub = "bannou-pubsub"
 // dapr is a facade with what its components are made of. Close it after the host has stopped.
 type dapr struct {
 	service   *facade.Service
-	listener  net.Listener
+	calls     net.Listener // where the calls of others come in; nil: they go to the app
+	listeners []net.Listener
 	buses     []*bus.Bus
 	brokers   []bus.Driver
 	factories []*state.Factory
@@ -56,12 +57,21 @@ func newDapr(n *Node, cfg *config.Config, client *mesh.Client, version string, l
 		PrefetchCount: cfg.Messaging.PrefetchCount, RetryDelay: milliseconds(cfg.Messaging.RetryDelayMs), CloseTimeout: cfg.DrainTimeout,
 		OnFailure: n.incidents.EventFailed, Logger: log, MeterProvider: n.metrics.MeterProvider(), TracerProvider: n.tracing.tracer(),
 	}
+	allowed := config.Limited(cfg.Dapr.Stores)
+	for _, name := range allowed {
+		if !slices.ContainsFunc(programStores(cfg), func(s state.StoreConfig) bool { return s.Name == name && n.factory.Has(name) }) {
+			return d, fmt.Errorf("--dapr-stores: this node has no store %q", name)
+		}
+	}
 	for _, s := range programStores(cfg) {
-		if n.factory.Has(s.Name) {
+		if n.factory.Has(s.Name) && (allowed == nil || slices.Contains(allowed, s.Name)) {
 			d.stores[s.Name] = facade.StateStore{Factory: n.factory, Name: s.Name, Kind: "state.bannou"}
 		}
 	}
-	d.pubsubs[ownPubSub] = facade.PubSub{Bus: n.bus, Kind: "pubsub.bannou", Group: cfg.Dapr.AppID}
+	d.pubsubs[ownPubSub] = facade.PubSub{
+		Bus: n.bus, Kind: "pubsub.bannou", Group: cfg.Dapr.AppID,
+		MayPublish: config.Limited(cfg.Dapr.PublishTopics), MaySubscribe: config.Limited(cfg.Dapr.SubscribeTopics),
+	}
 	var resources facade.Resources
 	if cfg.Dapr.ResourcesPath != "" {
 		if resources, err = facade.Load(cfg.Dapr.ResourcesPath, cfg.Dapr.AppID); err != nil {
@@ -76,15 +86,26 @@ func newDapr(n *Node, cfg *config.Config, client *mesh.Client, version string, l
 			return d, fmt.Errorf("component %q (%s): %w", c.Name, c.Type, err)
 		}
 	}
-	if d.listener, err = new(net.ListenConfig).Listen(context.Background(), "tcp", cfg.Dapr.Listen); err != nil {
-		return d, fmt.Errorf("--dapr-listen: %w", err)
-	}
-	d.service, err = facade.New(facade.Config{
-		Listener: d.listener, AppID: cfg.Dapr.AppID, AppAddress: cfg.Dapr.AppAddress, Client: client,
+	made := facade.Config{
+		AppID: cfg.Dapr.AppID, AppAddress: cfg.Dapr.AppAddress, AppProtocol: cfg.Dapr.AppProtocol, Client: client,
 		Stores: d.stores, PubSubs: d.pubsubs, Secrets: d.secrets, Subscriptions: resources.Subscriptions,
 		Token: cfg.Dapr.APIToken, AppToken: cfg.Dapr.AppAPIToken, Retries: cfg.Dapr.RetryMaxAttempts, RetryDelay: milliseconds(cfg.Messaging.RetryDelayMs),
 		Version: version, Shutdown: n.end, Logger: log,
-	})
+	}
+	for _, l := range []struct {
+		flag, at string
+		into     *net.Listener
+	}{{"--dapr-listen", cfg.Dapr.Listen, &made.Listener}, {"--dapr-grpc-listen", cfg.Dapr.GRPCListen, &made.GRPCListener}, {"--dapr-app-calls-listen", cfg.Dapr.AppCallsListen, &made.Calls}} {
+		if l.at == "" {
+			continue
+		}
+		if *l.into, err = new(net.ListenConfig).Listen(context.Background(), "tcp", l.at); err != nil {
+			return d, fmt.Errorf("%s: %w", l.flag, err)
+		}
+		d.listeners = append(d.listeners, *l.into)
+	}
+	d.calls = made.Calls
+	d.service, err = facade.New(made)
 	return d, err
 }
 
@@ -114,7 +135,7 @@ func (d *dapr) addStore(c facade.Component) error {
 	if err != nil {
 		return err
 	}
-	store := facade.StateStore{Name: "dapr", Kind: c.Type}
+	store := facade.StateStore{Name: "dapr", Kind: c.Type, AnyBytes: true}
 	var driver state.Driver
 	made := state.StoreConfig{Name: "dapr"}
 	switch c.Type {
@@ -183,7 +204,8 @@ func (d *dapr) addPubSub(c facade.Component) error {
 		return err
 	}
 	d.buses = append(d.buses, made)
-	d.pubsubs[c.Name] = facade.PubSub{Bus: made, Kind: c.Type, Group: c.Metadata["consumerid"]}
+	publishes, subscribes := facade.TopicScopes(c.Metadata, d.cfg.Dapr.AppID)
+	d.pubsubs[c.Name] = facade.PubSub{Bus: made, Kind: c.Type, Group: c.Metadata["consumerid"], MayPublish: publishes, MaySubscribe: subscribes}
 	return nil
 }
 
@@ -257,33 +279,11 @@ func rabbitURL(m map[string]string) (string, error) {
 	return u.String(), nil
 }
 
-// appMember is the app's part in the mesh: others call it where it listens, without this node between.
-type appMember struct{ *membership.Member }
-
-// Name is "dapr-app".
-func (appMember) Name() string { return "dapr-app" }
-
-func newAppMember(n *Node, cfg *config.Config, registry *mesh.Registry, log *slog.Logger) (appMember, error) {
-	host, port, err := net.SplitHostPort(cfg.Dapr.AppAddress)
-	if err != nil {
-		return appMember{}, err
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		return appMember{}, err
-	}
-	member, err := membership.NewMember(membership.Config{
-		Registry: registry, Bus: n.bus, AppID: cfg.Dapr.AppID, Host: host, Port: number, Interval: cfg.Mesh.HeartbeatInterval, Logger: log,
-		Zone: cfg.Mesh.Zone, Import: n.directory.Refresh,
-	})
-	return appMember{member}, err
-}
-
 // close releases what was opened. The facade itself has been stopped by the host, or never started.
 func (d *dapr) close(ctx context.Context) error {
 	var errs []error
-	if d.listener != nil {
-		if err := d.listener.Close(); !errors.Is(err, net.ErrClosed) {
+	for _, l := range d.listeners {
+		if err := l.Close(); !errors.Is(err, net.ErrClosed) {
 			errs = append(errs, err)
 		}
 	}

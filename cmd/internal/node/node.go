@@ -257,7 +257,7 @@ func (n *Node) addDapr(cfg *config.Config, registry *mesh.Registry, client *mesh
 		n.dapr = nil // it has closed what it had opened
 		return err
 	}
-	if err := n.host.Add(n.dapr.service); err != nil || cfg.Dapr.AppAddress == "" {
+	if err := n.host.Add(n.dapr.service); err != nil || cfg.Dapr.AppAddress == "" || cfg.Dapr.AppProtocol == "grpc" && n.dapr.calls == nil {
 		return err
 	}
 	member, err := newAppMember(n, cfg, registry, log)
