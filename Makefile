@@ -139,7 +139,6 @@ bench-dapr: daprd ## do the same work through daprd, the facade and the librarie
 	$(GO) -C integration test -count=1 -v -timeout 20m ./dapr -run '^TestBench$$' -args -bench-out ../../docs/benchmarks-dapr.md -bench-rounds 3 -bench-length 1s \
 		-bench-works '$(or $(WORKS),invoke,publish,end to end,save,get,rest)'
 
-
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
 	./compose/secrets
 	docker compose -f compose/compose.yaml up --build --detach --wait
