@@ -48,6 +48,7 @@ func (l *lateSidecar) Ready(ctx context.Context) error {
 
 func newDaprBus(t testing.TB, pubsub string) bus.Driver {
 	t.Helper()
+	servers.NeedDaprd(t)
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	l := &lateSidecar{}

@@ -56,7 +56,7 @@ func bearer(token string) secured {
 
 // Every endpoint of a node with the mesh's token asks for one; the probes do not. Rules refuse who is not named.
 func TestEveryEndpointAsksForAToken(t *testing.T) {
-	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game], mesh: ['*'], orchestrator: ['*'],\n    accounts: ['*'], permissions: ['*'], sagas: ['*'], messaging/dead-letters: ['*'], messaging/outbox: ['*'],\n    events/erase: ['*'], events/rewrap: ['*'], events/projections: ['*'], auth/accounts: ['*'],\n    game-session/reserve: ['*'], game-session/invite: ['*'], game-session/seat: ['*'], game-session/release: ['*'], game-session/players: ['*']}\n",
+	config := write(t, "bannou.yaml", fmt.Sprintf("apps:\n  game: {tokenFile: %s}\n  web: {tokenFile: %s}\nmesh:\n  tokenFile: %s\n  access: {bannou: [game], mesh: ['*'], orchestrator: ['*'],\n    accounts: ['*'], permissions: ['*'], sagas: ['*'], migration: ['*'], messaging/dead-letters: ['*'], messaging/outbox: ['*'],\n    events/erase: ['*'], events/rewrap: ['*'], events/projections: ['*'], auth/accounts: ['*'],\n    game-session/reserve: ['*'], game-session/invite: ['*'], game-session/seat: ['*'], game-session/release: ['*'], game-session/players: ['*']}\n",
 		write(t, "game", gameToken), write(t, "web", webToken), write(t, "mesh", meshToken+"\n")))
 	n := startNode(t, "--log-level", "debug", "--config", config)
 	status, document := bearer(gameToken).ask(t, http.MethodGet, n.url+"/openapi.yaml", "")

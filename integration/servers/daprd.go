@@ -44,11 +44,18 @@ func daprdProduct() product { return product{name: "daprd"} }
 // has not built one.
 func NewDaprd(t testing.TB, o DaprdOptions) *DaprdServer {
 	t.Helper()
+	program := NeedDaprd(t)
+	return own(t, daprdProduct(), o, func(ctx context.Context, o DaprdOptions) (*DaprdServer, error) { return startDaprd(ctx, program, o) })
+}
+
+// NeedDaprd is the program of a sidecar; without one the test is skipped. A test that starts its sidecar in a goroutine of its own asks first.
+func NeedDaprd(t testing.TB) (program string) {
+	t.Helper()
 	program, found := findDaprd()
 	if !found {
 		t.Skip("no daprd here: 'make daprd' builds one from the module that tools/daprd pins, which takes minutes")
 	}
-	return own(t, daprdProduct(), o, func(ctx context.Context, o DaprdOptions) (*DaprdServer, error) { return startDaprd(ctx, program, o) })
+	return program
 }
 
 func startDaprd(ctx context.Context, program string, o DaprdOptions) (*DaprdServer, error) {

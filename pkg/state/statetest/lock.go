@@ -25,8 +25,8 @@ func lockExcludes(t *testing.T, s *suite) {
 	f, name := lockStore(t, s.driver)
 	var inside atomic.Int32
 	var last atomic.Int64
-	together(t, 6, func(int) error {
-		lock, err := state.OpenLock(t.Context(), f, name, "l", state.LockOptions{TTL: lockTTL, Poll: 10 * time.Millisecond})
+	together(t, 6, func(int) error { // none is to lose it by time
+		lock, err := state.OpenLock(t.Context(), f, name, "l", state.LockOptions{TTL: time.Minute, Poll: 10 * time.Millisecond})
 		if err != nil {
 			return err
 		}
