@@ -20,8 +20,9 @@ func TestTopicScopes(t *testing.T) {
 		{map[string]string{"allowedtopics": "a,b", "publishingscopes": "app=a,c"}, []string{"a"}, []string{"a", "b"}},
 		{map[string]string{"allowedtopics": "a,b", "protectedtopics": "b"}, []string{"a"}, []string{"a"}},
 		{map[string]string{"publishingscopes": "other=b"}, nil, nil},
+		{map[string]string{"publishingscopes": "app=a;other=b;app=c"}, []string{"a", "c"}, nil},
 	} {
-		publishes, subscribes := TopicScopes(c.metadata, "app")
+		publishes, subscribes, _ := TopicScopes(c.metadata, "app")
 		require.Equal(t, c.publishes, publishes, c.metadata)
 		require.Equal(t, c.subscribes, subscribes, c.metadata)
 	}
@@ -50,6 +51,29 @@ func TestLimitedTopics(t *testing.T) {
 	for _, ttl := range []string{"soon", "0", "-1"} {
 		require.Equal(t, http.StatusBadRequest, statusOf(t, s, "/v1.0/publish/local/mine?metadata.ttlInSeconds="+ttl, nil))
 	}
+}
+
+// A topic that is protected is for those that a scope names, also where no other topic is limited, and no pattern reaches it.
+func TestProtectedTopics(t *testing.T) {
+	limited := func(appID string) PubSub {
+		metadata := map[string]string{"protectedtopics": "secret", "publishingscopes": "named=secret", "subscriptionscopes": "named=secret"}
+		var p PubSub
+		p.MayPublish, p.MaySubscribe, p.Protected = TopicScopes(metadata, appID)
+		return p
+	}
+	s, _ := newService(t, Config{PubSubs: map[string]PubSub{"local": limited("app")}}, noSubscriptions, nil)
+	require.Equal(t, http.StatusForbidden, statusOf(t, s, "/v1.0/publish/local/secret", nil))
+	require.Equal(t, http.StatusNoContent, statusOf(t, s, "/v1.0/publish/local/orders", nil))
+	for _, topic := range []string{"secret", "#", "*"} {
+		_, err := s.deliveryOf(Subscription{PubSub: "local", Topic: topic}, s.channel)
+		require.Error(t, err, topic)
+	}
+	_, err := s.deliveryOf(Subscription{PubSub: "local", Topic: "orders", DeadLetterTopic: "secret"}, s.channel)
+	require.Error(t, err)
+	_, err = s.deliveryOf(Subscription{PubSub: "local", Topic: "orders"}, s.channel)
+	require.NoError(t, err)
+	s, _ = newService(t, Config{PubSubs: map[string]PubSub{"local": limited("named")}}, noSubscriptions, nil)
+	require.Equal(t, http.StatusNoContent, statusOf(t, s, "/v1.0/publish/local/secret", nil))
 }
 
 // Without a token, a page of another site gets nothing through a browser on the machine: neither by its own name for loopback nor with its Origin.

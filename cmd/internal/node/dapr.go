@@ -204,8 +204,9 @@ func (d *dapr) addPubSub(c facade.Component) error {
 		return err
 	}
 	d.buses = append(d.buses, made)
-	publishes, subscribes := facade.TopicScopes(c.Metadata, d.cfg.Dapr.AppID)
-	d.pubsubs[c.Name] = facade.PubSub{Bus: made, Kind: c.Type, Group: c.Metadata["consumerid"], MayPublish: publishes, MaySubscribe: subscribes}
+	p := facade.PubSub{Bus: made, Kind: c.Type, Group: c.Metadata["consumerid"]}
+	p.MayPublish, p.MaySubscribe, p.Protected = facade.TopicScopes(c.Metadata, d.cfg.Dapr.AppID)
+	d.pubsubs[c.Name] = p
 	return nil
 }
 
