@@ -100,4 +100,8 @@ func TestPagesOfOtherSites(t *testing.T) {
 			}), "%s: host %q, origin %q", name, c.host, c.origin)
 		}
 	}
+	s, _ := newService(t, Config{}, noSubscriptions, nil)
+	for site, want := range map[string]int{"cross-site": http.StatusForbidden, "same-site": http.StatusForbidden, "same-origin": http.StatusNoContent, "none": http.StatusNoContent} {
+		require.Equal(t, want, statusOf(t, s, "/v1.0/publish/local/orders", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", site) }), site)
+	}
 }
