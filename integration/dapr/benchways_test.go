@@ -73,12 +73,15 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
+// benchPrefetch is how many events of a subscription are under way on each way.
+const benchPrefetch = 100
+
 // components are those that a fair comparison has: durable queues, messages that are kept, confirmed publishing.
 func (b *bench) components(brokerURL string) []string {
 	broker := "apiVersion: dapr.io/v1alpha1\nkind: Component\nmetadata:\n  name: broker\nspec:\n  type: pubsub.rabbitmq\n  version: v1\n  metadata:\n"
 	for _, m := range [][2]string{
 		{"connectionString", brokerURL}, {"durable", "true"}, {"deletedWhenUnused", "false"}, {"deliveryMode", "2"}, {"publisherConfirm", "true"},
-		{"requeueInFailure", "true"}, {"prefetchCount", "100"},
+		{"requeueInFailure", "true"}, {"prefetchCount", strconv.Itoa(benchPrefetch)},
 	} {
 		broker += "  - name: " + m[0] + "\n    value: " + strconv.Quote(m[1]) + "\n"
 	}
@@ -150,7 +153,7 @@ func (b *bench) native() {
 	_, err = b.link.Bus.SubscribeRaw(t.Context(), "bench-native", func(_ context.Context, r *bus.Received) error {
 		b.handled(r.Body)
 		return nil
-	}, bus.SubscriptionOptions{Group: "native", Durable: true})
+	}, bus.SubscriptionOptions{Group: "native", Durable: true, PrefetchCount: benchPrefetch})
 	require.NoError(t, err)
 }
 

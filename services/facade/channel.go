@@ -160,6 +160,7 @@ func (c *httpChannel) invoke(w http.ResponseWriter, r *http.Request, method stri
 	(&httputil.ReverseProxy{
 		Transport:     c.client.Transport,
 		FlushInterval: -1,
+		ErrorLog:      c.s.server.ErrorLog,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			path, err := url.PathUnescape(method)
 			if err != nil {

@@ -37,6 +37,7 @@ func (s *Service) newGRPCServer() *grpc.Server {
 		grpc.MaxHeaderListSize(64<<10),
 		grpc.MaxConcurrentStreams(1000),
 		grpc.ConnectionTimeout(10*time.Second),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 20 * time.Second}), // a machine that has gone keeps no stream, nor its events
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	server.RegisterService(&grpc.ServiceDesc{

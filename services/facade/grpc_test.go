@@ -101,7 +101,7 @@ func TestAnyBytes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s, _ := newService(t, Config{Stores: map[string]StateStore{"values": memoryStore(t, anyBytes)}}, noSubscriptions, nil)
 			conn := dial(t, s)
-			for _, value := range []string{"text", "\x00\xff", `{"a":1}`, `"text"`, "", `{"$bytes":"dGV4dA==","more":1}`, `{"$bytes":"no base64"}`} {
+			for _, value := range []string{"text", "\x00\xff", `{"a":1}`, `"text"`, "", `{"$bytes":"dGV4dA==","more":1}`, `{"$bytes":"no base64"}`, `{"$bytes":"dGV4dA=="}`, `{ "$bytes" : "dGV4dA==" }`} {
 				require.NoError(t, call(t.Context(), conn, "SaveState", &daprpb.SaveStateRequest{StoreName: "values", States: []*daprpb.StateItem{{Key: "a", Value: []byte(value)}}}, &emptypb.Empty{}))
 				found := new(daprpb.GetStateResponse)
 				require.NoError(t, call(t.Context(), conn, "GetState", &daprpb.GetStateRequest{StoreName: "values", Key: "a"}, found))

@@ -34,7 +34,7 @@ func newGRPCChannel(s *Service) (*grpcChannel, error) {
 	limit := int(s.cfg.MaxBodyBytes)
 	again := backoff.Config{BaseDelay: 100 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 2 * time.Second}
 	conn, err := grpc.NewClient("passthrough:///"+s.cfg.AppAddress,
-		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(),
+		grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithDisableServiceConfig(), grpc.WithNoProxy(),
 		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(limit), grpc.MaxCallSendMsgSize(2*limit)), // an event has its envelope too
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: 5 * time.Second}))
 	if err != nil {
@@ -163,7 +163,7 @@ func (c *grpcChannel) invoke(w http.ResponseWriter, r *http.Request, method stri
 	ctx := r.Context()
 	for name, values := range r.Header {
 		for _, value := range values {
-			if passes(name) {
+			if passes(name) && fits(name, value) {
 				ctx = grpcmeta.AppendToOutgoingContext(ctx, strings.ToLower(name), value)
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/base64"
+	"errors"
 	"io"
 	"net/http"
 	"strconv"
@@ -37,7 +38,9 @@ func (s *Service) invokeService(ctx context.Context, asked *daprpb.InvokeService
 	}
 	if target == s.cfg.AppID && s.channel != nil {
 		kept := &keptResponse{head: http.Header{}, limit: s.cfg.MaxBodyBytes}
-		s.channel.invoke(kept, request, strings.TrimPrefix(request.URL.EscapedPath(), "/"))
+		if broken := s.keep(kept, request); broken && !kept.over {
+			return nil, invokeRefusal(target, errors.New("the app broke off its answer"))
+		}
 		if kept.failed != nil && kept.head.Get(headerStatus) == "" {
 			return nil, kept.failed
 		}
@@ -53,6 +56,22 @@ func (s *Service) invokeService(ctx context.Context, asked *daprpb.InvokeService
 		return nil, invokeRefusal(target, err)
 	}
 	return s.invoked(ctx, target, response.StatusCode, response.Header, body, int64(len(body)) > s.cfg.MaxBodyBytes)
+}
+
+// keep has the app answer into kept, and reports whether the answer was broken off: a proxy tells that by ending the request that it serves.
+func (s *Service) keep(kept *keptResponse, request *http.Request) (broken bool) {
+	defer func() {
+		switch caught := recover(); caught {
+		case nil:
+		case http.ErrAbortHandler:
+			broken = true
+		default:
+			panic(caught)
+		}
+	}()
+	served := context.WithValue(request.Context(), http.ServerContextKey, s.server) // otherwise the proxy takes the call for a test, and says nothing
+	s.channel.invoke(kept, request.WithContext(served), strings.TrimPrefix(request.URL.EscapedPath(), "/"))
+	return false
 }
 
 // invocation is the call as a request over HTTP. A call without a verb is a POST.
@@ -96,6 +115,15 @@ func passes(name string) bool {
 	return !strings.HasPrefix(name, ":") && !strings.HasPrefix(name, "grpc-") && !strings.HasSuffix(name, "-bin")
 }
 
+// fits reports whether gRPC has room for a header of HTTP: names have letters, digits, and few other characters there, and values are printable ASCII.
+func fits(name, value string) bool {
+	plain := func(r rune) bool { return r >= ' ' && r <= '~' }
+	named := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("-_.", r)
+	}
+	return !strings.ContainsFunc(strings.ToLower(name), func(r rune) bool { return !named(r) }) && !strings.ContainsFunc(value, func(r rune) bool { return !plain(r) })
+}
+
 // invoked is the answer to an invocation: that of an app which speaks gRPC as it gave it, and of one which speaks HTTP as Dapr has it: a status that is no
 // success is an error with the status in its details.
 func (s *Service) invoked(ctx context.Context, target string, code int, head http.Header, body []byte, over bool) (*daprpb.InvokeResponse, error) {
@@ -109,8 +137,10 @@ func (s *Service) invoked(ctx context.Context, target string, code int, head htt
 	}
 	answered := grpcmeta.Pairs("dapr-http-status", strconv.Itoa(code))
 	for name, values := range head {
-		if passes(name) {
-			answered[strings.ToLower(name)] = values
+		for _, value := range values {
+			if passes(name) && fits(name, value) {
+				answered.Append(name, value)
+			}
 		}
 	}
 	_ = grpc.SetHeader(ctx, answered) // without it the answer is still one
@@ -232,7 +262,7 @@ func (k *keptResponse) Write(p []byte) (int, error) {
 	k.WriteHeader(http.StatusOK)
 	if int64(k.body.Len()+len(p)) > k.limit {
 		k.over = true
-		return len(p), nil
+		return 0, errors.New("the answer is too long")
 	}
 	return k.body.Write(p)
 }

@@ -18,13 +18,20 @@ import (
 
 // A stream is a subscription that the app opens itself, and that lasts as long as it is open (SubscribeTopicEventsAlpha1). Its queue stays, as
 // that of any subscription. Several streams of one topic share the events.
+// One goroutine sends and one hears: both are over when the call has returned, which ends what an app that does not read keeps waiting.
 type stream struct {
 	grpc.ServerStream
 	closed <-chan struct{} // when the app has gone, or the node stops
+	out    chan sending
 
-	sending sync.Mutex
 	mu      sync.Mutex
 	waiting map[string]chan daprpb.TopicEventResponse_Status // by the event's id
+}
+
+// A sending is an event on its way to the app, and who is told what became of it.
+type sending struct {
+	event *daprpb.SubscribeTopicEventsResponse
+	sent  chan error // has room for one
 }
 
 // streamTopicEvents serves a stream.
@@ -52,24 +59,22 @@ func streamTopicEvents(srv any, opened grpc.ServerStream) (err error) {
 func (s *Service) streaming(ctx context.Context, opened grpc.ServerStream, wanted *daprpb.SubscribeTopicEventsRequestInitial) error {
 	ctx, gone := context.WithCancel(ctx)
 	defer gone()
-	st := &stream{ServerStream: opened, closed: ctx.Done(), waiting: map[string]chan daprpb.TopicEventResponse_Status{}}
+	st := &stream{ServerStream: opened, closed: ctx.Done(), out: make(chan sending), waiting: map[string]chan daprpb.TopicEventResponse_Status{}}
 	d, err := s.deliveryOf(Subscription{
 		PubSub: wanted.GetPubsubName(), Topic: wanted.GetTopic(), Metadata: wanted.GetMetadata(), DeadLetterTopic: wanted.GetDeadLetterTopic(), pathless: true,
 	}, st)
 	if err != nil {
 		return err
 	}
-	if s.delivers(d.wanted) {
-		d.group += "-stream" // it gets the events too, not some of them
+	if s.channel != nil { // a subscription of the app to this topic, now or later, and the stream get the events both
+		d.group += "-stream"
 	}
-	st.sending.Lock() // the first answer comes before the first event
 	err = d.begin(ctx)
 	if err == nil {
 		err = opened.SendMsg(&daprpb.SubscribeTopicEventsResponse{Response: &daprpb.SubscribeTopicEventsResponse_InitialResponse{
 			InitialResponse: &daprpb.SubscribeTopicEventsResponseInitial{},
 		}})
 	}
-	st.sending.Unlock()
 	if err != nil {
 		return errors.Join(err, d.end(ctx))
 	}
@@ -78,6 +83,7 @@ func (s *Service) streaming(ctx context.Context, opened grpc.ServerStream, wante
 	s.mu.Unlock()
 	heard := make(chan error, 1)
 	go func() { heard <- st.hear() }()
+	go st.send() // the first answer is out, and comes before the first event
 	select {
 	case err = <-heard:
 	case <-s.stopping:
@@ -92,11 +98,16 @@ func (s *Service) streaming(ctx context.Context, opened grpc.ServerStream, wante
 	return errors.Join(err, d.end(ending))
 }
 
-// delivers reports whether the app gets the events of that topic otherwise than by a stream.
-func (s *Service) delivers(wanted Subscription) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.ContainsFunc(s.deliveries, func(d *delivery) bool { return d.wanted.PubSub == wanted.PubSub && d.wanted.Topic == wanted.Topic })
+// send sends events until the stream is closed.
+func (st *stream) send() {
+	for {
+		select {
+		case next := <-st.out:
+			next.sent <- st.SendMsg(next.event)
+		case <-st.closed:
+			return
+		}
+	}
 }
 
 // hear reads what the app says until it closes the stream.
@@ -140,18 +151,26 @@ func (st *stream) deliver(ctx context.Context, d *delivery, path string, r *bus.
 			delete(st.waiting, one.GetId())
 		}
 	}()
-	st.sending.Lock()
-	err := st.SendMsg(&daprpb.SubscribeTopicEventsResponse{Response: &daprpb.SubscribeTopicEventsResponse_EventMessage{EventMessage: one}})
-	st.sending.Unlock()
-	if err != nil {
-		return retry, fmt.Errorf("%w: %w", errUnreached, err)
-	}
+	next := sending{&daprpb.SubscribeTopicEventsResponse{Response: &daprpb.SubscribeTopicEventsResponse_EventMessage{EventMessage: one}}, make(chan error, 1)}
 	select {
-	case said := <-answer:
-		return verdictOf(said)
+	case st.out <- next:
 	case <-st.closed:
 		return retry, fmt.Errorf("%w: it has closed the stream", errUnreached)
 	case <-ctx.Done():
-		return retry, fmt.Errorf("the app did not answer: %w", ctx.Err())
+		return retry, fmt.Errorf("%w: it does not read what came before on the stream: %w", errUnreached, ctx.Err())
+	}
+	for sent := next.sent; ; sent = nil {
+		select {
+		case err := <-sent:
+			if err != nil {
+				return retry, fmt.Errorf("%w: %w", errUnreached, err)
+			}
+		case said := <-answer:
+			return verdictOf(said)
+		case <-st.closed:
+			return retry, fmt.Errorf("%w: it has closed the stream", errUnreached)
+		case <-ctx.Done():
+			return retry, fmt.Errorf("the app did not answer: %w", ctx.Err())
+		}
 	}
 }

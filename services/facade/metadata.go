@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/http"
 	"slices"
+	"unicode/utf8"
 )
 
 type listedComponent struct {
@@ -106,6 +107,9 @@ func (s *Service) putMetadata(w http.ResponseWriter, r *http.Request) error {
 }
 
 func (s *Service) extend(key, value string) error {
+	if !utf8.ValidString(key) || !utf8.ValidString(value) || len(key)+len(value) > maxExtendedBytes {
+		return malformed("a value of the metadata is text in UTF-8, of at most %d bytes with its name", maxExtendedBytes)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, has := s.extended[key]; !has && len(s.extended) >= maxExtended {
@@ -117,3 +121,6 @@ func (s *Service) extend(key, value string) error {
 
 // maxExtended bounds what an app may put into the metadata.
 const maxExtended = 256
+
+// maxExtendedBytes bounds each of them.
+const maxExtendedBytes = 64 << 10

@@ -25,8 +25,10 @@ type PubSub struct {
 	Kind string
 	// Group is the name that the app's instances share as subscribers. Default: the app-id.
 	Group string
-	// MayPublish and MaySubscribe are the topics that the app may use. nil: all.
+	// MayPublish and MaySubscribe are the topics that the app may use. nil: all but those that are Protected.
 	MayPublish, MaySubscribe []string
+	// Protected are topics that only an app uses which is named for them.
+	Protected []string
 }
 
 // opaque is the content type of data that is not an event of the bus: no JSON object, or one whose eventId or timestamp is something else.

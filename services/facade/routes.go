@@ -74,6 +74,9 @@ func (s *Service) shut() error {
 // foreign reports whether a request comes from a page of another site in a browser on this machine: such a page may reach a port on loopback, by its
 // address or by a name of its own that it lets point there. Who is called by loopback is called so, and Origin is of this machine or absent.
 func (s *Service) foreign(r *http.Request) bool {
+	if site := r.Header.Get("Sec-Fetch-Site"); site == "cross-site" || site == "same-site" { // a link or a picture has no Origin
+		return true
+	}
 	if origin := r.Header.Get("Origin"); origin != "" {
 		from, err := url.Parse(origin)
 		if err != nil || from.Host != r.Host && !ofThisMachine(from.Host) {

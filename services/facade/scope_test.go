@@ -20,8 +20,9 @@ func TestTopicScopes(t *testing.T) {
 		{map[string]string{"allowedtopics": "a,b", "publishingscopes": "app=a,c"}, []string{"a"}, []string{"a", "b"}},
 		{map[string]string{"allowedtopics": "a,b", "protectedtopics": "b"}, []string{"a"}, []string{"a"}},
 		{map[string]string{"publishingscopes": "other=b"}, nil, nil},
+		{map[string]string{"publishingscopes": "app=a;other=b;app=c"}, []string{"a", "c"}, nil},
 	} {
-		publishes, subscribes := TopicScopes(c.metadata, "app")
+		publishes, subscribes, _ := TopicScopes(c.metadata, "app")
 		require.Equal(t, c.publishes, publishes, c.metadata)
 		require.Equal(t, c.subscribes, subscribes, c.metadata)
 	}
@@ -52,6 +53,29 @@ func TestLimitedTopics(t *testing.T) {
 	}
 }
 
+// A topic that is protected is for those that a scope names, also where no other topic is limited, and no pattern reaches it.
+func TestProtectedTopics(t *testing.T) {
+	limited := func(appID string) PubSub {
+		metadata := map[string]string{"protectedtopics": "secret", "publishingscopes": "named=secret", "subscriptionscopes": "named=secret"}
+		var p PubSub
+		p.MayPublish, p.MaySubscribe, p.Protected = TopicScopes(metadata, appID)
+		return p
+	}
+	s, _ := newService(t, Config{PubSubs: map[string]PubSub{"local": limited("app")}}, noSubscriptions, nil)
+	require.Equal(t, http.StatusForbidden, statusOf(t, s, "/v1.0/publish/local/secret", nil))
+	require.Equal(t, http.StatusNoContent, statusOf(t, s, "/v1.0/publish/local/orders", nil))
+	for _, topic := range []string{"secret", "#", "*"} {
+		_, err := s.deliveryOf(Subscription{PubSub: "local", Topic: topic}, s.channel)
+		require.Error(t, err, topic)
+	}
+	_, err := s.deliveryOf(Subscription{PubSub: "local", Topic: "orders", DeadLetterTopic: "secret"}, s.channel)
+	require.Error(t, err)
+	_, err = s.deliveryOf(Subscription{PubSub: "local", Topic: "orders"}, s.channel)
+	require.NoError(t, err)
+	s, _ = newService(t, Config{PubSubs: map[string]PubSub{"local": limited("named")}}, noSubscriptions, nil)
+	require.Equal(t, http.StatusNoContent, statusOf(t, s, "/v1.0/publish/local/secret", nil))
+}
+
 // Without a token, a page of another site gets nothing through a browser on the machine: neither by its own name for loopback nor with its Origin.
 func TestPagesOfOtherSites(t *testing.T) {
 	for name, token := range map[string]string{"no token": "", "token": "secret"} {
@@ -75,5 +99,9 @@ func TestPagesOfOtherSites(t *testing.T) {
 				r.Header.Set("Dapr-Api-Token", token)
 			}), "%s: host %q, origin %q", name, c.host, c.origin)
 		}
+	}
+	s, _ := newService(t, Config{}, noSubscriptions, nil)
+	for site, want := range map[string]int{"cross-site": http.StatusForbidden, "same-site": http.StatusForbidden, "same-origin": http.StatusNoContent, "none": http.StatusNoContent} {
+		require.Equal(t, want, statusOf(t, s, "/v1.0/publish/local/orders", func(r *http.Request) { r.Header.Set("Sec-Fetch-Site", site) }), site)
 	}
 }

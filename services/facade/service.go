@@ -53,7 +53,7 @@ type Config struct {
 	Retries    int
 	RetryDelay time.Duration
 
-	// AppTimeout bounds a call of the app. Default: 60 s.
+	// AppTimeout bounds the delivery of an event, and the question for subscriptions; an invocation ends when its caller has gone. Default: 60 s.
 	AppTimeout time.Duration
 	// MaxBodyBytes bounds a request. Default: 4 MiB, as Dapr.
 	MaxBodyBytes int64

@@ -133,6 +133,6 @@ func (s *Service) queryState(w http.ResponseWriter, r *http.Request) error {
 	answerJSON(w, http.StatusOK, struct {
 		Results []bulkItem `json:"results"`
 		Token   string     `json:"token,omitzero"`
-	}{found, token})
+	}{asJSON(found), token})
 	return nil
 }

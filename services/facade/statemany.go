@@ -115,7 +115,7 @@ func (s *Service) findStates(ctx context.Context, name string, content []byte) (
 	}
 	found := make([]bulkItem, len(page.Items))
 	for i, e := range page.Items {
-		found[i] = bulkItem{Key: e.Key, Data: e.Value, ETag: e.ETag}
+		found[i] = bulkItem{Key: e.Key, Data: st.loaded(state.Opaque(e.Value)), ETag: e.ETag}
 	}
 	return found, page.Next, nil
 }

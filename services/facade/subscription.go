@@ -137,7 +137,7 @@ func (s *Service) deliveryOf(wanted Subscription, to receiver) (*delivery, error
 	}
 	d := &delivery{service: s, wanted: wanted, to: to, pubsub: p, topic: topic, group: cmp.Or(p.Group, s.cfg.AppID)}
 	if wanted.DeadLetterTopic != "" {
-		if err := s.allow(p.MayPublish, wanted.DeadLetterTopic); err != nil {
+		if err := s.allow(p, p.MayPublish, wanted.DeadLetterTopic); err != nil {
 			return nil, fmt.Errorf("subscription to %q of %q: %w", wanted.Topic, wanted.PubSub, err)
 		}
 		if d.deadLetters, err = topicOf(p.Bus, wanted.DeadLetterTopic, false); err != nil {

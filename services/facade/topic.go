@@ -44,7 +44,7 @@ func (s *Service) pubsub(name, topic string, patterns bool) (PubSub, string, err
 	if patterns {
 		may = p.MaySubscribe
 	}
-	if err := s.allow(may, topic); err != nil {
+	if err := s.allow(p, may, topic); err != nil {
 		return p, "", err
 	}
 	on, err := topicOf(p.Bus, topic, patterns)

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -199,14 +200,33 @@ func (d *dapr) addPubSub(c facade.Component) error {
 		return errors.Join(err, broker.Close(context.Background()))
 	}
 	d.brokers = append(d.brokers, broker)
-	made, err := bus.New(broker, d.busConfig)
+	config := d.busConfig
+	if config.PrefetchCount, err = prefetch(c, config.PrefetchCount); err != nil {
+		return err
+	}
+	made, err := bus.New(broker, config)
 	if err != nil {
 		return err
 	}
 	d.buses = append(d.buses, made)
-	publishes, subscribes := facade.TopicScopes(c.Metadata, d.cfg.Dapr.AppID)
-	d.pubsubs[c.Name] = facade.PubSub{Bus: made, Kind: c.Type, Group: c.Metadata["consumerid"], MayPublish: publishes, MaySubscribe: subscribes}
+	p := facade.PubSub{Bus: made, Kind: c.Type, Group: c.Metadata["consumerid"]}
+	p.MayPublish, p.MaySubscribe, p.Protected = facade.TopicScopes(c.Metadata, d.cfg.Dapr.AppID)
+	d.pubsubs[c.Name] = p
 	return nil
+}
+
+// prefetch is how many events of a subscription are in work at a time: as many as the component says, or as the node does. 0, which is Dapr's word for any number,
+// is the node's too.
+func prefetch(c facade.Component, own int) (int, error) {
+	said := c.Metadata["prefetchcount"]
+	if said == "" {
+		return own, nil
+	}
+	n, err := strconv.ParseUint(said, 10, 16)
+	if err != nil {
+		return 0, fmt.Errorf("prefetchCount is '%s', and has to be a number from 0 to 65535", said)
+	}
+	return cmp.Or(int(n), own), nil
 }
 
 func (d *dapr) broker(c facade.Component) (bus.Driver, error) {
