@@ -103,6 +103,7 @@ func (l *Log) Name() string { return "relay-" + l.cfg.Name }
 func (l *Log) Start(context.Context) (err error) { //nolint:contextcheck // its life is not the call's
 	l.sub, err = l.cfg.Store.Subscribe(eventstore.SubscriptionConfig{ //nolint:contextcheck // as above
 		Name: l.cfg.Name, Category: l.cfg.Category, From: l.cfg.From, Begin: l.begin, Lease: l.cfg.Lease, InFlight: l.cfg.InFlight,
+		Await: l.cfg.Bus.AwaitReady, // on a new broker, what is published before the handlers of this bus have queues would reach nobody
 	})
 	if err != nil {
 		return fmt.Errorf("relay %q: %w", l.cfg.Name, err)
