@@ -3,8 +3,10 @@ package relay_test
 import (
 	"context"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
@@ -113,6 +115,9 @@ func TestLogThatNeverBeginsEnds(t *testing.T) {
 	l, err := relay.NewLog(relay.LogConfig{Store: memoryevents.New(eventstore.Config{}), Bus: b, Name: "orders", Category: "order", Messages: publish})
 	require.NoError(t, err)
 	require.NoError(t, l.Start(t.Context()))
+	require.Eventually(t, func() bool {
+		return strings.Contains(l.Ready(t.Context()).Error(), "wait in their log until the bus is ready")
+	}, 20*time.Second, 5*time.Millisecond)
 	require.NoError(t, l.Stop(t.Context()))
 	require.NoError(t, b.Close(t.Context()))
 	require.NoError(t, driver.Close(t.Context()))
