@@ -19,6 +19,7 @@ const HeaderUndoes = "undoes"
 func (e *Engine) relay(f *family) (*eventstore.Subscription, error) {
 	return e.cfg.Store.Subscribe(eventstore.SubscriptionConfig{
 		Name: f.category() + ".relay", Category: f.category(), Partitions: e.cfg.Partitions, Lease: e.cfg.Lease, Poll: e.cfg.Poll,
+		Await: e.cfg.Bus.AwaitReady, // a new broker has no queues of the handlers beside the sagas yet
 		Begin: func(ctx context.Context, event eventstore.Recorded) func() error { return e.publish(ctx, f, &event) },
 	})
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
@@ -113,6 +114,22 @@ func (b *Bus) Ready(ctx context.Context) error {
 		return fmt.Errorf("%w: %w: %s", ErrUnavailable, ErrNotReading, strings.Join(waiting, ", "))
 	}
 	return nil
+}
+
+// AwaitReady returns nil once Ready has, and else when ctx has ended or the bus is closed. It is for who publishes what was kept by an earlier process, or in a
+// log: on a new broker the queues of the handlers beside it may not be there yet.
+func (b *Bus) AwaitReady(ctx context.Context) error {
+	for pause := 5 * time.Millisecond; ; pause = min(2*pause, firstPause) {
+		asking, cancel := context.WithTimeout(ctx, firstAttempt)
+		err := b.Ready(asking)
+		cancel()
+		if err == nil || errors.Is(err, ErrClosed) {
+			return err
+		}
+		if !wait(ctx, pause) {
+			return errors.Join(context.Cause(ctx), err)
+		}
+	}
 }
 
 // Topics lists what is subscribed to on the broker, and here, sorted by name.

@@ -70,6 +70,7 @@ type Log struct {
 
 	mu      sync.Mutex
 	figures LogFigures
+	waits   bool  // for the bus, before the first event
 	away    error // why the last publish failed; nil: it did not
 	trouble error // why the figures could not be read
 }
@@ -90,7 +91,7 @@ func NewLog(cfg LogConfig) (*Log, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	l := &Log{cfg: cfg, trouble: errUnread}
+	l := &Log{cfg: cfg, trouble: errUnread, waits: true}
 	var err error
 	l.metrics, err = newLogMetrics(&l.cfg, l)
 	return l, err
@@ -103,6 +104,7 @@ func (l *Log) Name() string { return "relay-" + l.cfg.Name }
 func (l *Log) Start(context.Context) (err error) { //nolint:contextcheck // its life is not the call's
 	l.sub, err = l.cfg.Store.Subscribe(eventstore.SubscriptionConfig{ //nolint:contextcheck // as above
 		Name: l.cfg.Name, Category: l.cfg.Category, From: l.cfg.From, Begin: l.begin, Lease: l.cfg.Lease, InFlight: l.cfg.InFlight,
+		Await: l.await,
 	})
 	if err != nil {
 		return fmt.Errorf("relay %q: %w", l.cfg.Name, err)
@@ -118,6 +120,15 @@ func (l *Log) Stop(ctx context.Context) error {
 	l.end()
 	l.watched.Wait()
 	return errors.Join(l.sub.Close(ctx), l.metrics.close())
+}
+
+// await returns when the bus has been ready once: on a new broker, what is published before the handlers of this bus have queues would reach nobody.
+func (l *Log) await(ctx context.Context) error {
+	err := l.cfg.Bus.AwaitReady(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.waits = err != nil
+	return err
 }
 
 // begin hands what is published of an event to the broker's connection.

@@ -100,6 +100,8 @@ func (l *Log) Ready(context.Context) error {
 	switch {
 	case l.trouble != nil:
 		return host.Degraded(fmt.Errorf("the log of %s cannot be read: %w", l.cfg.Category, l.trouble))
+	case l.waits:
+		return host.Degraded(fmt.Errorf("events of %s wait in their log until the bus is ready", l.cfg.Category))
 	case l.away != nil:
 		return host.Degraded(fmt.Errorf("the broker is away: events of %s wait in their log: %w", l.cfg.Category, l.away))
 	case l.figures.Parked > 0:

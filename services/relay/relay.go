@@ -68,6 +68,7 @@ type Relay struct {
 	wake    chan struct{} // asks for a look at the table now
 	read    time.Time     // when the whole table was read last; Run's own
 	away    atomic.Bool   // the broker is known to be
+	ready   bool          // the bus was, once; Run's own
 	stale   atomic.Bool   // something was added since the table was looked at
 
 	mu      sync.Mutex
@@ -231,6 +232,9 @@ func (r *Relay) round(ctx context.Context) (moved bool, err error) {
 	if r.Figures().Depth == 0 && !stale {
 		return false, r.probe(ctx)
 	}
+	if err := r.await(ctx); err != nil {
+		return false, err
+	}
 	most := batchEntries
 	if r.Away() {
 		most = 1 // find out whether it is back
@@ -248,6 +252,21 @@ func (r *Relay) round(ctx context.Context) (moved bool, err error) {
 	outcomes := r.send(sending, batch)
 	cancel()
 	return r.settle(ctx, batch, outcomes)
+}
+
+// await is nil once the bus has been ready: before, on a new broker, what is sent would find no queues of the handlers beside the relay.
+func (r *Relay) await(ctx context.Context) error {
+	if r.ready {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Patience)
+	defer cancel()
+	err := r.cfg.Bus.Ready(ctx)
+	r.ready = err == nil
+	if err != nil && !errors.Is(err, bus.ErrNotReading) {
+		r.Lost(err)
+	}
+	return err
 }
 
 // probe finds out whether the broker is back when there is nothing to send.

@@ -25,6 +25,10 @@ type SubscriptionConfig struct {
 	// From is the position after which a subscription begins that is new, or the version where it is one stream's. Default: 0, the beginning.
 	From int64
 
+	// Await is called once, by a goroutine of the subscription: no partition is asked for before it returns nil. With an error the subscription does
+	// nothing until Close. ctx ends with Close. It is for who sends events to what may not be there yet. Default: nothing is waited for.
+	Await func(ctx context.Context) error
+
 	// Handle is given one event after the other. An event was handled when it returns nil; after a crash, or the loss of a lease, the last ones are
 	// handled again, up to Batch of them. When a database is killed, it may have shown an event that it then does not have, and this may have been handled.
 	// ctx ends when the part of the subscription is lost. One of the handlers is required.
@@ -237,6 +241,9 @@ func (s *Subscription) stopping() bool {
 func (s *Subscription) consume() {
 	defer close(s.done)
 	defer s.cancel()
+	if !s.awaited() {
+		return
+	}
 	parts := map[int]*part{}
 	ended := make(chan *part, s.cfg.Partitions)
 	tick := time.NewTicker(s.cfg.Lease / 3)
@@ -260,6 +267,33 @@ func (s *Subscription) consume() {
 	if err := s.store.engine.Retire(ctx, s.cfg.Name, s.consumer); err != nil {
 		s.warn("a consumer cannot say that it has ended; others wait for its lease to end", err)
 	}
+}
+
+// awaited waits for what has to be there before events are handled. False: the subscription is closed.
+func (s *Subscription) awaited() bool {
+	if s.cfg.Await == nil {
+		return true
+	}
+	ctx, cancel := context.WithCancel(s.ctx)
+	defer cancel()
+	var err error
+	returned := make(chan struct{})
+	go func() {
+		defer close(returned)
+		err = s.cfg.Await(ctx)
+	}()
+	select {
+	case <-returned:
+		if err == nil {
+			return true
+		}
+		s.warn("the subscription cannot begin", err)
+		<-s.stop
+	case <-s.stop:
+		cancel()
+		<-returned
+	}
+	return false
 }
 
 // retry is soon where the consumer has fewer partitions than there are: one may be free by now.

@@ -8,13 +8,13 @@ type Trail struct {
 	scope   Range
 	entered int64
 	sure    int64 // position of the log up to which nothing is lost
-	after   int64 // the place of the last event that is sure
+	after   int64 // behind which what was read is not sure: the place of the last event that is, or to which all was handled before
 	places  []Place
 }
 
 // NewTrail begins one with a lease. Scope has the category and id of what is read: all of that, of the lease's part or not.
 func NewTrail(l Lease, scope Range) *Trail {
-	return &Trail{scope: Range{Category: scope.Category, ID: scope.ID}, entered: l.Position, sure: l.Sure}
+	return &Trail{scope: Range{Category: scope.Category, ID: scope.ID}, entered: l.Position, sure: l.Sure, after: l.Position}
 }
 
 // Entered is the position that was entered last.

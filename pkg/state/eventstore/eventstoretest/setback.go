@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"fmt"
 	"sync"
 	"testing"
 	"time"
@@ -125,6 +126,55 @@ func setBack(t *testing.T, open OpenBoth) {
 			parked, err := s.Parked(t.Context(), "sub")
 			require.NoError(t, err)
 			require.Empty(t, parked)
+		})
+	}
+}
+
+// What comes behind the events that an earlier consumer has handled is handled once: those are not looked for again, and nothing is taken for lost.
+func goneOn(t *testing.T, open OpenBoth) {
+	for name, config := range map[string]eventstore.SubscriptionConfig{
+		"all": {}, "category": {Category: "test"}, "stream": {Stream: stream("same")}, "partitions": {Partitions: 3},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, _ := open(t)
+			var mu sync.Mutex
+			handled := map[string]int{}
+			config.Handle = func(_ context.Context, e eventstore.Recorded) error {
+				mu.Lock()
+				defer mu.Unlock()
+				handled[e.Type]++
+				return nil
+			}
+			at := func(position int64) {
+				t.Helper()
+				require.Eventually(t, func() bool {
+					marks, err := s.Marks(t.Context(), "sub")
+					for _, m := range marks {
+						if m.Consumer == "" || m.Position != position {
+							return false
+						}
+					}
+					return err == nil && len(marks) == max(1, config.Partitions)
+				}, patience, 5*time.Millisecond)
+			}
+			once := map[string]int{}
+			next := func() {
+				t.Helper()
+				kind := fmt.Sprint("event", len(once))
+				mustAppend(t, s, stream("same"), eventstore.Any, event(kind))
+				once[kind] = 1
+				at(int64(len(once)))
+			}
+			for range 3 {
+				sub := subscribe(t, s, config)
+				at(int64(len(once)))
+				next()
+				next()
+				require.NoError(t, sub.Close(t.Context()))
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			require.Equal(t, once, handled)
 		})
 	}
 }

@@ -24,6 +24,7 @@ func RunTransactions(t *testing.T, open OpenBoth) {
 	t.Run("handled once in effect", func(t *testing.T) { handledOnce(t, open) })
 	t.Run("handled once although answers do not come", func(t *testing.T) { handledOnceUnanswered(t, open) })
 	t.Run("what the database has lost again is not passed over", func(t *testing.T) { setBack(t, open) })
+	t.Run("what a subscription has handled is not taken for lost when it goes on", func(t *testing.T) { goneOn(t, open) })
 	t.Run("a poison event leaves nothing behind", func(t *testing.T) { poisonLeavesNothing(t, open) })
 	t.Run("hints between processes", func(t *testing.T) { hints(t, open) })
 }
