@@ -217,8 +217,8 @@ func (s *Service) change(ctx context.Context, r *migrationapi.SwitchBackendReque
 	return s.decide(ctx, items, func(item *Item, before *Decision) (Decision, error) {
 		way, _ := item.next(before)
 		d := Decision{To: r.To, From: way}
-		if d.To == "" {
-			d.To = other(way)
+		if d.To == "" { // never the way that it happens not to have now: a request that is made twice would undo itself
+			d.To = Native
 		}
 		if before != nil && way == d.To { // said again: the way back stays
 			d.From = before.From
@@ -255,7 +255,7 @@ func (s *Service) rollback(ctx context.Context, r *migrationapi.RollbackBackendR
 	}
 	return s.decide(ctx, items, func(item *Item, before *Decision) (Decision, error) {
 		s.tellOf(ctx, item, events.StoreMigrationStatusStarted, nil, "")
-		return Decision{To: before.From, From: before.To}, nil
+		return Decision{To: before.From, From: before.From}, nil // made twice, it does not go forth again
 	})
 }
 
