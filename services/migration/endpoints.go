@@ -129,7 +129,8 @@ func noun(kind string) string {
 	return kind
 }
 
-// plan lists what is on Dapr at the next start: stores before messaging, messaging before calls, those that are safe before the others.
+// plan lists what is on Dapr at the next start: calls before stores, so that no instance is replaced that others call by Dapr's names, stores
+// before messaging, those that are safe before the others.
 func (s *Service) plan(ctx context.Context, _ *migrationapi.PlanMigrationRequest) (*migrationapi.MigrationPlan, error) {
 	decided, err := s.cfg.File.Read()
 	if err != nil {
@@ -153,7 +154,7 @@ func (s *Service) plan(ctx context.Context, _ *migrationapi.PlanMigrationRequest
 	if out.Obstacles == nil {
 		out.Obstacles = []string{}
 	}
-	rank := map[string]int{BlockState: 0, BlockMessaging: 1, BlockMesh: 2}
+	rank := map[string]int{BlockMesh: 0, BlockState: 1, BlockMessaging: 2}
 	slices.SortStableFunc(out.Steps, func(a, b migrationapi.MigrationStep) int {
 		if d := rank[a.Block] - rank[b.Block]; d != 0 {
 			return d

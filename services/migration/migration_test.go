@@ -289,10 +289,10 @@ func TestPlan(t *testing.T) {
 	for i := range plan.Steps {
 		steps = append(steps, plan.Steps[i].Block+" "+plan.Steps[i].Name)
 	}
-	require.Equal(t, []string{"state accounts", "state pinned", "messaging stock", "mesh stock"}, steps)
-	require.Equal(t, "it is encrypted", plan.Steps[0].Why)
-	require.Contains(t, plan.Steps[1].Obstacles[0], "BANNOU_STATE_BACKEND_PINNED")
-	require.True(t, plan.Steps[3].Safe)
+	require.Equal(t, []string{"mesh stock", "state accounts", "state pinned", "messaging stock"}, steps)
+	require.True(t, plan.Steps[0].Safe)
+	require.Equal(t, "it is encrypted", plan.Steps[1].Why)
+	require.Contains(t, plan.Steps[2].Obstacles[0], "BANNOU_STATE_BACKEND_PINNED")
 }
 
 func TestRefusals(t *testing.T) {

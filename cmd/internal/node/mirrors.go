@@ -19,10 +19,45 @@ func counterpart(cfg *config.Config, s state.StoreConfig) (state.StoreConfig, bo
 	if !ok {
 		return state.StoreConfig{}, false
 	}
+	set := cfg.State.Stores[s.Name] // which says the native place also while the store is on Dapr
 	return state.StoreConfig{
 		Name: s.Name, Backend: m.To, Indexes: s.Indexes,
-		KeyPrefix: cmp.Or(m.KeyPrefix, s.KeyPrefix, s.Name), TableName: cmp.Or(m.TableName, s.TableName, "state_entries"),
+		KeyPrefix: cmp.Or(m.KeyPrefix, s.KeyPrefix, set.KeyPrefix, s.Name), TableName: cmp.Or(m.TableName, s.TableName, set.TableName, "state_entries"),
 	}, true
+}
+
+// nativePlace is where a store is, or would be if it were not on Dapr.
+func nativePlace(cfg *config.Config, own *Own, s state.StoreConfig) state.StoreConfig {
+	if s.Backend != "dapr" {
+		return s
+	}
+	place := state.StoreConfig{Name: s.Name}
+	if set, known := cfg.NativeStore(s.Name); known {
+		place.Backend = set.Backend
+		return placed(place, set)
+	}
+	place.Backend = own.engine(cfg, s.Name)
+	return place
+}
+
+// checkSeen refuses what a mirror has found as a reason to switch a store, where the mirror looks at another place than the store would go to.
+// A store without a mirror is nothing to it.
+func checkSeen(cfg *config.Config, own *Own, s state.StoreConfig, to string) error {
+	seen, mirrored := counterpart(cfg, s)
+	if !mirrored {
+		return nil
+	}
+	if to == "dapr" {
+		if seen.Backend != "dapr" {
+			return fmt.Errorf("its mirror compares it with %s, and not with what Dapr has: set state.mirrors.%s.to to dapr", where(seen), s.Name)
+		}
+		return nil
+	}
+	if place := nativePlace(cfg, own, s); seen.Backend != place.Backend || where(seen) != where(place) {
+		return fmt.Errorf("its mirror compares it with %s, and natively it would be on %s: name that place in state.mirrors.%s, or the other one in state.stores.%s",
+			where(seen), where(place), s.Name, s.Name)
+	}
+	return nil
 }
 
 // counterparts are those of all stores.

@@ -106,6 +106,11 @@ func (s switching) compared(item migration.Item, window time.Duration) (c migrat
 // check says what is wrong with the way that an item would go to.
 func (s switching) check(ctx context.Context, item migration.Item, to string) error {
 	switch {
+	case item.Kind == migration.KindStore:
+		stores := s.stores()
+		if i := slices.IndexFunc(stores, func(store state.StoreConfig) bool { return store.Name == item.Name }); i >= 0 {
+			return checkSeen(s.cfg, s.n.own, stores[i], to)
+		}
 	case item.Kind == migration.KindTopic && to == migration.Native:
 		return s.unread(ctx, item.Name)
 	case item.Kind == migration.KindTopic:
