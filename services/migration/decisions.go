@@ -154,7 +154,7 @@ func (f *File) claim() (release func(), err error) {
 	if err != nil {
 		return nil, fmt.Errorf("the decision cannot be kept: %w", err)
 	}
-	for until := time.Now().Add(mostWait); ; time.Sleep(lookAgain) {
+	for until := time.Now().Add(mostWait); ; <-time.After(lookAgain) {
 		if err := lock(beside); !errors.Is(err, errTaken) { // a file system without locks keeps nobody from writing
 			return func() { _ = beside.Close() }, nil
 		}
