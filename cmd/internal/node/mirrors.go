@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -76,6 +78,11 @@ func withMirrors(cfg *config.Config, stores []state.StoreConfig, drivers, plain 
 	if len(cfg.State.Mirrors) == 0 {
 		return drivers, nil
 	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.State.Mirrors)) {
+		if !slices.ContainsFunc(stores, func(s state.StoreConfig) bool { return s.Name == name }) { // a file may be that of several nodes
+			log.Warn("state.mirrors names a store that this node does not have: nothing is compared for it", "store", name)
+		}
+	}
 	if err := checkCounterparts(cfg, stores); err != nil {
 		return nil, errors.Join(err, closeAll(drivers))
 	}
@@ -96,7 +103,11 @@ func withMirrors(cfg *config.Config, stores []state.StoreConfig, drivers, plain 
 		wrapped, err := mirror.Wrap(d, mirror.Config{Ledger: ledger, Logger: log, MeterProvider: meter, To: func(s state.StoreConfig) (mirror.Counterpart, bool) {
 			m := cfg.State.Mirrors[s.Name]
 			to, ok := counterpart(cfg, s)
-			return mirror.Counterpart{Driver: byBackend[to.Backend], Store: to, Sample: m.Sample, Writes: m.Writes, ETags: m.ETags, NoExpiry: m.NoExpiry}, ok
+			share := 1.0
+			if m.Sample != nil {
+				share = *m.Sample
+			}
+			return mirror.Counterpart{Driver: byBackend[to.Backend], Store: to, Sample: share, Writes: m.Writes, ETags: m.ETags, NoExpiry: m.NoExpiry}, ok
 		}})
 		if err != nil {
 			return nil, errors.Join(err, closeAll(drivers))
