@@ -168,7 +168,7 @@ func (c *comparer) bring(ctx context.Context, keys []string) {
 
 // rest carries what waits when the comparing ends, as long as one call may take.
 func (c *comparer) rest(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, c.to.Timeout)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.to.Timeout)
 	defer cancel()
 	for {
 		if len(c.unsent) == 0 {

@@ -128,7 +128,7 @@ func (d *driver) mirrored(cfg state.StoreConfig, e state.Engine) (state.Engine, 
 	if to.Writes {
 		d.work.Go(func() {
 			c.run(d.ctx, c.fresh, c.bring)
-			c.rest(context.WithoutCancel(d.ctx))
+			c.rest(d.ctx)
 		})
 	}
 	return wrap(e, c), nil
