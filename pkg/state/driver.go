@@ -27,6 +27,12 @@ type Driver interface {
 	Close() error
 }
 
+// A Settler is a driver that uses other drivers of its factory, in the background.
+type Settler interface {
+	// Settle ends that. A factory that closes calls it before it closes any driver.
+	Settle()
+}
+
 // An Engine is one store of a Driver. Keys and sizes have been checked by Store; values are valid JSON, and come back
 // with every number as it was written, digit for digit.
 type Engine interface {

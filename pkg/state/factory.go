@@ -237,6 +237,11 @@ func (f *Factory) Close() error {
 	f.closeOnce.Do(func() {
 		close(f.closed)
 		var errs []error
+		for _, d := range f.drivers {
+			if s, settles := d.(Settler); settles {
+				s.Settle()
+			}
+		}
 		for _, backend := range slices.Sorted(maps.Keys(f.drivers)) {
 			if err := f.drivers[backend].Close(); err != nil {
 				errs = append(errs, fmt.Errorf("state: close %s: %w", backend, err))

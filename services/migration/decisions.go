@@ -69,7 +69,8 @@ type document struct {
 // fileVersion is the form of the file that this program writes, and the only one that it reads.
 const fileVersion = 1
 
-// A File keeps decisions. It is safe for concurrent use in one process; of two processes that write at the same moment, one is lost.
+// A File keeps decisions. It is safe for concurrent use, also by several processes of one machine: who writes holds a lock on a file beside
+// it (PATH.lock), where the system has such locks.
 type File struct {
 	path string
 	mu   sync.Mutex
@@ -116,6 +117,11 @@ func (f *File) read() ([]Decision, error) {
 func (f *File) Put(made ...Decision) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	release, err := f.claim()
+	if err != nil {
+		return err
+	}
+	defer release()
 	all, err := f.read()
 	if err != nil {
 		return err
@@ -130,6 +136,34 @@ func (f *File) Put(made ...Decision) error {
 	return f.write(all)
 }
 
+// errTaken reports that somebody else is writing.
+var errTaken = errors.New("taken")
+
+// How long somebody else who writes is waited for, and how often one looks.
+const (
+	mostWait  = 5 * time.Second
+	lookAgain = 5 * time.Millisecond
+)
+
+// claim keeps other processes from writing between the reading and the writing of this one, until release.
+func (f *File) claim() (release func(), err error) {
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o755); err != nil { //nolint:gosec // as the data folder is made
+		return nil, fmt.Errorf("the decision cannot be kept: %w", err)
+	}
+	beside, err := os.OpenFile(f.path+".lock", os.O_CREATE|os.O_RDWR, 0o644) //nolint:gosec // as the file itself, which others may share
+	if err != nil {
+		return nil, fmt.Errorf("the decision cannot be kept: %w", err)
+	}
+	for until := time.Now().Add(mostWait); ; <-time.After(lookAgain) {
+		if err := lock(beside); !errors.Is(err, errTaken) { // a file system without locks keeps nobody from writing
+			return func() { _ = beside.Close() }, nil
+		}
+		if time.Now().After(until) {
+			return nil, errors.Join(fmt.Errorf("the decision cannot be kept: another process has been writing %s for %s", f.path, mostWait), beside.Close())
+		}
+	}
+}
+
 // write replaces the file as a whole.
 func (f *File) write(all []Decision) (err error) {
 	content, err := json.MarshalIndent(document{fileVersion, all}, "", "  ")
@@ -137,9 +171,6 @@ func (f *File) write(all []Decision) (err error) {
 		return err
 	}
 	folder := filepath.Dir(f.path)
-	if err := os.MkdirAll(folder, 0o755); err != nil { //nolint:gosec // as the data folder is made
-		return fmt.Errorf("the decision cannot be kept: %w", err)
-	}
 	temporary, err := os.CreateTemp(folder, filepath.Base(f.path)+".*")
 	if err != nil {
 		return fmt.Errorf("the decision cannot be kept: %w", err)

@@ -1,10 +1,13 @@
 package migration_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/services/migration"
@@ -27,7 +30,23 @@ func TestDecisionsAreKept(t *testing.T) {
 	require.Equal(t, []migration.Decision{orders, accounts}, all)
 	entries, err := os.ReadDir(filepath.Dir(path))
 	require.NoError(t, err)
-	require.Len(t, entries, 1, "nothing is left beside it")
+	require.Len(t, entries, 2, "nothing is left beside it but the file of its lock")
+}
+
+// Nodes that share the file may decide at the same moment, and none takes away what another has decided.
+func TestDecisionsOfManyAtOnce(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "migration.json")
+	var nodes sync.WaitGroup
+	const many = 20
+	for n := range many {
+		nodes.Go(func() { // each opens it anew, as a process of its own does
+			assert.NoError(t, migration.OpenFile(path).Put(migration.Decision{Kind: "store", Name: fmt.Sprint(n), Block: "state", To: "native", From: "dapr"}))
+		})
+	}
+	nodes.Wait()
+	all, err := migration.OpenFile(path).Read()
+	require.NoError(t, err)
+	require.Len(t, all, many)
 }
 
 // A file that is damaged, of another version, or says what cannot be, is refused, and is not written over.

@@ -129,7 +129,8 @@ func noun(kind string) string {
 	return kind
 }
 
-// plan lists what is on Dapr at the next start: stores before messaging, messaging before calls, those that are safe before the others.
+// plan lists what is on Dapr at the next start: calls before stores, so that no instance is replaced that others call by Dapr's names, stores
+// before messaging, those that are safe before the others.
 func (s *Service) plan(ctx context.Context, _ *migrationapi.PlanMigrationRequest) (*migrationapi.MigrationPlan, error) {
 	decided, err := s.cfg.File.Read()
 	if err != nil {
@@ -153,7 +154,7 @@ func (s *Service) plan(ctx context.Context, _ *migrationapi.PlanMigrationRequest
 	if out.Obstacles == nil {
 		out.Obstacles = []string{}
 	}
-	rank := map[string]int{BlockState: 0, BlockMessaging: 1, BlockMesh: 2}
+	rank := map[string]int{BlockMesh: 0, BlockState: 1, BlockMessaging: 2}
 	slices.SortStableFunc(out.Steps, func(a, b migrationapi.MigrationStep) int {
 		if d := rank[a.Block] - rank[b.Block]; d != 0 {
 			return d
@@ -217,8 +218,8 @@ func (s *Service) change(ctx context.Context, r *migrationapi.SwitchBackendReque
 	return s.decide(ctx, items, func(item *Item, before *Decision) (Decision, error) {
 		way, _ := item.next(before)
 		d := Decision{To: r.To, From: way}
-		if d.To == "" {
-			d.To = other(way)
+		if d.To == "" { // never the way that it happens not to have now: a request that is made twice would undo itself
+			d.To = Native
 		}
 		if before != nil && way == d.To { // said again: the way back stays
 			d.From = before.From
@@ -255,7 +256,7 @@ func (s *Service) rollback(ctx context.Context, r *migrationapi.RollbackBackendR
 	}
 	return s.decide(ctx, items, func(item *Item, before *Decision) (Decision, error) {
 		s.tellOf(ctx, item, events.StoreMigrationStatusStarted, nil, "")
-		return Decision{To: before.From, From: before.To}, nil
+		return Decision{To: before.From, From: before.From}, nil // made twice, it does not go forth again
 	})
 }
 

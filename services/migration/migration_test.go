@@ -193,6 +193,35 @@ func TestSwitchAndRollback(t *testing.T) {
 	n.refused("/migration/rollback", `{"kind":"store","name":"moved"}`, http.StatusNotFound, "nothing was decided")
 }
 
+// A request that is made twice, before or after the restart, leaves what it has decided: neither does a switch go back, nor a rollback forth.
+func TestTwiceIsOnce(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.found["accounts"] = migrationapi.MigrationComparison{With: "redis", Compared: 700}
+	var answer migrationapi.SwitchBackendResponse
+	again := func(path, body, running, next string) {
+		t.Helper()
+		for range 2 {
+			n.must(path, body, &answer)
+			for i := range answer.Items {
+				require.Equal(t, next, answer.Items[i].Next, answer.Items[i].Block)
+			}
+		}
+		for i := range n.items {
+			n.set(i, func(item *migration.Item) { item.Running = running }) // as a restart does
+		}
+	}
+	again("/migration/switch", switchAccounts, "native", "native")
+	again("/migration/switch", switchAccounts, "native", "native")
+	again("/migration/rollback", switchAccounts, "dapr", "dapr")
+	again("/migration/rollback", switchAccounts, "dapr", "dapr")
+
+	const stock = `{"kind":"service","name":"stock","force":true}` // one of its blocks is native already
+	n.must("/migration/switch", `{"kind":"service","name":"stock","block":"mesh"}`, &answer)
+	again("/migration/switch", stock, "native", "native")
+	again("/migration/rollback", stock, "dapr", "dapr")
+}
+
 // What a setting chooses is not decided otherwise, also not by force, and the setting is named.
 func TestSettingsWin(t *testing.T) {
 	n := newNode(t)
@@ -211,7 +240,7 @@ func TestSettingsWin(t *testing.T) {
 	require.Equal(t, "dapr", status.Items[0].Next)
 
 	n.set(4, func(item *migration.Item) { item.NoDapr = "BANNOU_DAPR_ENABLED is false" })
-	n.refused("/migration/switch", `{"kind":"store","name":"moved","force":true}`, http.StatusConflict, "BANNOU_DAPR_ENABLED is false")
+	n.refused("/migration/switch", `{"kind":"store","name":"moved","to":"dapr","force":true}`, http.StatusConflict, "BANNOU_DAPR_ENABLED is false")
 }
 
 // A service has two blocks, which are decided together or apart; calls may go to a target that the node does not know.
@@ -260,10 +289,10 @@ func TestPlan(t *testing.T) {
 	for i := range plan.Steps {
 		steps = append(steps, plan.Steps[i].Block+" "+plan.Steps[i].Name)
 	}
-	require.Equal(t, []string{"state accounts", "state pinned", "messaging stock", "mesh stock"}, steps)
-	require.Equal(t, "it is encrypted", plan.Steps[0].Why)
-	require.Contains(t, plan.Steps[1].Obstacles[0], "BANNOU_STATE_BACKEND_PINNED")
-	require.True(t, plan.Steps[3].Safe)
+	require.Equal(t, []string{"mesh stock", "state accounts", "state pinned", "messaging stock"}, steps)
+	require.True(t, plan.Steps[0].Safe)
+	require.Equal(t, "it is encrypted", plan.Steps[1].Why)
+	require.Contains(t, plan.Steps[2].Obstacles[0], "BANNOU_STATE_BACKEND_PINNED")
 }
 
 func TestRefusals(t *testing.T) {

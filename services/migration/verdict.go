@@ -55,7 +55,7 @@ func (s *Service) clean(c *migrationapi.MigrationComparison) (safe bool, why str
 	case c.Failures > 0:
 		return false, fmt.Sprintf("%d could not be compared within %s, as one of the places did not answer (%s)", c.Failures, within, c.LastFailure)
 	case c.Uncarried > 0:
-		return false, fmt.Sprintf("%d changes were not carried to the other place within %s", c.Uncarried, within)
+		return false, fmt.Sprintf("%d changes were not carried to the other place since the node started: bring those keys in line, and start it anew", c.Uncarried)
 	case c.Compared < s.cfg.Least:
 		return false, fmt.Sprintf("only %d were compared within %s; %d are wanted", c.Compared, within, s.cfg.Least)
 	default:

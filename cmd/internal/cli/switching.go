@@ -134,7 +134,7 @@ type migrateSwitchCommand struct {
 	Kind  string `arg:"" enum:"store,service,topic" help:"store, service or topic."`
 	Name  string `arg:"" help:"Which one."`
 	Block string `enum:"messaging,mesh," default:"" help:"Of a service: messaging (its events) or mesh (calls to it). Default: both."`
-	To    string `enum:"native,dapr," default:"" help:"native or dapr. Default: the other way than the next start brings."`
+	To    string `enum:"native,dapr," default:"" help:"native or dapr. Default: native."`
 	Force bool   `help:"Also when it is not known to be safe."`
 }
 

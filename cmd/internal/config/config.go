@@ -113,13 +113,13 @@ type State struct {
 
 // Mirror has a store compared with its counterpart in another place; only in the YAML file, under state.mirrors.NAME.
 type Mirror struct {
-	To        string  `koanf:"to"`
-	KeyPrefix string  `koanf:"keyPrefix"`
-	TableName string  `koanf:"tableName"`
-	Sample    float64 `koanf:"sample"` // 0: all
-	Writes    bool    `koanf:"writes"`
-	ETags     bool    `koanf:"etags"`
-	NoExpiry  bool    `koanf:"noExpiry"`
+	To        string   `koanf:"to"`
+	KeyPrefix string   `koanf:"keyPrefix"`
+	TableName string   `koanf:"tableName"`
+	Sample    *float64 `koanf:"sample"` // nil: all
+	Writes    bool     `koanf:"writes"`
+	ETags     bool     `koanf:"etags"`
+	NoExpiry  bool     `koanf:"noExpiry"`
 }
 
 // Store configures one store; only in the YAML file, under state.stores.NAME. A store of that name replaces the default.

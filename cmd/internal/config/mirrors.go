@@ -53,8 +53,8 @@ func (c *Config) checkMirrors() error {
 		switch {
 		case m.To == "memory" || !slices.Contains(backends(), m.To):
 			return fmt.Errorf("%s.to is %q: choose from %s", key, m.To, strings.Join(slices.DeleteFunc(backends(), func(b string) bool { return b == "memory" }), ", "))
-		case !(m.Sample >= 0 && m.Sample <= 1):
-			return fmt.Errorf("%s.sample is %g: choose from 0 to 1", key, m.Sample)
+		case m.Sample != nil && !(*m.Sample > 0 && *m.Sample <= 1): // NaN is neither
+			return fmt.Errorf("%s.sample is %g: choose more than 0, for none leave the mirror out, and at most 1", key, *m.Sample)
 		case m.To == onDapr && c.noDapr():
 			return fmt.Errorf("%s.to is dapr and BANNOU_DAPR_ENABLED is false: they disagree, remove one of them", key)
 		case m.To == onDapr:

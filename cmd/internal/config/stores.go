@@ -47,6 +47,15 @@ func (c *Config) AllStores() map[string]Store {
 	return stores
 }
 
+// NativeStore is where a store is, or would be if it were not on Dapr; false: it is none of AllStores.
+func (c *Config) NativeStore(name string) (Store, bool) {
+	if s, named := c.State.Stores[name]; named {
+		return s, true
+	}
+	k, known := defaultStores()[name]
+	return Store{Backend: c.EngineFor(string(k))}, known
+}
+
 // BackendOf is what keeps a store of a program, whose data is of a kind as in EngineFor.
 func (c *Config) BackendOf(store, kind string) string {
 	if c.StateOn(store) == onDapr {

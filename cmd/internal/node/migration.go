@@ -75,8 +75,11 @@ func meet(a, b state.StoreConfig) bool {
 }
 
 func where(s state.StoreConfig) string {
-	if s.Backend == "redis" {
+	switch s.Backend {
+	case "redis":
 		return fmt.Sprintf("%s under the key prefix %q", s.Backend, cmp.Or(s.KeyPrefix, s.Name))
+	case "dapr", "memory":
+		return s.Backend
 	}
 	return fmt.Sprintf("%s in the table %q", s.Backend, cmp.Or(s.TableName, "state_entries"))
 }

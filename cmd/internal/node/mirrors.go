@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 
 	"go.opentelemetry.io/otel/metric"
 
@@ -19,10 +21,45 @@ func counterpart(cfg *config.Config, s state.StoreConfig) (state.StoreConfig, bo
 	if !ok {
 		return state.StoreConfig{}, false
 	}
+	set := cfg.State.Stores[s.Name] // which says the native place also while the store is on Dapr
 	return state.StoreConfig{
 		Name: s.Name, Backend: m.To, Indexes: s.Indexes,
-		KeyPrefix: cmp.Or(m.KeyPrefix, s.KeyPrefix, s.Name), TableName: cmp.Or(m.TableName, s.TableName, "state_entries"),
+		KeyPrefix: cmp.Or(m.KeyPrefix, s.KeyPrefix, set.KeyPrefix, s.Name), TableName: cmp.Or(m.TableName, s.TableName, set.TableName, "state_entries"),
 	}, true
+}
+
+// nativePlace is where a store is, or would be if it were not on Dapr.
+func nativePlace(cfg *config.Config, own *Own, s state.StoreConfig) state.StoreConfig {
+	if s.Backend != "dapr" {
+		return s
+	}
+	place := state.StoreConfig{Name: s.Name}
+	if set, known := cfg.NativeStore(s.Name); known {
+		place.Backend = set.Backend
+		return placed(place, set)
+	}
+	place.Backend = own.engine(cfg, s.Name)
+	return place
+}
+
+// checkSeen refuses what a mirror has found as a reason to switch a store, where the mirror looks at another place than the store would go to.
+// A store without a mirror is nothing to it.
+func checkSeen(cfg *config.Config, own *Own, s state.StoreConfig, to string) error {
+	seen, mirrored := counterpart(cfg, s)
+	if !mirrored {
+		return nil
+	}
+	if to == "dapr" {
+		if seen.Backend != "dapr" {
+			return fmt.Errorf("its mirror compares it with %s, and not with what Dapr has: set state.mirrors.%s.to to dapr", where(seen), s.Name)
+		}
+		return nil
+	}
+	if place := nativePlace(cfg, own, s); seen.Backend != place.Backend || where(seen) != where(place) {
+		return fmt.Errorf("its mirror compares it with %s, and natively it would be on %s: name that place in state.mirrors.%s, or the other one in state.stores.%s",
+			where(seen), where(place), s.Name, s.Name)
+	}
+	return nil
 }
 
 // counterparts are those of all stores.
@@ -40,6 +77,11 @@ func counterparts(cfg *config.Config, stores []state.StoreConfig) (all []state.S
 func withMirrors(cfg *config.Config, stores []state.StoreConfig, drivers, plain []state.Driver, ledger *mirror.Ledger, meter metric.MeterProvider, log *slog.Logger) ([]state.Driver, error) {
 	if len(cfg.State.Mirrors) == 0 {
 		return drivers, nil
+	}
+	for _, name := range slices.Sorted(maps.Keys(cfg.State.Mirrors)) {
+		if !slices.ContainsFunc(stores, func(s state.StoreConfig) bool { return s.Name == name }) { // a file may be that of several nodes
+			log.Warn("state.mirrors names a store that this node does not have: nothing is compared for it", "store", name)
+		}
 	}
 	if err := checkCounterparts(cfg, stores); err != nil {
 		return nil, errors.Join(err, closeAll(drivers))
@@ -61,7 +103,11 @@ func withMirrors(cfg *config.Config, stores []state.StoreConfig, drivers, plain 
 		wrapped, err := mirror.Wrap(d, mirror.Config{Ledger: ledger, Logger: log, MeterProvider: meter, To: func(s state.StoreConfig) (mirror.Counterpart, bool) {
 			m := cfg.State.Mirrors[s.Name]
 			to, ok := counterpart(cfg, s)
-			return mirror.Counterpart{Driver: byBackend[to.Backend], Store: to, Sample: m.Sample, Writes: m.Writes, ETags: m.ETags, NoExpiry: m.NoExpiry}, ok
+			share := 1.0
+			if m.Sample != nil {
+				share = *m.Sample
+			}
+			return mirror.Counterpart{Driver: byBackend[to.Backend], Store: to, Sample: share, Writes: m.Writes, ETags: m.ETags, NoExpiry: m.NoExpiry}, ok
 		}})
 		if err != nil {
 			return nil, errors.Join(err, closeAll(drivers))

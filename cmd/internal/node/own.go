@@ -42,11 +42,7 @@ func (o *Own) stores(cfg *config.Config) (stores []state.StoreConfig) {
 		return nil
 	}
 	for _, s := range o.Stores {
-		kind := "mysql"
-		if s.Expiring {
-			kind = "redis"
-		}
-		made := state.StoreConfig{Name: s.Name, Backend: cfg.BackendOf(s.Name, kind)}
+		made := state.StoreConfig{Name: s.Name, Backend: cfg.BackendOf(s.Name, s.kind())}
 		if set, named := cfg.State.Stores[s.Name]; named {
 			if made.Backend != "dapr" {
 				made.Backend = set.Backend
@@ -57,6 +53,27 @@ func (o *Own) stores(cfg *config.Config) (stores []state.StoreConfig) {
 		stores = append(stores, made)
 	}
 	return stores
+}
+
+// kind is what the store's data is like, as in config.EngineFor.
+func (s OwnStore) kind() string {
+	if s.Expiring {
+		return "redis"
+	}
+	return "mysql"
+}
+
+// engine is what keeps a store of the service natively, when no setting names it; empty: it is not its own.
+func (o *Own) engine(cfg *config.Config, store string) string {
+	if o == nil {
+		return ""
+	}
+	for _, s := range o.Stores {
+		if s.Name == store {
+			return cfg.EngineFor(s.kind())
+		}
+	}
+	return ""
 }
 
 // has reports whether a store is the service's own, which nobody reaches through the state service.

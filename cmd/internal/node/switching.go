@@ -106,6 +106,11 @@ func (s switching) compared(item migration.Item, window time.Duration) (c migrat
 // check says what is wrong with the way that an item would go to.
 func (s switching) check(ctx context.Context, item migration.Item, to string) error {
 	switch {
+	case item.Kind == migration.KindStore:
+		stores := s.stores()
+		if i := slices.IndexFunc(stores, func(store state.StoreConfig) bool { return store.Name == item.Name }); i >= 0 {
+			return checkSeen(s.cfg, s.n.own, stores[i], to)
+		}
 	case item.Kind == migration.KindTopic && to == migration.Native:
 		return s.unread(ctx, item.Name)
 	case item.Kind == migration.KindTopic:
@@ -142,9 +147,14 @@ func (s switching) obstacles(ctx context.Context) []string {
 	return found
 }
 
+// mostLook is how long the broker is asked who reads from it.
+const mostLook = 3 * time.Second
+
 // readers are the subscribers of other programs on exchanges that are not this node's, which the broker tells of: those of Dapr apps
 // have one for each topic.
 func (s switching) readers(ctx context.Context) []string {
+	ctx, cancel := context.WithTimeout(ctx, mostLook) // a broker that is away leaves time for what else is asked
+	defer cancel()
 	queues, err := s.n.broker.Queues(ctx)
 	if err != nil {
 		return []string{"who else reads from the broker is not known: " + err.Error()}
@@ -164,6 +174,9 @@ func (s switching) unread(ctx context.Context, topic string) error {
 	shared, ok := s.n.broker.(*daprtopics.Driver)
 	if !ok {
 		return nil
+	}
+	if m := &s.cfg.Messaging; m.Backend == "rabbitmq" && m.RabbitMQManagementURL == "" {
+		return errors.New("who reads the topic for Dapr only RabbitMQ's management API tells: set --messaging-rabbitmq-management-url")
 	}
 	readers, err := shared.Readers(ctx, topic)
 	if err != nil {

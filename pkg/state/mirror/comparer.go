@@ -44,6 +44,7 @@ type comparer struct {
 	looked chan string // keys to compare
 	fresh  chan string // changed keys to carry
 
+	unsent   []string // keys that were being carried when the comparing ended; only of who carries
 	carrying sync.Mutex
 	pending  map[string]int // how often a key is in fresh, or being carried
 
@@ -83,7 +84,7 @@ func (c *comparer) changed(key string) {
 	case c.fresh <- key:
 	default:
 		c.await(key, -1)
-		c.count(func(t *tally) { t.uncarried++ })
+		c.uncarried(1)
 	}
 }
 
@@ -106,6 +107,11 @@ func (c *comparer) waiting() int { return len(c.looked) + len(c.fresh) }
 
 func (c *comparer) count(change func(t *tally)) {
 	c.driver.cfg.Ledger.add(c.store, func(_ *account, t *tally) { change(t) })
+}
+
+// uncarried counts keys that the other place has older values of until they are changed again.
+func (c *comparer) uncarried(keys int) {
+	c.driver.cfg.Ledger.add(c.store, func(a *account, _ *tally) { a.uncarried += int64(keys) })
 }
 
 // run does something with the keys of a queue, some together, until ctx ends.
@@ -141,19 +147,45 @@ func once(keys []string) []string {
 	return slices.Compact(keys)
 }
 
-// bring carries keys, and has them compared.
+// bring carries keys, however long the other place is away, and has them compared.
 func (c *comparer) bring(ctx context.Context, keys []string) {
 	distinct := once(keys)
-	err := c.carry(ctx, distinct)
+	for {
+		err := c.carry(ctx, distinct)
+		if err == nil {
+			break
+		}
+		if c.failed(ctx, 0, err); ctx.Err() != nil {
+			c.unsent = append(c.unsent, distinct...) // it may be asked once more when it has ended
+			return
+		}
+	}
 	for _, key := range keys {
 		c.await(key, -1)
 	}
-	if err != nil {
-		c.count(func(t *tally) { t.uncarried += int64(len(distinct)) })
-		c.failed(ctx, 0, err)
-		return
-	}
 	c.used(distinct...)
+}
+
+// rest carries what waits when the comparing ends, as long as one call may take.
+func (c *comparer) rest(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.to.Timeout)
+	defer cancel()
+	for {
+		if len(c.unsent) == 0 {
+			select {
+			case first := <-c.fresh:
+				c.unsent = once(gather(first, c.fresh))
+			default:
+				return
+			}
+		}
+		if err := c.carry(ctx, c.unsent); err != nil {
+			c.driver.cfg.Logger.WarnContext(ctx, "changes were not carried to the store's counterpart, which has older values of some keys now",
+				"store", c.store, "counterpart", c.to.Driver.Backend(), "changes", len(c.unsent)+len(c.fresh), "why", kindOf(err))
+			return
+		}
+		c.unsent = nil
+	}
 }
 
 // look compares keys.
@@ -195,10 +227,8 @@ func (c *comparer) carry(ctx context.Context, keys []string) error {
 	defer cancel()
 	refused, err := migrate.Carry(ctx, c.here, there, keys)
 	if err == nil {
-		c.count(func(t *tally) {
-			t.carried += int64(len(keys) - len(refused))
-			t.uncarried += int64(len(refused))
-		})
+		c.count(func(t *tally) { t.carried += int64(len(keys) - len(refused)) })
+		c.uncarried(len(refused))
 	}
 	return err
 }

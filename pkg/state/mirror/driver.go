@@ -126,14 +126,23 @@ func (d *driver) mirrored(cfg state.StoreConfig, e state.Engine) (state.Engine, 
 		d.work.Go(func() { c.run(d.ctx, c.looked, c.look) })
 	}
 	if to.Writes {
-		d.work.Go(func() { c.run(d.ctx, c.fresh, c.bring) })
+		d.work.Go(func() {
+			c.run(d.ctx, c.fresh, c.bring)
+			c.rest(d.ctx)
+		})
 	}
 	return wrap(e, c), nil
 }
 
-// Close ends the comparing and closes the driver. What waits is not compared any more.
-func (d *driver) Close() error {
+// Settle implements state.Settler: it ends the comparing. What waits is not compared any more; changes that wait are carried, as long as the
+// counterpart answers in its time.
+func (d *driver) Settle() {
 	d.stop()
 	d.work.Wait()
+}
+
+// Close settles, and closes the driver.
+func (d *driver) Close() error {
+	d.Settle()
 	return d.Driver.Close()
 }

@@ -39,13 +39,15 @@ type account struct {
 	failure string
 	failed  time.Time
 	waiting func() int
+
+	uncarried int64 // since then, whatever the span: nothing brings these keys in line by itself
 }
 
 // A tally is what happened in one slot of time.
 type tally struct {
 	at                               int64 // which slot since the beginning of time
 	compared, busy, skipped, carried int64
-	uncarried, failures              int64
+	failures                         int64
 	reasons                          map[Reason]int64
 }
 
@@ -79,7 +81,7 @@ type Report struct {
 	Skipped   int64            `json:"skipped"`   // keys that did not fit into the queue: not compared
 	Failures  int64            `json:"failures"`  // keys that could not be read in one of the places: not compared
 	Carried   int64            `json:"carried"`   // changed keys that were carried
-	Uncarried int64            `json:"uncarried"` // changed keys that were not
+	Uncarried int64            `json:"uncarried"` // changed keys that were not, since the process began to compare
 	Waiting   int              `json:"waiting"`   // keys in the queue now
 
 	Recent      []Found    `json:"recent"` // the last differences, the newest first, whatever the span
@@ -105,7 +107,7 @@ func (l *Ledger) Report(store string, window time.Duration) (Report, bool) {
 	window = min(max(window, slot), Kept)
 	r := Report{
 		Store: store, To: a.to, Sample: a.sample, Writes: a.writes, Since: a.since, Window: window, Seconds: window.Seconds(),
-		Reasons: map[Reason]int64{}, Waiting: a.waiting(), Recent: slices.Clone(a.recent), LastFailure: a.failure,
+		Reasons: map[Reason]int64{}, Uncarried: a.uncarried, Waiting: a.waiting(), Recent: slices.Clone(a.recent), LastFailure: a.failure,
 	}
 	slices.Reverse(r.Recent)
 	if !a.failed.IsZero() {
@@ -123,7 +125,6 @@ func (l *Ledger) Report(store string, window time.Duration) (Report, bool) {
 		r.Skipped += t.skipped
 		r.Failures += t.failures
 		r.Carried += t.carried
-		r.Uncarried += t.uncarried
 		for reason, n := range t.reasons {
 			r.Reasons[reason] += n
 			r.Different += n

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -138,6 +139,73 @@ func TestCounterpartDies(t *testing.T) {
 	r := eventually(t, ledger, func(r Report) bool { return r.Failures > 0 && r.Uncarried > 0 })
 	require.Equal(t, state.ErrUnavailable.Error(), r.LastFailure)
 	require.NotNil(t, r.FailedAt)
+}
+
+// A place is a driver that is away at times.
+type place struct {
+	state.Driver
+	away atomic.Bool
+}
+
+func (p *place) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	if p.away.Load() {
+		return nil, state.ErrUnavailable
+	}
+	return p.Driver.Open(ctx, cfg)
+}
+
+// Changes that are made while the other place is away are there once it is back, also when nobody makes another one, and also when the node
+// that made them ends before.
+func TestChangesWaitForTheOtherPlace(t *testing.T) {
+	for _, ends := range []bool{false, true} {
+		t.Run(fmt.Sprint("ends=", ends), func(t *testing.T) {
+			other := &place{Driver: memorystate.New()}
+			ledger := NewLedger()
+			d, err := Wrap(memorystate.New(), Config{Ledger: ledger, To: func(state.StoreConfig) (Counterpart, bool) {
+				return Counterpart{Driver: other, Writes: true}, true
+			}})
+			require.NoError(t, err)
+			t.Cleanup(func() { require.NoError(t, d.Close()) })
+			here, there := view(t, d), view(t, other)
+			other.away.Store(true)
+			for i := range 500 {
+				_, err := here.Save(t.Context(), fmt.Sprint(i), i)
+				require.NoError(t, err)
+			}
+			eventually(t, ledger, func(r Report) bool { return r.FailedAt != nil })
+			other.away.Store(false)
+			if ends {
+				d.(state.Settler).Settle()
+			}
+			carried := func() bool {
+				for i := range 500 {
+					if v, err := there.Get(t.Context(), fmt.Sprint(i)); err != nil || v != i {
+						return false
+					}
+				}
+				return true
+			}
+			if ends {
+				require.True(t, carried(), "nothing was left when the node ended")
+				return
+			}
+			require.Eventually(t, carried, 30*time.Second, 5*time.Millisecond)
+			r, _ := ledger.Report("players", Kept)
+			require.Zero(t, r.Uncarried)
+		})
+	}
+}
+
+// A change that was not carried is one as long as the process runs: no span of time brings its key in line.
+func TestUncarriedChangesAreNotForgotten(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	l := NewLedger()
+	l.now = func() time.Time { return now }
+	l.open("players", &Counterpart{Driver: memorystate.New()}, func() int { return 0 })
+	l.add("players", func(a *account, _ *tally) { a.uncarried++ })
+	now = now.Add(2 * Kept)
+	r, _ := l.Report("players", time.Minute)
+	require.EqualValues(t, 1, r.Uncarried)
 }
 
 // A key that is written all the time is busy, not different.

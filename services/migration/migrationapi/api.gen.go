@@ -166,7 +166,7 @@ type SwitchBackendRequest struct {
 	Kind string `json:"kind"`
 	Name string `json:"name"`
 
-	// To native or dapr. Default, the other way than the next start brings.
+	// To native or dapr. Default, native.
 	To string `json:"to,omitempty,omitzero"`
 }
 
