@@ -189,17 +189,17 @@ func stamp(m *bus.Message, form string, data []byte) []byte {
 		return data
 	}
 	var own struct {
-		EventID   string         `json:"eventId"`
+		EventID   jsontext.Value `json:"eventId"`
 		Timestamp jsontext.Value `json:"timestamp"`
 	}
 	if err := json.Unmarshal(data, &own, jsontext.AllowDuplicateNames(true)); err != nil {
-		return data // its eventId is no string: whoever decodes it says so
+		return data // whoever decodes it says so
 	}
-	added := ""
-	if own.EventID == "" {
+	added, id := "", ""
+	if own.EventID == nil { // one that is there, and null or empty, stays: a name that is there twice is no JSON to most
 		added = `"eventId":` + string(quote(m.ID))
-	} else {
-		m.ID = own.EventID
+	} else if json.Unmarshal(own.EventID, &id) == nil && id != "" {
+		m.ID = id
 	}
 	if own.Timestamp == nil {
 		added += strings.Repeat(",", min(len(added), 1)) + `"timestamp":"` + m.Timestamp.UTC().Format(time.RFC3339Nano) + `"`
