@@ -91,6 +91,7 @@ func TestContradictionsNameBoth(t *testing.T) {
 		{"an unknown way", map[string]string{"BANNOU_MESH_BACKEND": "linkerd"}, nil, "", []string{"choose native or dapr"}},
 		{"the sidecar is the node", nil, []string{"--state-backend", "dapr", "--listen", "127.0.0.1:3510"}, "", []string{"where this node listens itself"}},
 		{"events for strangers", nil, []string{"--messaging-backend", "dapr", "--dapr-sidecar-app-listen", "0.0.0.0:8080"}, "", []string{"--dapr-sidecar-app-token"}},
+		{"calls for strangers, of a native node", nil, []string{"--dapr-sidecar-app-listen", "0.0.0.0:8080"}, "", []string{"--dapr-sidecar-app-token"}},
 		{"two stores in one component", nil, []string{"--state-backend", "dapr", "--dapr-sidecar-state-components", "a=x,b=x"}, "", []string{"the stores a and b", "x"}},
 		{"a store in the component of another's name", nil, []string{"--state-backend", "dapr", "--dapr-sidecar-state-components", "accounts=realm"}, "", []string{"the store accounts", "that of the store realm"}},
 		{"two components of one store", nil, []string{"--state-backend", "dapr", "--dapr-sidecar-state-components", "a=x,a=y"}, "", []string{"the store a", "x", "y"}},
@@ -138,6 +139,14 @@ func TestSidecarIsFoundByDaprsVariables(t *testing.T) {
 	require.Equal(t, "http://sidecar:3500", f.Dapr.Sidecar.Endpoint)
 	component, prefix = f.Dapr.Sidecar.Component("realm")
 	require.Equal(t, [2]string{"statestore", "realm:"}, [2]string{component, prefix})
+}
+
+// A native node that other apps' sidecars still call has the app's token too.
+func TestNativeNodeIsCalledBySidecar(t *testing.T) {
+	t.Setenv("APP_API_TOKEN", "of-the-app")
+	f, err := parse(t, "--dapr-sidecar-app-listen", "127.0.0.1:8080")
+	require.NoError(t, err)
+	require.Equal(t, "of-the-app", f.Dapr.Sidecar.AppToken)
 }
 
 // A node that is native and compares a store with that of a sidecar has to find the sidecar too.

@@ -27,10 +27,11 @@ type Sidecar struct {
 
 // resolveSidecar fills in what Dapr's own variables say, and checks the rest.
 func (c *Config) resolveSidecar() error {
-	if !c.UsesDapr() && !c.comparesWithDapr() {
+	s := &c.Dapr.Sidecar
+	asks := c.UsesDapr() || c.comparesWithDapr()
+	if !asks && s.AppListen == "" {
 		return nil
 	}
-	s := &c.Dapr.Sidecar
 	s.Endpoint = strings.TrimSuffix(cmp.Or(s.Endpoint, os.Getenv("DAPR_HTTP_ENDPOINT"), "http://127.0.0.1:"+cmp.Or(os.Getenv("DAPR_HTTP_PORT"), "3500")), "/")
 	s.Token = cmp.Or(s.Token, os.Getenv("DAPR_API_TOKEN"))
 	s.AppToken = cmp.Or(s.AppToken, os.Getenv("APP_API_TOKEN"))
@@ -40,7 +41,7 @@ func (c *Config) resolveSidecar() error {
 	if err := checkURL(s.Endpoint, "http", "https"); err != nil {
 		return fmt.Errorf("--dapr-sidecar-endpoint: %w", err)
 	}
-	if c.Listen != "" && s.Endpoint == "http://"+c.Listen {
+	if asks && c.Listen != "" && s.Endpoint == "http://"+c.Listen {
 		return fmt.Errorf("the sidecar is said to be at %s, where this node listens itself: set DAPR_HTTP_PORT or --dapr-sidecar-endpoint, or --listen", c.Listen)
 	}
 	if s.PubSub == "" {
