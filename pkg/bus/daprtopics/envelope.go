@@ -16,9 +16,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/internal/cloudevents"
 )
 
 // What an event has beside its data where it was, or may be, in an envelope. The facade of Dapr's API reads and writes the same headers, so
@@ -129,7 +129,7 @@ func unwrap(m *bus.Message) (*bus.Message, error) {
 	if err != nil {
 		return &flat, err
 	}
-	flat.ContentType, flat.ID = cmp.Or(text("datacontenttype"), contentTypeJSON), identity(source, id)
+	flat.ContentType, flat.ID = cmp.Or(text("datacontenttype"), contentTypeJSON), cloudevents.Identity(source, id)
 	if flat.Type = text("type"); flat.Type == typeOfDapr {
 		flat.Type = m.Type
 	}
@@ -171,14 +171,6 @@ func dataOf(attributes map[string]jsontext.Value, text func(name string) string)
 		return FormText, []byte(s), nil
 	}
 	return FormJSON, value, nil
-}
-
-// identity is an event's id to handlers and inboxes. A UUID is one by itself; any other id is its source's own.
-func identity(source, id string) string {
-	if _, err := uuid.Parse(id); err == nil && len(id) == 36 {
-		return id
-	}
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(source+"\x00"+id)).String()
 }
 
 // stamp gives a JSON object the eventId and the timestamp that each event of the bus has, unless it has its own: an event that a native
