@@ -51,6 +51,6 @@ func TestTooLargeAnEventIsNoEvent(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close(t.Context())) })
 	w := httptest.NewRecorder()
-	d.Handler(nil).ServeHTTP(w, httptest.NewRequest("POST", "/dapr/events/orders", strings.NewReader(strings.Repeat(" ", 32<<20+1))))
+	d.Handler(nil).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/dapr/events/orders", strings.NewReader(strings.Repeat(" ", 32<<20+1))))
 	require.Equal(t, http.StatusBadRequest, w.Code)
 }
