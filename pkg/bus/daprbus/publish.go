@@ -123,8 +123,8 @@ type event struct {
 	Properties      *string        `json:"bannouproperties"` // nil: of another app, or published as JSON
 }
 
-// message unwraps what came for a topic. What is no CloudEvent is passed on as it is, for its handlers to refuse.
-func message(topic string, body []byte) *bus.Message {
+// message unwraps what came for a topic. What is no CloudEvent is passed on as it is, for its handlers to refuse. A dead letter tells its own topic.
+func message(topic string, letters bool, body []byte) *bus.Message {
 	m := &bus.Message{RoutingKey: topic, ContentType: contentEvent, Body: body, Timestamp: time.Now().UTC(), Headers: map[string]string{}}
 	var e event
 	if json.Unmarshal(body, &e, jsontext.AllowDuplicateNames(true)) != nil || e.ID == "" {
@@ -148,7 +148,7 @@ func message(topic string, body []byte) *bus.Message {
 		}
 	}
 	m.CorrelationID = properties.Get(queryCorrelation)
-	if properties.Has("topic") {
+	if letters && properties.Has("topic") { // any app's source may have such a query
 		m.RoutingKey = properties.Get("topic")
 	}
 	for _, h := range [][2]string{{bus.HeaderSourceService, source}, {headerTrace, e.TraceParent}, {headerTraceState, e.TraceState}} {

@@ -9,7 +9,7 @@ import (
 // An event of another app is one of its source: an inbox that has seen the same id of another source has not seen it.
 func TestIdentityOfOtherAppsEvents(t *testing.T) {
 	from := func(source string) string {
-		m := message("orders", []byte(`{"specversion":"1.0","id":"7","source":"`+source+`","data":{"n":1}}`))
+		m := message("orders", false, []byte(`{"specversion":"1.0","id":"7","source":"`+source+`","data":{"n":1}}`))
 		require.Contains(t, string(m.Body), `"eventId":"`+m.ID+`"`)
 		return m.ID
 	}
@@ -27,6 +27,13 @@ func TestIdentityOfOtherAppsEvents(t *testing.T) {
 		`{"id":"7","source":"shop","data_base64":"YQ=="}`:                     first,
 		`{"id":"7","source":"shop","data":{"eventId":null}}`:                  first,
 	} {
-		require.Equal(t, want, message("orders", []byte(envelope)).ID, envelope)
+		require.Equal(t, want, message("orders", false, []byte(envelope)).ID, envelope)
 	}
+}
+
+// Only a dead letter tells another topic than the one that it came by: the source of an app's event may be any address.
+func TestTopicOfOtherAppsEvents(t *testing.T) {
+	envelope := []byte(`{"specversion":"1.0","id":"7","source":"https://shop/?topic=elsewhere","data":{}}`)
+	require.Equal(t, "orders", message("orders", false, envelope).RoutingKey)
+	require.Equal(t, "elsewhere", message("bannou-dlx", true, envelope).RoutingKey)
 }

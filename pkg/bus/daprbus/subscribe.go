@@ -132,7 +132,7 @@ func (d *Driver) deliver(w http.ResponseWriter, r *http.Request, topic string) {
 	d.mu.Unlock()
 	settled := make(chan bool, len(readers))
 	for _, c := range readers {
-		go c.give(r.Context(), message(topic, body), settled)
+		go c.give(r.Context(), message(topic, topic == d.cfg.DeadLetterExchange, body), settled)
 	}
 	handled := len(readers) > 0
 	for range readers {
