@@ -43,7 +43,7 @@ var table = []rule{
 		why: "a driver knows its library and no other driver"},
 	{of: "pkg/bus/daprtopics", may: []string{"pkg/bus", "pkg/bus/internal/..."},
 		why: "topics are shared on any broker, whose driver says where they lie"},
-	{of: "pkg/bus/daprbus", may: []string{"pkg/bus"},
+	{of: "pkg/bus/daprbus", may: []string{"pkg/bus", "pkg/bus/internal/..."},
 		why: "a driver over a sidecar knows its library, and Dapr by HTTP alone"},
 	{of: "pkg/bus/mirror", may: []string{"pkg/bus"},
 		why: "events are counted on any two brokers, so what counts them knows neither"},

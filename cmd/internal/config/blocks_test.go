@@ -91,7 +91,10 @@ func TestContradictionsNameBoth(t *testing.T) {
 		{"an unknown way", map[string]string{"BANNOU_MESH_BACKEND": "linkerd"}, nil, "", []string{"choose native or dapr"}},
 		{"the sidecar is the node", nil, []string{"--state-backend", "dapr", "--listen", "127.0.0.1:3510"}, "", []string{"where this node listens itself"}},
 		{"events for strangers", nil, []string{"--messaging-backend", "dapr", "--dapr-sidecar-app-listen", "0.0.0.0:8080"}, "", []string{"--dapr-sidecar-app-token"}},
+		{"calls for strangers, of a native node", nil, []string{"--dapr-sidecar-app-listen", "0.0.0.0:8080"}, "", []string{"--dapr-sidecar-app-token"}},
 		{"two stores in one component", nil, []string{"--state-backend", "dapr", "--dapr-sidecar-state-components", "a=x,b=x"}, "", []string{"the stores a and b", "x"}},
+		{"a store in the component of another's name", nil, []string{"--state-backend", "dapr", "--dapr-sidecar-state-components", "accounts=realm"}, "", []string{"the store accounts", "that of the store realm"}},
+		{"two components of one store", nil, []string{"--state-backend", "dapr", "--dapr-sidecar-state-components", "a=x,a=y"}, "", []string{"the store a", "x", "y"}},
 		{"a migration of a store on Dapr", map[string]string{"BANNOU_STATE_BACKEND_SCORES": "dapr"}, nil, "state:\n  stores: {scores: {backend: sqlite, migration: {to: {backend: sqlite, tableName: there}}}}\n", []string{"state.stores.scores.migration.to", "BANNOU_STATE_BACKEND_SCORES"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -136,4 +139,22 @@ func TestSidecarIsFoundByDaprsVariables(t *testing.T) {
 	require.Equal(t, "http://sidecar:3500", f.Dapr.Sidecar.Endpoint)
 	component, prefix = f.Dapr.Sidecar.Component("realm")
 	require.Equal(t, [2]string{"statestore", "realm:"}, [2]string{component, prefix})
+}
+
+// A native node that other apps' sidecars still call has the app's token too.
+func TestNativeNodeIsCalledBySidecar(t *testing.T) {
+	t.Setenv("APP_API_TOKEN", "of-the-app")
+	f, err := parse(t, "--dapr-sidecar-app-listen", "127.0.0.1:8080")
+	require.NoError(t, err)
+	require.Equal(t, "of-the-app", f.Dapr.Sidecar.AppToken)
+}
+
+// A node that is native and compares a store with that of a sidecar has to find the sidecar too.
+func TestMirrorOnDaprFindsTheSidecar(t *testing.T) {
+	t.Setenv("DAPR_HTTP_PORT", "3510")
+	t.Setenv("DAPR_API_TOKEN", "of-the-sidecar")
+	f, err := parse(t, "--config", file(t, "state:\n  mirrors: {accounts: {to: dapr}}\n"))
+	require.NoError(t, err)
+	require.Equal(t, "http://127.0.0.1:3510", f.Dapr.Sidecar.Endpoint)
+	require.Equal(t, "of-the-sidecar", f.Dapr.Sidecar.Token)
 }

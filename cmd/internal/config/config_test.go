@@ -33,6 +33,9 @@ func parse(t *testing.T, args ...string) (flags, error) {
 	if f.State.Stores, err = f.File.Stores(); err != nil {
 		return f, err
 	}
+	if f.State.Mirrors, err = f.File.Mirrors(); err != nil {
+		return f, err
+	}
 	if f.Apps, err = f.File.Apps(); err != nil {
 		return f, err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -26,20 +27,21 @@ type Sidecar struct {
 
 // resolveSidecar fills in what Dapr's own variables say, and checks the rest.
 func (c *Config) resolveSidecar() error {
-	if !c.UsesDapr() {
+	s := &c.Dapr.Sidecar
+	asks := c.UsesDapr() || c.comparesWithDapr()
+	if !asks && s.AppListen == "" {
 		return nil
 	}
-	s := &c.Dapr.Sidecar
 	s.Endpoint = strings.TrimSuffix(cmp.Or(s.Endpoint, os.Getenv("DAPR_HTTP_ENDPOINT"), "http://127.0.0.1:"+cmp.Or(os.Getenv("DAPR_HTTP_PORT"), "3500")), "/")
 	s.Token = cmp.Or(s.Token, os.Getenv("DAPR_API_TOKEN"))
 	s.AppToken = cmp.Or(s.AppToken, os.Getenv("APP_API_TOKEN"))
-	if port := os.Getenv("APP_PORT"); s.AppListen == "" && port != "" {
+	if port := os.Getenv("APP_PORT"); s.AppListen == "" && port != "" && c.UsesDapr() {
 		s.AppListen = net.JoinHostPort("127.0.0.1", port)
 	}
 	if err := checkURL(s.Endpoint, "http", "https"); err != nil {
 		return fmt.Errorf("--dapr-sidecar-endpoint: %w", err)
 	}
-	if c.Listen != "" && s.Endpoint == "http://"+c.Listen {
+	if asks && c.Listen != "" && s.Endpoint == "http://"+c.Listen {
 		return fmt.Errorf("the sidecar is said to be at %s, where this node listens itself: set DAPR_HTTP_PORT or --dapr-sidecar-endpoint, or --listen", c.Listen)
 	}
 	if s.PubSub == "" {
@@ -62,15 +64,24 @@ func (c *Config) checkAppListen() error {
 	return nil
 }
 
+// comparesWithDapr reports whether a native store is compared with one that the sidecar keeps.
+func (c *Config) comparesWithDapr() bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(c.State.Mirrors)), func(m Mirror) bool { return m.To == onDapr })
+}
+
 // checkComponents refuses stores whose keys could meet.
 func (c *Config) checkComponents() error {
 	s := &c.Dapr.Sidecar
-	stores := map[string]string{}
+	stores, places := map[string]string{}, map[string]string{}
 	for _, entry := range s.StateComponents {
 		store, component, found := strings.Cut(entry, "=")
 		if !found || store == "" || component == "" {
 			return fmt.Errorf("--dapr-sidecar-state-components says %q: write store=component", entry)
 		}
+		if other, twice := places[store]; twice {
+			return fmt.Errorf("--dapr-sidecar-state-components puts the store %s into the component %s and into %s: name one", store, other, component)
+		}
+		places[store] = component
 		if other, taken := stores[component]; taken {
 			return fmt.Errorf("--dapr-sidecar-state-components puts the stores %s and %s into the component %s, where their keys could meet: use --dapr-sidecar-state-store for a component that stores share", other, store, component)
 		}
@@ -78,6 +89,12 @@ func (c *Config) checkComponents() error {
 			return fmt.Errorf("--dapr-sidecar-state-components puts the store %s into the component %s with its keys as they are, and --dapr-sidecar-state-store the others, where their keys could meet: name another component", store, component)
 		}
 		stores[component] = store
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.AllStores())) {
+		component, prefix := s.Component(name)
+		if other, taken := stores[component]; taken && other != name && prefix == "" && c.StateOn(name) == onDapr {
+			return fmt.Errorf("--dapr-sidecar-state-components puts the store %s into the component %s, which is that of the store %s, where their keys could meet: name a component for %s too", other, component, name, name)
+		}
 	}
 	return nil
 }

@@ -35,12 +35,10 @@ func (d *dapr) daprMySQL(c facade.Component, prefix string, store *state.StoreCo
 // daprDSN is a connection string of Dapr's, which has no database before its options, as that of the driver, which has one that is always there:
 // the table is named with its own.
 func daprDSN(text string) (string, error) {
-	server, options, found := strings.Cut(text, "/")
-	if !found || !strings.Contains(server, "@") {
+	at := max(strings.LastIndex(text, "/"), 0) // as the driver has it: a password, or the path of a socket, may have slashes
+	server, options := text[:at], text[at:]
+	if !strings.Contains(server, "@") {
 		return "", errors.New("connectionString is to be user:password@tcp(host:3306)/?options")
-	}
-	if i := strings.LastIndex(text, ")/"); i >= 0 { // a password may have a slash
-		server, options = text[:i+1], text[i+2:]
 	}
 	_, options, _ = strings.Cut(options, "?")
 	dsn := server + "/information_schema"

@@ -23,8 +23,8 @@ import (
 // service it starts before all others and stops after them. Close it after the host has stopped.
 type sidecar struct {
 	host.Base
-	driver   *daprbus.Driver
-	bus      *bus.Bus // nil: no service is on it
+	driver   *daprbus.Driver // also where no service publishes with it: it asks the sidecar for the app's token
+	bus      *bus.Bus        // nil: no service is on it
 	listener net.Listener
 	server   *http.Server
 	served   chan error
@@ -38,13 +38,13 @@ func newSidecar(cfg *config.Config, n *Node, log *slog.Logger) (s *sidecar, err 
 	}
 	s = &sidecar{served: make(chan error, 1)}
 	settings := cfg.Dapr.Sidecar
+	if s.driver, err = daprbus.New(daprbus.Config{
+		Endpoint: settings.Endpoint, Token: settings.Token, AppToken: settings.AppToken, PubSub: settings.PubSub,
+		DeadLetterExchange: cfg.Messaging.DeadLetterExchange, Logger: log,
+	}); err != nil {
+		return nil, err
+	}
 	if cfg.MessagingOnDapr() {
-		if s.driver, err = daprbus.New(daprbus.Config{
-			Endpoint: settings.Endpoint, Token: settings.Token, AppToken: settings.AppToken, PubSub: settings.PubSub,
-			DeadLetterExchange: cfg.Messaging.DeadLetterExchange, Logger: log,
-		}); err != nil {
-			return nil, err
-		}
 		if s.bus, err = bus.New(s.driver, busConfig(cfg, n, log)); err != nil {
 			return nil, errors.Join(err, s.close(context.Background()))
 		}
@@ -55,10 +55,7 @@ func newSidecar(cfg *config.Config, n *Node, log *slog.Logger) (s *sidecar, err 
 	if s.listener, err = new(net.ListenConfig).Listen(context.Background(), "tcp", settings.AppListen); err != nil {
 		return nil, errors.Join(fmt.Errorf("--dapr-sidecar-app-listen: %w", err), s.close(context.Background()))
 	}
-	handler := n.host.Handler() // which asks who calls, as everywhere
-	if s.driver != nil {
-		handler = s.driver.Handler(handler)
-	}
+	handler := s.driver.Handler(n.host.Handler()) // the latter asks who calls, as everywhere
 	s.server = &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	return s, nil
 }
@@ -135,9 +132,7 @@ func (s *sidecar) close(ctx context.Context) error {
 	if s.bus != nil {
 		errs = append(errs, s.bus.Close(ctx))
 	}
-	if s.driver != nil {
-		errs = append(errs, s.driver.Close(ctx))
-	}
+	errs = append(errs, s.driver.Close(ctx))
 	return errors.Join(errs...)
 }
 

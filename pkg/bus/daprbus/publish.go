@@ -14,6 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/internal/cloudevents"
 )
 
 // What CloudEvents carry of a message beside their own attributes.
@@ -119,11 +120,11 @@ type event struct {
 	TraceState      string         `json:"tracestate"`
 	Data            jsontext.Value `json:"data"`
 	DataBase64      *string        `json:"data_base64"`
-	Properties      string         `json:"bannouproperties"`
+	Properties      *string        `json:"bannouproperties"` // nil: of another app, or published as JSON
 }
 
-// message unwraps what came for a topic. What is no CloudEvent is passed on as it is, for its handlers to refuse.
-func message(topic string, body []byte) *bus.Message {
+// message unwraps what came for a topic. What is no CloudEvent is passed on as it is, for its handlers to refuse. A dead letter tells its own topic.
+func message(topic string, letters bool, body []byte) *bus.Message {
 	m := &bus.Message{RoutingKey: topic, ContentType: contentEvent, Body: body, Timestamp: time.Now().UTC(), Headers: map[string]string{}}
 	var e event
 	if json.Unmarshal(body, &e, jsontext.AllowDuplicateNames(true)) != nil || e.ID == "" {
@@ -134,7 +135,10 @@ func message(topic string, body []byte) *bus.Message {
 		m.Timestamp = at.UTC()
 	}
 	source, query, _ := strings.Cut(e.Source, "?")
-	properties, err := url.ParseQuery(orEmpty(e.Properties, query))
+	if e.Properties != nil {
+		query = *e.Properties
+	}
+	properties, err := url.ParseQuery(query)
 	if err != nil {
 		properties, source = nil, e.Source
 	}
@@ -144,7 +148,7 @@ func message(topic string, body []byte) *bus.Message {
 		}
 	}
 	m.CorrelationID = properties.Get(queryCorrelation)
-	if properties.Has("topic") {
+	if letters && properties.Has("topic") { // any app's source may have such a query
 		m.RoutingKey = properties.Get("topic")
 	}
 	for _, h := range [][2]string{{bus.HeaderSourceService, source}, {headerTrace, e.TraceParent}, {headerTraceState, e.TraceState}} {
@@ -156,8 +160,12 @@ func message(topic string, body []byte) *bus.Message {
 	return m
 }
 
-// data is the event's own, as it was published. A JSON object without an eventId, from an app that knows nothing of them, gets the CloudEvent's id.
+// data is the event's own, as it was published. A JSON object without an eventId, from an app that knows nothing of them, gets that of the message, which
+// is a UUID: an id that another app made is unique to its source alone, and inboxes would take another's for the same event.
 func (e *event) data(m *bus.Message) []byte {
+	if e.Properties == nil { // else its id is one of the bus
+		m.ID = cloudevents.Identity(e.Source, e.ID)
+	}
 	if e.DataBase64 != nil {
 		if decoded, err := base64.StdEncoding.DecodeString(*e.DataBase64); err == nil {
 			return decoded
@@ -181,6 +189,8 @@ func (e *event) data(m *bus.Message) []byte {
 	if has.EventID == nil {
 		id, _ := json.Marshal(m.ID)
 		added = append(append(append(added, `"eventId":`...), id...), ',')
+	} else if own := ""; json.Unmarshal(has.EventID, &own) == nil && own != "" {
+		m.ID = own
 	}
 	if has.Timestamp == nil {
 		at, _ := json.Marshal(m.Timestamp)

@@ -68,18 +68,21 @@ func (d *Driver) forget(c *consumer) {
 const routePrefix = "/dapr/events/"
 
 // Handler serves what the sidecar asks of its app: the subscriptions, and the events that it brings. Everything else is next's; nil: 404. Serve it where daprd
-// was told that the app listens, after all topics were subscribed to.
+// was told that the app listens, after all topics were subscribed to. With an AppToken, what comes without it is refused, next's too, but for GET /healthz, with
+// which the sidecar shows no token; next does not see the token.
 func (d *Driver) Handler(next http.Handler) http.Handler {
 	if next == nil {
 		next = http.NotFoundHandler()
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !strings.HasPrefix(r.URL.Path, "/dapr/") {
-			next.ServeHTTP(w, r)
+		probe := r.Method == http.MethodGet && r.URL.Path == "/healthz"
+		if d.cfg.AppToken != "" && !probe && subtle.ConstantTimeCompare([]byte(r.Header.Get(headerToken)), []byte(d.cfg.AppToken)) != 1 {
+			http.Error(w, "the header dapr-api-token does not have the app's token", http.StatusUnauthorized)
 			return
 		}
-		if d.cfg.AppToken != "" && subtle.ConstantTimeCompare([]byte(r.Header.Get(headerToken)), []byte(d.cfg.AppToken)) != 1 {
-			http.Error(w, "the header dapr-api-token does not have the app's token", http.StatusUnauthorized)
+		if !strings.HasPrefix(r.URL.Path, "/dapr/") {
+			r.Header.Del(headerToken) // it is between the sidecar and this process, and next may pass headers on
+			next.ServeHTTP(w, r)
 			return
 		}
 		topic, brought := strings.CutPrefix(r.URL.Path, routePrefix)
@@ -118,9 +121,10 @@ const maxEvent = 32 << 20
 
 // deliver gives an event to all who read its topic here, and answers when they have settled it.
 func (d *Driver) deliver(w http.ResponseWriter, r *http.Request, topic string) {
-	body, err := io.ReadAll(io.LimitReader(r.Body, maxEvent))
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxEvent))
 	if err != nil {
-		http.Error(w, "the event broke off", http.StatusBadRequest)
+		d.cfg.Logger.Warn("an event could not be read", "topic", topic, "error", err)
+		http.Error(w, "the event broke off, or is larger than this program takes", http.StatusBadRequest)
 		return
 	}
 	d.mu.Lock()
@@ -128,7 +132,7 @@ func (d *Driver) deliver(w http.ResponseWriter, r *http.Request, topic string) {
 	d.mu.Unlock()
 	settled := make(chan bool, len(readers))
 	for _, c := range readers {
-		go c.give(r.Context(), message(topic, body), settled)
+		go c.give(r.Context(), message(topic, topic == d.cfg.DeadLetterExchange, body), settled)
 	}
 	handled := len(readers) > 0
 	for range readers {

@@ -16,9 +16,9 @@ import (
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
-	"github.com/google/uuid"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/internal/cloudevents"
 )
 
 // What an event has beside its data where it was, or may be, in an envelope. The facade of Dapr's API reads and writes the same headers, so
@@ -129,7 +129,7 @@ func unwrap(m *bus.Message) (*bus.Message, error) {
 	if err != nil {
 		return &flat, err
 	}
-	flat.ContentType, flat.ID = cmp.Or(text("datacontenttype"), contentTypeJSON), identity(source, id)
+	flat.ContentType, flat.ID = cmp.Or(text("datacontenttype"), contentTypeJSON), cloudevents.Identity(source, id)
 	if flat.Type = text("type"); flat.Type == typeOfDapr {
 		flat.Type = m.Type
 	}
@@ -173,14 +173,6 @@ func dataOf(attributes map[string]jsontext.Value, text func(name string) string)
 	return FormJSON, value, nil
 }
 
-// identity is an event's id to handlers and inboxes. A UUID is one by itself; any other id is its source's own.
-func identity(source, id string) string {
-	if _, err := uuid.Parse(id); err == nil && len(id) == 36 {
-		return id
-	}
-	return uuid.NewSHA1(uuid.NameSpaceURL, []byte(source+"\x00"+id)).String()
-}
-
 // stamp gives a JSON object the eventId and the timestamp that each event of the bus has, unless it has its own: an event that a native
 // program wrapped has, and keeps its id.
 func stamp(m *bus.Message, form string, data []byte) []byte {
@@ -189,17 +181,17 @@ func stamp(m *bus.Message, form string, data []byte) []byte {
 		return data
 	}
 	var own struct {
-		EventID   string         `json:"eventId"`
+		EventID   jsontext.Value `json:"eventId"`
 		Timestamp jsontext.Value `json:"timestamp"`
 	}
 	if err := json.Unmarshal(data, &own, jsontext.AllowDuplicateNames(true)); err != nil {
-		return data // its eventId is no string: whoever decodes it says so
+		return data // whoever decodes it says so
 	}
-	added := ""
-	if own.EventID == "" {
+	added, id := "", ""
+	if own.EventID == nil { // one that is there, and null or empty, stays: a name that is there twice is no JSON to most
 		added = `"eventId":` + string(quote(m.ID))
-	} else {
-		m.ID = own.EventID
+	} else if json.Unmarshal(own.EventID, &id) == nil && id != "" {
+		m.ID = id
 	}
 	if own.Timestamp == nil {
 		added += strings.Repeat(",", min(len(added), 1)) + `"timestamp":"` + m.Timestamp.UTC().Format(time.RFC3339Nano) + `"`

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/internal/cloudevents"
 )
 
 const anID = "0190a5a0-0000-7000-8000-000000000001"
@@ -33,14 +34,17 @@ func TestUnwrap(t *testing.T) {
 	require.Empty(t, m.Headers[bus.HeaderEnvelope])
 
 	for envelope, want := range map[string]string{
-		`{"specversion":"1.0","id":"a","source":"s","datacontenttype":"text/plain","data":"some \u0061 text"}`:              "some a text",
-		`{"specversion":"1.0","id":"a","source":"s","datacontenttype":"application/octet-stream","data_base64":"Ynl0ZXM="}`: "bytes",
-		`{"specversion":"1.0","id":"a","source":"s","datacontenttype":"application/json","data":[1.10]}`:                    "[1.10]",
-		`{"specversion":"1.0","id":"a","source":"s"}`:                                                                       "null",
-		`{"specversion":"1.0","id":"a","source":"s","time":"2025-01-02T03:04:05Z","data":{ }}`:                              `{"eventId":"` + identity("s", "a") + `","timestamp":"2025-01-02T03:04:05Z" }`,
-		`{"specversion":"1.0","id":"a","source":"s","data":{"eventId":"own","timestamp":"2025-01-02T03:04:05Z"}}`:           `{"eventId":"own","timestamp":"2025-01-02T03:04:05Z"}`,
+		`{"specversion":"1.0","id":"a","source":"s","datacontenttype":"text/plain","data":"some \u0061 text"}`:               "some a text",
+		`{"specversion":"1.0","id":"a","source":"s","datacontenttype":"application/octet-stream","data_base64":"Ynl0ZXM="}`:  "bytes",
+		`{"specversion":"1.0","id":"a","source":"s","datacontenttype":"application/json","data":[1.10]}`:                     "[1.10]",
+		`{"specversion":"1.0","id":"a","source":"s"}`:                                                                        "null",
+		`{"specversion":"1.0","id":"a","source":"s","time":"2025-01-02T03:04:05Z","data":{ }}`:                               `{"eventId":"` + cloudevents.Identity("s", "a") + `","timestamp":"2025-01-02T03:04:05Z" }`,
+		`{"specversion":"1.0","id":"a","source":"s","data":{"eventId":"own","timestamp":"2025-01-02T03:04:05Z"}}`:            `{"eventId":"own","timestamp":"2025-01-02T03:04:05Z"}`,
+		`{"specversion":"1.0","id":"a","source":"s","time":"2025-01-02T03:04:05Z","data":{"eventId":null,"timestamp":null}}`: `{"eventId":null,"timestamp":null}`,
+		`{"specversion":"1.0","id":"a","source":"s","time":"2025-01-02T03:04:05Z","data":{"eventId":"","timestamp":1}}`:      `{"eventId":"","timestamp":1}`,
 	} {
 		require.Equal(t, want, string(come(t, envelope).Body), envelope)
+		require.NotEmpty(t, come(t, envelope).ID, envelope)
 	}
 	require.Equal(t, "own", come(t, `{"specversion":"1.0","id":"a","source":"s","data":{"eventId":"own"}}`).ID)
 	require.WithinDuration(t, time.Now(), come(t, `{"specversion":"1.0","id":"a","source":"s","data":{}}`).Timestamp, time.Minute, "an event has a time")

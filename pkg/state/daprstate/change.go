@@ -127,18 +127,30 @@ func (e *engine) one(ctx context.Context, c component, change *state.Change, r s
 			continue
 		case !errors.Is(err, errConflict):
 			return state.Outcome{Err: err}
+		}
+		again, err := e.read(ctx, c, []string{change.Key})
+		switch {
+		case err != nil:
+			return state.Outcome{Err: fmt.Errorf("%w: %w", state.ErrOutcomeUnknown, err)}
+		case holds(change, r, again[0]):
+			// The component says conflict for any failure of a request with an ETag, such as that of a server that takes no writes.
+			return state.Outcome{Err: fmt.Errorf("%w: the component refuses a change whose condition holds", state.ErrUnavailable)}
 		case change.When == state.IfAbsent:
 			return state.Outcome{Conflict: true}
 		}
-		again, err := e.read(ctx, c, []string{change.Key})
-		if err != nil {
-			return state.Outcome{Err: fmt.Errorf("%w: %w", state.ErrOutcomeUnknown, err)}
-		}
-		if change.When == state.IfETag && again[0].Found && again[0].ETag == change.ETag {
-			// The component says conflict for any failure of a save with an ETag, such as a server that is away.
-			return state.Outcome{Err: fmt.Errorf("%w: the component refuses a change whose condition holds", state.ErrUnavailable)}
-		}
 		r = again[0]
+	}
+}
+
+// holds reports whether what a change was made on condition of is so, now that it was refused. before is the key as it was read first.
+func holds(change *state.Change, before, now state.Record) bool {
+	switch change.When {
+	case state.IfAbsent:
+		return !now.Found
+	case state.IfETag:
+		return now.Found && now.ETag == change.ETag
+	default: // a delete, which is sent with the ETag that was read
+		return now.Found && now.ETag == before.ETag
 	}
 }
 

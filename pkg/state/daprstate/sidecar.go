@@ -111,6 +111,9 @@ func (s *sidecar) writing(ctx context.Context, sent bool, err error) error {
 	}
 	var refused *refusal
 	if errors.As(err, &refused) {
+		if strings.HasPrefix(refused.code, "ERR_STATE_STORE_NOT_") { // found, or configured: a 400, and the fault of no value
+			return fmt.Errorf("%w: %w", state.ErrUnavailable, err)
+		}
 		switch refused.status {
 		case http.StatusConflict:
 			return errConflict

@@ -1,6 +1,7 @@
 package mysqlstate
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -122,7 +123,7 @@ func (e *daprEngine) tryTransact(ctx context.Context, f *daprForm, changes []sta
 	}
 	if err != nil {
 		if number(err) == duplicateKey {
-			return nil, errRaced // a row that was absent is there now
+			return nil, cmp.Or(e.collide(f, absent(rows)), errRaced) // a row that was absent is there now
 		}
 		return nil, err
 	}
@@ -153,15 +154,38 @@ func (e *daprEngine) lock(ctx context.Context, f *daprForm, tx *sql.Tx, changes 
 		}
 		key := strings.TrimPrefix(id, e.prefix)
 		if found[key] == nil || !strings.HasPrefix(id, e.prefix) {
-			i := slices.IndexFunc(keys, func(k string) bool {
-				return strings.EqualFold(strings.TrimRight(e.prefix+k, " "), strings.TrimRight(id, " "))
-			})
+			i := slices.IndexFunc(keys, func(k string) bool { return alike(e.prefix+k, id) })
 			return nil, e.foreignKey(keys[max(i, 0)], id, f.collated)
 		}
 		r.version = versionOf(r.etag)
 		found[key] = &r
 	}
 	return found, rows.Err()
+}
+
+// absent are the keys of rows that are to be inserted.
+func absent(rows map[string]*row) (keys []string) {
+	for _, key := range slices.Sorted(maps.Keys(rows)) {
+		if r := rows[key]; r.changed && r.present && !r.stored {
+			keys = append(keys, key)
+		}
+	}
+	return keys
+}
+
+// alike reports whether two ids differ in nothing but case and blanks at the end, which most collations pass over.
+func alike(a, b string) bool {
+	return strings.EqualFold(strings.TrimRight(a, " "), strings.TrimRight(b, " "))
+}
+
+// collide says which two of the rows that are to be inserted the table takes for one.
+func (e *daprEngine) collide(f *daprForm, inserts []string) error {
+	for i, key := range inserts {
+		if j := slices.IndexFunc(inserts[:i], func(other string) bool { return alike(other, key) }); j >= 0 {
+			return e.foreignKey(key, e.prefix+inserts[j], f.collated)
+		}
+	}
+	return nil
 }
 
 // write brings the rows to what their changes made of them.

@@ -1,0 +1,57 @@
+package dapr_test
+
+import (
+	"context"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
+	"github.com/redis/go-redis/v9"
+	"github.com/stretchr/testify/require"
+
+	"github.com/bannou-mesh/bannou/integration/servers"
+	"github.com/bannou-mesh/bannou/pkg/state"
+)
+
+// Dapr says of a Redis that refuses to write that ETags do not match. That is no conflict: who saves on condition is not told that somebody was
+// first, and who deletes does not try for ever.
+func TestStateDriverOnARedisThatRefusesWrites(t *testing.T) {
+	server := servers.NewRedis(t, servers.RedisOptions{Volatile: true})
+	d := servers.NewDaprd(t, servers.DaprdOptions{Resources: []string{
+		component("statestore", "state.redis", "redisHost", server.Addr, "redisPassword", passwordOf(server), "redisDB", database(server)),
+	}})
+	f, err := state.NewFactory([]state.StoreConfig{{Name: "carts", Backend: "dapr"}}, []state.Driver{newDaprState(t, d.URL)}, state.Options{})
+	require.NoError(t, err)
+	carts, err := state.Open[jsontext.Value](t.Context(), f, "carts")
+	require.NoError(t, err)
+	etag, err := carts.Save(t.Context(), "ada", jsontext.Value("1"))
+	require.NoError(t, err)
+
+	options, err := redis.ParseURL(server.URL)
+	require.NoError(t, err)
+	client := redis.NewClient(options)
+	defer func() { require.NoError(t, client.Close()) }()
+	host, port, err := net.SplitHostPort(freeAddress(t)) // where no master is
+	require.NoError(t, err)
+	require.NoError(t, client.ReplicaOf(t.Context(), host, port).Err())
+
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	for what, try := range map[string]func() error{
+		"a save where there is none": func() error { _, err := carts.TrySave(ctx, "bob", jsontext.Value("1"), ""); return err },
+		"a save with an ETag":        func() error { _, err := carts.TrySave(ctx, "ada", jsontext.Value("2"), etag); return err },
+		"a delete with an ETag":      func() error { return carts.TryDelete(ctx, "ada", etag) },
+		"a delete":                   func() error { _, err := carts.Delete(ctx, "ada"); return err },
+	} {
+		err := try()
+		require.ErrorIs(t, err, state.ErrUnavailable, what)
+		require.NotErrorIs(t, err, state.ErrConflict, what)
+		require.NoError(t, ctx.Err(), what)
+	}
+	_, err = carts.TrySave(ctx, "ada", jsontext.Value("2"), "")
+	require.ErrorIs(t, err, state.ErrConflict, "which is there")
+
+	require.NoError(t, client.ReplicaOf(t.Context(), "NO", "ONE").Err())
+	require.Eventually(t, func() bool { _, err := carts.TrySave(ctx, "ada", jsontext.Value("3"), etag); return err == nil }, wait, wait/1000)
+}
