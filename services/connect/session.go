@@ -62,6 +62,7 @@ type session struct {
 	before       record // what it was, until then
 	telling      sync.Mutex
 	greeted      bool // telling guards it: the client has had its first message
+	revoked      bool // telling guards it: the session has ended, and the client is still connected
 	consumer     bus.Consumer
 	delivering   sync.WaitGroup
 	returnEvents func() // giveBack, once
