@@ -130,7 +130,9 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 			if v.AccountID != login.AccountID || len(v.Salt) != saltBytes {
 				v.AccountID, v.Salt = login.AccountID, newSalt()
 			}
-			v.Lost = false
+			if v.Lost {
+				v.Lost, v.Anew = false, now
+			}
 			v.Roles, v.Until, v.Ends = login.Roles, now.Add(s.cfg.TokenLife), login.SessionExpiresAt
 			if !v.Ends.IsZero() && v.Ends.Before(v.Until) {
 				v.Until = v.Ends
