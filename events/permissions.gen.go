@@ -12,13 +12,13 @@ const (
 	// another of its states, as a lobby or a match.
 	TopicPermissionsSessionStateChanged = "permissions.session-state-changed"
 
-	// TopicPermissionsSessionCapabilities carries [SessionCapabilitiesEvent]. Sent when what a session may call has
-	// changed.
+	// TopicPermissionsSessionCapabilities carries [SessionCapabilitiesEvent]. Sent for each session of which it has
+	// changed what it may call.
 	TopicPermissionsSessionCapabilities = "permissions.session-capabilities"
 
-	// TopicPermissionsCapabilitiesChanged carries [CapabilitiesChangedEvent]. Sent in place of
+	// TopicPermissionsCapabilitiesChanged carries [CapabilitiesChangedEvent]. Sent before
 	// permissions.session-capabilities when what several sessions may call has changed alike, as after a service has
-	// registered.
+	// registered, for those who hold many sessions. Each session's own event follows, with the same version.
 	TopicPermissionsCapabilitiesChanged = "permissions.capabilities-changed"
 )
 

@@ -67,3 +67,36 @@ func TestAFirstHandshakeFails(t *testing.T) {
 	w.connected(w.nodes[0], token)
 	require.IsType(t, new(events.SessionConnectedEvent), w.next(), "that of the second try is the first that is told")
 }
+
+// remade is a broker that has a session's queue with other limits, and is away when it is to be made anew.
+type remade struct {
+	bus.Driver
+	refuses *atomic.Bool
+}
+
+func (r remade) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, error) {
+	if r.refuses.Load() && q.Expires > 0 && q.Overflow != "" {
+		return nil, errors.Join(bus.ErrInvalid, errors.New("the queue has other limits"))
+	}
+	return r.Driver.Subscribe(ctx, q)
+}
+
+// A handshake that fails when the session's queue was given up for it: others are told that the session does not wait for its client.
+func TestAHandshakeFailsAfterTheQueueWasGivenUp(t *testing.T) {
+	var refuses atomic.Bool
+	w := start(t, 1, func(c *connect.Config) { c.Broker = remade{c.Broker, &refuses} })
+	token, l := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	refuses.Store(true)
+	_, status := w.dial(w.nodes[0], "Bearer "+token)
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Equal(t, connect.CloseReplaced, c.closed())
+	gone := w.next().(*events.SessionDisconnectedEvent)
+	require.Equal(t, l.SessionID, gone.SessionID)
+	require.False(t, gone.Reconnectable)
+	refuses.Store(false)
+	require.False(t, w.connected(w.nodes[0], token).Hello.Resumed)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	require.Empty(t, w.told)
+}

@@ -97,7 +97,7 @@ func (s *Service) admit(ctx context.Context, r *http.Request) (*session, hello, 
 		return nil, hello{}, err
 	}
 	return v, hello{
-		SessionID: v.id, AccountID: v.record.AccountID, InstanceID: s.cfg.InstanceID, Resumed: v.before.Epoch > 0 && !v.before.Lost, ReconnectToken: taken.token,
+		SessionID: v.id, AccountID: v.record.AccountID, InstanceID: s.cfg.InstanceID, Resumed: v.resumes(), ReconnectToken: taken.token,
 		ReconnectWithinSeconds: int(s.cfg.ReconnectWithin.Seconds()), PingSeconds: int(s.cfg.PingInterval.Seconds()),
 		MaxMessageBytes: s.cfg.MaxMessageBytes, MaxCalls: s.cfg.MaxCalls, Window: s.cfg.Window,
 	}, nil
@@ -130,7 +130,9 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 			if v.AccountID != login.AccountID || len(v.Salt) != saltBytes {
 				v.AccountID, v.Salt = login.AccountID, newSalt()
 			}
-			v.Lost = false
+			if v.Lost {
+				v.Lost, v.Anew = false, now
+			}
 			v.Roles, v.Until, v.Ends = login.Roles, now.Add(s.cfg.TokenLife), login.SessionExpiresAt
 			if !v.Ends.IsZero() && v.Ends.Before(v.Until) {
 				v.Until = v.Ends
@@ -192,10 +194,13 @@ func (s *Service) open(ctx context.Context, v *session) error {
 	if gone := s.cfg.Broker.DeleteQueue(ctx, q.Name); gone != nil {
 		return errors.Join(err, gone)
 	}
-	v.before.Lost = true
+	v.emptied = true
 	v.consumer, err = s.cfg.Broker.Subscribe(ctx, q)
 	return err
 }
+
+// resumes reports whether the connection goes on where the session's one before it has ended.
+func (v *session) resumes() bool { return v.before.Epoch > 0 && !v.before.Lost && !v.emptied }
 
 // abandon undoes what was begun for a connection that did not come about. The token that it showed holds again, and the session waits for its
 // client, if it had a connection before.
@@ -210,12 +215,14 @@ func (s *Service) abandon(ctx context.Context, v *session) {
 		if !found || now.Ended || now.Epoch != v.record.Epoch {
 			return errReplaced
 		}
-		now.Token, now.Until, now.Lost = v.before.Token, v.before.Until, v.before.Lost || v.before.Epoch == 0
+		now.Token, now.Until, now.Lost = v.before.Token, v.before.Until, !v.resumes()
 		return nil
 	})
 	if err == nil && v.before.Epoch > 0 && !v.before.Lost { // a connection before it was closed for it, which told nobody
-		s.waiting.add(v.id, waiter{v.record.AccountID, v.record.Epoch, time.Now().Add(s.cfg.ReconnectWithin + time.Second)})
-		s.tellDisconnected(ctx, v.id, v.record.AccountID, events.SessionDisconnectedReasonError, true)
+		if v.resumes() {
+			s.waiting.add(v.id, waiter{v.record.AccountID, v.record.Epoch, time.Now().Add(s.cfg.ReconnectWithin + time.Second)})
+		}
+		s.tellDisconnected(ctx, v.id, v.record.AccountID, events.SessionDisconnectedReasonError, v.resumes())
 	}
 	if err != nil && !errors.Is(err, errReplaced) {
 		s.cfg.Logger.DebugContext(ctx, "a reconnection token was used for nothing", slog.String("session", v.id), slog.Any("error", err))

@@ -97,7 +97,7 @@ func (s *Service) invalidated(ctx context.Context, e *events.SessionInvalidatedE
 		if e.DisconnectClients {
 			v.close(over(string(e.Reason)))
 		} else {
-			v.manifest.Store(nil) // it is told when it next asks for something
+			v.revoke() // it is told when it next asks for something
 		}
 		errs = append(errs, s.records.end(ctx, id))
 	}
@@ -110,7 +110,7 @@ func over(why string) ending {
 
 // capabilities gives a connection its manifest, if it is newer than the one that it has.
 func (s *Service) capabilities(_ context.Context, e *events.SessionCapabilitiesEvent) error {
-	if v := s.held.get(e.SessionID); v != nil {
+	if v := s.held.get(e.SessionID); v != nil && !v.knows(e.Version) { // most have come with those of many
 		v.allow(e.Version, endpointsOf(e.Capabilities))
 	}
 	return nil
@@ -127,18 +127,35 @@ func (s *Service) capabilitiesOfMany(_ context.Context, e *events.CapabilitiesCh
 	return nil
 }
 
+// knows reports whether the manifest is of this version, or a newer one.
+func (v *session) knows(version int64) bool {
+	now := v.manifest.Load()
+	return now != nil && now.version >= version
+}
+
 // allow replaces the manifest, and tells the client, in the order of versions.
 func (v *session) allow(version int64, endpoints []endpoint) {
-	m := newManifest(v.record.Salt, version, endpoints)
 	v.telling.Lock()
 	defer v.telling.Unlock()
-	if now := v.manifest.Load(); now != nil && now.version >= m.version {
+	if v.knows(version) {
 		return
 	}
+	if v.revoked { // it was on its way when the session ended
+		endpoints = nil
+	}
+	m := newManifest(v.record.Salt, version, endpoints)
 	v.manifest.Store(m)
 	if v.greeted {
 		_ = v.text(textPush{Manifest: m.text()})
 	}
+}
+
+// revoke allows a session that has ended nothing any more.
+func (v *session) revoke() {
+	v.telling.Lock()
+	defer v.telling.Unlock()
+	v.revoked = true
+	v.manifest.Store(nil)
 }
 
 // greet sends the first message, and the manifest if it came before.

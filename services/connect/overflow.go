@@ -45,7 +45,7 @@ func (s *Service) settleOverflow(d bus.Delivery) {
 	h := d.Message().Headers
 	sessionID, is := strings.CutPrefix(h[bus.HeaderOverflowQueue], queueName(""))
 	if is && h[bus.HeaderOverflowReason] == bus.OverflowReason {
-		if err := s.lose(ctx, sessionID, d.Attempt() > 1); err != nil {
+		if err := s.lose(ctx, sessionID, d.Message().Timestamp, d.Attempt() > 1); err != nil {
 			s.cfg.Logger.WarnContext(ctx, "more waits for a session than is kept, and it cannot be given up yet", slog.String("session", sessionID), slog.Any("error", err))
 			_ = d.Retry(ctx, overflowPause) // otherwise the next one tells of it again
 			return
@@ -55,11 +55,11 @@ func (s *Service) settleOverflow(d bus.Delivery) {
 }
 
 // lose gives up what waits for a session, closes its connection wherever it is, and waits for its client no longer. The broker tells once
-// for each event that it drops, so that most find it done. again: whoever was at it before may have died in between.
-func (s *Service) lose(ctx context.Context, sessionID string, again bool) error {
-	before, err := s.records.lose(ctx, sessionID, s.cfg.recordLife())
+// for each event that it drops, so that most find it done, and some a session that has begun anew meanwhile: they were published before. again: whoever was at it before may have died in between.
+func (s *Service) lose(ctx context.Context, sessionID string, published time.Time, again bool) error {
+	before, err := s.records.lose(ctx, sessionID, published, s.cfg.recordLife())
 	switch {
-	case errors.Is(err, errLost) && !again:
+	case errors.Is(err, errLost) && !again, errors.Is(err, errBefore):
 		return nil
 	case errors.Is(err, errEnded): // its queue is a leftover
 		return s.cfg.Broker.DeleteQueue(ctx, queueName(sessionID))

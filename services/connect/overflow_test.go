@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/events"
+	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/services/connect"
 )
 
@@ -80,4 +82,37 @@ func TestOtherLimits(t *testing.T) {
 	require.Equal(t, 101, status)
 	w.publish(l.SessionID, "news", `{"n":1}`)
 	require.Equal(t, 1, c.event().Body.N)
+}
+
+// The broker tells of each event that it has dropped. What it has told of a queue that is gone, and comes when the client has begun anew, does
+// not cost the client what it got since.
+func TestAnOverflowThatIsOverIsHeardOfLate(t *testing.T) {
+	w := start(t, 1)
+	dropped := func(l connect.Login, published time.Time) {
+		require.NoError(t, w.broker.Redeliver(t.Context(), "connect.overflow", &bus.Message{Timestamp: published, Headers: map[string]string{
+			bus.HeaderOverflowQueue: "session." + l.SessionID, bus.HeaderOverflowReason: bus.OverflowReason,
+		}}))
+	}
+	token, l := w.login("user")
+	other, behind := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	before := time.Now().Truncate(time.Second) // as AMQP tells time
+	dropped(l, before)
+	require.Equal(t, connect.CloseOverflow, c.closed())
+	require.IsType(t, new(events.SessionDisconnectedEvent), w.next())
+	c = w.connected(w.nodes[0], token)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	cb := w.connected(w.nodes[0], other)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	dropped(l, before.Add(-time.Second))
+	dropped(behind, before)
+	require.Equal(t, connect.CloseOverflow, cb.closed(), "which comes after the one before")
+	require.Equal(t, behind.SessionID, w.next().(*events.SessionDisconnectedEvent).SessionID)
+	w.publish(l.SessionID, "news", `{"n":1}`)
+	require.Equal(t, 1, c.event().Body.N)
+
+	dropped(l, time.Now().Add(time.Second))
+	require.Equal(t, connect.CloseOverflow, c.closed(), "that of the new queue counts")
+	require.Equal(t, l.SessionID, w.next().(*events.SessionDisconnectedEvent).SessionID)
 }

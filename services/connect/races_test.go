@@ -2,6 +2,7 @@ package connect_test
 
 import (
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,19 +50,26 @@ func upgrade(t *testing.T, url, token string) *http.Request {
 // A store that hangs keeps nobody from being pinged: clients that have nothing to say stay connected.
 func TestStoreThatHangs(t *testing.T) {
 	w := start(t, 1, func(c *connect.Config) {
-		c.PingInterval, c.ReconnectWithin = 100*time.Millisecond, 100*time.Millisecond
+		c.PingInterval, c.ReconnectWithin = 500*time.Millisecond, 100*time.Millisecond // a client that is slow to answer, on a busy machine, is not there
 	})
 	token, _ := w.login("user")
 	c := w.connected(w.nodes[0], token)
 	hangs, release := make(chan struct{}), make(chan struct{})
 	defer close(release)
-	w.store.afterNextWrite(func() { close(hangs); <-release })
-	<-hangs
+	var hung atomic.Bool
 	pings := make(chan struct{}, 100)
 	answer := c.PingHandler()
-	c.SetPingHandler(func(data string) error { pings <- struct{}{}; return answer(data) })
+	c.SetPingHandler(func(data string) error {
+		if hung.Load() {
+			pings <- struct{}{}
+		}
+		return answer(data)
+	})
 	go func() { _, _, _ = c.NextReader() }() // until the test ends
-	for range 5 {
+	w.store.afterNextWrite(func() { close(hangs); <-release })
+	<-hangs
+	hung.Store(true)
+	for range 2 {
 		select {
 		case <-pings:
 		case <-time.After(wait):

@@ -23,6 +23,7 @@ type record struct {
 	Ends       time.Time `json:"ends,omitzero"`   // when the session's time is over, as far as the access token told that was shown last
 	Ended      bool      `json:"ended,omitempty"` // the session is over: nobody connects to it any more
 	Lost       bool      `json:"lost,omitempty"`  // what waited for it is gone: who connects begins anew, with an access token
+	Anew       time.Time `json:"anew,omitzero"`   // when it last did so
 }
 
 // endedFor is how long it is remembered that a session has ended, so that who was about to connect then is refused.
@@ -33,6 +34,7 @@ var (
 	errReplaced = errors.New("the session has a newer connection")
 	errEnded    = errors.New("the session has ended")
 	errLost     = errors.New("what waited for the session is gone")
+	errBefore   = errors.New("the session has begun anew since")
 	errRefused  = errors.New("the reconnection token holds for no session")
 )
 
@@ -102,14 +104,20 @@ func (r records) end(ctx context.Context, sessionID string) error {
 	return err
 }
 
-// lose notes that what waited for a session is gone. errLost: it was noted before; errEnded: there is no session that could miss it.
-func (r records) lose(ctx context.Context, sessionID string, life time.Duration) (before record, err error) {
+// publishedWithin is how exactly a message tells when it was published: AMQP has whole seconds.
+const publishedWithin = time.Second
+
+// lose notes that what waited for a session is gone, of which a message was published then; zero: nobody knows. errLost: it was noted before;
+// errBefore: the session has begun anew since; errEnded: there is no session that could miss it.
+func (r records) lose(ctx context.Context, sessionID string, published time.Time, life time.Duration) (before record, err error) {
 	before, _, err = r.change(ctx, sessionID, life, func(v *record, found bool) error {
 		switch {
 		case !found || v.Ended:
 			return errEnded
 		case v.Lost:
 			return errLost
+		case !published.IsZero() && published.Add(publishedWithin).Before(v.Anew):
+			return errBefore
 		}
 		*v = record{AccountID: v.AccountID, InstanceID: v.InstanceID, Epoch: v.Epoch + 1, Lost: true}
 		return nil

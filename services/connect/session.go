@@ -60,8 +60,10 @@ type session struct {
 	renewed  time.Time                // renewAll's
 
 	before       record // what it was, until then
+	emptied      bool   // its queue was given up for the connection
 	telling      sync.Mutex
 	greeted      bool // telling guards it: the client has had its first message
+	revoked      bool // telling guards it: the session has ended, and the client is still connected
 	consumer     bus.Consumer
 	delivering   sync.WaitGroup
 	returnEvents func() // giveBack, once

@@ -73,28 +73,32 @@ func (s *Service) still(ctx context.Context, sessionID string, stays []stay, now
 	return left, nil
 }
 
-// leaveAll frees all that a session has, and forgets where that was.
+// leaveAll frees all that a session has, and forgets where that was. Where a seat was asked for meanwhile, that one is freed too.
 func (s *Service) leaveAll(ctx context.Context, sessionID string) error {
 	store, err := state.Open[whereabouts](ctx, s.cfg.Factory, Store)
 	if err != nil {
 		return err
 	}
-	where, err := store.Get(ctx, playerKey+sessionID)
-	if errors.Is(err, state.ErrNotFound) {
+	return state.RetryOnConflict(ctx, func() error {
+		where, err := store.GetWithETag(ctx, playerKey+sessionID)
+		if errors.Is(err, state.ErrNotFound) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		var errs []error
+		for _, at := range where.Value.Stays {
+			errs = append(errs, s.leaveOne(ctx, at.GameSessionID, sessionID))
+		}
+		if err := errors.Join(errs...); err != nil {
+			return err
+		}
+		if err := store.TryDelete(ctx, playerKey+sessionID, where.ETag); !errors.Is(err, state.ErrNotFound) {
+			return err
+		}
 		return nil
-	}
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, at := range where.Stays {
-		errs = append(errs, s.leaveOne(ctx, at.GameSessionID, sessionID))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return err
-	}
-	_, err = store.Delete(ctx, playerKey+sessionID)
-	return err
+	})
 }
 
 // leaveOne frees what a session has of a game session, if that is still there.

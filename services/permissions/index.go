@@ -27,6 +27,12 @@ type index struct {
 // A shard is the ids of some sessions, with when they were entered (Unix, in seconds).
 type shard map[string]int64
 
+// An indexed is a session in the index, and when it was entered.
+type indexed struct {
+	sessionID string
+	at        int64
+}
+
 func shardKey(n int) string { return fmt.Sprintf("index:%03d", n) }
 
 func shardOf(sessionID string) string {

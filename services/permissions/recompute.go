@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"iter"
-	"maps"
 	"slices"
 	"sync"
 
@@ -17,6 +16,7 @@ import (
 const (
 	pageSize    = 500 // sessions that are read, and written, at once
 	pagesAtOnce = 4
+	wavePages   = 16 // whose sessions are held in memory until each has been told by itself
 )
 
 // recomputeAll computes what all sessions may call, page by page, and sends what has changed. What changes meanwhile to a session is not
@@ -34,76 +34,90 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 	}
 	r := round{Service: s, store: store, room: make(chan struct{}, pagesAtOnce)}
 	err = s.index.shards(ctx, func(some []state.Entry[shard]) error {
-		r.begin(ctx, some)
-		return r.failed()
+		var entered []indexed
+		for _, entry := range some {
+			for id, at := range entry.Value {
+				entered = append(entered, indexed{id, at})
+			}
+		}
+		for page := range slices.Chunk(entered, pageSize) {
+			if err := r.begin(ctx, page); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
-	r.parts.Wait()
-	return r.sent, cmp.Or(r.err, err)
+	err = errors.Join(err, r.settle(ctx))
+	return r.sent, err
 }
 
-// A round is over all sessions. Pages of several parts of the index are in work at once: a page that is sent waits for the broker to have it on
-// disk, which takes longer than all else, and the next ones are read and sent meanwhile.
+// A round is over all sessions, in waves. Of each wave, all who hold connections are told first, by a few events of many sessions. Those
+// who listen for each session are told then: an event for each takes the broker longer than all else, and would hold up the others. Last,
+// it is noted as sent: who dies in between sends both again.
 type round struct {
 	*Service
 	store *state.Store[entry]
 	room  chan struct{} // for pages
-	parts sync.WaitGroup
-
-	mu   sync.Mutex
-	sent int
-	err  error
+	wave  []*recomputation
+	begun sync.WaitGroup // those of the wave that are being computed
+	sent  int
 }
 
-// begin computes what the sessions of some shards may call. It returns when the last page of them has begun.
-func (r *round) begin(ctx context.Context, some []state.Entry[shard]) {
-	var ids []string
-	for _, entry := range some {
-		for id := range entry.Value {
-			ids = append(ids, id)
+// begin computes what the sessions of a page may call, and tells those who listen for many. It ends the wave before, if that is full.
+func (r *round) begin(ctx context.Context, page []indexed) error {
+	if len(r.wave) == wavePages {
+		if err := r.settle(ctx); err != nil {
+			return err
 		}
 	}
-	var pages sync.WaitGroup
-	var gone []string // r.mu guards it
-	for page := range slices.Chunk(ids, pageSize) {
-		r.room <- struct{}{}
-		pages.Go(func() {
-			defer func() { <-r.room }()
-			p := recomputation{Service: r.Service, store: r.store, ids: page, unsaved: sentVersions{}}
-			err := p.run(ctx)
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.sent, r.err, gone = r.sent+p.sent, errors.Join(r.err, err), append(gone, p.gone...)
-		})
-	}
-	r.parts.Go(func() {
-		pages.Wait()
-		if err := r.forget(ctx, some, gone); err != nil {
-			r.mu.Lock()
-			defer r.mu.Unlock()
-			r.err = errors.Join(r.err, err)
+	p := &recomputation{Service: r.Service, store: r.store, left: page, unsaved: sentVersions{}}
+	r.wave = append(r.wave, p)
+	r.atOnce(&r.begun, func() { p.err = p.announce(ctx) })
+	return nil
+}
+
+// settle tells those who listen for each session of the wave, notes it, and forgets sessions that are gone.
+func (r *round) settle(ctx context.Context) error {
+	r.begun.Wait()
+	var settling sync.WaitGroup
+	for _, p := range r.wave {
+		if p.err == nil {
+			r.atOnce(&settling, func() { p.err = p.settle(ctx) })
 		}
+	}
+	settling.Wait()
+	var errs []error
+	var gone []indexed
+	for _, p := range r.wave {
+		r.sent += p.sent
+		errs, gone = append(errs, p.err), append(gone, p.gone...)
+	}
+	r.wave = nil
+	return errors.Join(append(errs, r.forget(ctx, gone))...)
+}
+
+// atOnce does something beside others, when there is room.
+func (r *round) atOnce(group *sync.WaitGroup, do func()) {
+	r.room <- struct{}{}
+	group.Go(func() {
+		defer func() { <-r.room }()
+		do()
 	})
 }
 
-func (r *round) failed() error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.err
-}
-
 // forget takes sessions that are gone out of the index.
-func (s *Service) forget(ctx context.Context, from []state.Entry[shard], gone []string) error {
+func (s *Service) forget(ctx context.Context, gone []indexed) error {
+	from := map[string]shard{}
+	for _, of := range gone {
+		key := shardOf(of.sessionID)
+		if from[key] == nil {
+			from[key] = shard{}
+		}
+		from[key][of.sessionID] = of.at
+	}
 	var errs []error
-	for _, entry := range from {
-		missing := shard{}
-		for _, id := range gone {
-			if at, there := entry.Value[id]; there {
-				missing[id] = at
-			}
-		}
-		if len(missing) > 0 {
-			errs = append(errs, s.index.leave(ctx, entry.Key, missing))
-		}
+	for key, missing := range from {
+		errs = append(errs, s.index.leave(ctx, key, missing))
 	}
 	return errors.Join(errs...)
 }
@@ -112,78 +126,106 @@ func (s *Service) forget(ctx context.Context, from []state.Entry[shard], gone []
 type recomputation struct {
 	*Service
 	store   *state.Store[entry]
-	ids     []string
+	left    []indexed // that are to be computed
 	unsaved sentVersions
 	sent    int
-	gone    []string // found missing in any try: a later one looks only at those that were lost
+	gone    []indexed // found missing in any try: a later one looks only at those that were lost
+	err     error
+
+	seen      string // the ETag of the catalogue
+	audiences map[string]*audience
+	items     []state.Item[entry] // that are to be written when all have been told
 }
 
-func (p *recomputation) run(ctx context.Context) error {
-	left := p.ids
+// announce computes what the sessions may call from now on, and tells it by one event to each audience.
+func (p *recomputation) announce(ctx context.Context) error {
+	c, seen, err := p.catalogue(ctx)
+	if err != nil {
+		return err
+	}
+	p.seen = seen
+	if err := p.compute(ctx, c); err != nil {
+		return err
+	}
+	return p.publishAll(ctx, events.TopicPermissionsCapabilitiesChanged, p.toMany)
+}
+
+// settle tells what was announced by one event to each session, and writes down that it was sent. What another process has changed meanwhile
+// is computed anew.
+func (p *recomputation) settle(ctx context.Context) error {
+	announced := true
 	return state.RetryOnConflict(ctx, func() error {
-		c, seen, err := p.catalogue(ctx)
-		if err != nil {
-			return err
-		}
-		items, err := p.compute(ctx, c, left)
-		if err != nil || len(items) == 0 {
-			return err
-		}
-		results, err := p.store.SaveBulk(ctx, items)
-		if err != nil {
-			return err
-		}
-		var lost []string
-		var errs []error
-		for i, r := range results {
-			id := items[i].Key[len(sessionKey("")):]
-			if r.Err != nil {
-				lost, errs = append(lost, id), append(errs, r.Err)
-			} else {
-				delete(p.unsaved, id)
+		if !announced {
+			if err := p.announce(ctx); err != nil {
+				return err
 			}
 		}
-		if _, now, err := p.catalogue(ctx); err != nil || now != seen {
-			// What was written may be of an older catalogue than what it replaced.
-			left = p.ids
-			return cmp.Or(err, state.ErrConflict)
+		announced = false
+		if len(p.items) == 0 {
+			return nil
 		}
-		left = lost
-		return errors.Join(errs...)
+		if err := p.publishAll(ctx, events.TopicPermissionsSessionCapabilities, p.toEach); err != nil {
+			return err
+		}
+		return p.write(ctx)
 	})
 }
 
-// compute sends what sessions may call from now on, and returns what is to be written of it.
-func (p *recomputation) compute(ctx context.Context, c catalogue, ids []string) ([]state.Item[entry], error) {
-	keys := make([]string, len(ids))
-	for i, id := range ids {
-		keys[i] = sessionKey(id)
+// write notes what was sent. ErrConflict: some sessions are left.
+func (p *recomputation) write(ctx context.Context) error {
+	results, err := p.store.SaveBulk(ctx, p.items)
+	if err != nil {
+		return err
+	}
+	failed := map[string]bool{}
+	var errs []error
+	for i, r := range results {
+		id := p.items[i].Key[len(sessionKey("")):]
+		if r.Err != nil {
+			failed[id], errs = true, append(errs, r.Err)
+		} else {
+			delete(p.unsaved, id)
+		}
+	}
+	if _, now, err := p.catalogue(ctx); err != nil || now != p.seen {
+		// What was written may be of an older catalogue than what it replaced: all are computed again.
+		return cmp.Or(err, state.ErrConflict)
+	}
+	p.left = slices.DeleteFunc(slices.Clone(p.left), func(of indexed) bool { return !failed[of.sessionID] })
+	return errors.Join(errs...)
+}
+
+// compute gives what each session may call its version, where it is something else than was sent last.
+func (p *recomputation) compute(ctx context.Context, c catalogue) error {
+	keys := make([]string, len(p.left))
+	for i, of := range p.left {
+		keys[i] = sessionKey(of.sessionID)
 	}
 	kept, err := p.store.GetBulk(ctx, keys)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	var items []state.Item[entry]
-	alike, now := map[string]*audience{}, p.cfg.Now()
-	for i, id := range ids {
+	p.items, p.audiences = nil, map[string]*audience{}
+	now := p.cfg.Now()
+	for i, of := range p.left {
 		if !kept[i].Found {
-			p.gone = append(p.gone, id)
+			p.gone = append(p.gone, of)
 			continue
 		}
 		e := &kept[i].Value
-		of := e.signature()
-		some, known := alike[of]
+		alike := e.signature()
+		some, known := p.audiences[alike]
 		if !known {
 			some = &audience{allowance: computed(c.allows(e))}
-			alike[of] = some
+			p.audiences[alike] = some
 		}
-		if e.next(now, id, some.allowance, false, p.unsaved) {
-			some.sessions = append(some.sessions, events.SessionVersion{SessionID: id, Version: e.Version})
-			items = append(items, state.Item[entry]{Key: keys[i], Value: *e, ETag: &kept[i].ETag, Expiry: state.Keep})
+		if e.next(now, of.sessionID, some.allowance, false, p.unsaved) {
+			some.sessions = append(some.sessions, events.SessionVersion{SessionID: of.sessionID, Version: e.Version})
+			p.items = append(p.items, state.Item[entry]{Key: keys[i], Value: *e, ETag: &kept[i].ETag, Expiry: state.Keep})
 		}
 	}
-	p.sent += len(items)
-	return items, p.tell(ctx, maps.Values(alike))
+	p.sent += len(p.items)
+	return nil
 }
 
 // An audience is sessions with the same roles and states, which may call the same.
@@ -192,17 +234,32 @@ type audience struct {
 	sessions []events.SessionVersion // that are told
 }
 
-// tell sends one event to each audience: a thousand of them would keep the broker busy for longer than all else takes.
-func (p *recomputation) tell(ctx context.Context, all iter.Seq[*audience]) error {
+// toMany are events of many sessions.
+func (p *recomputation) toMany(yield func(e bus.Event, key string) bool) {
+	for _, some := range p.audiences {
+		if len(some.sessions) > 0 && !yield(&events.CapabilitiesChangedEvent{Sessions: some.sessions, Capabilities: some.capabilities}, "") {
+			return
+		}
+	}
+}
+
+// toEach are the same for each session.
+func (p *recomputation) toEach(yield func(e bus.Event, key string) bool) {
+	for _, some := range p.audiences {
+		for _, of := range some.sessions {
+			if !yield(&events.SessionCapabilitiesEvent{SessionID: of.SessionID, Version: of.Version, Capabilities: some.capabilities}, of.SessionID) {
+				return
+			}
+		}
+	}
+}
+
+// publishAll publishes events, each with its partition key, and returns when the broker has them all.
+func (s *Service) publishAll(ctx context.Context, topic string, all iter.Seq2[bus.Event, string]) error {
 	var publications []*bus.Publication
 	var errs []error
-	for some := range all {
-		if len(some.sessions) == 0 {
-			continue
-		}
-		publication, err := p.cfg.Bus.PublishAsync(ctx, events.TopicPermissionsCapabilitiesChanged, &events.CapabilitiesChangedEvent{
-			Sessions: some.sessions, Capabilities: some.capabilities,
-		}, bus.PublishOptions{})
+	for e, key := range all {
+		publication, err := s.cfg.Bus.PublishAsync(ctx, topic, e, bus.PublishOptions{PartitionKey: key})
 		if err != nil {
 			errs = append(errs, err)
 			break
