@@ -32,7 +32,7 @@ func (s *Service) verdict(ctx context.Context, item *Item, to string, found *mig
 	}
 	switch {
 	case item.Block == BlockMesh:
-		return true, "what is known stands against nothing: calls can go " + to
+		return true, "nothing is known that stands in the way of its calls"
 	case found == nil && item.Kind == KindTopic && to == Native:
 		return true, "no subscriber of Dapr reads it any more"
 	case found == nil && item.Kind == KindTopic:
