@@ -93,7 +93,7 @@ faults-of-rates: deps
 	wait $$outage || failed=1; [ -z "$$failed" ]
 
 faults-of-counts: deps
-	$(GO) -C integration test $(LONG) -run '$(COUNT)' -skip '$(OUTAGE)' -p 2 -parallel 8 ./faults ./sagas $(PAGE)
+	$(GO) -C integration test $(LONG) -run '$(COUNT)' -skip '$(OUTAGE)' -p 2 -parallel 4 ./faults ./sagas $(PAGE)
 
 fuzz: ## run every fuzz target for FUZZTIME, and fail when one finds something
 	./tools/fuzz $(FUZZTIME) $(MODULES) tools
