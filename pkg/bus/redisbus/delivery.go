@@ -17,6 +17,7 @@ type groupDelivery struct {
 	at      place
 	message *bus.Message
 	attempt int
+	tried   int         // how often more when it is given back; who has settled it writes
 	placed  bool        // it has a place of the prefetch window
 	moved   atomic.Bool // a copy is elsewhere, which is noted under its place
 	settled atomic.Bool
@@ -87,27 +88,28 @@ func (d *groupDelivery) Requeue() error {
 	if d.settled.Load() {
 		return nil
 	}
-	return d.giveBack(d.attempt + 1)
+	return d.giveBack(1)
 }
 
 // giveBack settles a delivery by a copy in the queue's own stream, acknowledging the original once the copy is there. What a
-// closed consumer's reader gives back, in whatever order, is first gathered. One that is settled stays where it went.
-func (d *groupDelivery) giveBack(attempt int) error {
+// closed consumer's reader gives back, in whatever order, is first gathered. One that is settled stays where it went. It
+// counts as tried so many times more.
+func (d *groupDelivery) giveBack(tried int) error {
 	select {
 	case <-d.c.closing:
-		d.c.gather(d, attempt)
+		d.c.gather(d, tried)
 		return nil
 	default:
 	}
 	if d.settled.Swap(true) {
 		return nil
 	}
-	d.attempt = attempt
+	d.tried = tried
 	return d.copyBack()
 }
 
 func (d *groupDelivery) copyBack() error {
-	attempt := d.attempt
+	attempt := d.attempt + d.tried
 	fields, err := d.fields(attempt)
 	if err != nil {
 		d.leave()

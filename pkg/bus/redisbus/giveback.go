@@ -12,10 +12,10 @@ const gatherTime = 50 * time.Millisecond
 
 // gather keeps a delivery that is to be given back until the others are settled, so that all go back in the order in
 // which they came. It is settled and gathered in one step: between the two, the others would seem to be all there is.
-func (c *groupConsumer) gather(d *groupDelivery, attempt int) {
+func (c *groupConsumer) gather(d *groupDelivery, tried int) {
 	c.mu.Lock()
 	if c.q.AutoAck || !d.settled.Swap(true) {
-		d.attempt = attempt
+		d.tried = tried
 		c.back = append(c.back, d)
 	}
 	if c.gathering == nil {

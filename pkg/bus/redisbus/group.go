@@ -290,7 +290,7 @@ func (c *groupConsumer) abandon(ctx context.Context) int {
 		unsettled := 0
 		for _, d := range rest {
 			if !d.settled.Load() {
-				_ = d.giveBack(d.attempt + 1)
+				_ = d.giveBack(1)
 				unsettled++
 			}
 		}

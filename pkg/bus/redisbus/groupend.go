@@ -16,7 +16,7 @@ func (c *groupConsumer) drain() {
 		select {
 		case x := <-c.out:
 			d := x.(*groupDelivery)   //nolint:forcetypeassert // nothing else is put in
-			_ = d.giveBack(d.attempt) // gathered
+			_ = d.giveBack(0) // gathered
 		default:
 			return
 		}

@@ -260,7 +260,7 @@ func (c *groupConsumer) handOut(list []fetched, places int) error {
 			case c.out <- d:
 			case <-c.closing:
 				for _, d := range deliveries[i:] {
-					_ = d.giveBack(d.attempt) // gathered
+					_ = d.giveBack(0) // gathered
 				}
 				return nil
 			}
@@ -274,7 +274,7 @@ func (c *groupConsumer) handOut(list []fetched, places int) error {
 			case <-c.closing:
 				c.drain()
 				for _, d := range deliveries[i:] {
-					_ = d.giveBack(d.attempt) // gathered
+					_ = d.giveBack(0) // gathered
 				}
 				return nil
 			}
