@@ -15,8 +15,8 @@ func (c *groupConsumer) drain() {
 	for {
 		select {
 		case x := <-c.out:
-			d := x.(*groupDelivery)   //nolint:forcetypeassert // nothing else is put in
-			_ = d.giveBack(0) // gathered
+			d := x.(*groupDelivery) //nolint:forcetypeassert // nothing else is put in
+			_ = d.giveBack(0)       // gathered
 		default:
 			return
 		}
