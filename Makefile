@@ -135,9 +135,10 @@ parity: daprd ## run the same behaviours on daprd and on the facade, Dapr's SDKs
 story: daprd ## move four services from daprd to native under load, and back, and kill them; writes the tables in docs/
 	$(GO) -C integration test -count=1 -v -timeout 20m ./migration -args -long -out ../../docs/migrating-from-dapr.md
 
+bench-dapr: WORKS ?= invoke,publish,end to end,save,get,rest
 bench-dapr: daprd ## do the same work through daprd, the facade and the libraries; writes docs/benchmarks-dapr.md. WORKS= names a part of it
 	$(GO) -C integration test -count=1 -v -timeout 20m ./dapr -run '^TestBench$$' -args -bench-out ../../docs/benchmarks-dapr.md -bench-rounds 3 -bench-length 1s \
-		-bench-works '$(or $(WORKS),invoke,publish,end to end,save,get,rest)'
+		-bench-works '$(WORKS)'
 
 compose-up: ## start RabbitMQ, Redis, MySQL and one node with Docker Compose
 	./compose/secrets

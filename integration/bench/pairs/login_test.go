@@ -98,7 +98,7 @@ func allowAll(b *testing.B, own *bus.Bus) {
 	b.Cleanup(func() { require.NoError(b, sub.Close(context.Background())) })
 }
 
-// players have an account for each caller.
+// players have an account for each caller. The host that serves the service starts and stops it.
 type players struct {
 	auth *auth.Service
 }
@@ -124,9 +124,7 @@ func newPlayers(b *testing.B) *players {
 	ended := make(chan error, 1)
 	go func() { ended <- own.Run(ctx) }()
 	<-own.Running()
-	require.NoError(b, service.Start(ctx))
 	b.Cleanup(func() {
-		require.NoError(b, service.Stop(context.Background()))
 		stop()
 		require.NoError(b, <-ended)
 		require.NoError(b, driver.Close(context.Background()))
