@@ -25,7 +25,7 @@ PACKAGES   = $(if $(RACED),./tools/unshort $$m,echo ./...)
 LONGEST    := ./state ./e2e ./bus ./servers
 BESIDE      = $(LONGEST) $$($(GO) -C integration list ./... | grep -v -E '/integration/(state|e2e|bus|servers|faults|migration)$$')
 # `make story` is that of migration: it needs a daprd.
-TOGETHER   := -p 2 -parallel 4
+TOGETHER   := -p=2 -parallel=4
 # This one measures rates, after all others. Its long form is `make faults`: who runs that too, as CI does, leaves it out with FAULTS=. There those that
 # compare rates come first, one after the other, and beside them the one that mostly waits, for a broker that is away for two minutes; then,
 # beside each other, those that only count, with the sagas.
@@ -45,8 +45,10 @@ UNWATCHED := modernc.org/sqlite/lib modernc.org/libc modernc.org/memory
 RACE      := -race $(foreach p,$(UNWATCHED),-gcflags=$(p)/...=-race=false)
 LINT     = $(BIN)/golangci-lint run --config $(CURDIR)/.golangci.yml
 
-# Runs go test, and keeps what the failed have said for the end.
-GOTEST   = $(BIN)/gotest -failures $$said $(GO)
+# Runs go test, and keeps what the failed have said for the end. In CI, which sets BANNOU_TEST_AGAIN, so many tests of each run may have a second
+# chance, by themselves; what takes the first answer for true has none: what counts what was lost, and the histories.
+GOTEST   = $(BIN)/gotest -failures $$said $(if $(BANNOU_TEST_AGAIN),$(AGAIN)) $(GO)
+AGAIN    = -again $(BANNOU_TEST_AGAIN) -alone "$$BANNOU_TEST_ALONE" -never '/integration/(faults|sagas) |[Hh]istories|one_line|keep_the_sum|acknowledged and (is )?lost'
 
 # $(call each,MODULES,COMMAND): run the command, which may name $$m, for every module, also after one has failed; say how long each took, and
 # last what GOTEST has kept.
@@ -72,13 +74,13 @@ run: build ## build and serve everything in one process on 127.0.0.1:3500; ARGS 
 test: deps build .bin/gotest ## run all tests, those against real RabbitMQ, Redis and MySQL included
 	$(call each,$(LIBRARIES),p=$$($(PACKAGES)) && { [ -z "$$p" ] || $(GOTEST) -C $$m test $$p; })
 	$(call each,tools,GOWORK=off $(GOTEST) -C $$m test ./...)
-	$(call each,integration,$(GOTEST) -C $$m test -count=1 $(TOGETHER) -timeout 20m $(BESIDE) $(if $(FAULTS),&& $(GOTEST) -C $$m test -count=1 -parallel 4 -timeout 20m $(FAULTS)))
+	$(call each,integration,$(GOTEST) -C $$m test -count=1 $(TOGETHER) -timeout=20m $(BESIDE) $(if $(FAULTS),&& $(GOTEST) -C $$m test -count=1 -parallel=4 -timeout=20m $(FAULTS)))
 
 # Many rounds and long simulations are the business of `make test`: here they are -short.
 race: deps .bin/gotest ## run the tests of libraries, services and drivers under the race detector
 	$(call each,$(LIBRARIES),CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -short ./...)
 	@# The drivers on their servers. Bad days are left out, and clusters: the detector is too slow for their deadlines.
-	$(call each,integration,CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -count=1 -p 1 -parallel 4 -timeout 20m -short -skip '^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
+	$(call each,integration,CGO_ENABLED=1 $(GOTEST) -C $$m test $(RACE) -count=1 -p=1 -parallel=4 -timeout=20m -short -skip='^(TestBadDays|TestCluster)$$' ./bus ./state ./mesh)
 
 bench: deps build ## measure beside the raw libraries; writes the tables in docs/
 	$(GO) -C integration run ./bench -out ../docs/benchmarks.md

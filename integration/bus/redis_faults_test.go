@@ -54,7 +54,7 @@ func redisUnderLoad(t *testing.T, harm func(t *testing.T, s *servers.RedisServer
 	server := servers.NewRedis(t, servers.RedisOptions{})
 	d := openRedis(t, server.URL) // nothing is to wait for the claim time
 	lost := underLoad(t, d, func(q bus.Queue, _ func()) error { return harm(t, server, q) })
-	require.Zero(t, lost)
+	require.Zero(t, lost, "acknowledged and lost")
 }
 
 // underLoad publishes from sixteen goroutines while harm is done, counts, and returns how many of the confirmed messages

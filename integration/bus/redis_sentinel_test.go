@@ -37,7 +37,7 @@ func TestRedisSentinelFailover(t *testing.T) {
 				return nil
 			})
 			if wait > 0 {
-				require.Zero(t, lost)
+				require.Zero(t, lost, "acknowledged and lost")
 			}
 		})
 	}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/integration/servers"
@@ -140,7 +141,10 @@ func TestBrokerDiesUnderReplay(t *testing.T) {
 				return err == nil
 			}, time.Minute, 100*time.Millisecond)
 			require.Zero(t, rest.Failed)
-			require.Eventually(t, func() bool { missing, _ := r.missing(); return missing == 0 }, patience, 10*time.Millisecond)
+			if !assert.Eventually(t, func() bool { missing, _ := r.missing(); return missing == 0 }, patience, 10*time.Millisecond) {
+				missing, twice := r.missing()
+				t.Fatalf("the second replay took %+v; %d are missing, %d were handled twice, %d are letters still", *rest, missing, twice, waiting(t, r.driver, "bannou-dlx-store"))
+			}
 			require.Zero(t, waiting(t, r.driver, "bannou-dlx-store"))
 			_, twice := r.missing()
 			t.Logf("%s: %d letters, the second replay took %d, %d were handled twice, none lost", kind, count, rest.Done, twice)

@@ -152,7 +152,7 @@ func TestGatewayKilled(t *testing.T) {
 		}
 		publishing.Wait()
 		t.Logf("sent %d, lost %d, twice %d", clients*eventsEach, lost, twice)
-		require.Zero(t, lost)
+		require.Zero(t, lost, "acknowledged and lost")
 		require.Zero(t, twice)
 	})
 }

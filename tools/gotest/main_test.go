@@ -38,7 +38,7 @@ func TestOuter(t *testing.T) {
 }
 `)
 	var out bytes.Buffer
-	status, err := run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "."}, "", &out, io.Discard)
+	status, err := options{}.run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "."}, &out, io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, 1, status)
 	said := out.String()
@@ -53,7 +53,7 @@ func TestWhatFailedIsAddedToAFile(t *testing.T) {
 	var out bytes.Buffer
 	for _, says := range []string{"two is not three", "one is not two"} {
 		dir := module(t, noise+`func TestBad(t *testing.T) { t.Error("`+says+`") }`)
-		status, err := run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "."}, file, &out, io.Discard)
+		status, err := options{failures: file}.run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "."}, &out, io.Discard)
 		require.NoError(t, err)
 		require.Equal(t, 1, status)
 		require.NotContains(t, out.String(), says)
@@ -67,7 +67,7 @@ func TestWhatFailedIsAddedToAFile(t *testing.T) {
 func TestAPanicIsSaid(t *testing.T) {
 	dir := module(t, noise+`func TestPanics(t *testing.T) { panic("out of order") }`)
 	var out bytes.Buffer
-	status, err := run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "."}, "", &out, io.Discard)
+	status, err := options{}.run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "."}, &out, io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, 1, status)
 	require.Contains(t, out.String(), "panic: out of order")
@@ -77,7 +77,7 @@ func TestAPanicIsSaid(t *testing.T) {
 func TestWhoRunsOutOfTimeIsSaid(t *testing.T) {
 	dir := module(t, noise+`func TestHangs(t *testing.T) { t.Log("begun"); select {} }`)
 	var out bytes.Buffer
-	status, err := run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "-timeout", "1s", "."}, "", &out, io.Discard)
+	status, err := options{}.run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "-timeout", "1s", "."}, &out, io.Discard)
 	require.NoError(t, err)
 	require.Equal(t, 1, status)
 	require.Contains(t, out.String(), "=== FAILED: example.com/m TestHangs")
@@ -88,7 +88,7 @@ func TestWhoRunsOutOfTimeIsSaid(t *testing.T) {
 func TestWhatCannotBeBuiltIsSaid(t *testing.T) {
 	dir := module(t, "func Test(")
 	var out bytes.Buffer
-	status, err := run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "."}, "", &out, io.Discard)
+	status, err := options{}.run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "."}, &out, io.Discard)
 	require.NoError(t, err)
 	require.NotZero(t, status)
 	require.Contains(t, out.String(), "expected ')', found 'EOF'")
@@ -97,13 +97,13 @@ func TestWhatCannotBeBuiltIsSaid(t *testing.T) {
 func TestAPackageThatPassesIsALine(t *testing.T) {
 	dir := module(t, noise)
 	var out bytes.Buffer
-	status, err := run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "-count=1", "."}, "", &out, io.Discard)
+	status, err := options{}.run(t.Context(), []string{"go", "-C", dir, "test", "-vet=off", "-count=1", "."}, &out, io.Discard)
 	require.NoError(t, err)
 	require.Zero(t, status)
 	require.Regexp(t, `^ok  \texample.com/m\t[0-9.]+s\n$`, out.String())
 }
 
 func TestItRunsGoTestOnly(t *testing.T) {
-	_, err := run(t.Context(), []string{"go", "build"}, "", nil, nil)
+	_, err := options{}.run(t.Context(), []string{"go", "build"}, nil, nil)
 	require.ErrorContains(t, err, "which go test")
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -22,9 +23,19 @@ type event struct {
 
 // A report is what the tests have said, of those that have not passed.
 type report struct {
-	said   map[name]*strings.Builder
-	built  map[string]*strings.Builder // what compilers have said, by what they compiled
-	failed []name
+	said     map[name]*strings.Builder
+	built    map[string]*strings.Builder // what compilers have said, by what they compiled
+	failed   []name
+	passes   map[name]bool // the tests that have passed
+	waits    map[name]bool // the parallel tests that wait for their turn
+	packages map[string]process
+}
+
+// A process is how that of a package's tests ended.
+type process struct {
+	ended bool // when all of its tests had
+	late  bool // it ran out of time
+	raced bool // the race detector found something, whichever test it says it of
 }
 
 // A name is a test's; without a test, a package's.
@@ -32,7 +43,9 @@ type name struct{ pkg, test string }
 
 // follow reads events to their end, and prints a line for each package.
 func follow(events io.Reader, out io.Writer) (*report, error) {
-	r := &report{said: map[name]*strings.Builder{}, built: map[string]*strings.Builder{}}
+	r := &report{
+		said: map[name]*strings.Builder{}, built: map[string]*strings.Builder{}, passes: map[name]bool{}, waits: map[name]bool{}, packages: map[string]process{},
+	}
 	lines := bufio.NewReader(events)
 	for {
 		line, err := lines.ReadBytes('\n')
@@ -61,7 +74,11 @@ func (r *report) enter(e event, out io.Writer) {
 		write(r.built, e.ImportPath, e.Output)
 	case "output":
 		write(r.said, n, e.Output)
+		r.watch(e)
+	case "pause", "cont":
+		r.waits[n] = e.Action == "pause"
 	case "pass", "skip":
+		r.passes[n] = e.Action == "pass"
 		if e.Test == "" {
 			r.passed(n, out)
 		}
@@ -80,10 +97,26 @@ func (r *report) enter(e event, out io.Writer) {
 	}
 }
 
+// watch learns from what is said how the process of a package fares.
+func (r *report) watch(e event) {
+	p := r.packages[e.Package]
+	switch {
+	case e.Test == "" && e.Output == "FAIL\n": // the testing package says so last
+		p.ended = true
+	case strings.HasPrefix(e.Output, "panic: test timed out after "):
+		p.late = true
+	case strings.Contains(e.Output, "DATA RACE"), strings.Contains(e.Output, "race detected during execution"):
+		p.raced = true
+	default:
+		return
+	}
+	r.packages[e.Package] = p
+}
+
 // unfinished are the tests of a package that neither passed nor failed: they ran when its process ended.
 func (r *report) unfinished(pkg string) (list []name) {
 	for n := range r.said {
-		if n.pkg == pkg && n.test != "" && !slices.Contains(r.failed, n) {
+		if n.pkg == pkg && n.test != "" && !r.waits[n] && !slices.Contains(r.failed, n) {
 			list = append(list, n)
 		}
 	}
@@ -111,22 +144,20 @@ func (r *report) passed(n name, out io.Writer) {
 }
 
 // failures prints what the failed have said. Of a test whose subtests failed it is theirs, with what the test says of itself.
-func (r *report) failures(to io.Writer) error {
-	out := bufio.NewWriter(to)
+func (r *report) failures(out *bytes.Buffer) {
 	for _, n := range r.failed {
 		if n.test == "" && r.within(n) { // it says no more than that they failed, if it has not ended in the middle
 			if said := r.text(n); !strings.Contains(said, "panic: ") && !strings.Contains(said, "DATA RACE") {
 				continue
 			}
 		}
-		_, _ = fmt.Fprintf(out, "\n=== FAILED: %s %s\n%s", n.pkg, n.test, r.text(n))
+		fmt.Fprintf(out, "\n=== FAILED: %s %s\n%s", n.pkg, n.test, r.text(n))
 	}
 	for _, n := range r.failed {
 		if n.test == "" || !r.within(n) {
-			_, _ = fmt.Fprintf(out, "=== FAILED: %s %s\n", n.pkg, n.test)
+			fmt.Fprintf(out, "=== FAILED: %s %s\n", n.pkg, n.test)
 		}
 	}
-	return out.Flush()
 }
 
 // within reports whether something has failed within a test, or a package.
