@@ -103,8 +103,8 @@ func TestASkippedTestHasNotPassed(t *testing.T) {
 
 func TestWhoRanOutOfTimeIsRunWithItsWholePackage(t *testing.T) {
 	s := again(t, options{}, `
+func TestWaits(t *testing.T) { t.Parallel(); missed("not yet") }
 func TestHangs(t *testing.T) { if missed("hangs") { select {} } }
-func TestNotYet(t *testing.T) { t.Parallel(); missed("not yet") }
 func TestAfter(t *testing.T) { missed("after"); t.Run("sub", func(t *testing.T) {}) }
 `, "-timeout=2s")
 	require.Zero(t, s.status, s.told)
