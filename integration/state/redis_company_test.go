@@ -72,7 +72,7 @@ func alternate(ctx context.Context, store *state.Store[jsontext.Value], caller, 
 // made, not later either; one that was is ErrOutcomeUnknown.
 func TestRedisLeavesCompany(t *testing.T) {
 	server := servers.NewRedis(t, servers.RedisOptions{})
-	store := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}}), state.StoreConfig{Name: "s"})
+	store := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}, Timeout: time.Minute}), state.StoreConfig{Name: "s"})
 	var wait sync.WaitGroup
 	for caller := range 32 { // so that there are connections
 		wait.Go(func() {
@@ -93,7 +93,7 @@ func TestRedisLeavesCompany(t *testing.T) {
 		defer cancel()
 		start := time.Now()
 		err := call(ctx)
-		if took := time.Since(start); took < patience-10*time.Millisecond || took > patience+300*time.Millisecond {
+		if took := time.Since(start); took < patience-10*time.Millisecond || took > patience+20*time.Second { // not with the server's minute
 			t.Errorf("a caller with %v left after %v: %v", patience, took, err)
 		}
 		return err
