@@ -2,7 +2,6 @@ package bus_test
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -131,15 +130,20 @@ func TestBrokerDiesUnderReplay(t *testing.T) {
 				ended <- err
 			}()
 			<-half
-			require.NoError(t, errors.Join(broker.Kill(), broker.Restart(within(t, time.Minute))))
+			require.NoError(t, broker.Kill())
+			restarted := make(chan error, 1)
+			go func() { restarted <- broker.Restart(within(t, 2*time.Minute)) }() // while it starts its queues, the next replay begins
 			first := <-ended
 			require.ErrorIs(t, first, bus.ErrUnavailable, "it was in the middle")
 			var rest *bus.Settled
-			require.Eventually(t, func() bool {
-				var err error
+			var err error
+			if !assert.Eventually(t, func() bool {
 				rest, err = r.bus.ReplayLetters(within(t, time.Minute), bus.LetterFilter{}, bus.SettleOptions{})
 				return err == nil
-			}, time.Minute, 100*time.Millisecond)
+			}, 3*time.Minute, 100*time.Millisecond) {
+				t.Fatal(err)
+			}
+			require.NoError(t, <-restarted)
 			require.Zero(t, rest.Failed)
 			if !assert.Eventually(t, func() bool { missing, _ := r.missing(); return missing == 0 }, patience, 10*time.Millisecond) {
 				missing, twice := r.missing()

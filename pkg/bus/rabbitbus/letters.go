@@ -121,12 +121,12 @@ func (d *Driver) beginReading(s *session, admin *amqp.Channel) (*letters, error)
 	if err != nil {
 		return nil, err
 	}
-	store, err := ch.QueueDeclarePassive(d.topology.storeName(), true, false, false, false, nil)
-	if err != nil {
+	l := &letters{d: d, s: s, ch: ch}
+	if err := l.begin(); err != nil {
 		_, _ = admin.QueueDelete(d.topology.readerName(), false, false, false)
 		return nil, err
 	}
-	return &letters{d: d, s: s, ch: ch, count: int64(store.Messages)}, nil
+	return l, nil
 }
 
 // letters is one reading of the store. Letters stay unacknowledged, so that they do not come twice, until they are given
@@ -158,6 +158,33 @@ type place struct {
 	tag    uint64
 	window int
 	gone   bool // it was acknowledged; guarded by letters.mu
+}
+
+// begin learns how many letters there are.
+//
+// A quorum queue that is asked says 0 while it has no leader, as after a restart, and when it needs more than 250 ms for the answer
+// (rabbit_quorum_queue:stat, RabbitMQ 3.10). So it is asked for the first letters, which only its leader gives: for two, because a new leader
+// learns after the first request that readers are gone who held letters.
+func (l *letters) begin() error {
+	name := l.d.topology.storeName()
+	if l.d.cfg.QueueType != Quorum {
+		store, err := l.ch.QueueDeclarePassive(name, true, false, false, false, nil)
+		l.count = int64(store.Messages)
+		return err
+	}
+	l.windows = 1 // the two are one
+	for range 2 {
+		raw, ok, err := l.ch.Get(name, false)
+		if err != nil {
+			return err
+		}
+		if ok {
+			l.keep(raw)
+			l.pending = append(l.pending, raw)
+			l.count = int64(len(l.pending)) + int64(raw.MessageCount)
+		}
+	}
+	return nil
 }
 
 func (l *letters) Count() int64 { return l.count }
@@ -211,18 +238,33 @@ func (l *letters) receive(ctx context.Context) (raw amqp.Delivery, ok bool, err 
 	}
 }
 
-// nothingLeft asks, on the channel that letters come on, whether the store has more.
+// nothingLeft asks, on the channel that letters come on, whether the store has more. When a quorum queue says that it has not, it is asked for
+// a letter to be sure: see begin.
 func (l *letters) nothingLeft(ctx context.Context) (bool, error) {
-	ready := make(chan int, 1)
+	ready, late := make(chan int, 1), make(chan amqp.Delivery, 1)
 	err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error {
 		store, err := l.ch.QueueDeclarePassive(l.d.topology.storeName(), true, false, false, false, nil)
+		if err == nil && store.Messages == 0 && l.d.cfg.QueueType == Quorum {
+			var raw amqp.Delivery
+			var ok bool
+			if raw, ok, err = l.ch.Get(l.d.topology.storeName(), false); ok {
+				late <- raw
+			}
+		}
 		ready <- store.Messages
 		return err
 	})
 	if err != nil {
 		return false, err
 	}
-	return <-ready == 0, nil
+	select {
+	case raw := <-late:
+		l.keep(raw)
+		l.pending = append(l.pending, raw)
+		return false, nil
+	default:
+		return <-ready == 0, nil
+	}
 }
 
 // nextWindow has the broker send a further window of letters: a consumer of its own for each, because a consumer's
