@@ -79,7 +79,7 @@ func TestARefusedSubscriptionLeavesTheGroupsQueue(t *testing.T) {
 // Durable subscriptions have a limit, at which those that exist can still be removed.
 func TestDurableSubscriptionsHaveALimit(t *testing.T) {
 	b := newBroker(t)
-	n := b.start(t)
+	n := b.start(t, func(c *messaging.Config) { c.SubscribeTimeout = time.Minute }) // to read and write 4 MiB, watched, on a busy machine
 	long := strings.Repeat("x", 2<<10)
 	status, answer := n.post("/messaging/subscribe", `{"topic":"a.b","callbackUrl":"http://127.0.0.1:1/`+long+`","options":{"durable":true}}`)
 	require.Equal(t, 400, status)
