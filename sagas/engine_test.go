@@ -164,7 +164,9 @@ func (r *running) history(t *testing.T, key string) (lines []string) {
 	return lines
 }
 
-func TestCompletesAndIsListed(t *testing.T) {
+func TestCompletesAndIsListed(t *testing.T) { synctest.Test(t, testCompletesAndIsListed) }
+
+func testCompletesAndIsListed(t *testing.T) {
 	w := newWorld(t)
 	r := w.start(false, built(t, orders()))
 	for n := range 25 {
