@@ -312,6 +312,19 @@ func TestChannels(t *testing.T) {
 	require.Equal(t, map[string]string{"1": "200", "2": "403", "3": "200", "6": "200"}, statuses, "what waited was revoked meanwhile")
 }
 
+// Who has the answer to a call may make the next one: the one that was answered is not under way any more.
+func TestAnAnsweredCallCountsNoMore(t *testing.T) {
+	w := start(t, 1, func(c *connect.Config) { c.MaxCalls, c.MaxChannels, c.Rate, c.Burst = 1, 1, 1_000_000, 1_000_000 })
+	token, l := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	w.allow(l.SessionID, 1, "POST /echo/say")
+	c.manifest()
+	for n := range 300 {
+		c.send(fmt.Sprintf(`{"id":%d,"channel":%d,"path":"/echo/say"}`, n, n%3))
+		require.Equal(t, "200", string(c.read("status")["status"]), "call %d", n)
+	}
+}
+
 // A node that drains lets calls come to their end, and sends clients elsewhere.
 func TestDrain(t *testing.T) {
 	w := start(t, 2)
