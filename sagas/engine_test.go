@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -163,7 +164,9 @@ func (r *running) history(t *testing.T, key string) (lines []string) {
 	return lines
 }
 
-func TestCompletesAndIsListed(t *testing.T) {
+func TestCompletesAndIsListed(t *testing.T) { synctest.Test(t, testCompletesAndIsListed) }
+
+func testCompletesAndIsListed(t *testing.T) {
 	w := newWorld(t)
 	r := w.start(false, built(t, orders()))
 	for n := range 25 {
@@ -315,7 +318,9 @@ func TestCompensateAndCancel(t *testing.T) {
 }
 
 // What waits when a process ends is done by the next one: a timeout, and a call whose answer was not entered, with the key of the first.
-func TestGoesOnInAnotherProcess(t *testing.T) {
+func TestGoesOnInAnotherProcess(t *testing.T) { synctest.Test(t, testGoesOnInAnotherProcess) }
+
+func testGoesOnInAnotherProcess(t *testing.T) {
 	w := newWorld(t)
 	d := orders()
 	d.States[0].On[1] = sagas.After[Order](300*time.Millisecond, sagas.Compensating, nil)

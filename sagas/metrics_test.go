@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -50,7 +51,9 @@ func enter[N int64 | float64](found map[string]float64, name string, points []me
 }
 
 // Each figure tells what happened to three orders: one is confirmed, one is refused and compensated, and one parks.
-func TestMetrics(t *testing.T) {
+func TestMetrics(t *testing.T) { synctest.Test(t, testMetrics) }
+
+func testMetrics(t *testing.T) {
 	reader := sdkmetric.NewManualReader()
 	w := newWorld(t)
 	w.lease = 200 * time.Millisecond

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -35,13 +36,21 @@ func (s *setBack) Advance(ctx context.Context, l eventstore.Lease, to eventstore
 			close(s.while)
 		}
 		s.mu.Unlock()
-		<-s.while
+		select {
+		case <-s.while:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	return s.Engine.Advance(ctx, l, to, within)
 }
 
 // A database that is killed loses an instance's beginning that it had shown, and the beginning of another instance takes its position: that one is worked on.
 func TestInstanceInThePlaceOfOneThatTheDatabaseHasLost(t *testing.T) {
+	synctest.Test(t, testInstanceInThePlaceOfOneThatTheDatabaseHasLost)
+}
+
+func testInstanceInThePlaceOfOneThatTheDatabaseHasLost(t *testing.T) {
 	w := newWorld(t)
 	w.lease = 600 * time.Millisecond
 	path := filepath.Join(t.TempDir(), "sagas.db")

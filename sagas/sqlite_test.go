@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
@@ -17,7 +18,9 @@ import (
 )
 
 // On a SQLite file instances complete, are compensated, and go on after a restart, from the file alone.
-func TestSQLite(t *testing.T) {
+func TestSQLite(t *testing.T) { synctest.Test(t, testSQLite) }
+
+func testSQLite(t *testing.T) {
 	w := newWorld(t)
 	path := filepath.Join(t.TempDir(), "sagas.db")
 	open := func() (closing func()) {

@@ -85,31 +85,33 @@ func TestATimeThatCameWithARequestIsBounded(t *testing.T) {
 	})
 }
 
-// Over real sockets: a handler at the end of a chain stops when the first caller's time is up, and the invoke endpoint
+// A handler at the end of a chain stops when the first caller's time is up, and the invoke endpoint
 // on the way says so.
 func TestDeadlinesTravelThroughTheInvokeEndpoint(t *testing.T) {
-	w := newWorld(t)
+	synctest.Test(t, testDeadlinesTravelThroughTheInvokeEndpoint)
+}
+
+func testDeadlinesTravelThroughTheInvokeEndpoint(t *testing.T) {
+	w := newVirtualWorld(t)
 	ended, release := make(chan error, 1), make(chan struct{})
 	w.serve(t, "last", "node-1", mesh.Inbound(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		deadline, bounded := r.Context().Deadline()
 		assert.True(t, bounded)
-		assert.Less(t, time.Until(deadline), 300*time.Millisecond)
+		assert.Equal(t, 300*time.Millisecond, time.Until(deadline))
 		<-r.Context().Done()
 		ended <- r.Context().Err()
 		<-release // it has no answer
 	})))
-	gate := httptest.NewServer(mesh.NewProxy(w.client(t, mesh.ClientConfig{}), mesh.ProxyConfig{}))
-	t.Cleanup(gate.Close)
+	gate := w.listen(t, mesh.NewProxy(w.client(t, mesh.ClientConfig{}), mesh.ProxyConfig{}))
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, gate.URL+mesh.ProxyPattern+"last/method/x", nil)
 	require.NoError(t, err)
 	req.Header.Set("Bannou-Timeout-Ms", "300")
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := w.caller(t).Do(req)
 	require.NoError(t, err)
 	resp.Body.Close()
 	close(release)
 	assert.Equal(t, http.StatusGatewayTimeout, resp.StatusCode)
 	require.Error(t, <-ended)
-	http.DefaultClient.CloseIdleConnections()
 
 	// The same without a socket.
 	node := w.client(t, mesh.ClientConfig{AppID: "here", Local: mesh.Inbound(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -32,37 +33,36 @@ func only(t testing.TB, c *mesh.Client) mesh.InstanceState {
 // Whatever becomes of a call, it is counted off once, and only what the instance did speaks against it.
 func TestEveryCallIsCountedOff(t *testing.T) {
 	const failure = 1.0 / 8
-	n := newNode()
 	cases := []struct {
 		name    string
 		failing float64
-		call    func(t *testing.T, c *mesh.Client)
+		call    func(t *testing.T, c *mesh.Client, n *node)
 	}{
-		{"success", 0, func(t *testing.T, c *mesh.Client) { get(t, c, "app", "/svc/echo") }},
-		{"no content", 0, func(t *testing.T, c *mesh.Client) { get(t, c, "app", "/svc/status/204") }},
-		{"not found", 0, func(t *testing.T, c *mesh.Client) { get(t, c, "app", "/svc/status/404") }},
-		{"not implemented", 0, func(t *testing.T, c *mesh.Client) { get(t, c, "app", "/svc/status/501") }},
-		{"server error", failure, func(t *testing.T, c *mesh.Client) { get(t, c, "app", "/svc/status/500") }},
-		{"overload", failure, func(t *testing.T, c *mesh.Client) { get(t, c, "app", "/svc/status/503") }},
-		{"cancelled", 0, func(t *testing.T, c *mesh.Client) {
+		{"success", 0, func(t *testing.T, c *mesh.Client, _ *node) { get(t, c, "app", "/svc/echo") }},
+		{"no content", 0, func(t *testing.T, c *mesh.Client, _ *node) { get(t, c, "app", "/svc/status/204") }},
+		{"not found", 0, func(t *testing.T, c *mesh.Client, _ *node) { get(t, c, "app", "/svc/status/404") }},
+		{"not implemented", 0, func(t *testing.T, c *mesh.Client, _ *node) { get(t, c, "app", "/svc/status/501") }},
+		{"server error", failure, func(t *testing.T, c *mesh.Client, _ *node) { get(t, c, "app", "/svc/status/500") }},
+		{"overload", failure, func(t *testing.T, c *mesh.Client, _ *node) { get(t, c, "app", "/svc/status/503") }},
+		{"cancelled", 0, func(t *testing.T, c *mesh.Client, n *node) {
 			ctx, cancel := context.WithCancel(t.Context())
 			time.AfterFunc(10*time.Millisecond, cancel)
 			_, err := c.Do(ctx, "app", request("GET", "/svc/wait", nil))
 			require.ErrorIs(t, err, context.Canceled)
 			<-n.ended
 		}},
-		{"deadline", failure, func(t *testing.T, c *mesh.Client) {
+		{"deadline", failure, func(t *testing.T, c *mesh.Client, n *node) {
 			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 			defer cancel()
 			_, err := c.Do(ctx, "app", request("GET", "/svc/wait", nil))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			<-n.ended
 		}},
-		{"connection broken before the response", failure, func(t *testing.T, c *mesh.Client) {
+		{"connection broken before the response", failure, func(t *testing.T, c *mesh.Client, _ *node) {
 			_, err := c.Do(t.Context(), "app", request("GET", "/svc/abort", nil))
 			require.Error(t, err)
 		}},
-		{"connection broken in the response", failure, func(t *testing.T, c *mesh.Client) {
+		{"connection broken in the response", failure, func(t *testing.T, c *mesh.Client, _ *node) {
 			resp, err := c.Do(t.Context(), "app", request("GET", "/svc/panic-late", nil))
 			require.NoError(t, err)
 			assert.Equal(t, 1, only(t, c).InFlight, "until the body is over")
@@ -71,7 +71,7 @@ func TestEveryCallIsCountedOff(t *testing.T) {
 			assert.Zero(t, only(t, c).InFlight, "its end is enough, and that it is closed too counts once")
 			resp.Body.Close()
 		}},
-		{"stream, given up", 0, func(t *testing.T, c *mesh.Client) {
+		{"stream, given up", 0, func(t *testing.T, c *mesh.Client, n *node) {
 			resp, err := c.Do(t.Context(), "app", request("GET", "/svc/flush-wait", nil))
 			require.NoError(t, err)
 			_, err = io.ReadFull(resp.Body, make([]byte, 5))
@@ -81,7 +81,7 @@ func TestEveryCallIsCountedOff(t *testing.T) {
 			resp.Body.Close()
 			<-n.ended
 		}},
-		{"stream, cancelled", 0, func(t *testing.T, c *mesh.Client) {
+		{"stream, cancelled", 0, func(t *testing.T, c *mesh.Client, n *node) {
 			ctx, cancel := context.WithCancel(t.Context())
 			resp, err := c.Do(ctx, "app", request("GET", "/svc/flush-wait", nil))
 			require.NoError(t, err)
@@ -92,26 +92,31 @@ func TestEveryCallIsCountedOff(t *testing.T) {
 			resp.Body.Close()
 			<-n.ended
 		}},
-		{"the caller's body fails", 0, func(t *testing.T, c *mesh.Client) {
+		{"the caller's body fails", 0, func(t *testing.T, c *mesh.Client, _ *node) {
 			_, err := c.Do(t.Context(), "app", request("POST", "/svc/echo", io.NopCloser(brokenReader{})))
 			require.Error(t, err)
 		}},
 	}
 	for _, test := range cases {
 		t.Run(test.name, func(t *testing.T) {
-			w := newWorld(t)
-			w.serve(t, "app", "node-1", n)
-			c := w.client(t, mesh.ClientConfig{Policy: mesh.Policy{Retry: mesh.Retry{Max: -1}}})
-			test.call(t, c)
-			state := only(t, c)
-			assert.Equal(t, uint64(1), state.Picks)
-			assert.Zero(t, state.InFlight)
-			assert.InDelta(t, test.failing, state.FailureShare, 0.001)
-			if test.failing == 0 && !strings.Contains(test.name, "cancelled") && test.name != "the caller's body fails" || strings.HasPrefix(test.name, "stream") {
-				assert.Positive(t, state.Latency, "its response began")
-			} else if test.name != "connection broken in the response" {
-				assert.Zero(t, state.Latency, "that it ended early says little")
-			}
+			synctest.Test(t, func(t *testing.T) {
+				n, w := newNode(), newVirtualWorld(t)
+				w.serve(t, "app", "node-1", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					pass(time.Millisecond)
+					n.ServeHTTP(w, r)
+				}))
+				c := w.client(t, mesh.ClientConfig{Policy: mesh.Policy{Retry: mesh.Retry{Max: -1}}})
+				test.call(t, c, n)
+				state := only(t, c)
+				assert.Equal(t, uint64(1), state.Picks)
+				assert.Zero(t, state.InFlight)
+				assert.InDelta(t, test.failing, state.FailureShare, 0.001)
+				if test.failing == 0 && !strings.Contains(test.name, "cancelled") && test.name != "the caller's body fails" || strings.HasPrefix(test.name, "stream") {
+					assert.Positive(t, state.Latency, "its response began")
+				} else if test.name != "connection broken in the response" {
+					assert.Zero(t, state.Latency, "that it ended early says little")
+				}
+			})
 		})
 	}
 }
@@ -153,7 +158,7 @@ func TestAnInstanceThatFailsGetsNoMoreCalls(t *testing.T) {
 	w.serve(t, "app", "node-a", named("a"))
 	w.serve(t, "app", "node-b", named("b"))
 	w.serve(t, "app", "node-c", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusInternalServerError) }))
-	w.register(t, at(endpoint("app", "node-d"), deadAddress(t)))
+	w.register(t, at(endpoint("app", "node-d"), deadAddress))
 	c := w.client(t, mesh.ClientConfig{Balancer: mesh.RoundRobin(), Ejection: mesh.Ejection{Time: time.Hour}})
 	failures := 0
 	for range 100 {
@@ -206,7 +211,7 @@ func TestCallsStayInTheZone(t *testing.T) {
 func TestABusyNodeCallsOthers(t *testing.T) {
 	w := newWorld(t)
 	n := newNode()
-	w.register(t, at(endpoint("app", "node-1", "svc"), deadAddress(t))) // ourselves
+	w.register(t, at(endpoint("app", "node-1", "svc"), deadAddress)) // ourselves
 	other := w.serve(t, "app", "node-2", named("other"), "svc")
 	c := w.client(t, mesh.ClientConfig{AppID: "app", InstanceID: "node-1", Local: n, LocalServices: []string{"svc"}, LocalMaxInFlight: 2})
 	ctx, cancel := context.WithCancel(t.Context())

@@ -54,6 +54,7 @@ type world struct {
 	feed      *meshtest.Feed
 	registry  *mesh.Registry
 	directory *mesh.Directory
+	network   *network // nil: sockets
 }
 
 func newWorld(t testing.TB) *world {
@@ -93,8 +94,7 @@ func (w *world) register(t testing.TB, e mesh.Endpoint) {
 // serve starts a server and registers it as an instance.
 func (w *world) serve(t testing.TB, app, instance string, h http.Handler, services ...string) *httptest.Server {
 	t.Helper()
-	s := httptest.NewServer(h)
-	t.Cleanup(s.Close)
+	s := w.listen(t, h)
 	w.register(t, at(endpoint(app, instance, services...), s.Listener.Addr().String()))
 	return s
 }
@@ -102,6 +102,9 @@ func (w *world) serve(t testing.TB, app, instance string, h http.Handler, servic
 func (w *world) client(t testing.TB, cfg mesh.ClientConfig) *mesh.Client {
 	t.Helper()
 	cfg.Directory = w.directory
+	if w.network != nil {
+		cfg.Transport = w.transport(t)
+	}
 	c, err := mesh.NewClient(cfg)
 	require.NoError(t, err)
 	t.Cleanup(c.Close)

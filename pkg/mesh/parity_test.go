@@ -184,11 +184,6 @@ func sliceOf(size, step int) func(func([]byte) bool) {
 // ways are the two clients of one handler.
 func ways(t *testing.T, run func(t *testing.T, c *mesh.Client, n *node)) {
 	t.Helper()
-	waysWith(t, mesh.ClientConfig{}, run)
-}
-
-func waysWith(t *testing.T, cfg mesh.ClientConfig, run func(t *testing.T, c *mesh.Client, n *node)) {
-	t.Helper()
 	t.Run("socket", func(t *testing.T) {
 		n, w := newNode(), newWorld(t)
 		s := httptest.NewUnstartedServer(n)
@@ -196,13 +191,11 @@ func waysWith(t *testing.T, cfg mesh.ClientConfig, run func(t *testing.T, c *mes
 		s.Start()
 		t.Cleanup(s.Close)
 		w.register(t, at(endpoint("bannou", "node-1", "svc"), s.Listener.Addr().String()))
-		run(t, w.client(t, cfg), n)
+		run(t, w.client(t, mesh.ClientConfig{}), n)
 	})
 	t.Run("direct", func(t *testing.T) {
 		n, w := newNode(), newWorld(t)
-		direct := cfg
-		direct.AppID, direct.InstanceID, direct.Local, direct.LocalServices = "bannou", "node-1", n, []string{"svc"}
-		run(t, w.client(t, direct), n)
+		run(t, w.client(t, mesh.ClientConfig{AppID: "bannou", InstanceID: "node-1", Local: n, LocalServices: []string{"svc"}}), n)
 	})
 }
 
@@ -408,15 +401,15 @@ func TestParityPanics(t *testing.T) {
 }
 
 func TestParityTheCallerGoes(t *testing.T) {
-	ways(t, func(t *testing.T, c *mesh.Client, n *node) {
-		t.Run("before the head", func(t *testing.T) {
+	for when, goes := range map[string]func(t *testing.T, c *mesh.Client, n *node){
+		"before the head": func(t *testing.T, c *mesh.Client, n *node) {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
 			_, err := c.Do(ctx, "svc", request("GET", "/svc/wait", nil))
 			require.ErrorIs(t, err, context.DeadlineExceeded)
 			require.ErrorIs(t, <-n.ended, context.Canceled)
-		})
-		t.Run("while its body is read", func(t *testing.T) {
+		},
+		"while its body is read": func(t *testing.T, c *mesh.Client, n *node) {
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 			defer cancel()
 			pr, pw := io.Pipe()
@@ -425,8 +418,8 @@ func TestParityTheCallerGoes(t *testing.T) {
 			require.Error(t, <-n.ended, "the handler's read ends")
 			_, err = pw.Write([]byte("x"))
 			require.ErrorIs(t, err, io.ErrClosedPipe, "the caller's body is closed")
-		})
-		t.Run("during the response, by its context", func(t *testing.T) {
+		},
+		"during the response, by its context": func(t *testing.T, c *mesh.Client, n *node) {
 			ctx, cancel := context.WithCancel(t.Context())
 			resp, err := c.Do(ctx, "svc", request("GET", "/svc/flush-wait", nil))
 			require.NoError(t, err)
@@ -438,8 +431,8 @@ func TestParityTheCallerGoes(t *testing.T) {
 			require.ErrorIs(t, err, context.Canceled)
 			require.ErrorIs(t, <-n.ended, context.Canceled)
 			resp.Body.Close()
-		})
-		t.Run("during the response, by closing it", func(t *testing.T) {
+		},
+		"during the response, by closing it": func(t *testing.T, c *mesh.Client, n *node) {
 			bounded, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			for _, ctx := range []context.Context{t.Context(), bounded} {
@@ -448,16 +441,18 @@ func TestParityTheCallerGoes(t *testing.T) {
 				require.NoError(t, resp.Body.Close())
 				require.ErrorIs(t, <-n.ended, context.Canceled)
 			}
-		})
-		t.Run("before it began", func(t *testing.T) {
+		},
+		"before it began": func(t *testing.T, c *mesh.Client, _ *node) {
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			closed := &closing{Reader: strings.NewReader("x"), done: make(chan struct{})}
 			_, err := c.Do(ctx, "svc", request("POST", "/svc/echo", closed))
 			require.ErrorIs(t, err, context.Canceled)
 			<-closed.done
-		})
-	})
+		},
+	} {
+		t.Run(when, func(t *testing.T) { waysInTime(t, mesh.ClientConfig{}, goes) })
+	}
 }
 
 func TestParityContextValuesStayAtHome(t *testing.T) {

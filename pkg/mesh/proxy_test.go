@@ -14,6 +14,7 @@ import (
 	"net/http/httputil"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -27,22 +28,38 @@ func proxied(t *testing.T, h http.Handler, cfg mesh.ClientConfig, run func(t *te
 	t.Helper()
 	for _, way := range []string{"socket", "direct"} {
 		t.Run(way, func(t *testing.T) {
-			w := newWorld(t)
-			app, cfg := "bannou-svc", cfg
-			cfg.AppID, cfg.InstanceID, cfg.Local, cfg.LocalServices = "bannou", "node-1", http.NotFoundHandler(), []string{"mesh"}
-			if way == "socket" {
-				w.serve(t, app, "node-2", h, "svc")
-			} else {
-				cfg.AppID, cfg.Local, cfg.LocalServices = app, h, []string{"svc"}
-			}
-			mux := http.NewServeMux()
-			mux.Handle(mesh.ProxyPattern, mesh.NewProxy(w.client(t, cfg), mesh.ProxyConfig{}))
-			s := httptest.NewServer(mux)
-			t.Cleanup(s.Close)
 			t.Cleanup(http.DefaultClient.CloseIdleConnections)
-			run(t, s.URL+"/v1.0/invoke/"+app+"/method/")
+			run(t, newWorld(t).front(t, way, h, cfg))
 		})
 	}
+}
+
+// proxiedInTime does so in virtual time; caller is who reaches the proxy there.
+func proxiedInTime(t *testing.T, cfg mesh.ClientConfig, run func(t *testing.T, caller *http.Client, base string, n *node)) {
+	t.Helper()
+	for _, way := range []string{"socket", "direct"} {
+		t.Run(way, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n, w := newNode(), newVirtualWorld(t)
+				run(t, w.caller(t), w.front(t, way, n, cfg), n)
+			})
+		})
+	}
+}
+
+// front returns where paths begin that a proxy passes on to a handler.
+func (w *world) front(t *testing.T, way string, h http.Handler, cfg mesh.ClientConfig) (base string) {
+	t.Helper()
+	app := "bannou-svc"
+	cfg.AppID, cfg.InstanceID, cfg.Local, cfg.LocalServices = "bannou", "node-1", http.NotFoundHandler(), []string{"mesh"}
+	if way == "socket" {
+		w.serve(t, app, "node-2", h, "svc")
+	} else {
+		cfg.AppID, cfg.Local, cfg.LocalServices = app, h, []string{"svc"}
+	}
+	mux := http.NewServeMux()
+	mux.Handle(mesh.ProxyPattern, mesh.NewProxy(w.client(t, cfg), mesh.ProxyConfig{}))
+	return w.listen(t, mux).URL + mesh.ProxyPattern + app + "/method/"
 }
 
 func TestProxyPassesEverythingThrough(t *testing.T) {
@@ -97,7 +114,7 @@ func TestProxyPassesEverythingThrough(t *testing.T) {
 
 func TestProxyStreams(t *testing.T) {
 	n := newNode()
-	proxied(t, n, mesh.ClientConfig{Timeout: 400 * time.Millisecond}, func(t *testing.T, base string) {
+	proxied(t, n, mesh.ClientConfig{}, func(t *testing.T, base string) {
 		t.Run("server-sent events arrive at once", func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
@@ -109,11 +126,6 @@ func TestProxyStreams(t *testing.T) {
 			line, err := bufio.NewReader(resp.Body).ReadString('\n')
 			require.NoError(t, err)
 			assert.Equal(t, "event: 1\n", line)
-			select { // longer than Timeout: that is for the head only
-			case <-n.ended:
-				t.Fatal("the stream was ended")
-			case <-time.After(600 * time.Millisecond):
-			}
 			cancel()
 			require.ErrorIs(t, <-n.ended, context.Canceled, "the caller's going is passed on")
 		})
@@ -157,32 +169,57 @@ func TestProxyStreams(t *testing.T) {
 			require.NoError(t, err)
 			assert.True(t, bytes.Equal(content, body))
 		})
-		t.Run("an upload may take longer than the timeout, as long as it moves", func(t *testing.T) {
+	})
+}
+
+// The time of a call is for its head, and for a body of the request that stands still.
+func TestProxyTimes(t *testing.T) {
+	for what, runs := range map[string]func(t *testing.T, caller *http.Client, base string, n *node){
+		"a response may take longer": func(t *testing.T, caller *http.Client, base string, n *node) {
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"svc/flush-wait", nil)
+			require.NoError(t, err)
+			resp, err := caller.Do(req)
+			require.NoError(t, err)
+			defer resp.Body.Close()
+			select {
+			case <-n.ended:
+				t.Fatal("the stream was ended")
+			case <-time.After(time.Hour):
+			}
+			cancel()
+			require.ErrorIs(t, <-n.ended, context.Canceled)
+		},
+		"an upload may, as long as it moves": func(t *testing.T, caller *http.Client, base string, _ *node) {
 			pr, pw := io.Pipe()
+			defer pr.Close()
 			go func() {
-				tick := time.NewTicker(60 * time.Millisecond)
-				defer tick.Stop()
 				for range 10 {
-					<-tick.C
+					pass(1900 * time.Millisecond)
 					_, _ = pw.Write([]byte("x"))
 				}
 				pw.Close()
 			}()
-			resp, err := http.Post(base+"svc/request-trailer", "", pr)
+			resp, err := caller.Post(base+"svc/request-trailer", "", pr)
 			require.NoError(t, err)
 			resp.Body.Close()
 			assert.Equal(t, 200, resp.StatusCode)
-		})
-		t.Run("an upload that stands still is given up", func(t *testing.T) {
+		},
+		"an upload that stands still is given up": func(t *testing.T, caller *http.Client, base string, n *node) {
 			pr, pw := io.Pipe()
 			defer pw.Close()
-			resp, err := http.Post(base+"svc/wait-body", "", pr)
+			begin := time.Now()
+			resp, err := caller.Post(base+"svc/wait-body", "", pr)
 			require.NoError(t, err)
 			defer resp.Body.Close()
 			assert.Equal(t, 504, resp.StatusCode)
+			assert.InDelta(t, 2, time.Since(begin).Seconds(), 0.5, "and a moment for what of it may be there")
 			require.Error(t, <-n.ended)
-		})
-	})
+		},
+	} {
+		t.Run(what, func(t *testing.T) { proxiedInTime(t, mesh.ClientConfig{Timeout: 2 * time.Second}, runs) })
+	}
 }
 
 type problem struct {
@@ -203,9 +240,11 @@ func fetchProblem(t *testing.T, h http.Handler, path string, header http.Header)
 	return p
 }
 
-func TestProxyErrors(t *testing.T) {
-	w := newWorld(t)
-	w.register(t, at(endpoint("dead", "node-1"), deadAddress(t)))
+func TestProxyErrors(t *testing.T) { synctest.Test(t, testProxyErrors) }
+
+func testProxyErrors(t *testing.T) {
+	w := newVirtualWorld(t)
+	w.register(t, at(endpoint("dead", "node-1"), deadAddress))
 	draining := endpoint("draining", "node-2")
 	draining.Status = mesh.StatusShuttingDown
 	w.register(t, draining)
@@ -256,7 +295,11 @@ func TestProxyThatPointsAtProxiesEnds(t *testing.T) {
 }
 
 func TestProxyErrorHandlerAndCallersThatWent(t *testing.T) {
-	w := newWorld(t)
+	synctest.Test(t, testProxyErrorHandlerAndCallersThatWent)
+}
+
+func testProxyErrorHandlerAndCallersThatWent(t *testing.T) {
+	w := newVirtualWorld(t)
 	n := newNode()
 	w.serve(t, "slow", "node-3", n)
 	errs := make(chan error, 1)

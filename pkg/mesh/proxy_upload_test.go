@@ -4,8 +4,8 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
-	"net/http/httptest"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -18,9 +18,7 @@ import (
 func (w *world) gate(t *testing.T, cfg mesh.ClientConfig) (base string, client *mesh.Client) {
 	t.Helper()
 	client = w.client(t, cfg)
-	s := httptest.NewServer(mesh.NewProxy(client, mesh.ProxyConfig{}))
-	t.Cleanup(s.Close)
-	return s.URL + mesh.ProxyPattern, client
+	return w.listen(t, mesh.NewProxy(client, mesh.ProxyConfig{})).URL + mesh.ProxyPattern, client
 }
 
 // refusal reads an error of the invoke endpoint.
@@ -38,7 +36,7 @@ func (c *wire) refusal(t *testing.T) problem {
 // What went wrong is told also while the request's body is still on its way, and never as 200.
 func TestProxyTellsFailuresInMidUpload(t *testing.T) {
 	w := newWorld(t)
-	w.register(t, at(endpoint("dead", "node-1"), deadAddress(t)))
+	w.register(t, at(endpoint("dead", "node-1"), deadAddress))
 	stalled := make(chan struct{})
 	w.serve(t, "stalled", "node-2", http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-stalled }))
 	t.Cleanup(func() { close(stalled) })
@@ -129,26 +127,26 @@ func TestSlowUploadsBlameNoInstance(t *testing.T) {
 		}
 	})
 	t.Run("one that moves for longer than an attempt may take", func(t *testing.T) {
-		w := newWorld(t)
-		w.serve(t, "svc-app", "node-1", n, "svc")
-		base, client := w.gate(t, mesh.ClientConfig{Policy: mesh.Policy{AttemptTimeout: 150 * time.Millisecond, Breaker: breaker}})
-		pr, pw := io.Pipe()
-		go func() {
-			tick := time.NewTicker(20 * time.Millisecond)
-			defer tick.Stop()
-			for range 20 {
-				<-tick.C
-				_, _ = pw.Write([]byte("x"))
-			}
-			_ = pw.Close()
-		}()
-		resp, err := http.Post(base+"svc-app/method/svc/request-trailer", "", pr)
-		require.NoError(t, err)
-		require.NoError(t, resp.Body.Close())
-		assert.Equal(t, 200, resp.StatusCode)
-		http.DefaultClient.CloseIdleConnections()
-		_, share := failures(t, client)
-		assert.Zero(t, share)
+		synctest.Test(t, func(t *testing.T) {
+			w := newVirtualWorld(t)
+			w.serve(t, "svc-app", "node-1", newNode(), "svc")
+			base, client := w.gate(t, mesh.ClientConfig{Policy: mesh.Policy{AttemptTimeout: time.Second, Breaker: breaker}})
+			pr, pw := io.Pipe()
+			defer pr.Close()
+			go func() {
+				for range 20 {
+					pass(900 * time.Millisecond)
+					_, _ = pw.Write([]byte("x"))
+				}
+				_ = pw.Close()
+			}()
+			resp, err := w.caller(t).Post(base+"svc-app/method/svc/request-trailer", "", pr)
+			require.NoError(t, err)
+			require.NoError(t, resp.Body.Close())
+			assert.Equal(t, 200, resp.StatusCode)
+			_, share := failures(t, client)
+			assert.Zero(t, share)
+		})
 	})
 	t.Run("but one that was sent whole, and is not answered", func(t *testing.T) {
 		w := newWorld(t)

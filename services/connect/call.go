@@ -78,10 +78,14 @@ func (c *calls) start(v *session, next call) (*problem.Problem, string) {
 // run makes a call, and those that wait behind it.
 func (c *calls) run(v *session, next call) {
 	for more := true; more; {
-		if a, open := v.do(next); open {
-			v.answer(next, a)
+		now, through := next, false
+		end := func() { through = true; next, more = c.next(now.channel) }
+		if a, open := v.do(now); open {
+			v.answer(now, a, end)
 		}
-		next, more = c.next(next.channel)
+		if !through {
+			end()
+		}
 	}
 }
 
@@ -135,8 +139,12 @@ func (c *calls) wait() {
 }
 
 // answer sends what came of a call, when there is room: several answers at once may be more than the client's share, and it has taken
-// none of them yet.
-func (v *session) answer(c call, a answer) { v.out.putPatiently(c.reply.frame(a), v.life.Done()) }
+// none of them yet. Until then the call is under way; it has ended before the client can read the answer, and make another.
+func (v *session) answer(c call, a answer, end func()) {
+	f := c.reply.frame(a)
+	f.placed = end
+	v.out.putPatiently(f, v.life.Done())
+}
 
 // do makes a call of a service. It ends with the connection: open is false then, and there is nobody to answer, since the close says why.
 // The endpoint is looked up again: what was revoked while the call waited is not called.

@@ -21,7 +21,7 @@ func TestTextCalls(t *testing.T) {
 	c := w.connected(w.nodes[0], token)
 	require.Equal(t, l.SessionID, c.Hello.SessionID)
 	require.False(t, c.Hello.Resumed)
-	require.Equal(t, l.SessionID, (<-w.told).(*events.SessionConnectedEvent).SessionID)
+	require.Equal(t, l.SessionID, w.next().(*events.SessionConnectedEvent).SessionID)
 
 	c.send(`{"id":1,"path":"/echo/say","body":{"a":1}}`)
 	require.JSONEq(t, "403", string(c.read("status")["status"]), "nothing may be called before the manifest came")
@@ -78,9 +78,9 @@ func TestNothingIsLostInBetween(t *testing.T) {
 		require.Equal(t, "news", e.Name)
 	}
 	c.send(`{"ack":1}`) // and not the other two
-	require.IsType(t, new(events.SessionConnectedEvent), <-w.told)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
 	require.NoError(t, c.Close())
-	gone := (<-w.told).(*events.SessionDisconnectedEvent)
+	gone := w.next().(*events.SessionDisconnectedEvent)
 	require.True(t, gone.Reconnectable)
 	w.publish(l.SessionID, "news", `{"n":3}`)
 
@@ -90,7 +90,7 @@ func TestNothingIsLostInBetween(t *testing.T) {
 	for n := 1; n < 4; n++ {
 		require.Equal(t, n, back.event().Body.N)
 	}
-	require.Equal(t, c.Hello.InstanceID, (<-w.told).(*events.SessionReconnectedEvent).PreviousInstanceID)
+	require.Equal(t, c.Hello.InstanceID, w.next().(*events.SessionReconnectedEvent).PreviousInstanceID)
 
 	_, status = w.dial(w.nodes[0], "Reconnect "+c.Hello.ReconnectToken)
 	require.Equal(t, 401, status, "a token is good for one use")

@@ -364,8 +364,3 @@ func (c *conn) manifest() (version int64, list []textEndpoint) {
 	require.NoError(c.t, json.Unmarshal(c.read("manifest")["manifest"], &m, json.MatchCaseInsensitiveNames(true)))
 	return m.Version, m.Endpoints
 }
-
-func reconnectable(told any) bool {
-	e, is := told.(*events.SessionDisconnectedEvent)
-	return is && e.Reconnectable
-}

@@ -32,6 +32,7 @@ type outgoing struct {
 type outFrame struct {
 	kind    int // websocket.TextMessage, BinaryMessage or PingMessage
 	data    []byte
+	placed  func() // called when it is among what waits, and before it can be sent; nil: nothing
 	written func() // called when the operating system has it; nil: nothing
 }
 
@@ -44,6 +45,9 @@ func (o *outgoing) put(f outFrame) error {
 	}
 	if o.bytes > 0 && o.bytes+len(f.data) > o.most {
 		return errSlow
+	}
+	if f.placed != nil {
+		f.placed()
 	}
 	o.frames = append(o.frames, f)
 	o.bytes += len(f.data)

@@ -15,6 +15,7 @@ import (
 	"github.com/gorilla/websocket"
 	"github.com/stretchr/testify/require"
 
+	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/services/connect"
 	"github.com/bannou-mesh/bannou/services/connect/client"
 )
@@ -192,11 +193,12 @@ func TestFlood(t *testing.T) {
 	c := w.connected(w.nodes[0], token)
 	w.allow(l.SessionID, 1, "POST /echo/say")
 	c.manifest()
-	for n := range 6 {
+	const calls = 20 // so many that some are refused, also where it takes seconds to send them
+	for n := range calls {
 		c.send(fmt.Sprintf(`{"id":%d,"path":"/echo/say"}`, n))
 	}
 	statuses := map[string]int{}
-	for range 6 {
+	for range calls {
 		statuses[string(c.read("status")["status"])]++
 	}
 	require.Positive(t, statuses["429"])
@@ -230,10 +232,8 @@ func TestSlowClient(t *testing.T) {
 // reconnected connects again when the node has noticed that the connection is gone.
 func (w *world) reconnected(n *gateway, c *conn) *conn {
 	w.t.Helper()
-	for told := range w.told {
-		if gone, is := told.(interface{ EventName() string }); is && gone.EventName() == "SessionDisconnectedEvent" {
-			break
-		}
+	for gone := false; !gone; {
+		_, gone = w.next().(*events.SessionDisconnectedEvent)
 	}
 	back, status := w.dial(n, "Reconnect "+c.Hello.ReconnectToken)
 	require.Equal(w.t, 101, status)
@@ -261,7 +261,8 @@ func TestSilentClients(t *testing.T) {
 		w.publish(l.SessionID, "news", `{"n":2}`)
 		require.Equal(t, 2, v.event().Body.N)
 		require.NoError(t, v.Close())
-		back := w.reconnectedWith(v)
+		back, status := w.dial(w.nodes[0], "Reconnect "+v.Hello.ReconnectToken, "?ack=auto") // lest it be cut off before the next comes
+		require.Equal(t, 101, status)
 		w.publish(l.SessionID, "news", `{"n":3}`)
 		next := back.event().Body.N
 		if next == 2 { // the connection ended before the node knew that it was written
@@ -270,8 +271,6 @@ func TestSilentClients(t *testing.T) {
 		require.Equal(t, 3, next, "what was written counted as received")
 	})
 }
-
-func (w *world) reconnectedWith(c *conn) *conn { return w.reconnected(w.nodes[0], c) }
 
 // Calls of a channel are made one after another; those of others, and of channel 0, side by side. All of them are bounded.
 func TestChannels(t *testing.T) {
@@ -311,6 +310,19 @@ func TestChannels(t *testing.T) {
 		statuses[string(m["id"])] = string(m["status"])
 	}
 	require.Equal(t, map[string]string{"1": "200", "2": "403", "3": "200", "6": "200"}, statuses, "what waited was revoked meanwhile")
+}
+
+// Who has the answer to a call may make the next one: the one that was answered is not under way any more.
+func TestAnAnsweredCallCountsNoMore(t *testing.T) {
+	w := start(t, 1, func(c *connect.Config) { c.MaxCalls, c.MaxChannels, c.Rate, c.Burst = 1, 1, 1_000_000, 1_000_000 })
+	token, l := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	w.allow(l.SessionID, 1, "POST /echo/say")
+	c.manifest()
+	for n := range 300 {
+		c.send(fmt.Sprintf(`{"id":%d,"channel":%d,"path":"/echo/say"}`, n, n%3))
+		require.Equal(t, "200", string(c.read("status")["status"]), "call %d", n)
+	}
 }
 
 // A node that drains lets calls come to their end, and sends clients elsewhere.
@@ -361,10 +373,9 @@ func TestTooLate(t *testing.T) {
 	token, l := w.login("user")
 	c := w.connected(w.nodes[0], token)
 	require.NoError(t, c.Close())
-	for told := range w.told {
-		if gone, is := told.(interface{ EventName() string }); is && gone.EventName() == "SessionDisconnectedEvent" && !reconnectable(told) {
-			break
-		}
+	for gone := false; !gone; {
+		e, is := w.next().(*events.SessionDisconnectedEvent)
+		gone = is && !e.Reconnectable
 	}
 	_, status := w.dial(w.nodes[0], "Reconnect "+c.Hello.ReconnectToken)
 	require.Equal(t, 401, status)

@@ -112,7 +112,7 @@ func TestSlowReadersAreGivenUp(t *testing.T) {
 		_, err := log.Append(t.Context(), eventstore.StreamID{Category: "a", ID: "a"}, eventstore.Any, eventstore.Event{Type: "x", Data: large})
 		require.NoError(t, err)
 	}
-	n := start(t, events.Config{Log: log, MaxFollowers: 1, WriteTimeout: 200 * time.Millisecond})
+	n := start(t, events.Config{Log: log, MaxFollowers: 1, WriteTimeout: 2 * time.Second})
 	n.follow(`{"from":1}`)
 	n.refused("/events/subscribe", `{}`, 503, "unavailable")
 	require.Eventually(t, func() bool {

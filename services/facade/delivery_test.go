@@ -78,7 +78,7 @@ func publishTo(t *testing.T, s *Service, topic string) {
 // An event that the app never answers goes to the topic of dead letters as one does that it fails at: the time was the event's, not that of the
 // dead letter.
 func TestHangingAppLeavesADeadLetter(t *testing.T) {
-	dead := make(chan string, 1)
+	dead := make(chan string, 100) // one for each time that it comes: an answer may be late
 	s, _ := newService(t, Config{AppTimeout: 100 * time.Millisecond}, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		switch r.URL.Path {

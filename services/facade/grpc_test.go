@@ -14,6 +14,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/health/grpc_health_v1"
 	grpcmeta "google.golang.org/grpc/metadata"
@@ -195,6 +196,9 @@ func TestGRPCAppThatComesLater(t *testing.T) {
 	require.Equal(t, "not now: work", status.Convert(err).Message())
 
 	app.Stop()
+	require.Eventually(t, func() bool { // what is sent on a connection that is just ending may have come, and counts
+		return s.channel.(*grpcChannel).conn.GetState() != connectivity.Ready
+	}, time.Minute, time.Millisecond)
 	publishTo(t, s, "orders")
 	again, err := new(net.ListenConfig).Listen(t.Context(), "tcp", listener.Addr().String())
 	require.NoError(t, err)

@@ -12,6 +12,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -348,7 +349,7 @@ func TestReadyzTellsOfEachDependencyAndService(t *testing.T) {
 	var j journal
 	hang := make(chan struct{})
 	defer close(hang)
-	h, err := host.New(host.Config{Listen: "127.0.0.1:0", ReadyTimeout: 50 * time.Millisecond})
+	h, err := host.New(host.Config{Listen: "127.0.0.1:0", ReadyTimeout: time.Second})
 	require.NoError(t, err)
 	require.NoError(t, h.Add(&part{name: "good", journal: &j}))
 	require.NoError(t, h.Add(&part{name: "bad", journal: &j, ready: func(context.Context) error { return errors.New("the disk is full") }}))
@@ -358,7 +359,7 @@ func TestReadyzTellsOfEachDependencyAndService(t *testing.T) {
 
 	begin := time.Now()
 	status, body, _ := r.get("/readyz")
-	require.Less(t, time.Since(begin), 5*time.Second, "a check that hangs is not waited for")
+	require.Less(t, time.Since(begin), 20*time.Second, "a check that hangs is not waited for")
 	require.Equal(t, 503, status)
 	var got struct {
 		Status                 string
@@ -367,7 +368,7 @@ func TestReadyzTellsOfEachDependencyAndService(t *testing.T) {
 	require.NoError(t, json.Unmarshal([]byte(body), &got))
 	require.Equal(t, "notReady", got.Status)
 	require.Equal(t, "broker", got.Dependencies[0].Name)
-	require.Contains(t, got.Dependencies[0].Error, "no answer within 50ms")
+	require.Contains(t, got.Dependencies[0].Error, "no answer within 1s")
 	require.Contains(t, got.Dependencies[1].Error, "oops")
 	byName := map[string]string{}
 	for _, s := range got.Services {
@@ -545,11 +546,12 @@ func TestASlowHeadIsCutOff(t *testing.T) {
 	conn, err := net.Dial("tcp", r.Addr().String())
 	require.NoError(t, err)
 	defer conn.Close()
-	_, err = io.WriteString(conn, "GET /healthz HTTP/1.1\r\n")
-	require.NoError(t, err)
-	require.NoError(t, conn.SetReadDeadline(time.Now().Add(10*time.Second)))
-	_, err = bufio.NewReader(conn).ReadString('\n')
-	require.ErrorIs(t, err, io.EOF)
+	_, _ = io.WriteString(conn, "GET /healthz HTTP/1.1\r\n") // which may be too late already
+	require.NoError(t, conn.SetReadDeadline(time.Now().Add(20*time.Second)))
+	read, err := bufio.NewReader(conn).ReadString('\n')
+	require.Error(t, err)
+	require.NotErrorIs(t, err, os.ErrDeadlineExceeded)
+	require.Empty(t, read)
 }
 
 func TestMetrics(t *testing.T) {

@@ -27,19 +27,20 @@ func TestTheLoadIsTheCPUs(t *testing.T) {
 	var burning sync.WaitGroup
 	defer burning.Wait()
 	defer end.Store(true)
+	early, cpuEarly := time.Now(), used(t)
 	meter := newLoadMeter()
-	wall, cpu := time.Now(), used(t)
+	late, cpuLate := time.Now(), used(t)
 	burning.Go(func() {
 		for !end.Load() {
 		}
 	})
-	require.Eventually(t, func() bool { return used(t)-cpu > 200*time.Millisecond }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return used(t)-cpuLate > 200*time.Millisecond }, 30*time.Second, 10*time.Millisecond)
 	share := func(cpu, wall time.Duration) float64 {
 		return 100 * float64(cpu) / (float64(wall) * float64(runtime.GOMAXPROCS(0)))
 	}
-	cpuBefore, wallBefore := used(t)-cpu, time.Since(wall)
+	cpuBefore, wallBefore := used(t)-cpuLate, time.Since(late)
 	got := meter.percent(0, 1000)
-	cpuAfter, wallAfter := used(t)-cpu, time.Since(wall)
+	cpuAfter, wallAfter := used(t)-cpuEarly, time.Since(early)
 	const coarse, rounded = 2 * clockTick, 0.1 // clockTick is what the meter counts in
 	require.GreaterOrEqual(t, got, share(cpuBefore-coarse, wallAfter)-rounded)
 	require.LessOrEqual(t, got, share(cpuAfter+coarse, wallBefore)+rounded)

@@ -163,5 +163,5 @@ func TestReadingDeadLettersDoesNotWaitForEver(t *testing.T) {
 		require.Equal(t, "unavailable", answer["code"])
 	}
 	require.NoError(t, other.Close(t.Context()))
-	n.must("/messaging/dead-letters/list", "{}")
+	b.start(t).must("/messaging/dead-letters/list", "{}")
 }

@@ -142,8 +142,14 @@ func number(t *testing.T, r bus.Received) int {
 func TestOutboxKeepsWhatTheBrokerCannotTake(t *testing.T) {
 	s := newSpool(t, "spooled")
 	n := s.start(t)
-	require.NotContains(t, n.must("/messaging/publish", event("spooled", "a", 0)), "queued")
-	require.Equal(t, 0, number(t, s.next(t)))
+	direct := func(i int) {
+		require.Eventually(t, func() bool { // a publish that takes long is kept, and so is what follows one that is not struck out yet
+			queued := n.must("/messaging/publish", event("spooled", "a", i))["queued"]
+			require.Equal(t, i, number(t, s.next(t)))
+			return queued == nil
+		}, 20*time.Second, time.Millisecond)
+	}
+	direct(0)
 
 	s.driver.away.Store(true)
 	ids := map[string]bool{}
@@ -166,8 +172,7 @@ func TestOutboxKeepsWhatTheBrokerCannotTake(t *testing.T) {
 			last[key] = number(t, r)
 		}
 	}
-	require.NotContains(t, n.must("/messaging/publish", event("spooled", "a", 99)), "queued")
-	require.Equal(t, 99, number(t, s.next(t)))
+	direct(99)
 }
 
 // What a process left behind is sent by the next one, and nothing of a key overtakes it.

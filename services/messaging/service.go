@@ -205,15 +205,15 @@ func (s *Service) Drain(context.Context) { s.drainOnce.Do(func() { close(s.drain
 // subscriptions, and what arrives in them, stay.
 func (s *Service) Stop(ctx context.Context) error {
 	s.Drain(ctx)
-	s.end()
 	s.mu.Lock()
-	s.stopped = true
+	s.stopped = true // before the end of what takes subscriptions up again: one that comes up because of it is late
 	open := make([]*subscription, 0, len(s.subscriptions))
 	for _, sub := range s.subscriptions {
 		open = append(open, sub)
 	}
 	clear(s.subscriptions)
 	s.mu.Unlock()
+	s.end()
 
 	var closing sync.WaitGroup
 	errs := make([]error, len(open))

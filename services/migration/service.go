@@ -187,13 +187,13 @@ func (s *Service) markTold(d Decision) error {
 	return nil
 }
 
-// tell publishes how far the switch of a store is.
+// tell publishes how far the switch of a store is. What is told of one store is handled in its order.
 func (s *Service) tell(ctx context.Context, store string, status events.StoreMigrationStatus, compared, total int64, failure string) error {
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	_, err := s.cfg.Bus.Publish(ctx, events.TopicStateMigration, &events.StoreMigrationEvent{
+	_, err := s.cfg.Bus.PublishWith(ctx, events.TopicStateMigration, &events.StoreMigrationEvent{
 		StoreName: store, Status: status, KeysProcessed: compared, TotalKeys: total, ErrorMessage: failure,
-	})
+	}, bus.PublishOptions{PartitionKey: store})
 	if err != nil && ctx.Err() == nil {
 		s.cfg.Logger.WarnContext(ctx, "nobody could be told of the switch of a store", "store", store, "status", string(status), "error", err)
 	}

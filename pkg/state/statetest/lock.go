@@ -16,7 +16,7 @@ import (
 // lockTTL is short, since tests wait for it, and long enough that a slow machine renews in time.
 const lockTTL = 600 * time.Millisecond
 
-// lockSlack is how much later than its time something may happen on a busy machine.
+// lockSlack is how much earlier than expected something may happen, and a tenth of how much later on a busy machine.
 const lockSlack = 400 * time.Millisecond
 
 // One holder at a time, and each has a greater token than the one before: a leader's promise.
@@ -68,7 +68,7 @@ func lockIsKept(t *testing.T, s *suite) {
 	_, err = other.Acquire(ctx)
 	require.ErrorIs(t, err, state.ErrLocked)
 	require.ErrorIs(t, err, context.DeadlineExceeded)
-	require.WithinDuration(t, begun.Add(2*lockTTL), time.Now(), lockSlack)
+	require.WithinRange(t, time.Now(), begun.Add(2*lockTTL-lockSlack), begun.Add(2*lockTTL+10*lockSlack))
 	require.NoError(t, h.Context().Err())
 
 	require.NoError(t, h.Release(t.Context()))
@@ -120,7 +120,7 @@ func lockLossIsTold(t *testing.T, s *suite) {
 	require.NoError(t, err)
 	select {
 	case <-h.Context().Done():
-	case <-time.After(lockTTL + lockSlack):
+	case <-time.After(lockTTL + 10*lockSlack):
 		require.Fail(t, "the holder was not told")
 	}
 	require.ErrorIs(t, context.Cause(h.Context()), state.ErrLockLost)

@@ -34,7 +34,7 @@ func TestFullDoesNotPark(t *testing.T) {
 	require.NoError(t, err)
 	select {
 	case <-done:
-	case <-time.After(5 * time.Second):
+	case <-time.After(30 * time.Second):
 	}
 	require.NoError(t, sub.Close(t.Context()))
 	parked, err := s.Parked(t.Context(), "sub")
