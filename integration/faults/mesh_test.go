@@ -245,7 +245,7 @@ func (r *meshRun) left(t *testing.T) (connections, goroutines int) {
 	for begun := time.Now(); ; {
 		connections, goroutines, err := look()
 		require.NoError(t, err)
-		if connections+goroutines == 0 || time.Since(begun) > 5*time.Second {
+		if connections+goroutines == 0 || time.Since(begun) > patience/2 {
 			return connections, goroutines
 		}
 		require.NoError(t, faults.Pause(ctx, 5*time.Millisecond))
