@@ -141,7 +141,7 @@ func endureMesh(t *testing.T, f *fleet, fault meshFault) {
 	}
 	require.NoError(t, r.caller.close(within(t, patience)))
 	row.Connections, row.Goroutines = r.left(t)
-	row.Goroutines += count(goleak.Find(existing, goleak.IgnoreAnyFunction(listenFunction), goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1")))
+	row.Goroutines += leaked(existing, goleak.IgnoreAnyFunction(listenFunction), goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1"))
 	assert.Zero(t, row.Goroutines, "goroutines left")
 	assert.Zero(t, row.Connections, "connections left")
 	hold(t, r.ledger.Totals())
