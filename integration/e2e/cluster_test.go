@@ -33,7 +33,7 @@ func TestServeOnCluster(t *testing.T) {
 				if fmt.Sprint(c.body["n"]) == want {
 					want = ""
 				}
-			case <-time.After(30 * time.Second):
+			case <-time.After(patience):
 				t.Fatal("it did not arrive")
 			}
 			if want == "" {

@@ -63,7 +63,7 @@ func lastLine(s string) string {
 
 // A node that is told to end leaves the mesh, answers what is under way, and ends with 0.
 func TestSIGTERMDrains(t *testing.T) {
-	n := startNode(t)
+	n := startNode(t, "--drain-timeout", "5m") // longer than anybody waits for it here
 	tail := make(chan struct{})
 	go func() { // a stream that never ends by itself must not hold the node up
 		defer close(tail)
@@ -75,9 +75,7 @@ func TestSIGTERMDrains(t *testing.T) {
 			}
 		}
 	}()
-	begin := time.Now()
 	require.Equal(t, 0, n.stop(t), "%s", n.log)
-	require.Less(t, time.Since(begin), 15*time.Second, "it waited for its drain timeout")
 	<-tail
 	require.Contains(t, n.log.String(), "draining")
 }
@@ -153,8 +151,8 @@ func TestNodeStartsWithoutItsServers(t *testing.T) {
 	require.NoError(t, n.cmd.Process.Signal(syscall.SIGTERM))
 	select {
 	case <-n.exited:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("the node did not end in 30 s:\n%s", n.log)
+	case <-time.After(patience):
+		t.Fatalf("the node did not end in %s:\n%s", patience, n.log)
 	}
 	require.NotContains(t, n.log.String(), "secret-word")
 }

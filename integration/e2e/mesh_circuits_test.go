@@ -29,7 +29,7 @@ func TestCircuitsAreAnnounced(t *testing.T) {
 		require.Equal(t, "open", c.body["state"])
 		require.Equal(t, "self", c.body["sourceInstanceId"])
 		require.Equal(t, "calls failed in a row", c.body["reason"])
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatalf("nothing was announced:\n%s", n.log)
 	}
 }

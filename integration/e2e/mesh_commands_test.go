@@ -112,7 +112,7 @@ func TestWatchingEndpoints(t *testing.T) {
 		select {
 		case line := <-lines:
 			return line
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			t.Fatal("no line came")
 			return ""
 		}

@@ -108,7 +108,7 @@ func (n *node) waitReady(t *testing.T) {
 		case <-time.After(5 * time.Millisecond):
 		}
 		if time.Now().After(deadline) {
-			t.Fatalf("the node was not ready in 30 s:\n%s", n.log)
+			t.Fatalf("the node was not ready in %s:\n%s", patience, n.log)
 		}
 	}
 }
@@ -134,8 +134,8 @@ func (n *node) stop(t *testing.T) int {
 	require.NoError(t, n.cmd.Process.Signal(syscall.SIGTERM))
 	select {
 	case <-n.exited:
-	case <-time.After(30 * time.Second):
-		t.Fatalf("the node did not end in 30 s:\n%s", n.log)
+	case <-time.After(patience):
+		t.Fatalf("the node did not end in %s:\n%s", patience, n.log)
 	}
 	return n.cmd.ProcessState.ExitCode()
 }
@@ -143,7 +143,7 @@ func (n *node) stop(t *testing.T) int {
 // run executes a command of the binary to its end.
 func run(t *testing.T, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Dir = t.TempDir()

@@ -82,7 +82,7 @@ func listen(t *testing.T, url, topic string) <-chan lineEvent {
 	}, bus.SubscriptionOptions{Group: "listener", Durable: true})
 	require.NoError(t, err)
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
 		require.NoError(t, b.Close(ctx))
 		require.NoError(t, driver.Close(ctx))

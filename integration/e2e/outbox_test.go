@@ -168,7 +168,7 @@ func publishQueued(base, topic, key string, i int) (id string, err error) {
 // getText reads a page; status 0 is any.
 func getText(t *testing.T, url string, status int) string {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	require.NoError(t, err)

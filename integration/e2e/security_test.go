@@ -317,7 +317,7 @@ func TestTwoNodesWithCertificates(t *testing.T) {
 	for _, f := range files {
 		authority.Issue(t, f.Cert, f.Key, time.Hour, strings.TrimSuffix(appOf(t, f), "\n"), "localhost")
 	}
-	ctx, stop := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, stop := context.WithTimeout(t.Context(), patience)
 	defer stop()
 	for again := 0; again < 2 && ctx.Err() == nil; again = strings.Count(front.log.String()+back.log.String(), "were read again") {
 		status, answer := game.ask(t, http.MethodPost, url, "{}")

@@ -20,12 +20,15 @@ func TestListStoresBesideABackendThatHangs(t *testing.T) {
 		s.must(t, "state/save", object{"storeName": "auth", "key": fmt.Sprint(i), "value": i})
 	}
 	list := func(s suite) map[string]object {
-		begin := time.Now()
 		stores := map[string]object{}
-		for _, store := range s.must(t, "state/list-stores", object{"includeStats": true})["stores"].([]any) {
-			stores[store.(object)["name"].(string)] = store.(object)
+		for tries, took := 0, time.Hour; took > 3*time.Second; tries++ {
+			require.Less(t, tries, 3, "it waits for the backend that hangs: once may be the machine's doing")
+			begin := time.Now()
+			for _, store := range s.must(t, "state/list-stores", object{"includeStats": true})["stores"].([]any) {
+				stores[store.(object)["name"].(string)] = store.(object)
+			}
+			took = time.Since(begin)
 		}
-		require.Less(t, time.Since(begin), 3*time.Second)
 		return stores
 	}
 	count := func(store object) string { return fmt.Sprint(store["keyCount"]) }

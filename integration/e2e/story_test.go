@@ -241,8 +241,8 @@ func next(t *testing.T, calls <-chan call) call {
 	select {
 	case c := <-calls:
 		return c
-	case <-time.After(15 * time.Second):
-		t.Fatal("no call came in 15 s")
+	case <-time.After(patience):
+		t.Fatalf("no call came in %s", patience)
 		return call{}
 	}
 }
@@ -322,7 +322,7 @@ func retryStory(t *testing.T, s suite) {
 
 func tailStory(t *testing.T, s suite) {
 	topic := topic("seen")
-	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, s.at("messaging", "messaging/tail"), strings.NewReader(`{"topic":"`+topic+`"}`))
 	require.NoError(t, err)

@@ -63,7 +63,7 @@ state:
 		items[i] = object{"key": fmt.Sprint(i), "value": object{"n": i}}
 	}
 	store.must(t, "state/bulk-save", object{"storeName": "accounts", "items": items})
-	require.Eventually(t, func() bool { return status().Comparison.Compared >= 200 }, 30*time.Second, 50*time.Millisecond)
+	require.Eventually(t, func() bool { return status().Comparison.Compared >= 200 }, patience, 50*time.Millisecond)
 	require.Zero(t, status().Comparison.Different)
 
 	require.Eventually(t, func() bool { // until the tail listens
@@ -71,7 +71,7 @@ state:
 		require.Zero(t, code, errs)
 		require.Contains(t, out, "on dapr from the next start")
 		return told.String() != ""
-	}, 30*time.Second, 50*time.Millisecond)
+	}, patience, 50*time.Millisecond)
 	require.Equal(t, [2]string{"native", "dapr"}, [2]string{status().Running, status().Next})
 	require.Contains(t, told.String(), `"accounts"`)
 

@@ -124,8 +124,8 @@ func arrival(t *testing.T, copies <-chan amqp.Delivery) amqp.Delivery {
 	select {
 	case d := <-copies:
 		return d
-	case <-time.After(15 * time.Second):
-		t.Fatal("no copy came in 15 s")
+	case <-time.After(patience):
+		t.Fatalf("no copy came in %s", patience)
 		return amqp.Delivery{}
 	}
 }

@@ -95,13 +95,13 @@ func TestWatchingOnATerminal(t *testing.T) {
 	select {
 	case err := <-ended:
 		require.NoError(t, err)
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Ctrl-C did not end it")
 	}
 	require.NoError(t, program.Close()) // whoever reads the other end is told that all is read
 	select {
 	case <-read:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal(errors.New("the terminal was not closed"))
 	}
 	_, left, found := strings.Cut(seen.String(), "\x1b[?1049l")

@@ -125,9 +125,7 @@ func TestCollectorIsAway(t *testing.T) {
 		next(t, calls)
 	}
 	require.Eventually(t, func() bool { return strings.Contains(n.log.String(), "traces were not sent") }, patience, 10*time.Millisecond)
-	begin := time.Now()
 	require.Equal(t, 0, n.stop(t), "%s", n.log)
-	require.Less(t, time.Since(begin), 10*time.Second)
 	require.Equal(t, 1, strings.Count(n.log.String(), "traces were not sent"), "%s", n.log)
 	require.NotContains(t, n.log.String(), "hidden")
 }

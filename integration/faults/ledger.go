@@ -10,7 +10,8 @@ import (
 )
 
 const (
-	// Slack is how much later than its deadline a publish may return: the scheduler's share.
+	// Slack is how much later than its deadline a publish may return: the scheduler's share. Time in which this process did not run at all is
+	// not counted.
 	Slack = 250 * time.Millisecond
 	// ClusterSlack is that where the nodes of a cluster share the machine's cores.
 	ClusterSlack = 2 * Slack

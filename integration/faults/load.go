@@ -50,8 +50,9 @@ type Load struct {
 	Seed      uint64
 	Mandatory bool // every event, rather than every second
 
-	bus   atomic.Pointer[bus.Bus]
-	eased atomic.Bool
+	bus    atomic.Pointer[bus.Bus]
+	eased  atomic.Bool
+	stalls stalls
 }
 
 // Ease slows the load down to some hundreds of events a second, until it is called with false.
@@ -63,6 +64,7 @@ func (l *Load) Use(b *bus.Bus) { l.bus.Store(b) }
 // Publish publishes from several goroutines, each waiting for its own confirmation, and returns when ctx has ended and the
 // last call has come back. Some events have partition keys, some deadlines are milliseconds.
 func (l *Load) Publish(ctx context.Context) {
+	defer l.stalls.watch()()
 	var all sync.WaitGroup
 	for p := range publishers {
 		random := rand.New(rand.NewPCG(l.Seed, uint64(p))) //nolint:gosec // a schedule to be repeated
@@ -112,7 +114,7 @@ func (l *Load) publish(ctx context.Context, p Properties, bytes int) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), p.Deadline)
 	defer cancel()
 	_, err := l.bus.Load().PublishWith(bounded, l.Topic, e, bus.PublishOptions{PartitionKey: p.PartitionKey, Mandatory: p.Mandatory})
-	l.Ledger.Published(n, err, time.Since(begun)-p.Deadline)
+	l.Ledger.Published(n, err, l.stalls.overdue(begun.Add(p.Deadline), time.Now()))
 	return err
 }
 

@@ -38,6 +38,7 @@ type MeshLoad struct {
 	Seed      uint64
 
 	resting atomic.Bool
+	stalls  stalls
 }
 
 // Rest has the callers make no new calls until it is called with false.
@@ -45,6 +46,7 @@ func (l *MeshLoad) Rest(resting bool) { l.resting.Store(resting) }
 
 // Call calls from several goroutines, and returns when ctx has ended and the last call has come back. Some deadlines are milliseconds.
 func (l *MeshLoad) Call(ctx context.Context) {
+	defer l.stalls.watch()()
 	var all sync.WaitGroup
 	for n := range callers {
 		random := rand.New(rand.NewPCG(l.Seed, uint64(n))) //nolint:gosec // a schedule to be repeated
@@ -84,7 +86,7 @@ func (l *MeshLoad) One(ctx context.Context, c Call) Outcome {
 	defer cancel()
 	begun := time.Now()
 	o.Answer, o.Err = l.call(bounded, c)
-	o.Overdue = time.Since(begun) - c.Deadline
+	o.Overdue = l.stalls.overdue(begun.Add(c.Deadline), time.Now())
 	o.After, o.Attempts = l.Directory.Mappings(), int(attempts.Load())
 	l.Ledger.End(o)
 	return o

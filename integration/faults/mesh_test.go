@@ -141,7 +141,7 @@ func endureMesh(t *testing.T, f *fleet, fault meshFault) {
 	}
 	require.NoError(t, r.caller.close(within(t, patience)))
 	row.Connections, row.Goroutines = r.left(t)
-	row.Goroutines += count(goleak.Find(existing, goleak.IgnoreAnyFunction(listenFunction), goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1")))
+	row.Goroutines += leaked(existing, goleak.IgnoreAnyFunction(listenFunction), goleak.IgnoreAnyFunction("os/exec.(*Cmd).writerDescriptor.func1"))
 	assert.Zero(t, row.Goroutines, "goroutines left")
 	assert.Zero(t, row.Connections, "connections left")
 	hold(t, r.ledger.Totals())
@@ -245,7 +245,7 @@ func (r *meshRun) left(t *testing.T) (connections, goroutines int) {
 	for begun := time.Now(); ; {
 		connections, goroutines, err := look()
 		require.NoError(t, err)
-		if connections+goroutines == 0 || time.Since(begun) > 5*time.Second {
+		if connections+goroutines == 0 || time.Since(begun) > patience/2 {
 			return connections, goroutines
 		}
 		require.NoError(t, faults.Pause(ctx, 5*time.Millisecond))

@@ -30,10 +30,13 @@ type StateLoad struct {
 	Begun func(w Write)
 	Ended func(w Write, v Verdict, overdue time.Duration)
 	Fail  func(err error)
+
+	stalls stalls
 }
 
 // Write writes from several goroutines, and returns when ctx has ended and the last call has come back. Some deadlines are milliseconds.
 func (l *StateLoad) Write(ctx context.Context) {
+	defer l.stalls.watch()()
 	var all sync.WaitGroup
 	for n := range stateWriters {
 		w := &stateWriter{load: l, number: n, random: rand.New(rand.NewPCG(l.Seed, uint64(n)))} //nolint:gosec // a schedule to be repeated
@@ -84,7 +87,7 @@ func (w *stateWriter) write(ctx context.Context, i int) bool {
 	if v == Wrong {
 		w.load.Fail(fmt.Errorf("%+v: %w", one, err))
 	}
-	w.load.Ended(one, v, time.Since(begun)-deadline)
+	w.load.Ended(one, v, w.load.stalls.overdue(begun.Add(deadline), time.Now()))
 	return err == nil
 }
 

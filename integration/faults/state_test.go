@@ -196,7 +196,7 @@ func endureState(t *testing.T, engine string, open func() (state.Driver, error),
 	<-written
 	settleState(t, ledger, store, &row)
 	require.NoError(t, d.Close())
-	row.Leaked = count(goleak.Find(existing))
+	row.Leaked = leaked(existing)
 	assert.Zero(t, row.Leaked, "goroutines left")
 }
 

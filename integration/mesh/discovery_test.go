@@ -39,7 +39,7 @@ func TestANewInstanceIsUsedSoon(t *testing.T) {
 			for name = ""; name != "new"; {
 				name, err = caller.call(t.Context(), "app")
 				require.NoError(t, err)
-				require.Less(t, time.Since(begin), 10*time.Second, "the event did not reach the caller")
+				require.Less(t, time.Since(begin), patience, "the event did not reach the caller")
 			}
 			distances = append(distances, time.Since(begin))
 			_, err = first.registry.Deregister(t.Context(), "app", "new")
@@ -65,7 +65,7 @@ func portOf(t *testing.T, s *served) int {
 // gets nothing any more: under load no attempt fails.
 func TestADrainedInstanceGetsNoNewRequest(t *testing.T) {
 	eachBroker(t, func(t *testing.T, p place) {
-		const notice = 500 * time.Millisecond
+		const notice = 2 * time.Second // longer than a busy machine stops for: then callers hear too late
 		stays := p.serve(t, "app", "stays", nil)
 		leaves := p.serve(t, "app", "leaves", func(c *membership.Config) { c.DrainNotice = notice })
 		p.late = 100 * time.Millisecond
@@ -159,7 +159,7 @@ func TestRegistryOrBusAway(t *testing.T) {
 	way.open(t, broker.Host)
 	select {
 	case <-late.directory.Running():
-	case <-time.After(30 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("it does not watch the bus that is back")
 	}
 

@@ -138,7 +138,7 @@ func (p place) join(t *testing.T) *node {
 	n.run(t)
 	select {
 	case <-n.directory.Running():
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the directory does not come up")
 	}
 	return n

@@ -26,6 +26,7 @@ func (s *Service) listen(ctx context.Context) {
 			return
 		}
 		s.cfg.Logger.DebugContext(ctx, "the gateway cannot listen yet", slog.Any("error", err))
+		s.waits.Store(true)
 		select {
 		case <-time.After(listenPause):
 		case <-ctx.Done():

@@ -34,6 +34,7 @@ type Service struct {
 	upgrader *websocket.Upgrader
 
 	listening atomic.Bool // this node hears of ends and of capabilities
+	waits     atomic.Bool // it has tried to, in vain
 	listeners []*bus.Subscription
 	overflows bus.Consumer // nil until it listens
 
@@ -134,13 +135,18 @@ func (s *Service) Stop(ctx context.Context) error {
 	return errors.Join(append(errs, s.meter.close())...)
 }
 
-// Ready shows that the node does not hear of the ends of sessions. It does not make the node unready: its other services do without the
-// bus, and who connects meanwhile is told to come again.
-func (s *Service) Ready(context.Context) error {
-	if !s.listening.Load() {
+// Ready shows that the node does not hear of the ends of sessions. While it tries for the first time, and the bus is there, the node is not
+// ready: nobody is sent to it in vain. Else this does not make the node unready: its other services do without the bus, and who connects
+// meanwhile is told to come again.
+func (s *Service) Ready(ctx context.Context) error {
+	switch {
+	case s.listening.Load():
+		return nil
+	case s.waits.Load(), s.cfg.Bus.Ready(ctx) != nil:
 		return host.Degraded(errors.New("connect: the node does not hear yet which sessions end, and takes no connections; the bus is away"))
+	default:
+		return errors.New("connect: the node is about to hear which sessions end, and takes no connections yet")
 	}
-	return nil
 }
 
 // Figures are the connections.

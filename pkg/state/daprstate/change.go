@@ -122,7 +122,7 @@ func (e *engine) one(ctx context.Context, c component, change *state.Change, r s
 		switch {
 		case err == nil:
 			return done(c, change, r)
-		case errors.Is(err, errDeadlock) && undone < deadlocks && ctx.Err() == nil:
+		case errors.Is(err, errDeadlock) && undone < deadlocks && apart(ctx, undone):
 			undone++
 			continue
 		case !errors.Is(err, errConflict):

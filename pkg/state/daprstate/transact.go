@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -127,6 +129,19 @@ func (e *engine) operations(c component, changes []state.Change, before []state.
 // deadlocks is how often a change is begun again that the database has undone.
 const deadlocks = 20
 
+// apart waits before a change is begun again, each time about twice as long, up to an eighth of a second: callers who begin again at once undo
+// each other again. False: ctx has ended.
+func apart(ctx context.Context, before int) bool {
+	pause := time.NewTimer(rand.N(2 * time.Millisecond << min(before, 6))) //nolint:gosec // spreads callers, guards nothing
+	defer pause.Stop()
+	select {
+	case <-pause.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 func (e *engine) transact(ctx context.Context, operations []operation) error {
 	body, err := json.Marshal(struct {
 		Operations []operation `json:"operations"`
@@ -136,7 +151,7 @@ func (e *engine) transact(ctx context.Context, operations []operation) error {
 	}
 	for attempt := 0; ; attempt++ {
 		_, sent, err := e.driver.sidecar.do(ctx, http.MethodPost, e.path("/transaction"), nil, body)
-		if err = e.driver.sidecar.writing(ctx, sent, err); !errors.Is(err, errDeadlock) || attempt == deadlocks || ctx.Err() != nil {
+		if err = e.driver.sidecar.writing(ctx, sent, err); !errors.Is(err, errDeadlock) || attempt == deadlocks || !apart(ctx, attempt) {
 			return err
 		}
 	}
