@@ -209,6 +209,9 @@ type ProjectionVersion struct {
 	// Category That of its events. Empty, it has those of all.
 	Category string `json:"category"`
 
+	// Erased Subjects of the log that were erased since it was begun. What it has of them stays in it; rebuild it.
+	Erased int64 `json:"erased"`
+
 	// Followed A process changes it. Without one that has its revision, nobody does.
 	Followed bool `json:"followed"`
 
