@@ -121,7 +121,7 @@ func projectionProblem(err error) error {
 func described(r projection.Status) eventsapi.ProjectionVersion {
 	return eventsapi.ProjectionVersion{
 		Name: r.Projection, Version: r.Number, Revision: r.Revision, Category: r.Category, State: string(r.State), Live: r.Live, Inline: r.Inline,
-		Position: r.Position, Total: r.Total, Lag: r.Lag, AgeSeconds: r.Age.Seconds(), Parked: r.Parked, Followed: r.Follower, BegunAt: r.Begun,
+		Position: r.Position, Total: r.Total, Lag: r.Lag, AgeSeconds: r.Age.Seconds(), Parked: r.Parked, Erased: r.Erased, Followed: r.Follower, BegunAt: r.Begun,
 		Rate: r.Rate, RemainingSeconds: r.Remaining.Seconds(),
 	}
 }

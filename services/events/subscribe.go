@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"math"
 	"net/http"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -64,11 +62,11 @@ func (s *Service) begin(ctx context.Context, r *eventsapi.SubscribeEventsRequest
 func (s *Service) firstOf(ctx context.Context, r *eventsapi.SubscribeEventsRequest, lastEventID string) (int64, error) {
 	switch {
 	case lastEventID != "":
-		last, err := strconv.ParseInt(strings.TrimSpace(lastEventID), 10, 64)
-		if err != nil || last < 0 || last == math.MaxInt64 {
-			return 0, problem.New(problem.InvalidMember, "the header Last-Event-ID is %.64q, and has to be the id of an event of this stream: a number", lastEventID)
+		last, err := parseLastSeen(lastEventID)
+		if err != nil {
+			return 0, err
 		}
-		return last + 1, nil
+		return last.at + 1, s.stillThere(ctx, r, last)
 	case r.From != nil && *r.From < 0:
 		return 0, problem.Invalid("from", "is %d, and has to be 0 or above", *r.From)
 	case r.From != nil:
@@ -173,12 +171,8 @@ func (f frames) close() { _ = f.conn.SetWriteDeadline(time.Time{}) }
 
 // frameOf is an event as the specification of server-sent events has it. encoding/json compacts the data, so that there are no line breaks.
 func frameOf(e *eventstore.Recorded, byVersion bool) ([]byte, error) {
-	id := e.Position
-	if byVersion {
-		id = e.Version
-	}
 	var b bytes.Buffer
-	b.WriteString("id: " + strconv.FormatInt(id, 10) + "\nevent: " + oneLine(e.Type) + "\n")
+	b.WriteString("id: " + seen(e, byVersion).String() + "\nevent: " + oneLine(e.Type) + "\n")
 	b.WriteString("data: ")
 	body := json.NewEncoder(&b)
 	body.SetEscapeHTML(false)

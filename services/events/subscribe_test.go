@@ -26,6 +26,7 @@ type reader struct {
 	t     testing.TB
 	lines *bufio.Scanner
 	close func()
+	last  string // id of the event that was read last
 }
 
 // follow begins to read, and returns when the service has begun to answer.
@@ -35,7 +36,7 @@ func (n *node) follow(body string, headers ...string) *reader {
 	response := n.send(ctx, "/events/subscribe", body, headers...)
 	require.Equal(n.t, 200, response.StatusCode)
 	require.Equal(n.t, "text/event-stream", response.Header.Get("Content-Type"))
-	r := &reader{n.t, bufio.NewScanner(response.Body), func() { cancel(); _ = response.Body.Close() }}
+	r := &reader{t: n.t, lines: bufio.NewScanner(response.Body), close: func() { cancel(); _ = response.Body.Close() }}
 	n.t.Cleanup(r.close)
 	require.Equal(n.t, ": following", r.line())
 	return r
@@ -57,7 +58,9 @@ func (r *reader) next() string {
 	id, name, data := r.line(), r.line(), r.line()
 	var e struct{ Data json.RawMessage }
 	require.NoError(r.t, json.Unmarshal([]byte(strings.TrimPrefix(data, "data: ")), &e), "%s %s %s", id, name, data)
-	return strings.TrimPrefix(id, "id: ") + " " + strings.TrimPrefix(name, "event: ") + " " + string(e.Data)
+	r.last = strings.TrimPrefix(id, "id: ")
+	at, _, _ := strings.Cut(r.last, "/")
+	return at + " " + strings.TrimPrefix(name, "event: ") + " " + string(e.Data)
 }
 
 func (n *node) append(category, id string, data int) {
@@ -89,6 +92,55 @@ func TestSubscribe(t *testing.T) {
 	wrong := n.send(t.Context(), "/events/subscribe", `{}`, "Last-Event-ID", "x")
 	require.Equal(t, 400, wrong.StatusCode)
 	require.NoError(t, wrong.Body.Close())
+}
+
+// A reader that comes back to a log that was set back, and has other events where it was or none, is told so, and not passed over them. One whose event is there goes on.
+func TestSubscribeTellsThatTheLogWasSetBack(t *testing.T) {
+	n := start(t, events.Config{})
+	n.append("account", "a", 1)
+	n.append("other", "a", 2)
+	n.append("account", "a", 3)
+	bodies := []string{`{"from":1}`, `{"category":"account","from":1}`, `{"category":"account","id":"a","from":1}`}
+	var had []string
+	for i, body := range bodies {
+		r := n.follow(body)
+		for range []int{3, 2, 2}[i] {
+			r.next()
+		}
+		had = append(had, r.last)
+		r.close()
+	}
+	n.append("account", "a", 4)
+	for i, body := range bodies {
+		number, _, _ := strings.Cut(had[i], "/")
+		for _, last := range []string{had[i], number} {
+			require.Contains(t, n.follow(body, "Last-Event-ID", last).next(), " x 4")
+		}
+	}
+
+	refused := func(n *node, body, last string) {
+		t.Helper()
+		response := n.send(t.Context(), "/events/subscribe", body, "Last-Event-ID", last)
+		defer func() { require.NoError(t, response.Body.Close()) }()
+		require.Equal(t, 409, response.StatusCode, "%s %s", body, last)
+		text, err := io.ReadAll(response.Body)
+		require.NoError(t, err)
+		require.Contains(t, string(text), "set back")
+	}
+	shorter := start(t, events.Config{})
+	shorter.append("account", "a", 1)
+	for i, body := range bodies {
+		number, _, _ := strings.Cut(had[i], "/")
+		refused(shorter, body, had[i])
+		refused(shorter, body, number)
+	}
+	other := start(t, events.Config{})
+	for range 4 {
+		other.append("account", "a", 5)
+	}
+	for i, body := range bodies {
+		refused(other, body, had[i])
+	}
 }
 
 // A stream without events says that it lives, and ends when the node stops.

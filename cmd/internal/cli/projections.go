@@ -69,6 +69,8 @@ func noteOn(v eventsapi.ProjectionVersion) string {
 		return "live"
 	case !v.Followed && v.State != "paused" && v.State != "dropping":
 		return fmt.Sprintf("nobody follows it yet: a program with revision %d of it does", v.Revision)
+	case v.Live && v.Erased > 0:
+		return fmt.Sprintf("%d subjects erased since it was begun: rebuild it where it has personal data", v.Erased)
 	case v.Inline:
 		return "inline"
 	default:

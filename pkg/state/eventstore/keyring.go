@@ -138,6 +138,19 @@ func (k *keyring) forget(subject string) {
 	}
 }
 
+// unknowing is a keyring that has no keys yet.
+func (k *keyring) unknowing() *keyring {
+	return &keyring{keys: k.keys, masters: k.masters, lives: -1, known: map[string]knownKey{}}
+}
+
+// renew has all keys asked for again.
+func (k *keyring) renew() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.forgets++
+	clear(k.known)
+}
+
 // wrap puts a key into the form that is kept.
 func (k *keyring) wrap(key SubjectKey, secret []byte) (SubjectKey, error) {
 	if len(k.masters) == 0 {

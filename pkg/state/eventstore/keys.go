@@ -8,8 +8,10 @@ type Keys interface {
 	KeepKey(ctx context.Context, k SubjectKey) (SubjectKey, error)
 	// SubjectKeys returns those of the keys with these ids that there are, in any order.
 	SubjectKeys(ctx context.Context, ids []string) ([]SubjectKey, error)
-	// DestroyKey removes the key of a subject. False: it has none.
+	// DestroyKey removes the key of a subject, and counts that. False: it has none.
 	DestroyKey(ctx context.Context, subject string) (bool, error)
+	// Destroyed returns how many keys were removed in the life of the log.
+	Destroyed(ctx context.Context) (int64, error)
 
 	// KeysUnderOther returns keys that are wrapped with another master key, or with none, at most limit.
 	KeysUnderOther(ctx context.Context, master string, limit int) ([]SubjectKey, error)

@@ -11,7 +11,7 @@ import (
 )
 
 // A process that was stopped while an event waits for its next attempt goes on when the lease is over, before a timer has told it. It does not begin the
-// event again: another consumer may be further by then. Nor does it begin one of a stream that was released.
+// event again: another consumer may be further by then. Nor does it begin the next one, or one of a stream that was released.
 func TestNoLateAttempt(t *testing.T) {
 	begun := 0
 	cfg := SubscriptionConfig{Name: "sub", Begin: func(context.Context, Recorded) func() error {
@@ -31,6 +31,9 @@ func TestNoLateAttempt(t *testing.T) {
 	l := newPipeline(stopped())
 	l.failed = []*flight{{failure: state.ErrUnavailable}}
 	require.ErrorIs(t, l.mend(), ErrLeaseLost)
+	l = newPipeline(stopped())
+	l.add(Recorded{Version: 1, Position: 1}, 1)
+	require.ErrorIs(t, l.begin(), ErrLeaseLost)
 	_, err = stopped().replayOne(Recorded{})
 	require.ErrorIs(t, err, ErrLeaseLost)
 	require.Zero(t, begun)

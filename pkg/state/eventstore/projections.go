@@ -41,6 +41,9 @@ type Within interface {
 	// SubjectKeys is Keys.SubjectKeys, within the step: it needs nothing that another step may have, such as a connection.
 	SubjectKeys(ctx context.Context, ids []string) ([]SubjectKey, error)
 
+	// Destroyed is Keys.Destroyed, within the step.
+	Destroyed(ctx context.Context) (int64, error)
+
 	// Position returns how far the subscription of that name, with one partition, is. Nobody changes that before the step is made. False: it has not
 	// begun.
 	Position(ctx context.Context, subscription string) (position int64, begun bool, err error)

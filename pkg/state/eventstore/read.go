@@ -108,8 +108,11 @@ func (s *Store) open(ctx context.Context, events []Recorded) error {
 // Reveal decrypts the personal members of events that a step's own Read has returned, with keys that are read in the step. It is for who stands in
 // for a part of this package; who reads by way of the Store has them in the clear.
 func (s *Store) Reveal(ctx context.Context, w Within, events []Recorded) error {
-	return s.keyring.open(ctx, w, events)
+	return s.keyring.unknowing().open(ctx, w, events)
 }
+
+// RenewKeys has the keys of subjects asked for again that this process knows: what is read from now on shows nothing of who was erased before, wherever that was.
+func (s *Store) RenewKeys() { s.keyring.renew() }
 
 // next is where the page after an event begins.
 func (r Range) next(last Recorded) int64 {

@@ -209,6 +209,9 @@ type ProjectionVersion struct {
 	// Category That of its events. Empty, it has those of all.
 	Category string `json:"category"`
 
+	// Erased Subjects of the log that were erased since it was begun. What it has of them stays in it; rebuild it.
+	Erased int64 `json:"erased"`
+
 	// Followed A process changes it. Without one that has its revision, nobody does.
 	Followed bool `json:"followed"`
 
@@ -456,7 +459,7 @@ type Problem = externalRef0.Problem
 
 // SubscribeEventsParams defines parameters for SubscribeEvents.
 type SubscribeEventsParams struct {
-	// LastEventID The id of the last event that the reader has.
+	// LastEventID The id of the last event that the reader has, or its number alone, of which only is seen whether the log ends before it.
 	LastEventID string `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
@@ -893,7 +896,7 @@ type ClientInterface interface {
 
 	// SubscribeEventsWithBody Follow a part of the log
 	//
-	// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. Nothing is kept of a reader: one that comes back says where it was.
+	// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), a slash and the event's id, `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. A log that does not have that event there, because its database was set back, is a conflict (409); the reader begins anew. Nothing is kept of a reader: one that comes back says where it was.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -902,7 +905,7 @@ type ClientInterface interface {
 
 	// SubscribeEvents Follow a part of the log
 	//
-	// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. Nothing is kept of a reader: one that comes back says where it was.
+	// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), a slash and the event's id, `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. A log that does not have that event there, because its database was set back, is a conflict (409); the reader begins anew. Nothing is kept of a reader: one that comes back says where it was.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -1572,7 +1575,7 @@ func (c *Client) ListStreams(ctx context.Context, body ListStreamsJSONRequestBod
 
 // SubscribeEventsWithBody Follow a part of the log
 //
-// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. Nothing is kept of a reader: one that comes back says where it was.
+// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), a slash and the event's id, `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. A log that does not have that event there, because its database was set back, is a conflict (409); the reader begins anew. Nothing is kept of a reader: one that comes back says where it was.
 //
 // Takes any type of body and a specified content type.
 //
@@ -1591,7 +1594,7 @@ func (c *Client) SubscribeEventsWithBody(ctx context.Context, params *SubscribeE
 
 // SubscribeEvents Follow a part of the log
 //
-// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. Nothing is kept of a reader: one that comes back says where it was.
+// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), a slash and the event's id, `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. A log that does not have that event there, because its database was set back, is a conflict (409); the reader begins anew. Nothing is kept of a reader: one that comes back says where it was.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -2727,7 +2730,7 @@ type ClientWithResponsesInterface interface {
 
 	// SubscribeEventsWithBodyWithResponse Follow a part of the log
 	//
-	// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. Nothing is kept of a reader: one that comes back says where it was.
+	// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), a slash and the event's id, `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. A log that does not have that event there, because its database was set back, is a conflict (409); the reader begins anew. Nothing is kept of a reader: one that comes back says where it was.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2736,7 +2739,7 @@ type ClientWithResponsesInterface interface {
 
 	// SubscribeEventsWithResponse Follow a part of the log
 	//
-	// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. Nothing is kept of a reader: one that comes back says where it was.
+	// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), a slash and the event's id, `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. A log that does not have that event there, because its database was set back, is a conflict (409); the reader begins anew. Nothing is kept of a reader: one that comes back says where it was.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -4167,7 +4170,7 @@ func (c *ClientWithResponses) ListStreamsWithResponse(ctx context.Context, body 
 
 // SubscribeEventsWithBodyWithResponse Follow a part of the log
 //
-// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. Nothing is kept of a reader: one that comes back says where it was.
+// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), a slash and the event's id, `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. A log that does not have that event there, because its database was set back, is a conflict (409); the reader begins anew. Nothing is kept of a reader: one that comes back says where it was.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -4182,7 +4185,7 @@ func (c *ClientWithResponses) SubscribeEventsWithBodyWithResponse(ctx context.Co
 
 // SubscribeEventsWithResponse Follow a part of the log
 //
-// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. Nothing is kept of a reader: one that comes back says where it was.
+// Answers with server-sent events until the reader goes, or the node stops: first those that there are, then each as it is appended. The `id` of each is its position (of a stream's its version), a slash and the event's id, `event` its type, `data` a RecordedEvent in JSON. With the header Last-Event-ID it goes on behind that one, whatever `from` says. A log that does not have that event there, because its database was set back, is a conflict (409); the reader begins anew. Nothing is kept of a reader: one that comes back says where it was.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -63,6 +63,7 @@ func cases() []testCase {
 		{"closed, while others append", closedWhileAppending},
 		{"archived streams", archivedStreams},
 		{"archived behind a snapshot", archivedBehindSnapshot},
+		{"archived before a subscription", archivedBeforeSubscription},
 
 		{"personal members are encrypted", personalEncrypted},
 		{"erased: reads, aggregates, subscriptions", erased},

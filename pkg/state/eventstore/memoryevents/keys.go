@@ -12,6 +12,7 @@ import (
 type keys struct {
 	guard     sync.Mutex // not lock, which the marks have
 	bySubject map[string]eventstore.SubjectKey
+	destroyed int64
 }
 
 func (k *keys) KeepKey(ctx context.Context, key eventstore.SubjectKey) (eventstore.SubjectKey, error) {
@@ -45,8 +46,17 @@ func (k *keys) DestroyKey(ctx context.Context, subject string) (bool, error) {
 		return false, err
 	}
 	_, found := k.bySubject[subject]
-	delete(k.bySubject, subject)
+	if found {
+		delete(k.bySubject, subject)
+		k.destroyed++
+	}
 	return found, nil
+}
+
+func (k *keys) Destroyed(ctx context.Context) (int64, error) {
+	k.guard.Lock()
+	defer k.guard.Unlock()
+	return k.destroyed, ctx.Err()
 }
 
 func (k *keys) KeysUnderOther(ctx context.Context, master string, limit int) (all []eventstore.SubjectKey, err error) {

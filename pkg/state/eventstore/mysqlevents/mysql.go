@@ -99,5 +99,7 @@ func migrations(table string, _ bool) [][]string {
 			"position BIGINT NOT NULL PRIMARY KEY," +
 			"metadata BLOB NOT NULL," +
 			"data LONGBLOB NOT NULL" + engine,
+	}, {
+		"CREATE TABLE IF NOT EXISTS " + table + "_destroyed (key_id BINARY(16) NOT NULL PRIMARY KEY, destroyed_at BIGINT NOT NULL" + engine,
 	}}
 }

@@ -11,14 +11,22 @@ import (
 
 // Rebuild begins a version beside the live one, of the highest revision that was ever defined, and returns before it is built. With hold it is not
 // made live when it has caught up, but waits for Swap. Where a version is being built already, or waits, that is the one; without hold it waits
-// no longer. state.ErrNotFound: nobody has
+// no longer. But where a subject was erased since that was begun, it is dropped, because it may have something of the subject. state.ErrNotFound: nobody has
 // defined the projection.
 func (s *Set) Rebuild(ctx context.Context, name string, hold bool) (Version, error) {
 	number := 0
 	err := s.command(ctx, name, "rebuild", func(w eventstore.Within, e *entry) error {
+		erased, err := w.Destroyed(ctx)
+		if err != nil {
+			return err
+		}
 		for i := range e.Versions {
 			v := &e.Versions[i]
 			if v.Phase != Building && v.Phase != Ready {
+				continue
+			}
+			if v.Erased < erased {
+				v.Phase = Dropping
 				continue
 			}
 			if number = v.Number; v.Hold && !hold {
@@ -26,7 +34,7 @@ func (s *Set) Rebuild(ctx context.Context, name string, hold bool) (Version, err
 			}
 			return nil
 		}
-		begun := e.begin(Building, hold)
+		begun := e.begin(Building, hold, erased)
 		number = begun.Number
 		last, _, err := w.Read(ctx, eventstore.Range{Category: begun.Shape.Category, Backward: true, Limit: 1})
 		if len(last) > 0 {

@@ -38,7 +38,8 @@ type version struct {
 	Hold     bool      `json:"hold,omitzero"`     // it is not swapped by itself
 	Attached bool      `json:"attached,omitzero"` // it is changed in each append, and nobody has a lease of it
 	Begun    time.Time `json:"begun"`
-	Head     int64     `json:"head,omitzero"` // the last position that there was for it then
+	Head     int64     `json:"head,omitzero"`   // the last position that there was for it then
+	Erased   int64     `json:"erased,omitzero"` // how many subjects of the log had been erased by then
 }
 
 func shapeOf(d *Definition) shape {
@@ -77,9 +78,9 @@ func (e *entry) follows(number int, attached bool) bool {
 }
 
 // begin adds a version.
-func (e *entry) begin(phase State, hold bool) *version {
+func (e *entry) begin(phase State, hold bool, erased int64) *version {
 	e.Last++
-	e.Versions = append(e.Versions, version{Number: e.Last, Shape: e.Newest, Phase: phase, Hold: hold, Begun: time.Now().UTC()})
+	e.Versions = append(e.Versions, version{Number: e.Last, Shape: e.Newest, Phase: phase, Hold: hold, Begun: time.Now().UTC(), Erased: erased})
 	return &e.Versions[len(e.Versions)-1]
 }
 

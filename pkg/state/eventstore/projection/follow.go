@@ -18,6 +18,7 @@ func (s *Set) follow(d *Definition, v Version) error {
 	if s.follows[v] != nil {
 		return nil
 	}
+	s.log.RenewKeys() // the version may have been begun because somebody was erased elsewhere
 	cfg := eventstore.SubscriptionConfig{Name: v.Subscription(), Category: d.Category, Lease: s.cfg.Lease, Poll: s.cfg.Poll, Batch: d.Batch}
 	if s.engine.Transactional() && d.inTransaction() {
 		cfg.HandleBatchIn = func(ctx context.Context, tx *sql.Tx, events []eventstore.Recorded) error {

@@ -192,13 +192,17 @@ func (s *Set) enter(name string, e *entry) (*entry, error) {
 	if e.Last > 0 && e.Newest.Revision >= newest.Revision {
 		return e, nil
 	}
-	err := change(s.ctx, s.engine, name, func(_ eventstore.Within, current *entry) error {
+	err := change(s.ctx, s.engine, name, func(w eventstore.Within, current *entry) error {
+		erased, err := w.Destroyed(s.ctx)
+		if err != nil {
+			return err
+		}
 		e = current
 		if newest.Revision > e.Newest.Revision {
 			e.Newest = shapeOf(newest)
 		}
 		if e.Last == 0 {
-			e.Live = e.begin(Live, false).Number
+			e.Live = e.begin(Live, false, erased).Number
 		}
 		return nil
 	})

@@ -37,6 +37,7 @@ type Status struct {
 	Lag      int64         // positions between the two
 	Age      time.Duration // of the event that is next; 0: there is none
 	Parked   int           // streams that are set aside in it
+	Erased   int64         // subjects of the log that were erased since it was begun: what it has of them goes with it, when it was rebuilt
 	Follower bool          // a process has its lease, or it needs none
 
 	Begun     time.Time     // when it was
@@ -118,6 +119,11 @@ func (s *Set) status(ctx context.Context, name string, e *entry, v version) (Sta
 		return r, err
 	}
 	r.Parked = len(parked)
+	destroyed, err := s.engine.Destroyed(ctx)
+	if err != nil {
+		return r, err
+	}
+	r.Erased = max(destroyed-v.Erased, 0)
 	last, _, err := s.engine.Read(ctx, eventstore.Range{Category: v.Shape.Category, Backward: true, Limit: 1})
 	if err != nil {
 		return r, err

@@ -96,5 +96,7 @@ func migrations(table string) [][]string {
 			metadata BLOB    NOT NULL,
 			data     BLOB    NOT NULL
 		)`,
+	}, {
+		`CREATE TABLE IF NOT EXISTS ` + table + `_destroyed (key_id BLOB NOT NULL PRIMARY KEY, destroyed_at INTEGER NOT NULL)`,
 	}}
 }

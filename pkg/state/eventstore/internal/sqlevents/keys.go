@@ -55,8 +55,38 @@ func (l *log) subjectKeys(ctx context.Context, from source, ids []string) (all [
 }
 
 func (l *log) DestroyKey(ctx context.Context, subject string) (found bool, err error) {
-	n, err := l.change(ctx, "DELETE FROM {t}_keys WHERE subject = ?", subject)
-	return n > 0, err
+	err = l.db.Transact(ctx, func(tx *sql.Tx) error {
+		var id []byte
+		err := tx.QueryRowContext(ctx, l.sql("SELECT key_id FROM {t}_keys WHERE subject = ?"+l.dialect.Lock), subject).Scan(&id)
+		if found = err == nil; !found {
+			if errors.Is(err, sql.ErrNoRows) {
+				return nil
+			}
+			return err
+		}
+		if _, err := tx.ExecContext(ctx, l.now("INSERT INTO {t}_destroyed (key_id, destroyed_at) VALUES (?, @)"), id); err != nil {
+			return err
+		}
+		_, err = tx.ExecContext(ctx, l.sql("DELETE FROM {t}_keys WHERE key_id = ?"), id)
+		return err
+	})
+	return found && err == nil, err
+}
+
+func (l *log) Destroyed(ctx context.Context) (n int64, err error) {
+	err = l.readers(ctx, func(q querier) (err error) {
+		n, err = l.destroyed(ctx, q)
+		return err
+	})
+	return n, err
+}
+
+func (l *log) destroyed(ctx context.Context, from querier) (int64, error) {
+	rows, err := from.QueryContext(ctx, l.sql("SELECT COUNT(*) FROM {t}_destroyed")) //nolint:rowserrcheck // Number does
+	if err != nil {
+		return 0, err
+	}
+	return sqlstate.Number(rows)
 }
 
 func (l *log) KeysUnderOther(ctx context.Context, master string, limit int) ([]eventstore.SubjectKey, error) {

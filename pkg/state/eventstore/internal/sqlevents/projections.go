@@ -127,6 +127,11 @@ func (s *step) SubjectKeys(ctx context.Context, ids []string) ([]eventstore.Subj
 	return s.log.subjectKeys(ctx, s.reading, ids)
 }
 
+func (s *step) Destroyed(ctx context.Context) (int64, error) {
+	n, err := s.log.destroyed(ctx, s.tx)
+	return n, s.note(err)
+}
+
 func (s *step) rows(ctx context.Context, r eventstore.Range) (events []eventstore.Recorded, more bool, err error) {
 	text, args := s.log.query(r)
 	rows, err := s.tx.QueryContext(ctx, text, args...)

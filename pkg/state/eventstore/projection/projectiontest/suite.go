@@ -76,6 +76,8 @@ func cases() []testCase {
 		{"a poison event parks its stream", poison},
 		{"revisions", revisions},
 		{"personal members", personalMembers},
+		{"what is built after an erasure has nothing of it, whoever builds", erasedElsewhere},
+		{"a rebuild that an erasure comes into begins anew by command", erasedWhileRebuilding},
 		{"bad commands", badCommands},
 		{"bad definitions", badDefinitions},
 	}
