@@ -16,12 +16,12 @@ import (
 
 // From a callback that fails to its replay, all by the command line, in memory and on each broker.
 func TestDeadLetterCommands(t *testing.T) {
-	t.Run("memory", func(t *testing.T) { deadLetterCommands(t, startNode(t, quick()...)) })
+	t.Run("memory", func(t *testing.T) { deadLetterCommands(t, startPlain(t, quick()...)) })
 	t.Run("rabbitmq", func(t *testing.T) {
-		deadLetterCommands(t, startNode(t, append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL)...))
+		deadLetterCommands(t, startPlain(t, append(quick(), "--messaging-backend", "rabbitmq", "--messaging-rabbitmq-urls", servers.RabbitMQ(t).URL)...))
 	})
 	t.Run("redis", func(t *testing.T) {
-		deadLetterCommands(t, startNode(t, append(quick(), "--messaging-backend", "redis", "--messaging-redis-url", servers.Redis(t).URL)...))
+		deadLetterCommands(t, startPlain(t, append(quick(), "--messaging-backend", "redis", "--messaging-redis-url", servers.Redis(t).URL)...))
 	})
 }
 

@@ -24,7 +24,7 @@ func TestDeadLettersAreToldOnce(t *testing.T) {
 
 func deadLettersAreToldOnce(t *testing.T, args ...string) {
 	const events = 100
-	n := startNode(t, append(args, "--messaging-retry-delay-ms", "200", "--messaging-retry-max-attempts", "0", "--instance-id", "one")...)
+	n := startPlain(t, append(args, "--messaging-retry-delay-ms", "200", "--messaging-retry-max-attempts", "0", "--instance-id", "one")...)
 	failing := failingReceiver(t)
 	told, calls := receiver(t, ok)
 	s := direct(n.url)
@@ -64,7 +64,7 @@ func deadLettersAreToldOnce(t *testing.T, args ...string) {
 // What is held back is told when the window ends: the occurrences add up to the events that died.
 func TestIncidentsAddUp(t *testing.T) {
 	const events = 50
-	n := startNode(t, "--messaging-retry-max-attempts", "0", "--messaging-error-window", "500ms")
+	n := startPlain(t, "--messaging-retry-max-attempts", "0", "--messaging-error-window", "500ms")
 	failing := failingReceiver(t)
 	told, calls := receiver(t, ok)
 	s := direct(n.url)

@@ -26,8 +26,9 @@ import (
 // patience is how long anything may take that has to happen in the end, on a machine that is busy with other things.
 const patience = time.Minute
 
-// binary is the program under test: built once, or the one that BANNOU_TEST_BINARY names.
-var binary string
+// binary is the program under test, and unruly the same with a bus on which messages come twice, late, and in another order than they were sent:
+// both built once, or the one that BANNOU_TEST_BINARY names.
+var binary, unruly string
 
 func TestMain(m *testing.M) {
 	folder, err := os.MkdirTemp("", "bannou-e2e-")
@@ -35,9 +36,11 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	if binary = os.Getenv("BANNOU_TEST_BINARY"); binary == "" {
-		binary = filepath.Join(folder, "bannou")
-		build := exec.Command("go", "build", "-o", binary, "github.com/bannou-mesh/bannou/cmd/bannou")
+	if binary = os.Getenv("BANNOU_TEST_BINARY"); binary != "" {
+		unruly = binary
+	} else {
+		binary, unruly = filepath.Join(folder, "bannou"), filepath.Join(folder, "unruly")
+		build := exec.Command("go", "build", "-o", folder, "github.com/bannou-mesh/bannou/cmd/bannou", "github.com/bannou-mesh/bannou/cmd/internal/unruly")
 		if out, err := build.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "go build: %v\n%s", err, out)
 			os.Exit(1)
@@ -61,7 +64,8 @@ type node struct {
 	log    *lockedBuffer
 }
 
-// startNode runs `bannou serve` with these arguments on a free port and returns once it is ready.
+// startNode runs `bannou serve` with these arguments on a free port and returns once it is ready. Its bus is unruly: what these tests say holds
+// there too.
 func startNode(t *testing.T, args ...string) *node {
 	t.Helper()
 	n := launch(t, freeAddress(t), args...)
@@ -69,10 +73,18 @@ func startNode(t *testing.T, args ...string) *node {
 	return n
 }
 
+// startPlain is startNode without the unruly bus, for tests that count deliveries, or look at their order.
+func startPlain(t *testing.T, args ...string) *node {
+	t.Helper()
+	n := launchAs(t, binary, freeAddress(t), args...)
+	n.waitReady(t)
+	return n
+}
+
 // launch starts a node without waiting for it.
 func launch(t *testing.T, address string, args ...string) *node {
 	t.Helper()
-	return launchAs(t, binary, address, args...)
+	return launchAs(t, unruly, address, args...)
 }
 
 // launchAs is launch of another program with the same command line.

@@ -35,7 +35,7 @@ func TestSIGTERMLetsACallbackFinish(t *testing.T) { eachBroker(t, letsACallbackF
 
 func letsACallbackFinish(t *testing.T, broker string) {
 	args := append(quick(), serversWith(t, broker)...)
-	n := startNode(t, args...)
+	n := startPlain(t, args...)
 	begun, finish := make(chan struct{}), make(chan struct{})
 	url, calls := receiver(t, func(n int64) int {
 		if n == 1 {
@@ -60,7 +60,7 @@ func letsACallbackFinish(t *testing.T, broker string) {
 	require.Equal(t, 0, n.cmd.ProcessState.ExitCode(), "%s", n.log)
 	require.Equal(t, first["messageId"], next(t, calls).header.Get("Bannou-Message-Id"))
 
-	again := startNode(t, args...)
+	again := startPlain(t, args...)
 	second := direct(again.url).must(t, "messaging/publish", object{"topic": topic, "payload": object{}})
 	require.Equal(t, second["messageId"], next(t, calls).header.Get("Bannou-Message-Id"), "the first was done")
 }

@@ -39,7 +39,7 @@ func outboxSurvives(t *testing.T, kind string) {
 	broker, named := ownBroker(t, kind)
 	folder, address := t.TempDir(), freeAddress(t)
 	args := append(append(quick(), named...), "--messaging-connection-retry-delay-ms", "100", "--messaging-outbox-after", "500ms", "--data-dir", folder)
-	n := launch(t, address, args...)
+	n := launchAs(t, binary, address, args...) // whose bus keeps the order of what has one key
 	n.waitReady(t)
 	url, calls := receiver(t, ok)
 	topic := topic("outbox")
@@ -55,7 +55,7 @@ func outboxSurvives(t *testing.T, kind string) {
 	require.Contains(t, getText(t, n.url+"/metrics", http.StatusOK), fmt.Sprintf("bannou_messaging_outbox_depth %d", keys*each))
 	n.kill()
 
-	n = launch(t, address, args...)
+	n = launchAs(t, binary, address, args...)
 	require.Eventually(t, n.ready, patience, 20*time.Millisecond, "a node that can keep events is ready without its broker:\n%s", n.log)
 	late := publishLines(t, n.url, topic, keys, 1)
 	require.NoError(t, broker.Restart(t.Context()))

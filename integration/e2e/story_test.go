@@ -282,9 +282,12 @@ func messagingStory(t *testing.T, s suite) {
 	require.Equal(t, true, s.must(t, "messaging/unsubscribe", object{"subscriptionId": a["subscriptionId"]})["success"])
 	status, _ := s.call(t, "messaging/unsubscribe", object{"subscriptionId": a["subscriptionId"]})
 	require.Equal(t, http.StatusNotFound, status)
-	s.must(t, "messaging/publish", object{"topic": topic, "payload": object{"score": 2}})
-	next(t, second)
-	require.Empty(t, first, "an ended subscription is not called")
+	after := s.must(t, "messaging/publish", object{"topic": topic, "payload": object{"score": 2}})
+	for next(t, second).body["eventId"] != after["messageId"] { // what was before it may come twice
+	}
+	for len(first) > 0 {
+		require.Equal(t, published["messageId"], next(t, first).body["eventId"], "an ended subscription is not called")
+	}
 
 	status, answer := s.call(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": "http://192.0.2.1/"})
 	require.Equal(t, http.StatusForbidden, status)
@@ -308,7 +311,9 @@ func retryStory(t *testing.T, s suite) {
 	for range 4 {
 		next(t, refused)
 	}
-	require.Empty(t, accepted, "the neighbour of a failing callback is called once")
+	for len(accepted) > 0 { // a message may come twice
+		require.Equal(t, "1", next(t, accepted).header.Get("Bannou-Delivery-Attempt"), "the neighbour of a failing callback is not called again because of it")
+	}
 
 	gone, calls := s.receiver(t, func(int64) int { return http.StatusGone })
 	sub := s.must(t, "messaging/subscribe", object{"topic": topic, "callbackUrl": gone})

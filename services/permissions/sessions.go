@@ -34,8 +34,9 @@ type entry struct {
 	States       map[string]stateOf `json:"states,omitempty"`       // by service
 	Ended        bool               `json:"ended,omitempty"`
 
-	Version int64  `json:"version"` // of the capabilities that were sent last
-	Digest  string `json:"digest"`  // of them
+	Version int64  `json:"version"`          // of the capabilities that were given last
+	Digest  string `json:"digest"`           // of them
+	Untold  bool   `json:"untold,omitempty"` // not all may have been sent them
 }
 
 // A stateOf is the state in one service, empty for none, and when it was entered.
@@ -109,8 +110,7 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 	if err != nil {
 		return err
 	}
-	again, entered, sent := false, false, sentVersions{}
-	redelivered := redelivered(ctx)
+	again, entered := false, false
 	return state.RetryOnConflict(ctx, func() error {
 		c, seen, err := s.catalogue(ctx)
 		if err != nil {
@@ -122,7 +122,7 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 		}
 		e := &kept.Value
 		changed, send := apply(e)
-		if !changed && !again && !redelivered && len(sent) == 0 {
+		if !changed && !again && !e.Untold {
 			return nil
 		}
 		if kept.ETag == "" && !entered {
@@ -131,51 +131,53 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 			}
 			entered = true
 		}
-		if err := s.send(ctx, s.cfg.Now(), sessionID, e, computed(c.allows(e)), send && !again || redelivered, sent); err != nil {
+		allowed := computed(c.allows(e))
+		telling := e.give(s.cfg.Now(), allowed, send)
+		saved, err := store.TrySaveWith(ctx, sessionKey(sessionID), *e, kept.ETag, state.SaveOptions{Expiry: s.lives(e)})
+		if err != nil {
 			return err
 		}
-		if _, err := store.TrySaveWith(ctx, sessionKey(sessionID), *e, kept.ETag, state.SaveOptions{Expiry: s.lives(e)}); err != nil {
-			return err
+		if telling {
+			if err := s.send(ctx, sessionID, e.Version, allowed.capabilities); err != nil {
+				return err
+			}
 		}
-		clear(sent)
 		if _, now, err := s.catalogue(ctx); err != nil || now != seen {
 			again = true
 			return cmp.Or(err, state.ErrConflict)
 		}
-		return nil
+		if !telling {
+			return nil
+		}
+		e.Untold = false
+		_, err = store.TrySaveWith(ctx, sessionKey(sessionID), *e, saved.ETag, state.SaveOptions{Expiry: s.lives(e)})
+		if errors.Is(err, state.ErrConflict) {
+			return nil // whoever has changed it since tells what there is now
+		}
+		return err
 	})
 }
 
-// sentVersions are those of capabilities, by session, that were sent and are not noted as sent, because another process was faster to change
-// the session. What that one has sent may have a lower version: so something is sent after them in any case.
-type sentVersions map[string]int64
-
-// redelivered reports whether an event was in work before, and something may have been sent because of it.
-func redelivered(ctx context.Context) bool {
-	r, handling := bus.ReceivedFrom(ctx)
-	return handling && r.Attempt > 1
-}
-
-// send publishes what a session may call, if it is something else than was sent last, or has to be.
-func (s *Service) send(ctx context.Context, now time.Time, sessionID string, e *entry, allowed allowance, always bool, sent sentVersions) error {
-	if !e.next(now, sessionID, allowed, always, sent) {
-		return nil
-	}
+// send publishes what a session may call.
+func (s *Service) send(ctx context.Context, sessionID string, version int64, allowed capabilities) error {
 	_, err := s.cfg.Bus.PublishWith(ctx, events.TopicPermissionsSessionCapabilities, &events.SessionCapabilitiesEvent{
-		SessionID: sessionID, Version: e.Version, Capabilities: allowed.capabilities,
+		SessionID: sessionID, Version: version, Capabilities: allowed,
 	}, bus.PublishOptions{PartitionKey: sessionID})
 	return unavailable(err)
 }
 
-// next gives what a session may call from now on its version; false: there is nothing to send.
-func (e *entry) next(now time.Time, sessionID string, allowed allowance, always bool, sent sentVersions) bool {
-	before := sent[sessionID]
-	if allowed.digest == e.Digest && !always && before == 0 {
+// give gives what a session may call from now on its version, which is to be written before it is sent: so there is one set of each version,
+// and a later one has a higher version, whatever the clocks of those say who send them. False: it is what was given last, and all were told.
+func (e *entry) give(now time.Time, allowed allowance, always bool) bool {
+	if allowed.digest == e.Digest && !always && !e.Untold {
 		return false
 	}
-	// A session that was forgotten and is heard of again has versions that go on: they are not below the time.
-	e.Version, e.Digest = max(e.Version+1, before+1, now.UnixMicro()), allowed.digest
-	sent[sessionID] = e.Version
+	if e.Version == 0 {
+		e.Version = now.UnixMicro() // a session that was forgotten, and is heard of again, goes on above what it had
+	} else {
+		e.Version++
+	}
+	e.Digest, e.Untold = allowed.digest, true
 	return true
 }
 

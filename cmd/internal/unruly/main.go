@@ -1,5 +1,5 @@
 // Command unruly is bannou with a bus on which messages come twice, late, and in another order than they were sent. The end-to-end tests run on
-// it: BANNOU_TEST_BINARY names it to them. What it does is what the bus says may happen; it loses nothing.
+// it. What it does is what the bus says may happen; it loses nothing.
 package main
 
 import (
