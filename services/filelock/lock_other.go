@@ -1,8 +1,8 @@
 //go:build !unix
 
-package migration
+package filelock
 
 import "os"
 
-// lock does nothing: there is no lock that ends with the process in the standard library.
-func lock(*os.File) error { return nil }
+// Lock does nothing: there is no lock that ends with the process in the standard library.
+func Lock(*os.File) error { return nil }

@@ -1,6 +1,6 @@
 //go:build unix
 
-package migration
+package filelock
 
 import (
 	"errors"
@@ -8,11 +8,12 @@ import (
 	"syscall"
 )
 
-// lock takes the file for who holds it open, or returns errTaken.
-func lock(f *os.File) error {
+// Lock takes the file for who has it open, until it is closed, and does not wait: another one's lock is ErrTaken. Any other error says that the
+// file system has no locks.
+func Lock(f *os.File) error {
 	err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return errTaken
+		return ErrTaken
 	}
 	return err
 }
