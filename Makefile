@@ -129,8 +129,8 @@ deps: ## install RabbitMQ, Redis and MariaDB for the tests, or say what to insta
 	@./tools/install-mysql $(BIN)/mysql-8.0 || true
 
 daprd: ## build daprd, of the version that tools/daprd pins, and install Dapr's SDK for JavaScript, for the tests that hold Bannou beside them; takes minutes
-	./tools/install-daprd $(BIN)
 	./tools/install-dapr-sdk $(BIN)/dapr-sdk || true
+	./tools/install-daprd $(BIN)
 
 parity: daprd ## run the same behaviours on daprd and on the facade, Dapr's SDKs on both, and the drivers over daprd; writes the tables in docs/dapr.md and docs/dapr-drivers.md
 	$(GO) -C integration test -count=1 -timeout 20m ./dapr -run 'TestParity|TestGoSDK|TestJavaScriptSDK|Driver$$' -args -out ../../docs/dapr.md -drivers ../../docs/dapr-drivers.md

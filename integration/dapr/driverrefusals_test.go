@@ -2,7 +2,10 @@ package dapr_test
 
 import (
 	"context"
+	"maps"
 	"net"
+	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -12,6 +15,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/integration/servers"
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/daprstate"
 )
 
 // Dapr says of a Redis that refuses to write that ETags do not match. That is no conflict: who saves on condition is not told that somebody was
@@ -54,4 +58,35 @@ func TestStateDriverOnARedisThatRefusesWrites(t *testing.T) {
 
 	require.NoError(t, client.ReplicaOf(t.Context(), "NO", "ONE").Err())
 	require.Eventually(t, func() bool { _, err := carts.TrySave(ctx, "ada", jsontext.Value("3"), etag); return err == nil }, wait, wait/1000)
+}
+
+// Queries over a sidecar are refused with a sentence, and daprd itself refuses them on every component that runs here. Of those of 1.14, MongoDB and Cosmos DB
+// answer them, and Redis with the modules RediSearch and RedisJSON.
+func TestQueriesOverASidecarAreRefused(t *testing.T) {
+	set := servers.All(t)
+	kinds := map[string]string{
+		"redis": redisComponent("redis", "state.redis", set.Redis), "mysql": mysqlComponent("mysql", set.MySQL),
+		"memory": component("memory", "state.in-memory"), "sqlite": component("sqlite", "state.sqlite", "connectionString", filepath.Join(t.TempDir(), "state.db")),
+	}
+	d := servers.NewDaprd(t, servers.DaprdOptions{Resources: slices.Collect(maps.Values(kinds))})
+	driver, err := daprstate.New(daprstate.Config{Endpoint: d.URL})
+	require.NoError(t, err)
+	var stores []state.StoreConfig
+	for name := range kinds {
+		stores = append(stores, state.StoreConfig{Name: name, Backend: "dapr"})
+	}
+	f, err := state.NewFactory(stores, []state.Driver{driver}, state.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, f.Close()) })
+	for name := range kinds {
+		_, err := state.OpenQueryable[jsontext.Value](t.Context(), f, name)
+		require.ErrorIs(t, err, state.ErrUnsupported, name)
+		require.ErrorContains(t, err, `backend "dapr" cannot query; keep the store in one that can, such as mysql or sqlite`)
+		s := &side{t: t, url: d.URL}
+		refusal := "500 ERR_STATE_STORE_NOT_SUPPORTED"
+		if name == "redis" {
+			refusal = "500 ERR_STATE_QUERY" // of the server, which does not know FT.SEARCH
+		}
+		require.Equal(t, refusal, s.code("POST", "/v1.0-alpha1/state/"+name+"/query", `{"filter":{"EQ":{"city":"Ulm"}}}`), name)
+	}
 }

@@ -28,6 +28,8 @@ const (
 	messaging = "messaging"
 	stateful  = "state"
 	calling   = "mesh"
+	// publishing is of the topic alone: whether it goes out without Dapr's envelope.
+	publishing = "topic"
 )
 
 // A place says which blocks of a service are native. The others are on Dapr.
@@ -43,19 +45,19 @@ func (p place) with(block string, native bool) place {
 	return q
 }
 
-// flags are the settings that put a service there, as the guide names them.
-func (p place) flags() []string {
+// flags are the settings that put a service there, as the guide names them. Of what is moved by decisions they say nothing.
+func (p place) flags(service string) []string {
 	choose := func(block, native string) string {
 		if p[block] {
 			return native
 		}
 		return "dapr"
 	}
-	return []string{
-		"BANNOU_MESSAGING_BACKEND=" + choose(messaging, "rabbitmq"),
-		"BANNOU_STATE_BACKEND=" + choose(stateful, "native"),
-		"BANNOU_MESH_BACKEND=" + choose(calling, "native"),
+	all := []string{"BANNOU_MESSAGING_BACKEND=" + choose(messaging, "rabbitmq"), "BANNOU_MESH_BACKEND=" + choose(calling, "native")}
+	if service != decided {
+		all = append(all, "BANNOU_STATE_BACKEND="+choose(stateful, "native"))
 	}
+	return all
 }
 
 // An instance is a process of a service, with the sidecar that it stands beside.
@@ -73,8 +75,9 @@ type instance struct {
 
 // A world is the servers that all instances share.
 type world struct {
-	t   *testing.T
-	set servers.Set
+	t    *testing.T
+	set  servers.Set
+	kept string // the folder of what was decided, a file for each service
 }
 
 // start starts an instance and returns when it is ready. sidecar false: it has none, which needs all blocks to be native.
@@ -83,11 +86,11 @@ func (w *world) start(service string, at place, sidecar bool) *instance {
 	listen, taken := freeAddress(w.t), freeAddress(w.t)
 	i := &instance{service: service, at: at, url: "http://" + listen, exited: make(chan struct{}), log: new(lockedBuffer)}
 	if !sidecar {
-		w.launch(i, listen, append(at.flags(), "BANNOU_DAPR_ENABLED=false")...)
+		w.launch(i, listen, append(at.flags(service), "BANNOU_DAPR_ENABLED=false")...)
 		w.awaitReady(i)
 		return i
 	}
-	flags := append(at.flags(), "BANNOU_DAPR_ENABLED=true")
+	flags := append(at.flags(service), "BANNOU_DAPR_ENABLED=true")
 	if at[messaging] {
 		taken = listen // it takes no events from the sidecar, and calls as all others
 	} else {
@@ -106,7 +109,11 @@ func (w *world) launch(i *instance, listen string, env ...string) {
 	program, err := os.Executable()
 	require.NoError(w.t, err)
 	i.cmd = exec.Command(program, "serve", "--listen", listen, "--config", w.settings(i.service), "--data-dir", filepath.Join(w.t.TempDir(), "data"),
-		"--messaging-rabbitmq-urls", w.set.RabbitMQ.URL, "--state-redis-url", w.set.Redis.URL, "--mesh-heartbeat-interval", "1s", "--log-level", "warn")
+		"--migration-file", filepath.Join(w.kept, i.service+".json"), "--messaging-rabbitmq-urls", w.set.RabbitMQ.URL,
+		"--messaging-rabbitmq-management-url", w.set.RabbitMQ.API, "--state-redis-url", w.set.Redis.URL, "--mesh-heartbeat-interval", "1s", "--log-level", "warn")
+	if i.service == decided {
+		i.cmd.Args = append(i.cmd.Args, "--state-mysql-dsn", w.set.MySQL.DSN)
+	}
 	i.cmd.Env = append(append(os.Environ(), described+"="+i.service), env...)
 	i.cmd.Stdout, i.cmd.Stderr = i.log, i.log
 	i.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -125,12 +132,17 @@ func (w *world) launch(i *instance, listen string, env ...string) {
 }
 
 // settings are the file of a service, the same wherever it is: its store, when it is native, is on Dapr's rows, and so is the topic, which has its
-// envelope as long as apps of Dapr may read it.
+// envelope as long as apps of Dapr may read it. The store that is moved by decisions is compared with its native place.
 func (w *world) settings(service string) string {
 	file := filepath.Join(w.t.TempDir(), "bannou.yaml")
-	text := fmt.Sprintf("state:\n  stores:\n    %s:\n      backend: redis\n      keyPrefix: %q\n"+
-		"messaging:\n  daprTopics:\n    %s:\n      publish: envelope\n      pubsub: bannou-pubsub\n      durable: true\n      deletedWhenUnused: false\n",
-		storeOf(service), service+"||", topic)
+	place := fmt.Sprintf("{backend: redis, keyPrefix: %q}", service+"||")
+	mirrors := ""
+	if service == decided {
+		at := fmt.Sprintf("keyPrefix: %q, tableName: %q", service+"||", w.set.MySQL.Database+".state")
+		place, mirrors = "{backend: mysql, "+at+"}", fmt.Sprintf("  mirrors:\n    %s: {to: mysql, %s}\n", storeOf(service), at)
+	}
+	text := fmt.Sprintf("state:\n  stores:\n    %s: %s\n%smessaging:\n  daprTopics:\n    %s:\n      publish: envelope\n      pubsub: bannou-pubsub\n"+
+		"      durable: true\n      deletedWhenUnused: false\n", storeOf(service), place, mirrors, topic)
 	require.NoError(w.t, os.WriteFile(file, []byte(text), 0o600))
 	return file
 }
@@ -147,8 +159,13 @@ func (w *world) components(service string) []string {
 	}
 	redis := w.set.Redis
 	password := strings.TrimSuffix(strings.TrimPrefix(redis.URL, "redis://:"), "@"+redis.Addr+"/"+strconv.Itoa(redis.DB))
+	store := component(storeOf(service), "state.redis", "redisHost", redis.Addr, "redisPassword", password, "redisDB", strconv.Itoa(redis.DB))
+	if service == decided {
+		server, _, _ := strings.Cut(w.set.MySQL.DSN, "/")
+		store = component(storeOf(service), "state.mysql", "connectionString", server+"/?allowNativePasswords=true", "schemaName", w.set.MySQL.Database)
+	}
 	return []string{
-		component(storeOf(service), "state.redis", "redisHost", redis.Addr, "redisPassword", password, "redisDB", strconv.Itoa(redis.DB)),
+		store,
 		component("bannou-pubsub", "pubsub.rabbitmq", "connectionString", w.set.RabbitMQ.URL, "durable", "true", "deletedWhenUnused", "false",
 			"requeueInFailure", "true", "deliveryMode", "2", "publisherConfirm", "true", "prefetchCount", "10"),
 	}

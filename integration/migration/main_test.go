@@ -1,6 +1,7 @@
 package migration_test
 
 import (
+	"fmt"
 	"os"
 	"testing"
 
@@ -14,5 +15,19 @@ func TestMain(m *testing.M) {
 	if service := os.Getenv(described); service != "" {
 		os.Exit(runService(service))
 	}
-	os.Exit(servers.Main(m))
+	os.Exit(run(m))
+}
+
+func run(m *testing.M) int {
+	folder, err := os.MkdirTemp("", "bannou-story-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer func() { _ = os.RemoveAll(folder) }()
+	if err := buildBannou(folder); err != nil {
+		fmt.Fprintln(os.Stderr, "build bannou:", err)
+		return 1
+	}
+	return servers.Main(m)
 }

@@ -44,7 +44,15 @@ func moves() []move {
 	for _, m := range slices.Backward(back) {
 		all = append(all, move{m.block, true, m.service})
 	}
+	for _, native := range []bool{true, false, true} { // nobody reads it by Dapr any more
+		all = append(all, move{publishing, native, "orders"})
+	}
 	return all
+}
+
+// byDecision reports whether `bannou migrate` makes a move; flags make the others.
+func (m move) byDecision() bool {
+	return m.block == publishing || m.block == stateful && m.service == decided
 }
 
 func (m move) String() string {
@@ -52,7 +60,14 @@ func (m move) String() string {
 	if !m.native {
 		where = "back to Dapr"
 	}
-	return fmt.Sprintf("%s of %s %s", map[string]string{calling: "calls", stateful: "state", messaging: "events"}[m.block], m.service, where)
+	what := map[string]string{calling: "calls of ", stateful: "state of ", messaging: "events of "}[m.block] + m.service
+	if m.block == publishing {
+		what = "topic " + topic
+	}
+	if m.byDecision() {
+		where += " (`bannou migrate`)"
+	}
+	return what + " " + where
 }
 
 // A row is what the page says of one step.
@@ -73,6 +88,8 @@ type story struct {
 	*world
 	load  *load
 	kills bool // processes are killed instead of ended
+	told  *tellings
+	moved int // how often the store that is moved by decisions was
 	rows  []row
 
 	calls   int // made before this step
@@ -84,9 +101,9 @@ type story struct {
 
 // TestStory replaces instances as a platform does, without killing any.
 func TestStory(t *testing.T) {
-	rows := tell(t, false)
+	s := tell(t, false)
 	if *out != "" {
-		write(t, *out, "story", rows)
+		write(t, *out, "story", s)
 	}
 }
 
@@ -95,14 +112,16 @@ func TestStoryOfKills(t *testing.T) {
 	if !*long {
 		t.Skip("make story tells it")
 	}
-	rows := tell(t, true)
+	s := tell(t, true)
 	if *out != "" {
-		write(t, *out, "story of kills", rows)
+		write(t, *out, "story of kills", s)
 	}
 }
 
-func tell(t *testing.T, kills bool) []row {
-	s := &story{world: &world{t: t, set: servers.Set{RabbitMQ: servers.RabbitMQ(t), Redis: servers.Redis(t)}}, load: newLoad(), kills: kills}
+func tell(t *testing.T, kills bool) *story {
+	servers.NeedDaprd(t)
+	s := &story{world: &world{t: t, set: servers.All(t), kept: t.TempDir()}, load: newLoad(), kills: kills}
+	s.told = listen(t, s.set.RabbitMQ.URL)
 	t.Logf("seed %d", s.load.seed)
 	for _, service := range []string{"ledger", "stock", "payments", "orders"} { // who is called, before who calls
 		s.load.put(s.start(service, place{}, true))
@@ -113,7 +132,7 @@ func tell(t *testing.T, kills bool) []row {
 	go s.load.run(ctx)
 	t.Cleanup(func() { end(); <-s.load.ended })
 
-	s.step("all on Dapr", func() { s.rest() })
+	s.step("all on Dapr", func() { s.refused(); s.rest() })
 	for _, m := range moves() {
 		s.step(m.String(), func() { s.move(m) })
 	}
@@ -124,7 +143,8 @@ func tell(t *testing.T, kills bool) []row {
 	end()
 	<-s.load.ended
 	require.Empty(t, s.load.untrue(t))
-	return s.rows
+	s.told.await(t, s.moved)
+	return s
 }
 
 // rest lets the load make some calls.
@@ -143,6 +163,9 @@ func (s *story) rest() {
 // move starts an instance of a service elsewhere, puts it in front, and ends the old one. Two that hear of orders in different ways each have a
 // queue: the new one has what comes after it, so that the old one stays until what was told before is heard of.
 func (s *story) move(m move) {
+	if m.byDecision() {
+		s.decide(m)
+	}
 	before := s.load.put(s.start(m.service, s.load.front[m.service].at.with(m.block, m.native), true))
 	moved := hears(m.service) != "" && m.block == messaging
 	if moved {
@@ -151,6 +174,10 @@ func (s *story) move(m move) {
 	s.end(before)
 	if moved {
 		s.removeQueue(before)
+	}
+	if m.byDecision() && m.block == stateful {
+		s.moved++
+		s.told.await(s.t, s.moved)
 	}
 }
 

@@ -53,7 +53,7 @@ func NeedDaprd(t testing.TB) (program string) {
 	t.Helper()
 	program, found := findDaprd()
 	if !found {
-		t.Skip("no daprd here: 'make daprd' builds one from the module that tools/daprd pins, which takes minutes")
+		SkipAloud(t, "what compares with Dapr was skipped, because there is no daprd here: 'make daprd' builds one from the module that tools/daprd pins, which takes minutes")
 	}
 	return program
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 )
 
 // A channel is how the app is spoken to: over HTTP or gRPC.
@@ -129,7 +130,7 @@ func (c *httpChannel) deliver(ctx context.Context, d *delivery, path string, r *
 	if err != nil {
 		return lost, err
 	}
-	request.Header.Set("Content-Type", "application/cloudevents+json")
+	request.Header.Set("Content-Type", cloudevents.ContentType)
 	for _, name := range []string{bus.HeaderTraceParent, bus.HeaderTraceState} {
 		if value := r.Headers[name]; value != "" {
 			request.Header.Set(name, value)

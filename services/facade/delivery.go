@@ -10,6 +10,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 )
 
 // A delivery hands the events of one subscription to the app.
@@ -65,7 +66,7 @@ func (d *delivery) giveUp(ctx context.Context, r *bus.Received, e event, err err
 	if d.deadLetters == "" {
 		return bus.Permanent(err)
 	}
-	if r.Headers[headerAttributes] == "" {
+	if r.Headers[cloudevents.HeaderAttributes] == "" {
 		e = event{data: e.data} // what came without an envelope goes without one
 	}
 	if errors.Is(ctx.Err(), context.Canceled) {
@@ -117,7 +118,7 @@ func (d *delivery) content(r *bus.Received, e event) []byte {
 
 // payload is what was sent: the data where it was sent raw, and the envelope otherwise.
 func payload(r *bus.Received, e event) []byte {
-	if r.Headers[headerAttributes] == "" {
+	if r.Headers[cloudevents.HeaderAttributes] == "" {
 		return e.data
 	}
 	return e.envelope()
@@ -150,11 +151,11 @@ func read(body []byte, bulk bool) (verdict, error) {
 
 // bulk is the form of a bulk delivery, of one event.
 func (d *delivery) bulk(r *bus.Received, content []byte) []byte {
-	entry := object(map[string]jsontext.Value{
-		"entryId": quote(r.MessageID), "event": content, "contentType": quote("application/cloudevents+json"), "metadata": jsontext.Value("{}"),
+	entry := cloudevents.Object(map[string]jsontext.Value{
+		"entryId": cloudevents.Quote(r.MessageID), "event": content, "contentType": cloudevents.Quote(cloudevents.ContentType), "metadata": jsontext.Value("{}"),
 	})
-	return object(map[string]jsontext.Value{
-		"id": quote(r.MessageID), "entries": append(append([]byte("["), entry...), ']'), "metadata": jsontext.Value("{}"),
-		"topic": quote(d.wanted.Topic), "pubsubname": quote(d.wanted.PubSub), "type": quote("com.dapr.event.sent.bulk"),
+	return cloudevents.Object(map[string]jsontext.Value{
+		"id": cloudevents.Quote(r.MessageID), "entries": append(append([]byte("["), entry...), ']'), "metadata": jsontext.Value("{}"),
+		"topic": cloudevents.Quote(d.wanted.Topic), "pubsubname": cloudevents.Quote(d.wanted.PubSub), "type": cloudevents.Quote(cloudevents.TypeOfDapr + ".bulk"),
 	})
 }

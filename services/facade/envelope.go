@@ -1,38 +1,17 @@
 package facade
 
 import (
-	"bytes"
 	"cmp"
 	"encoding/base64"
 	"mime"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
-)
-
-// What an event of a Dapr app has on the bus beside its data.
-const (
-	// headerAttributes are the attributes of the CloudEvent, all but its data, as a JSON object.
-	headerAttributes = "cloudevent"
-	// headerForm says how the data stands in the envelope: json, text or base64.
-	headerForm = "cloudevent-data"
-	// headerStamped is how many bytes the bus has put after the first brace of the data: an eventId and a timestamp, which every event has there.
-	headerStamped = "cloudevent-stamped"
-)
-
-// The forms of an event's data.
-const (
-	formJSON   = "json"
-	formText   = "text"
-	formBase64 = "base64"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 )
 
 // An event is a CloudEvent in two parts.
@@ -45,7 +24,7 @@ type event struct {
 // newEvent wraps what an app publishes as Dapr does.
 func newEvent(source, pubsub, topic, contentType, traceParent, traceState string, data []byte, m map[string]string) (event, error) {
 	media, _, _ := mime.ParseMediaType(contentType)
-	if media == "application/cloudevents+json" {
+	if media == cloudevents.ContentType {
 		return readEvent(data, pubsub, topic, traceParent, traceState)
 	}
 	contentType = cmp.Or(contentType, "text/plain")
@@ -53,20 +32,13 @@ func newEvent(source, pubsub, topic, contentType, traceParent, traceState string
 	e := event{data: data, attributes: map[string]jsontext.Value{}}
 	for name, value := range map[string]string{
 		"id": cmp.Or(m["cloudevent.id"], uuid.NewString()), "specversion": "1.0", "datacontenttype": contentType,
-		"source": cmp.Or(m["cloudevent.source"], source), "type": cmp.Or(m["cloudevent.type"], "com.dapr.event.sent"),
+		"source": cmp.Or(m["cloudevent.source"], source), "type": cmp.Or(m["cloudevent.type"], cloudevents.TypeOfDapr),
 		"topic": topic, "pubsubname": pubsub, "traceid": trace, "traceparent": trace,
 		"tracestate": cmp.Or(m["cloudevent.tracestate"], traceState), "time": time.Now().UTC().Format(time.RFC3339),
 	} {
-		e.attributes[name] = quote(value)
+		e.attributes[name] = cloudevents.Quote(value)
 	}
-	switch {
-	case isJSON(contentType) && jsontext.Value(data).IsValid():
-		e.form = formJSON
-	case isBinary(contentType) || !utf8.Valid(data):
-		e.form = formBase64
-	default:
-		e.form = formText
-	}
+	e.form = cloudevents.FormOf(contentType, data)
 	return e, nil
 }
 
@@ -77,16 +49,16 @@ func readEvent(content []byte, pubsub, topic, traceParent, traceState string) (e
 		return e, malformed("the body is to be a CloudEvent, a JSON object, as its content type says")
 	}
 	defaults := map[string]string{
-		"id": uuid.NewString(), "specversion": "1.0", "source": "Dapr", "type": "com.dapr.event.sent", "traceid": traceParent,
+		"id": uuid.NewString(), "specversion": "1.0", "source": "Dapr", "type": cloudevents.TypeOfDapr, "traceid": traceParent,
 		"traceparent": traceParent, "tracestate": traceState, "time": time.Now().UTC().Format(time.RFC3339),
 	}
 	for name, value := range defaults {
 		if _, has := e.attributes[name]; !has {
-			e.attributes[name] = quote(value)
+			e.attributes[name] = cloudevents.Quote(value)
 		}
 	}
-	e.attributes["topic"], e.attributes["pubsubname"] = quote(topic), quote(pubsub)
-	e.form, e.data = formJSON, jsontext.Value("null")
+	e.attributes["topic"], e.attributes["pubsubname"] = cloudevents.Quote(topic), cloudevents.Quote(pubsub)
+	e.form, e.data = cloudevents.FormJSON, jsontext.Value("null")
 	if coded, has := e.attributes["data_base64"]; has {
 		var text string
 		decoded, err := []byte(nil), json.Unmarshal(coded, &text)
@@ -96,31 +68,16 @@ func readEvent(content []byte, pubsub, topic, traceParent, traceState string) (e
 		if err != nil {
 			return e, malformed("data_base64 is not a string in base64")
 		}
-		e.form, e.data = formBase64, decoded
+		e.form, e.data = cloudevents.FormBase64, decoded
 	} else if data, has := e.attributes["data"]; has {
 		e.data = data
-		if text := ""; !isJSON(e.text("datacontenttype")) && json.Unmarshal(data, &text) == nil {
-			e.form, e.data = formText, []byte(text)
+		if text := ""; !cloudevents.IsJSON(e.text("datacontenttype")) && json.Unmarshal(data, &text) == nil {
+			e.form, e.data = cloudevents.FormText, []byte(text)
 		}
 	}
 	delete(e.attributes, "data")
 	delete(e.attributes, "data_base64")
 	return e, nil
-}
-
-func isJSON(contentType string) bool {
-	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (media == "application/json" || strings.HasSuffix(media, "+json"))
-}
-
-func isBinary(contentType string) bool {
-	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && media == opaque
-}
-
-func quote(s string) jsontext.Value {
-	quoted, _ := jsontext.AppendQuote(nil, strings.ToValidUTF8(s, "\uFFFD")) // valid UTF-8 can be quoted
-	return quoted
 }
 
 // text is an attribute that is a string.
@@ -135,80 +92,34 @@ func (e event) headers() map[string]string {
 	if e.attributes == nil {
 		return map[string]string{}
 	}
-	return map[string]string{headerAttributes: string(object(e.attributes)), headerForm: e.form}
-}
-
-// object writes members in the order of their names.
-func object(members map[string]jsontext.Value) []byte {
-	names := make([]string, 0, len(members))
-	for name := range members {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	var b bytes.Buffer
-	for i, name := range names {
-		b.WriteByte("{,"[min(i, 1)])
-		b.Write(quote(name))
-		b.WriteByte(':')
-		b.Write(members[name])
-	}
-	b.WriteByte('}')
-	return b.Bytes()
+	return map[string]string{cloudevents.HeaderAttributes: string(cloudevents.Object(e.attributes)), cloudevents.HeaderForm: e.form}
 }
 
 // eventOf is what was received, as it was published: without what the bus has put in. A native event gets attributes from its properties.
 func eventOf(r *bus.Received, pubsub, topic string) event {
-	e := event{data: unstamped(r), form: r.Headers[headerForm]}
-	if json.Unmarshal([]byte(r.Headers[headerAttributes]), &e.attributes) == nil && e.attributes != nil {
+	e := event{data: cloudevents.Unstamped(r.Headers, r.Body), form: r.Headers[cloudevents.HeaderForm]}
+	if json.Unmarshal([]byte(r.Headers[cloudevents.HeaderAttributes]), &e.attributes) == nil && e.attributes != nil {
 		return e
 	}
 	trace := r.Headers[bus.HeaderTraceParent]
 	e.attributes = map[string]jsontext.Value{
-		"id": quote(r.MessageID), "specversion": quote("1.0"), "datacontenttype": quote(cmp.Or(r.ContentType, "application/json")),
-		"source": quote(cmp.Or(r.Headers[bus.HeaderSourceService], "bannou")), "type": quote(cmp.Or(r.Type, "com.dapr.event.sent")),
-		"topic": quote(topic), "pubsubname": quote(pubsub), "traceid": quote(trace), "traceparent": quote(trace),
-		"tracestate": quote(r.Headers[bus.HeaderTraceState]), "time": quote(r.Timestamp.UTC().Format(time.RFC3339)),
+		"id": cloudevents.Quote(r.MessageID), "specversion": cloudevents.Quote("1.0"), "datacontenttype": cloudevents.Quote(cmp.Or(r.ContentType, "application/json")),
+		"source": cloudevents.Quote(cmp.Or(r.Headers[bus.HeaderSourceService], "bannou")), "type": cloudevents.Quote(cmp.Or(r.Type, cloudevents.TypeOfDapr)),
+		"topic": cloudevents.Quote(topic), "pubsubname": cloudevents.Quote(pubsub), "traceid": cloudevents.Quote(trace), "traceparent": cloudevents.Quote(trace),
+		"tracestate": cloudevents.Quote(r.Headers[bus.HeaderTraceState]), "time": cloudevents.Quote(r.Timestamp.UTC().Format(time.RFC3339)),
 	}
-	switch {
-	case isJSON(r.ContentType) && jsontext.Value(e.data).IsValid():
-		e.form = formJSON
-	case utf8.Valid(e.data):
-		e.form = formText
-	default:
-		e.form = formBase64
-	}
+	e.form = cloudevents.FormOf(r.ContentType, e.data)
 	return e
 }
 
-// unstamped is the body as it was published.
-func unstamped(r *bus.Received) []byte {
-	n, err := strconv.Atoi(r.Headers[headerStamped])
-	begin := bytes.IndexByte(r.Body, '{') + 1
-	if err != nil || n <= 0 || begin == 0 || begin+n > len(r.Body) {
-		return r.Body
-	}
-	return slices.Concat(r.Body[:begin], r.Body[begin+n:])
-}
-
 // envelope is the CloudEvent as one JSON object.
-func (e event) envelope() []byte {
-	name, value := "data", jsontext.Value(e.data)
-	switch e.form {
-	case formText:
-		value = quote(string(e.data))
-	case formBase64:
-		name, value = "data_base64", quote(base64.StdEncoding.EncodeToString(e.data))
-	}
-	whole := object(e.attributes)
-	whole = append(whole[:len(whole)-1], `,"`+name+`":`...)
-	return append(append(whole, value...), '}')
-}
+func (e event) envelope() []byte { return cloudevents.Join(e.attributes, e.form, e.data) }
 
 // rawEnvelope is what a subscriber gets that asked for raw payloads: what was sent, in base64.
 func rawEnvelope(payload []byte, id, pubsub, topic string) []byte {
-	return object(map[string]jsontext.Value{
-		"id": quote(id), "specversion": quote("1.0"), "datacontenttype": quote("application/octet-stream"), "source": quote("Dapr"),
-		"type": quote("com.dapr.event.sent"), "topic": quote(topic), "pubsubname": quote(pubsub),
-		"data_base64": quote(base64.StdEncoding.EncodeToString(payload)),
+	return cloudevents.Object(map[string]jsontext.Value{
+		"id": cloudevents.Quote(id), "specversion": cloudevents.Quote("1.0"), "datacontenttype": cloudevents.Quote("application/octet-stream"), "source": cloudevents.Quote("Dapr"),
+		"type": cloudevents.Quote(cloudevents.TypeOfDapr), "topic": cloudevents.Quote(topic), "pubsubname": cloudevents.Quote(pubsub),
+		"data_base64": cloudevents.Quote(base64.StdEncoding.EncodeToString(payload)),
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 	"github.com/bannou-mesh/bannou/services/facade/internal/daprpb"
 )
 
@@ -12,7 +13,7 @@ import (
 func (d *delivery) topicEvent(path string, r *bus.Received, e event) *daprpb.TopicEventRequest {
 	one := &daprpb.TopicEventRequest{Topic: d.wanted.Topic, PubsubName: d.wanted.PubSub, Path: path}
 	if d.wanted.raw() {
-		one.Id, one.Source, one.Type, one.SpecVersion = r.MessageID, "Dapr", "com.dapr.event.sent", "1.0"
+		one.Id, one.Source, one.Type, one.SpecVersion = r.MessageID, "Dapr", cloudevents.TypeOfDapr, "1.0"
 		one.DataContentType, one.Data = opaque, payload(r, e)
 		return one
 	}
@@ -36,9 +37,9 @@ func (d *delivery) topicEvent(path string, r *bus.Received, e event) *daprpb.Top
 // bulkEvent is the form of a bulk delivery, of one event.
 func bulkEvent(one *daprpb.TopicEventRequest, r *bus.Received) *daprpb.TopicEventBulkRequest {
 	return &daprpb.TopicEventBulkRequest{
-		Id: r.MessageID, Topic: one.GetTopic(), PubsubName: one.GetPubsubName(), Type: "com.dapr.event.sent.bulk", Path: one.GetPath(),
+		Id: r.MessageID, Topic: one.GetTopic(), PubsubName: one.GetPubsubName(), Type: cloudevents.TypeOfDapr + ".bulk", Path: one.GetPath(),
 		Entries: []*daprpb.TopicEventBulkRequestEntry{{
-			EntryId: r.MessageID, ContentType: "application/cloudevents+json",
+			EntryId: r.MessageID, ContentType: cloudevents.ContentType,
 			Event: &daprpb.TopicEventBulkRequestEntry_CloudEvent{CloudEvent: &daprpb.TopicEventCERequest{
 				Id: one.GetId(), Source: one.GetSource(), Type: one.GetType(), SpecVersion: one.GetSpecVersion(),
 				DataContentType: one.GetDataContentType(), Data: one.GetData(), Extensions: one.GetExtensions(),

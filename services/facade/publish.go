@@ -15,6 +15,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 )
 
 // A PubSub is a broker that the app may name.
@@ -137,7 +138,7 @@ func send(ctx context.Context, b *bus.Bus, topic string, e event, o bus.PublishO
 		if err == nil {
 			if added := len(p.Body) - len(e.data); added > 0 {
 				p.Options.Headers = maps.Clone(p.Options.Headers)
-				p.Options.Headers[headerStamped] = strconv.Itoa(added)
+				p.Options.Headers[cloudevents.HeaderStamped] = strconv.Itoa(added)
 			}
 			return b.PublishPrepared(ctx, p)
 		}
@@ -247,7 +248,7 @@ const bulkAtOnce = 256
 
 // bytes are the event's data: JSON as it is written, a string's content otherwise, and for binary what its base64 says.
 func (b bulkEntry) bytes() ([]byte, error) {
-	if isJSON(b.ContentType) {
+	if cloudevents.IsJSON(b.ContentType) {
 		return b.Event, nil
 	}
 	var text string
@@ -257,7 +258,7 @@ func (b bulkEntry) bytes() ([]byte, error) {
 		}
 		return nil, malformed("entry %s: the event is to be a string, as its content type says", b.EntryID)
 	}
-	if !isBinary(b.ContentType) {
+	if !cloudevents.IsBytes(b.ContentType) {
 		return []byte(text), nil
 	}
 	data, err := base64.StdEncoding.DecodeString(text)

@@ -60,7 +60,7 @@ func (s StateStore) stored(value []byte) state.Opaque {
 	if s.AnyBytes || jsontext.Value(value).IsValid() && bytes.Equal(s.loaded(value), value) {
 		return value
 	}
-	return object(map[string]jsontext.Value{bytesMember: quote(base64.StdEncoding.EncodeToString(value))})
+	return state.Opaque(`{"` + bytesMember + `":"` + base64.StdEncoding.EncodeToString(value) + `"}`)
 }
 
 // loaded is the value that was given to stored, which keeps one that looks like such an object in another.

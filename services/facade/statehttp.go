@@ -3,7 +3,10 @@ package facade
 import (
 	"errors"
 	"net/http"
+	"strings"
 	"time"
+
+	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 )
@@ -88,7 +91,7 @@ func (s *Service) bulkGetState(w http.ResponseWriter, r *http.Request) error {
 func asJSON(list []bulkItem) []bulkItem {
 	for i, item := range list {
 		if len(item.Data) > 0 && !item.Data.IsValid() {
-			list[i].Data = quote(string(item.Data))
+			list[i].Data, _ = jsontext.AppendQuote(nil, strings.ToValidUTF8(string(item.Data), "\uFFFD")) // valid UTF-8 can be quoted
 		}
 	}
 	return list

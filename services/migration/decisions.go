@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/bannou-mesh/bannou/services/filelock"
 )
 
 // The ways of a block.
@@ -136,9 +138,6 @@ func (f *File) Put(made ...Decision) error {
 	return f.write(all)
 }
 
-// errTaken reports that somebody else is writing.
-var errTaken = errors.New("taken")
-
 // How long somebody else who writes is waited for, and how often one looks.
 const (
 	mostWait  = 5 * time.Second
@@ -155,7 +154,7 @@ func (f *File) claim() (release func(), err error) {
 		return nil, fmt.Errorf("the decision cannot be kept: %w", err)
 	}
 	for until := time.Now().Add(mostWait); ; <-time.After(lookAgain) {
-		if err := lock(beside); !errors.Is(err, errTaken) { // a file system without locks keeps nobody from writing
+		if err := filelock.Lock(beside); !errors.Is(err, filelock.ErrTaken) { // a file system without locks keeps nobody from writing
 			return func() { _ = beside.Close() }, nil
 		}
 		if time.Now().After(until) {

@@ -181,10 +181,14 @@ func programStores(cfg *config.Config) []state.StoreConfig {
 	return stores
 }
 
-// placed is a store as its settings say, on the engine that it has.
+// placed is a store as its settings say, on the engine that it has. One that is on Dapr is in a place of the sidecar's: what the settings say of
+// prefix and table is its native place, and of no other engine.
 func placed(store state.StoreConfig, s config.Store) state.StoreConfig {
-	store.KeyPrefix, store.DefaultTTL, store.TableName = s.KeyPrefix, time.Duration(s.DefaultTTL)*time.Second, s.TableName
+	store.DefaultTTL = time.Duration(s.DefaultTTL) * time.Second
 	store.Indexes, store.PublishChanges = s.Indexes, s.PublishChanges
+	if store.Backend != "dapr" {
+		store.KeyPrefix, store.TableName = s.KeyPrefix, s.TableName
+	}
 	return store
 }
 

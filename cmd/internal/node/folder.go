@@ -9,10 +9,8 @@ import (
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/services/filelock"
 )
-
-// errTaken reports that another process holds the folder.
-var errTaken = errors.New("taken")
 
 // claimFolder keeps a second node out of the data folder of a node that has the bus or stores in memory: the two would
 // share some of their stores and be strangers otherwise. Nodes with all of that on servers may share a folder. The claim
@@ -28,8 +26,8 @@ func claimFolder(cfg *config.Config, stores []state.StoreConfig) (*os.File, erro
 	if err != nil {
 		return nil, fmt.Errorf("the data folder cannot be claimed: %w", err)
 	}
-	switch err := lock(f); {
-	case errors.Is(err, errTaken):
+	switch err := filelock.Lock(f); {
+	case errors.Is(err, filelock.ErrTaken):
 		return nil, errors.Join(fmt.Errorf("the data folder %s is in use by another node: stop that one, or choose another folder with --data-dir", cfg.DataDir), f.Close())
 	case err != nil: // a file system without locks
 		return nil, f.Close()

@@ -12,7 +12,6 @@ import (
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
 	"github.com/bannou-mesh/bannou/pkg/bus/daprtopics"
 	"github.com/bannou-mesh/bannou/pkg/state"
-	"github.com/bannou-mesh/bannou/pkg/state/mirror"
 	"github.com/bannou-mesh/bannou/services/facade"
 	"github.com/bannou-mesh/bannou/services/migration"
 	"github.com/bannou-mesh/bannou/services/migration/migrationapi"
@@ -109,7 +108,10 @@ func (s switching) check(ctx context.Context, item migration.Item, to string) er
 	case item.Kind == migration.KindStore:
 		stores := s.stores()
 		if i := slices.IndexFunc(stores, func(store state.StoreConfig) bool { return store.Name == item.Name }); i >= 0 {
-			return checkSeen(s.cfg, s.n.own, stores[i], to)
+			if err := checkSeen(s.cfg, s.n.own, stores[i], to); err != nil || to != migration.Native {
+				return err
+			}
+			return s.unusable(ctx, nativePlace(s.cfg, s.n.own, stores[i]))
 		}
 	case item.Kind == migration.KindTopic && to == migration.Native:
 		return s.unread(ctx, item.Name)
@@ -139,10 +141,8 @@ func (s switching) obstacles(ctx context.Context) []string {
 		}
 	}
 	found = append(found, s.readers(ctx)...)
-	for _, store := range s.stores() {
-		if why := s.actorKeys(ctx, store); why != "" {
-			found = append(found, why)
-		}
+	if err := s.unnamed(ctx); err != nil {
+		found = append(found, err.Error())
 	}
 	return found
 }
@@ -188,42 +188,43 @@ func (s switching) unread(ctx context.Context, topic string) error {
 	return nil
 }
 
-// scanned is how many keys are looked at for those of actors.
-const scanned = 10_000
+// rowsLookedAt is how many keys of a database are looked at for rows that nothing native can use.
+const rowsLookedAt = 100_000
 
-// actorKeys tells of keys of actors in the native place of a store that is on Dapr.
-func (s switching) actorKeys(ctx context.Context, store state.StoreConfig) string {
-	to, mirrored := counterpart(s.cfg, store)
-	if !mirrored || to.Backend != "redis" && to.Backend != "mysql" {
-		return ""
+// unusable says why the rows of an app of Dapr in a place are none for a native driver: they are of actors, or encrypted.
+func (s switching) unusable(ctx context.Context, place state.StoreConfig) error {
+	if !ofDapr(place) {
+		return nil
 	}
-	driver, err := newStateDriver(s.cfg, to.Backend, s.log) //nolint:contextcheck // drivers outlive the call that makes them
+	ctx, cancel := context.WithTimeout(ctx, mostLook)
+	defer cancel()
+	driver, err := newStateDriver(s.cfg, place.Backend, s.log) //nolint:contextcheck // drivers outlive the call that makes them
 	if err != nil {
-		return ""
+		return fmt.Errorf("%s cannot be looked at: %w", where(place), err)
 	}
 	defer func() { _ = driver.Close() }()
-	engine, err := driver.Open(ctx, to)
+	engine, err := driver.Open(ctx, place)
 	if err != nil {
-		return fmt.Sprintf("the store %s cannot be looked at in %s: %s", store.Name, to.Backend, err)
+		return fmt.Errorf("%s cannot be looked at: %w", where(place), err)
 	}
-	scanner, ok := engine.(state.Scanner)
-	if !ok {
-		return ""
+	if inspector, ok := engine.(state.Inspector); ok {
+		return inspector.Inspect(ctx, rowsLookedAt)
 	}
-	cursor := ""
-	for seen := 0; seen < scanned; {
-		keys, next, err := scanner.Scan(ctx, cursor, 1000)
-		if err != nil {
-			return fmt.Sprintf("the store %s cannot be looked at in %s: %s", store.Name, to.Backend, err)
-		}
-		for _, key := range keys {
-			if strings.Contains(key, "||") {
-				return fmt.Sprintf("the store %s holds keys of actors (digest %s), which nothing native reads: keep it on Dapr, or end the actors first", store.Name, mirror.Digest(key))
-			}
-		}
-		if seen, cursor = seen+len(keys), next; next == "" {
-			break
-		}
+	return nil
+}
+
+// ofDapr reports whether a place has the rows of an app of Dapr.
+func ofDapr(place state.StoreConfig) bool {
+	return strings.HasSuffix(place.KeyPrefix, "||") && (place.Backend == "redis" || place.Backend == "mysql")
+}
+
+// unnamed looks at the rows that this app has by Dapr on the node's Redis, as long as the settings do not say where a store would be natively.
+func (s switching) unnamed(ctx context.Context) error {
+	stores := slices.DeleteFunc(s.stores(), func(store state.StoreConfig) bool {
+		return store.Backend != migration.Dapr || ofDapr(nativePlace(s.cfg, s.n.own, store))
+	})
+	if len(stores) == 0 || s.cfg.HasAddress("redis") != nil {
+		return nil
 	}
-	return ""
+	return s.unusable(ctx, state.StoreConfig{Name: stores[0].Name, Backend: "redis", KeyPrefix: s.cfg.AppID + "||"})
 }

@@ -49,21 +49,29 @@ func cases() (all []testCase) {
 	return all
 }
 
-// Table is what a driver keeps, as rows of a Markdown table.
-func (f Features) Table(driver string) string {
+// Table is what drivers keep, beside native ones, which keep everything, as rows of a Markdown table.
+func Table(drivers []string, features []Features) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "| case | %s | native |\n| --- | --- | --- |\n", driver)
+	fmt.Fprintf(&b, "| case | %s | native |\n|%s\n", strings.Join(drivers, " | "), strings.Repeat(" --- |", len(drivers)+2))
 	for _, c := range cases() {
-		cell := "kept"
-		if c.need != nil && !c.need(f) {
-			cell = "missing: not a feature of it"
+		fmt.Fprintf(&b, "| %s |", c.name)
+		for _, f := range features {
+			fmt.Fprintf(&b, " %s |", f.cell(c))
 		}
-		if why, missing := f.Missing[c.name]; missing {
-			cell = "missing: " + why
-		}
-		fmt.Fprintf(&b, "| %s | %s | kept |\n", c.name, cell)
+		fmt.Fprintln(&b, " kept |")
 	}
 	return b.String()
+}
+
+// cell is what a driver does of a case.
+func (f Features) cell(c testCase) string {
+	if why, missing := f.Missing[c.name]; missing {
+		return "missing: " + why
+	}
+	if c.need != nil && !c.need(f) {
+		return "missing: not a feature of it"
+	}
+	return "kept"
 }
 
 // Run runs every case, each with a Setup of its own. Queues and topics have names that no other case uses, so that the

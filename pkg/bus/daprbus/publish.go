@@ -14,7 +14,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/bus/internal/cloudevents"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 )
 
 // What CloudEvents carry of a message beside their own attributes.
@@ -23,7 +23,6 @@ const (
 	queryPrefix      = "h." // of headers
 	extension        = "bannouproperties"
 	mostInQuery      = 1500 // bytes: the sidecar reads 4 KiB of head
-	contentEvent     = "application/cloudevents+json"
 	contentJSON      = "application/json"
 	headerTrace      = "traceparent"
 	headerTraceState = "tracestate"
@@ -99,7 +98,7 @@ func (d *Driver) envelope(m *bus.Message) (query url.Values, contentType string,
 	if err != nil {
 		return nil, "", nil, fmt.Errorf("%w: %w", bus.ErrInvalid, err)
 	}
-	return query, contentEvent, body, nil
+	return query, cloudevents.ContentType, body, nil
 }
 
 func orEmpty(s, instead string) string {
@@ -125,7 +124,7 @@ type event struct {
 
 // message unwraps what came for a topic. What is no CloudEvent is passed on as it is, for its handlers to refuse. A dead letter tells its own topic.
 func message(topic string, letters bool, body []byte) *bus.Message {
-	m := &bus.Message{RoutingKey: topic, ContentType: contentEvent, Body: body, Timestamp: time.Now().UTC(), Headers: map[string]string{}}
+	m := &bus.Message{RoutingKey: topic, ContentType: cloudevents.ContentType, Body: body, Timestamp: time.Now().UTC(), Headers: map[string]string{}}
 	var e event
 	if json.Unmarshal(body, &e, jsontext.AllowDuplicateNames(true)) != nil || e.ID == "" {
 		return m

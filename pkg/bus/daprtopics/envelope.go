@@ -7,43 +7,19 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"mime"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/go-json-experiment/json"
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/bus/internal/cloudevents"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 )
 
-// What an event has beside its data where it was, or may be, in an envelope. The facade of Dapr's API reads and writes the same headers, so
-// that an app behind it gets the envelope as its publisher made it, and the data to the byte.
-const (
-	// HeaderAttributes are the attributes of the CloudEvent, all but its data, as a JSON object.
-	HeaderAttributes = "cloudevent"
-	// HeaderForm says how the data stands in the envelope: json, text or base64.
-	HeaderForm = "cloudevent-data"
-	// HeaderStamped is how many bytes the bus has put after the first brace of the data: an eventId and a timestamp.
-	HeaderStamped = "cloudevent-stamped"
-)
-
-// The values of HeaderForm.
-const (
-	FormJSON   = "json"
-	FormText   = "text"
-	FormBase64 = "base64"
-)
-
-const (
-	contentTypeEnvelope = "application/cloudevents+json"
-	contentTypeJSON     = "application/json"
-	typeOfDapr          = "com.dapr.event.sent" // the type of events to which their publisher gave none
-)
+const contentTypeJSON = "application/json"
 
 // wrap is a message in an envelope. Its properties stay beside it, for native readers: Dapr looks at none.
 func wrap(m *bus.Message, t Topic) *bus.Message {
@@ -52,58 +28,28 @@ func wrap(m *bus.Message, t Topic) *bus.Message {
 	if wrapped.Headers == nil {
 		wrapped.Headers = map[string]string{}
 	}
-	wrapped.Headers[bus.HeaderEnvelope] = contentTypeEnvelope
-	attributes, form := map[string]jsontext.Value{}, m.Headers[HeaderForm]
+	wrapped.Headers[bus.HeaderEnvelope] = cloudevents.ContentType
+	attributes, form := map[string]jsontext.Value{}, m.Headers[cloudevents.HeaderForm]
 	data := m.Body
-	if json.Unmarshal([]byte(m.Headers[HeaderAttributes]), &attributes) == nil && len(attributes) > 0 {
-		data = unstamped(m)
+	if json.Unmarshal([]byte(m.Headers[cloudevents.HeaderAttributes]), &attributes) == nil && len(attributes) > 0 {
+		data = cloudevents.Unstamped(m.Headers, m.Body)
 	} else {
 		trace := m.Headers[bus.HeaderTraceParent]
 		attributes = map[string]jsontext.Value{
-			"id": quote(m.ID), "specversion": quote("1.0"), "source": quote(cmp.Or(m.Headers[bus.HeaderSourceService], "bannou")),
-			"type": quote(cmp.Or(m.Type, typeOfDapr)), "datacontenttype": quote(cmp.Or(m.ContentType, contentTypeJSON)),
-			"time": quote(m.Timestamp.UTC().Format(time.RFC3339Nano)), "traceid": quote(trace), "traceparent": quote(trace),
-			"tracestate": quote(m.Headers[bus.HeaderTraceState]),
+			"id": cloudevents.Quote(m.ID), "specversion": cloudevents.Quote("1.0"), "source": cloudevents.Quote(cmp.Or(m.Headers[bus.HeaderSourceService], "bannou")),
+			"type": cloudevents.Quote(cmp.Or(m.Type, cloudevents.TypeOfDapr)), "datacontenttype": cloudevents.Quote(cmp.Or(m.ContentType, contentTypeJSON)),
+			"time": cloudevents.Quote(m.Timestamp.UTC().Format(time.RFC3339Nano)), "traceid": cloudevents.Quote(trace), "traceparent": cloudevents.Quote(trace),
+			"tracestate": cloudevents.Quote(m.Headers[bus.HeaderTraceState]),
 		}
-		form = formOf(cmp.Or(m.ContentType, contentTypeJSON), data)
+		form = cloudevents.FormOf(cmp.Or(m.ContentType, contentTypeJSON), data)
 	}
-	attributes["topic"], attributes["pubsubname"] = quote(t.Name), quote(t.PubSub)
-	for _, name := range []string{HeaderAttributes, HeaderForm, HeaderStamped} {
+	attributes["topic"], attributes["pubsubname"] = cloudevents.Quote(t.Name), cloudevents.Quote(t.PubSub)
+	for _, name := range []string{cloudevents.HeaderAttributes, cloudevents.HeaderForm, cloudevents.HeaderStamped} {
 		delete(wrapped.Headers, name) // the envelope has it
 	}
-	member, value := "data", jsontext.Value(data)
-	switch form {
-	case FormText:
-		value = quote(string(data))
-	case FormBase64:
-		member, value = "data_base64", quote(base64.StdEncoding.EncodeToString(data))
-	}
-	whole := object(attributes)
-	whole = append(whole[:len(whole)-1], `,"`+member+`":`...)
-	wrapped.Body = append(append(whole, value...), '}')
-	wrapped.ContentType = contentTypeEnvelope
+	wrapped.Body = cloudevents.Join(attributes, form, data)
+	wrapped.ContentType = cloudevents.ContentType
 	return &wrapped
-}
-
-func formOf(contentType string, data []byte) string {
-	switch {
-	case isJSON(contentType) && jsontext.Value(data).IsValid():
-		return FormJSON
-	case utf8.Valid(data) && !isBinary(contentType):
-		return FormText
-	default:
-		return FormBase64
-	}
-}
-
-// unstamped is the body as it was published.
-func unstamped(m *bus.Message) []byte {
-	n, err := strconv.Atoi(m.Headers[HeaderStamped])
-	begin := bytes.IndexByte(m.Body, '{') + 1
-	if err != nil || n <= 0 || begin == 0 || begin+n > len(m.Body) {
-		return m.Body
-	}
-	return slices.Concat(m.Body[:begin], m.Body[begin+n:])
 }
 
 // unwrap takes an event out of its envelope: the body is the data, with an eventId and a timestamp where it is a JSON object without, and the
@@ -130,7 +76,7 @@ func unwrap(m *bus.Message) (*bus.Message, error) {
 		return &flat, err
 	}
 	flat.ContentType, flat.ID = cmp.Or(text("datacontenttype"), contentTypeJSON), cloudevents.Identity(source, id)
-	if flat.Type = text("type"); flat.Type == typeOfDapr {
+	if flat.Type = text("type"); flat.Type == cloudevents.TypeOfDapr {
 		flat.Type = m.Type
 	}
 	if at, err := time.Parse(time.RFC3339Nano, text("time")); err == nil {
@@ -146,8 +92,8 @@ func unwrap(m *bus.Message) (*bus.Message, error) {
 	}
 	delete(attributes, "data")
 	delete(attributes, "data_base64")
-	if value := object(attributes); len(value) < bus.LetterHeaderRoom { // what is larger no broker would take as a header
-		flat.Headers[HeaderAttributes], flat.Headers[HeaderForm] = string(value), form
+	if value := cloudevents.Object(attributes); len(value) < bus.LetterHeaderRoom { // what is larger no broker would take as a header
+		flat.Headers[cloudevents.HeaderAttributes], flat.Headers[cloudevents.HeaderForm] = string(value), form
 	}
 	flat.Body = stamp(&flat, form, data)
 	return &flat, nil
@@ -160,24 +106,24 @@ func dataOf(attributes map[string]jsontext.Value, text func(name string) string)
 		if err != nil {
 			return "", nil, fmt.Errorf("data_base64 is not base64: %w", err)
 		}
-		return FormBase64, decoded, nil
+		return cloudevents.FormBase64, decoded, nil
 	}
 	value, has := attributes["data"]
 	if !has {
-		return FormJSON, []byte("null"), nil
+		return cloudevents.FormJSON, []byte("null"), nil
 	}
 	var s string
-	if media := text("datacontenttype"); media != "" && !isJSON(media) && json.Unmarshal(value, &s) == nil {
-		return FormText, []byte(s), nil
+	if media := text("datacontenttype"); media != "" && !cloudevents.IsJSON(media) && json.Unmarshal(value, &s) == nil {
+		return cloudevents.FormText, []byte(s), nil
 	}
-	return FormJSON, value, nil
+	return cloudevents.FormJSON, value, nil
 }
 
 // stamp gives a JSON object the eventId and the timestamp that each event of the bus has, unless it has its own: an event that a native
 // program wrapped has, and keeps its id.
 func stamp(m *bus.Message, form string, data []byte) []byte {
 	begin := bytes.IndexByte(data, '{') + 1
-	if form != FormJSON || begin == 0 || jsontext.Value(data).Kind() != '{' {
+	if form != cloudevents.FormJSON || begin == 0 || jsontext.Value(data).Kind() != '{' {
 		return data
 	}
 	var own struct {
@@ -189,7 +135,7 @@ func stamp(m *bus.Message, form string, data []byte) []byte {
 	}
 	added, id := "", ""
 	if own.EventID == nil { // one that is there, and null or empty, stays: a name that is there twice is no JSON to most
-		added = `"eventId":` + string(quote(m.ID))
+		added = `"eventId":` + string(cloudevents.Quote(m.ID))
 	} else if json.Unmarshal(own.EventID, &id) == nil && id != "" {
 		m.ID = id
 	}
@@ -202,37 +148,6 @@ func stamp(m *bus.Message, form string, data []byte) []byte {
 	if rest := bytes.TrimLeft(data[begin:], " \t\r\n"); len(rest) > 0 && rest[0] != '}' {
 		added += ","
 	}
-	m.Headers[HeaderStamped] = strconv.Itoa(len(added))
+	m.Headers[cloudevents.HeaderStamped] = strconv.Itoa(len(added))
 	return slices.Concat(data[:begin], []byte(added), data[begin:])
-}
-
-func isJSON(contentType string) bool {
-	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && (media == contentTypeJSON || strings.HasSuffix(media, "+json"))
-}
-
-func isBinary(contentType string) bool {
-	media, _, err := mime.ParseMediaType(contentType)
-	return err == nil && media == "application/octet-stream"
-}
-
-func quote(s string) jsontext.Value {
-	quoted, _ := jsontext.AppendQuote(nil, strings.ToValidUTF8(s, "\uFFFD")) // valid UTF-8 can be quoted
-	return quoted
-}
-
-// object writes members in the order of their names.
-func object(members map[string]jsontext.Value) []byte {
-	var b bytes.Buffer
-	b.WriteByte('{')
-	for i, name := range slices.Sorted(maps.Keys(members)) {
-		if i > 0 {
-			b.WriteByte(',')
-		}
-		b.Write(quote(name))
-		b.WriteByte(':')
-		b.Write(members[name])
-	}
-	b.WriteByte('}')
-	return b.Bytes()
 }

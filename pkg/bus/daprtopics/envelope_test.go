@@ -9,7 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/bus/internal/cloudevents"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 )
 
 const anID = "0190a5a0-0000-7000-8000-000000000001"

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/daprrows"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
 )
 
@@ -29,9 +30,10 @@ type daprEngine struct {
 }
 
 var (
-	_ state.Engine  = (*daprEngine)(nil)
-	_ state.Querier = (*daprEngine)(nil)
-	_ state.Scanner = (*daprEngine)(nil)
+	_ state.Engine    = (*daprEngine)(nil)
+	_ state.Querier   = (*daprEngine)(nil)
+	_ state.Scanner   = (*daprEngine)(nil)
+	_ state.Inspector = (*daprEngine)(nil)
 )
 
 // daprColumns are those of a record, in the order of daprRecord.
@@ -48,7 +50,7 @@ func (e *daprEngine) ready(ctx context.Context) (*daprForm, error) {
 	if e.looked {
 		return f, nil
 	}
-	if err := e.refuse(ctx, f); err != nil {
+	if err := e.refuse(ctx, f, rowsLookedAt); err != nil {
 		return nil, err
 	}
 	e.looked = true
@@ -59,7 +61,19 @@ func (e *daprEngine) ready(ctx context.Context) (*daprForm, error) {
 // are read.
 const rowsLookedAt = 1000
 
-func (e *daprEngine) refuse(ctx context.Context, f *daprForm) error {
+// Inspect implements state.Inspector: all ids are compared with those of actors, and as many values as limit says with ciphertexts.
+func (e *daprEngine) Inspect(ctx context.Context, limit int) error {
+	f, err := e.table.form(ctx)
+	if err == nil {
+		err = e.refuse(ctx, f, limit)
+	}
+	if err != nil {
+		return e.failure(ctx, err)
+	}
+	return nil
+}
+
+func (e *daprEngine) refuse(ctx context.Context, f *daprForm, limit int) error {
 	own := e.own(f)
 	after := sqlstate.Bind(utf8.RuneCountInString(e.prefix) + 1)
 	actor, err := e.first(ctx, sqlstate.SQL(e.table.sql("SELECT id FROM {table} WHERE @ AND SUBSTRING(id, @) LIKE '%||%||%' LIMIT 1"), own, after))
@@ -67,15 +81,15 @@ func (e *daprEngine) refuse(ctx context.Context, f *daprForm) error {
 		return failure(ctx, err, reading)
 	}
 	if actor != "" {
-		return fmt.Errorf("%w: the row %q of table %s is an actor's (app||type||actor||key), and Bannou has no actors: keep this store on Dapr, or give its actors a store of their own", state.ErrInvalid, actor, e.table.name)
+		return fmt.Errorf("%w: the row %q of table %s is %s", state.ErrInvalid, actor, e.table.name, daprrows.NoActors)
 	}
 	secret, err := e.first(ctx, sqlstate.SQL(e.table.sql(fmt.Sprintf("SELECT id FROM (SELECT id, CONVERT(FROM_BASE64(JSON_UNQUOTE(value)) USING utf8mb4) AS v FROM {table} WHERE @ AND isbinary = 1 LIMIT %d) e"+
-		" WHERE v REGEXP '^[A-Za-z0-9+/]+=*[|][|][^|\"]+$' LIMIT 1", rowsLookedAt)), own))
+		" WHERE v REGEXP '^[A-Za-z0-9+/]+=*[|][|][^|\"]+$' LIMIT 1", limit)), own))
 	if err != nil {
 		return failure(ctx, err, reading)
 	}
 	if secret != "" {
-		return fmt.Errorf("%w: the row %q of table %s is encrypted by Dapr: %s", state.ErrInvalid, secret, e.table.name, decryptFirst)
+		return fmt.Errorf("%w: the row %q of table %s is encrypted by Dapr: %s", state.ErrInvalid, secret, e.table.name, daprrows.DecryptFirst)
 	}
 	return nil
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"fmt"
-	"regexp"
 	"strconv"
 	"strings"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/go-json-experiment/json/jsontext"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/daprrows"
 )
 
 // daprETag is an ETag for Dapr's column of 36 characters: a UUID of version 8 (RFC 9562), whose first 48 bits are the version of the
@@ -92,9 +92,6 @@ func keepsNumber(text string) bool {
 	return err == nil && size >= 1e-3 && size < 1e12 && len(text) <= 16 && strconv.FormatFloat(f, 'f', -1, 64) == text
 }
 
-// encrypted is what daprd writes of a component with a primaryEncryptionKey: base64 of the ciphertext, and the name of the key.
-var encrypted = regexp.MustCompile(`^[A-Za-z0-9+/]+=*\|\|[^|"]+$`)
-
 // read is the value as it was saved.
 func (v daprValue) read(key string, mariaDB bool) ([]byte, error) {
 	value := []byte(v.text)
@@ -116,10 +113,8 @@ func (v daprValue) read(key string, mariaDB bool) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the row of key %q says isbinary, and its value is no base64", state.ErrCorrupt, key)
 	}
-	if encrypted.Match(decoded) {
-		return nil, fmt.Errorf("%w: the value of key %q is encrypted by Dapr: %s", state.ErrCorrupt, key, decryptFirst)
+	if daprrows.IsEncrypted(decoded) {
+		return nil, fmt.Errorf("%w: the value of key %q is encrypted by Dapr: %s", state.ErrCorrupt, key, daprrows.DecryptFirst)
 	}
 	return decoded, nil
 }
-
-const decryptFirst = "its component has a primaryEncryptionKey, which only daprd can use; keep the store on Dapr, or have Dapr write it again without"

@@ -1,7 +1,6 @@
 package mysqlstate
 
 import (
-	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -24,15 +23,11 @@ func (e *daprEngine) Apply(ctx context.Context, changes []state.Change) ([]state
 	if len(changes) != 1 {
 		return e.transact(ctx, changes, false)
 	}
-	c := changes[0]
-	if c.Shared {
-		c.Value = slices.Clone(c.Value) // the caller may be gone when it is written
-	}
-	made, err := e.gathering.Do(ctx, write{change: c}, int64(len(c.Value)))
+	outcome, err := share(ctx, e.gathering, changes[0])
 	if err != nil {
-		return nil, e.failure(ctx, fmt.Errorf("key %q: %w", c.Key, err))
+		return nil, e.failure(ctx, err)
 	}
-	return []state.Outcome{made.outcome}, nil
+	return []state.Outcome{outcome}, nil
 }
 
 func (e *daprEngine) writeAlone(ctx context.Context, call *sqlstate.Call[write]) error {
@@ -40,18 +35,7 @@ func (e *daprEngine) writeAlone(ctx context.Context, call *sqlstate.Call[write])
 }
 
 func (e *daprEngine) writeTogether(ctx context.Context, calls []*sqlstate.Call[write]) error {
-	changes := make([]state.Change, len(calls))
-	for i, call := range calls {
-		changes[i] = call.Ask.change
-	}
-	outcomes, err := e.transact(ctx, changes, false)
-	if err != nil {
-		return err
-	}
-	for i, call := range calls {
-		call.Ask.outcome = outcomes[i]
-	}
-	return nil
+	return writeTogether(calls, func(changes []state.Change) ([]state.Outcome, error) { return e.transact(ctx, changes, false) })
 }
 
 // Transact makes the changes in one transaction.
@@ -95,39 +79,15 @@ func (e *daprEngine) fits(f *daprForm, changes []state.Change) error {
 }
 
 func (e *daprEngine) tryTransact(ctx context.Context, f *daprForm, changes []state.Change, together bool) ([]state.Outcome, error) {
-	tx, err := e.table.db.BeginTx(ctx, nil)
-	if err != nil {
-		return nil, err
+	t := changing{
+		db: e.table.db, announcement: e.announcement,
+		lock: func(ctx context.Context, tx *sql.Tx, changes []state.Change) (map[string]*row, error) {
+			return e.lock(ctx, f, tx, changes)
+		},
+		write:   func(ctx context.Context, tx *sql.Tx, rows map[string]*row) error { return e.write(ctx, f, tx, rows) },
+		collide: func(rows map[string]*row) error { return e.collide(f, absent(rows)) },
 	}
-	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
-	rows, err := e.lock(ctx, f, tx, changes)
-	if err != nil {
-		return nil, err
-	}
-	outcomes := make([]state.Outcome, len(changes))
-	conflict := false
-	for i := range changes {
-		outcomes[i] = rows[changes[i].Key].apply(&changes[i])
-		conflict = conflict || outcomes[i].Conflict
-	}
-	if together && conflict {
-		for i := range outcomes {
-			if !outcomes[i].Conflict {
-				outcomes[i] = state.Outcome{}
-			}
-		}
-		return outcomes, nil
-	}
-	if err = e.write(ctx, f, tx, rows); err == nil {
-		err = e.announcement.add(ctx, tx, changes, outcomes)
-	}
-	if err != nil {
-		if number(err) == duplicateKey {
-			return nil, cmp.Or(e.collide(f, absent(rows)), errRaced) // a row that was absent is there now
-		}
-		return nil, err
-	}
-	return outcomes, commit(ctx, tx)
+	return t.try(ctx, changes, together)
 }
 
 // lock reads and locks the rows of all changes.

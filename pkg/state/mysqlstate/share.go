@@ -23,20 +23,37 @@ func newGathering(e *engine, workers *sqlstate.Workers) *sqlstate.Gathering[writ
 	return &sqlstate.Gathering[write]{Alone: e.writeAlone, Together: e.writeTogether, Lanes: lanes, Workers: workers}
 }
 
-// share makes one change: alone with one statement, or, when others are under way, in one transaction with those that
-// wait like it. A condition that does not hold is its own; the others are made.
-func (e *engine) share(ctx context.Context, c state.Change) (state.Outcome, error) {
+// share makes one change: alone, or, when others are under way, in one transaction with those that wait like it. A condition that does not hold
+// is its own; the others are made.
+func share(ctx context.Context, g *sqlstate.Gathering[write], c state.Change) (state.Outcome, error) {
 	if c.Shared {
 		c.Value = slices.Clone(c.Value) // the caller may be gone when it is written
 	}
-	made, err := e.gathering.Do(ctx, write{change: c}, int64(len(c.Value)))
+	made, err := g.Do(ctx, write{change: c}, int64(len(c.Value)))
 	if err != nil {
 		// What was sent has said so; otherwise it was not its turn.
-		return state.Outcome{}, e.failure(ctx, fmt.Errorf("key %q: %w", c.Key, err))
+		return state.Outcome{}, fmt.Errorf("key %q: %w", c.Key, err)
 	}
 	return made.outcome, nil
 }
 
+// writeTogether makes the changes of several callers in one transaction, and tells each what became of its own.
+func writeTogether(calls []*sqlstate.Call[write], transact func([]state.Change) ([]state.Outcome, error)) error {
+	changes := make([]state.Change, len(calls))
+	for i, call := range calls {
+		changes[i] = call.Ask.change
+	}
+	outcomes, err := transact(changes)
+	if err != nil {
+		return err
+	}
+	for i, call := range calls {
+		call.Ask.outcome = outcomes[i]
+	}
+	return nil
+}
+
+// writeAlone makes one change with one statement.
 func (e *engine) writeAlone(ctx context.Context, call *sqlstate.Call[write]) error {
 	if c := &call.Ask.change; e.announcement != nil && c.Announce != nil {
 		if c.When == state.Always {
@@ -55,16 +72,5 @@ func (e *engine) writeAlone(ctx context.Context, call *sqlstate.Call[write]) err
 }
 
 func (e *engine) writeTogether(ctx context.Context, calls []*sqlstate.Call[write]) error {
-	changes := make([]state.Change, len(calls))
-	for i, call := range calls {
-		changes[i] = call.Ask.change
-	}
-	outcomes, err := e.transact(ctx, changes, false)
-	if err != nil {
-		return err
-	}
-	for i, call := range calls {
-		call.Ask.outcome = outcomes[i]
-	}
-	return nil
+	return writeTogether(calls, func(changes []state.Change) ([]state.Outcome, error) { return e.transact(ctx, changes, false) })
 }

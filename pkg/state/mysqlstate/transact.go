@@ -1,6 +1,7 @@
 package mysqlstate
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
@@ -38,13 +39,34 @@ func (e *engine) transact(ctx context.Context, changes []state.Change, together 
 	return outcomes, nil
 }
 
-func (e *engine) tryTransact(ctx context.Context, s *statements, changes []state.Change, together bool) (_ []state.Outcome, err error) {
-	tx, err := e.table.db.BeginTx(ctx, nil)
+func (e *engine) tryTransact(ctx context.Context, s *statements, changes []state.Change, together bool) ([]state.Outcome, error) {
+	t := changing{db: e.table.db, announcement: e.announcement, lock: e.lock, write: func(ctx context.Context, tx *sql.Tx, rows map[string]*row) error {
+		b := batch{engine: e, statements: s, tx: tx}
+		for _, key := range slices.Sorted(maps.Keys(rows)) {
+			b.add(key, rows[key])
+		}
+		return b.write(ctx)
+	}}
+	return t.try(ctx, changes, together)
+}
+
+// A changing makes changes in one transaction, in the rows of one kind of table: those of this driver's own, or Dapr's.
+type changing struct {
+	db           *sql.DB
+	announcement *announcement // nil: none
+	lock         func(ctx context.Context, tx *sql.Tx, changes []state.Change) (map[string]*row, error)
+	write        func(ctx context.Context, tx *sql.Tx, rows map[string]*row) error
+	collide      func(rows map[string]*row) error // why rows that are to be inserted can never be; nil, or nil of it: they can
+}
+
+// try makes them once. An error errRaced asks for another try.
+func (t *changing) try(ctx context.Context, changes []state.Change, together bool) ([]state.Outcome, error) {
+	tx, err := t.db.BeginTx(ctx, nil)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = tx.Rollback() }() // after Commit it does nothing
-	rows, err := e.lock(ctx, tx, changes)
+	rows, err := t.lock(ctx, tx, changes)
 	if err != nil {
 		return nil, err
 	}
@@ -62,21 +84,20 @@ func (e *engine) tryTransact(ctx context.Context, s *statements, changes []state
 		}
 		return outcomes, nil
 	}
-	b := batch{engine: e, statements: s, tx: tx}
-	for _, key := range slices.Sorted(maps.Keys(rows)) {
-		b.add(key, rows[key])
-	}
-	err = b.write(ctx)
+	err = t.write(ctx, tx, rows)
 	if err == nil {
-		err = e.announcement.add(ctx, tx, changes, outcomes)
+		err = t.announcement.add(ctx, tx, changes, outcomes)
 	}
-	if err != nil {
-		if number(err) == duplicateKey {
-			return nil, errRaced // a row that was absent is there now
-		}
+	switch {
+	case err == nil:
+		return outcomes, commit(ctx, tx)
+	case number(err) != duplicateKey:
 		return nil, err
+	case t.collide != nil:
+		return nil, cmp.Or(t.collide(rows), errRaced)
+	default:
+		return nil, errRaced // a row that was absent is there now
 	}
-	return outcomes, commit(ctx, tx)
 }
 
 // commit ends a transaction. Its errors say themselves when it is unknown what became of it.

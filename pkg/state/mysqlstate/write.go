@@ -16,9 +16,9 @@ func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Out
 	if len(changes) != 1 {
 		return e.transact(ctx, changes, false)
 	}
-	outcome, err := e.share(ctx, changes[0])
+	outcome, err := share(ctx, e.gathering, changes[0])
 	if err != nil {
-		return nil, err
+		return nil, e.failure(ctx, err)
 	}
 	return []state.Outcome{outcome}, nil
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/daprrows"
 )
 
 // Driver keeps stores in Redis. It is safe for concurrent use.
@@ -51,16 +52,20 @@ func (d *Driver) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine,
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	return &engine{lines: d.lines, store: cfg.Name, prefix: prefixOf(cfg.KeyPrefix), script: d.script, anyKeys: d.anyKeys}, nil
+	return &engine{
+		lines: d.lines, store: cfg.Name, prefix: prefixOf(cfg.KeyPrefix), script: d.script, anyKeys: d.anyKeys, dapr: isDaprs(cfg.KeyPrefix),
+	}, nil
 }
 
 // prefixOf is what the store's keys begin with. Dapr's separator stands for itself: with the prefix "shop||" the rows are those of its app shop.
 func prefixOf(keyPrefix string) string {
-	if strings.HasSuffix(keyPrefix, "||") {
+	if isDaprs(keyPrefix) {
 		return keyPrefix
 	}
 	return keyPrefix + ":"
 }
+
+func isDaprs(keyPrefix string) bool { return strings.HasSuffix(keyPrefix, daprrows.Separator) }
 
 // Ready asks the server whether it answers.
 func (d *Driver) Ready(ctx context.Context) error {

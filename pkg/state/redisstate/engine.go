@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
 
@@ -19,6 +20,9 @@ type engine struct {
 	script string // the hash by which Redis names apply.lua
 
 	anyKeys bool // Transact takes keys without a common hash tag
+
+	dapr   bool        // the prefix is that of an app of Dapr, whose rows these are
+	looked atomic.Bool // the rows are such that they can be used
 }
 
 // Exists implements state.Engine.
@@ -40,6 +44,9 @@ func (e *engine) Exists(ctx context.Context, keys []string) ([]bool, error) {
 // read executes commands that change nothing, one for each key, in one round trip. One alone goes in the company of other
 // callers' where there are any.
 func (e *engine) read(ctx context.Context, keys []string, cmds []redis.Cmder) error {
+	if err := e.ready(ctx); err != nil {
+		return err
+	}
 	if len(cmds) > 1 {
 		e.lines.exec(ctx, cmds...)
 	} else if !e.lines.reads(ctx, e.prefix+keys[0]).do(ctx, cmds[0], 0) {
@@ -55,6 +62,9 @@ func (e *engine) read(ctx context.Context, keys []string, cmds []redis.Cmder) er
 
 // Apply implements state.Engine.
 func (e *engine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
+	if err := e.ready(ctx); err != nil {
+		return nil, err
+	}
 	if len(changes) == 1 {
 		c := newCall(e.prefix, changes...)
 		outcome := e.outcome(c, e.run(ctx, c))
@@ -98,6 +108,9 @@ func (e *engine) outcome(c *call, err error) state.Outcome {
 func (e *engine) Transact(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
 	if err := e.sameTag(changes); err != nil && !e.anyKeys {
 		return nil, e.storeError(err)
+	}
+	if err := e.ready(ctx); err != nil {
+		return nil, err
 	}
 	c := newCall(e.prefix, changes...)
 	if err := e.run(ctx, c); err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/internal/daprrows"
 )
 
 // fetch reads all fields of a record at once.
@@ -31,6 +32,9 @@ func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error)
 	var open []int // that fields alone do not tell
 	for i, key := range keys {
 		whole, err := setRecord(&records[i], key, cmds[i].(*redis.SliceCmd).Val())
+		if err == nil && e.dapr && daprrows.IsEncrypted(records[i].Value) {
+			err = fmt.Errorf("%w: the value is encrypted by Dapr: %s", state.ErrCorrupt, daprrows.DecryptFirst)
+		}
 		if err != nil {
 			return nil, e.keyError(key, err)
 		}

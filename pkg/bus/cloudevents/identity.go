@@ -1,4 +1,3 @@
-// Package cloudevents knows what of CloudEvents both ways to Dapr's events share: that of the sidecar and that of its broker.
 package cloudevents
 
 import "github.com/google/uuid"
