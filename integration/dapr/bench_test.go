@@ -30,27 +30,40 @@ type work struct {
 	callers []int
 	do      map[string]func(caller, number int) error
 	bars    map[string]map[int]float64 // how many times as fast as Dapr a way is to be, by callers
+
+	exchanges float64 // over HTTP that the facade's way has at least, beside what the libraries' has; 0: there is no saying
 }
+
+// The work of an API that does nothing: the other rows of a sidecar and of a node cannot be faster.
+const healthWork = "healthz"
 
 // TestBench does the same work through Dapr, the facade and the native libraries, in turn in the same run. Its short form shows that the benchmark
 // runs; 'make bench-dapr' measures, and writes docs/benchmarks-dapr.md.
 func TestBench(t *testing.T) {
 	b := newBench(t)
 	var page strings.Builder
+	health := map[int]float64{} // of the facade, by callers
 	for _, w := range b.works() {
-		if !strings.Contains(","+*benchWorks+",", ","+w.name+",") {
+		if w.name != healthWork && !strings.Contains(","+*benchWorks+",", ","+w.name+",") {
 			continue
 		}
 		for _, callers := range w.callers {
 			rates := map[string][]float64{}
 			for range *benchRounds {
 				for _, way := range ways {
+					if w.do[way] == nil {
+						continue
+					}
 					rate, err := rateOf(w.do[way], callers, *benchLength)
 					require.NoError(t, err, "%s over %s", w.name, way)
+					b.wires.close() // a server may end those that nobody uses
 					rates[way] = append(rates[way], rate)
 				}
 			}
-			row(&page, w, callers, rates)
+			if w.name == healthWork {
+				health[callers] = middle(rates["facade"])
+			}
+			row(&page, w, callers, rates, health[callers])
 		}
 	}
 	rest := ""
@@ -98,11 +111,21 @@ func middle(of []float64) float64 {
 	return sorted[len(sorted)/2]
 }
 
-// row is a line of the table of rates.
-func row(page *strings.Builder, w work, callers int, rates map[string][]float64) {
+// row is a line of the table of rates. health is how many exchanges that do nothing the facade has with so many callers.
+func row(page *strings.Builder, w work, callers int, rates map[string][]float64, health float64) {
 	dapr := middle(rates["dapr"])
-	fmt.Fprintf(page, "| %s | %d | %.0f | %.0f | %.0f |", w.name, callers, dapr, middle(rates["facade"]), middle(rates["native"]))
+	fmt.Fprintf(page, "| %s | %d | %.0f | %.0f |", w.name, callers, dapr, middle(rates["facade"]))
+	native := rates["native"] != nil
+	if native {
+		fmt.Fprintf(page, " %.0f |", middle(rates["native"]))
+	} else {
+		page.WriteString(" |")
+	}
 	for _, way := range []string{"facade", "native"} {
+		if rates[way] == nil {
+			page.WriteString(" |")
+			continue
+		}
 		ratio, bar := middle(rates[way])/dapr, w.bars[way][callers]
 		verdict := ""
 		if bar > 0 {
@@ -112,6 +135,11 @@ func row(page *strings.Builder, w work, callers int, rates map[string][]float64)
 			verdict += ", missed"
 		}
 		fmt.Fprintf(page, " %.1f%s |", ratio, verdict)
+	}
+	if native && w.exchanges > 0 {
+		fmt.Fprintf(page, " %.1f |", 1/(w.exchanges/health+1/middle(rates["native"]))/dapr)
+	} else {
+		page.WriteString(" |")
 	}
 	page.WriteString("\n")
 }

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"strconv"
 	"strings"
@@ -34,7 +33,7 @@ type bench struct {
 	t       *testing.T
 	servers servers.Set
 	called  string // the app-id of the app
-	client  *http.Client
+	wires   wires
 
 	dapr, facade       string // the URLs of the program's sidecar and of its node
 	daprPort, nodeAddr string
@@ -53,9 +52,10 @@ func newBench(t *testing.T) *bench {
 	b := &bench{
 		t: t, servers: servers.All(t), waiting: map[string]chan struct{}{},
 		called: fmt.Sprintf("called-%d", os.Getpid()), // daprd looks for it by multicast, where others may be
-		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 100}},
+		wires:  wires{open: map[string]*wire{}},
 	}
-	t.Cleanup(b.client.CloseIdleConnections)
+	b.servers.Redis = servers.NewRedis(t, servers.RedisOptions{Fsync: "everysec"}) // as 'make bench' has it: else a save measures the disk
+	t.Cleanup(b.wires.close)
 	called := b.newApp()
 	servers.NewDaprd(t, servers.DaprdOptions{AppID: b.called, AppPort: portOf(t, called), Resources: b.components(b.servers.RabbitMQ.URL), Env: []string{"DAPR_HOST_IP=127.0.0.1"}})
 	caller := servers.NewDaprd(t, servers.DaprdOptions{AppID: "caller", Resources: b.components(b.servers.RabbitMQ.URL), Env: []string{"DAPR_HOST_IP=127.0.0.1"}})
@@ -90,27 +90,18 @@ func (b *bench) components(brokerURL string) []string {
 
 // newApp starts the app, which answers a call with what it got, and returns its address.
 func (b *bench) newApp() string {
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			http.Error(w, err.Error(), http.StatusBadRequest)
-			return
-		}
-		switch r.URL.Path {
+	return serveWire(b.t, func(path string, body []byte) (int, string) {
+		switch path {
 		case "/dapr/subscribe":
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = io.WriteString(w, benchSubscription)
+			return http.StatusOK, benchSubscription
 		case "/on/bench":
 			b.handled(body)
+			return http.StatusOK, ""
 		case "/echo":
-			w.Header().Set("Content-Type", "application/json")
-			_, _ = w.Write(body)
-		default:
-			http.NotFound(w, r)
+			return http.StatusOK, string(body)
 		}
-	}))
-	b.t.Cleanup(server.Close)
-	return server.Listener.Addr().String()
+		return http.StatusNotFound, ""
+	})
 }
 
 func portOf(t *testing.T, address string) int {
@@ -159,7 +150,7 @@ func (b *bench) native() {
 
 // sinks binds a queue for events that nobody handles, on Dapr's exchange and on ours: it keeps the newest thousand.
 func (b *bench) sinks() {
-	require.NoError(b.t, b.post(b.dapr+publish+"broker/bench-sunk", event(0, 0), http.StatusNoContent)) // makes Dapr's exchange
+	require.NoError(b.t, b.post(0, b.dapr+publish+"broker/bench-sunk", event(0, 0), http.StatusNoContent)) // makes Dapr's exchange
 	connection, err := amqp.Dial(b.servers.RabbitMQ.URL)
 	require.NoError(b.t, err)
 	defer func() { _ = connection.Close() }()
@@ -210,17 +201,8 @@ func (b *bench) untilHandled(caller, number int, send func(body string) error) e
 }
 
 // post is a call of an API, or of the app through it.
-func (b *bench) post(url, body string, status int) error {
-	return b.ask(http.MethodPost, url, body, status)
-}
-
-func (b *bench) ask(method, url, body string, status int) error {
-	request, err := http.NewRequestWithContext(b.t.Context(), method, url, strings.NewReader(body))
-	if err != nil {
-		return err
-	}
-	request.Header.Set("Content-Type", asJSON)
-	return check(b.client.Do(request))(status)
+func (b *bench) post(caller int, url, body string, status int) error {
+	return b.wires.ask(b.t.Context(), caller, http.MethodPost, url, body, status)
 }
 
 // check reads an answer to its end, and compares its status.

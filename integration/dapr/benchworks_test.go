@@ -36,9 +36,13 @@ func (b *bench) works() []work {
 		return do
 	}
 	return []work{
+		{name: healthWork, callers: all,
+			do: over(func(api string, caller, _ int) error {
+				return b.wires.ask(b.t.Context(), caller, http.MethodGet, api+"/v1.0/healthz", "", http.StatusNoContent)
+			})},
 		{name: "invoke", callers: all, bars: map[string]map[int]float64{"facade": twice, "native": {1: 7, 16: 7, 64: 7}},
 			do: with(over(func(api string, caller, number int) error {
-				return b.post(api+"/v1.0/invoke/"+b.called+"/method/echo", event(caller, number), http.StatusOK)
+				return b.post(caller, api+"/v1.0/invoke/"+b.called+"/method/echo", event(caller, number), http.StatusOK)
 			}), func(caller, number int) error {
 				request, err := http.NewRequestWithContext(b.t.Context(), http.MethodPost, "/echo", strings.NewReader(event(caller, number)))
 				if err != nil {
@@ -47,37 +51,39 @@ func (b *bench) works() []work {
 				request.Header.Set("Content-Type", asJSON)
 				return check(b.mesh.Do(b.t.Context(), b.called, request))(http.StatusOK)
 			})},
-		{name: "publish", callers: all, bars: map[string]map[int]float64{"facade": twice, "native": {64: 8}},
+		{name: "publish", callers: all, bars: map[string]map[int]float64{"facade": twice, "native": {64: 8}}, exchanges: 1,
 			do: with(over(func(api string, caller, number int) error {
-				return b.post(api+publish+"broker/bench-sunk", event(caller, number), http.StatusNoContent)
+				return b.post(caller, api+publish+"broker/bench-sunk", event(caller, number), http.StatusNoContent)
 			}), func(caller, number int) error {
 				_, err := b.link.Bus.PublishRaw(b.t.Context(), "bench-sunk", []byte(event(caller, number)), bus.PublishOptions{})
 				return err
 			})},
-		{name: "end to end", callers: all, bars: map[string]map[int]float64{"facade": twice},
+		{name: "end to end", callers: all, bars: map[string]map[int]float64{"facade": twice}, exchanges: 2,
 			do: with(over(func(api string, caller, number int) error {
-				return b.untilHandled(caller, number, func(body string) error { return b.post(api+publish+"broker/bench-handled", body, http.StatusNoContent) })
+				return b.untilHandled(caller, number, func(body string) error {
+					return b.post(caller, api+publish+"broker/bench-handled", body, http.StatusNoContent)
+				})
 			}), func(caller, number int) error {
 				return b.untilHandled(caller, number, func(body string) error {
 					_, err := b.link.Bus.PublishRaw(b.t.Context(), "bench-native", []byte(body), bus.PublishOptions{})
 					return err
 				})
 			})},
-		{name: "save", callers: all, bars: map[string]map[int]float64{"facade": twice},
+		{name: "save", callers: all, bars: map[string]map[int]float64{"facade": twice}, exchanges: 1,
 			do: with(over(func(api string, caller, number int) error {
-				return b.post(api+stateOf+"redis", fmt.Sprintf(`[{"key":"k%d","value":%s}]`, caller, event(caller, number)), http.StatusNoContent)
+				return b.post(caller, api+stateOf+"redis", fmt.Sprintf(`[{"key":"k%d","value":%s}]`, caller, event(caller, number)), http.StatusNoContent)
 			}), func(caller, number int) error {
 				_, err := b.store.Save(b.t.Context(), fmt.Sprintf("k%d", caller), json.RawMessage(event(caller, number)))
 				return err
 			})},
-		{name: "get", callers: all, bars: map[string]map[int]float64{"facade": twice},
+		{name: "get", callers: all, bars: map[string]map[int]float64{"facade": twice}, exchanges: 1,
 			do: with(over(func(api string, caller, _ int) error {
 				if caller < 64 {
 					if err := b.kept(api, caller); err != nil {
 						return err
 					}
 				}
-				return b.ask(http.MethodGet, fmt.Sprintf("%s%sredis/k%d", api, stateOf, caller), "", http.StatusOK)
+				return b.wires.ask(b.t.Context(), caller, http.MethodGet, fmt.Sprintf("%s%sredis/k%d", api, stateOf, caller), "", http.StatusOK)
 			}), func(caller, number int) error {
 				_, err := b.store.Get(b.t.Context(), fmt.Sprintf("k%d", caller))
 				return err
@@ -96,7 +102,7 @@ func (b *bench) kept(api string, caller int) error {
 	if _, err := b.store.Save(b.t.Context(), fmt.Sprintf("k%d", caller), json.RawMessage(event(caller, 0))); err != nil {
 		return err
 	}
-	return b.post(api+stateOf+"redis", fmt.Sprintf(`[{"key":"k%d","value":%s}]`, caller, event(caller, 0)), http.StatusNoContent)
+	return b.post(caller, api+stateOf+"redis", fmt.Sprintf(`[{"key":"k%d","value":%s}]`, caller, event(caller, 0)), http.StatusNoContent)
 }
 
 // rest are the figures that are no rates.
@@ -182,7 +188,7 @@ func (b *bench) wired(way, topic, broker string) func(body string) error {
 		a.elsewhere = address
 		api = newFacade(t, resources, a, "--dapr-app-id", "wired").url
 	}
-	return func(body string) error { return b.post(api+publish+"broker/"+topic, body, http.StatusNoContent) }
+	return func(body string) error { return b.post(0, api+publish+"broker/"+topic, body, http.StatusNoContent) }
 }
 
 // counting is another address of the broker, and how many bytes went over it.
