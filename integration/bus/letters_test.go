@@ -73,6 +73,41 @@ func TestManyLettersKeepTheirOrder(t *testing.T) {
 	})
 }
 
+// A broker that comes back has all dead letters for the first who asks, also those that a reader held when it was killed. A quorum queue says
+// at first that it has none, or fewer: TestBrokerDiesUnderReplay then found a replay that was done with the rest still in the store.
+func TestLettersAreThereAfterARestart(t *testing.T) {
+	t.Parallel()
+	const count = 2000
+	broker := servers.NewRabbitMQ(t, servers.RabbitOptions{})
+	d := open(t, broker.URL, func(c *rabbitbus.Config) { c.QueueType = rabbitbus.Quorum })
+	confirms := make([]func() error, count)
+	for i := range confirms {
+		confirms[i] = func() error {
+			return d.Publish(within(t, patience), &bus.Message{Exchange: "bannou-dlx", RoutingKey: "dead-letter.a", ID: fmt.Sprint(i), Body: make([]byte, 1024)})
+		}
+	}
+	inParallel(t, 64, confirms)
+	held, err := d.Letters(within(t, patience))
+	require.NoError(t, err)
+	require.EqualValues(t, count, held.Count())
+	for range count / 4 {
+		_, err := held.Next(within(t, patience))
+		require.NoError(t, err)
+	}
+	require.NoError(t, broker.Kill())
+	restarted := make(chan error, 1)
+	go func() { restarted <- broker.Restart(within(t, 2*patience)) }()
+	_ = held.Close(within(t, patience))
+	var after bus.Letters
+	require.Eventually(t, func() bool {
+		after, err = d.Letters(within(t, patience))
+		return err == nil
+	}, 2*patience, time.Millisecond)
+	require.EqualValues(t, count, after.Count())
+	require.NoError(t, after.Close(within(t, patience)))
+	require.NoError(t, <-restarted)
+}
+
 // sameOrder says where two long lists part.
 func sameOrder(t *testing.T, want, got []string) {
 	t.Helper()

@@ -93,11 +93,11 @@ func TestManyLettersAreReplayedAndDiscarded(t *testing.T) {
 				}
 				listed <- err
 			}()
-			done, err := r.bus.ReplayLetters(within(t, time.Minute), bus.LetterFilter{Reason: bus.DiscardPermanent}, bus.SettleOptions{})
+			done, err := r.bus.ReplayLetters(within(t, 3*patience), bus.LetterFilter{Reason: bus.DiscardPermanent}, bus.SettleOptions{})
 			require.NoError(t, err)
 			require.EqualValues(t, count/2, done.Done)
 			require.NoError(t, <-listed)
-			done, err = r.bus.DiscardLetters(within(t, time.Minute), bus.LetterFilter{Reason: bus.DiscardMaxRetries}, bus.SettleOptions{})
+			done, err = r.bus.DiscardLetters(within(t, 3*patience), bus.LetterFilter{Reason: bus.DiscardMaxRetries}, bus.SettleOptions{})
 			require.NoError(t, err)
 			require.EqualValues(t, count/2, done.Done)
 			require.Zero(t, waiting(t, r.driver, "bannou-dlx-store"))
@@ -122,7 +122,7 @@ func TestBrokerDiesUnderReplay(t *testing.T) {
 			reached := sync.OnceFunc(func() { close(half) })
 			ended := make(chan error, 1)
 			go func() {
-				_, err := r.bus.ReplayLetters(within(t, time.Minute), bus.LetterFilter{}, bus.SettleOptions{Progress: func(p bus.LetterProgress) {
+				_, err := r.bus.ReplayLetters(within(t, 3*patience), bus.LetterFilter{}, bus.SettleOptions{Progress: func(p bus.LetterProgress) {
 					if p.Done > count/4 {
 						reached()
 					}
@@ -132,15 +132,15 @@ func TestBrokerDiesUnderReplay(t *testing.T) {
 			<-half
 			require.NoError(t, broker.Kill())
 			restarted := make(chan error, 1)
-			go func() { restarted <- broker.Restart(within(t, 2*time.Minute)) }() // while it starts its queues, the next replay begins
+			go func() { restarted <- broker.Restart(within(t, 2*patience)) }() // while it starts its queues, the next replay begins
 			first := <-ended
 			require.ErrorIs(t, first, bus.ErrUnavailable, "it was in the middle")
 			var rest *bus.Settled
 			var err error
 			if !assert.Eventually(t, func() bool {
-				rest, err = r.bus.ReplayLetters(within(t, time.Minute), bus.LetterFilter{}, bus.SettleOptions{})
+				rest, err = r.bus.ReplayLetters(within(t, 3*patience), bus.LetterFilter{}, bus.SettleOptions{})
 				return err == nil
-			}, 3*time.Minute, 100*time.Millisecond) {
+			}, 3*patience, 100*time.Millisecond) {
 				t.Fatal(err)
 			}
 			require.NoError(t, <-restarted)
