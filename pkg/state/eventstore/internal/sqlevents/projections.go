@@ -144,11 +144,10 @@ func (s *step) rows(ctx context.Context, r eventstore.Range) (events []eventstor
 		if scanner.size > pageBytes {
 			return events, true, nil
 		}
-		e, err := scanner.event()
-		if err != nil {
+		events = append(events, eventstore.Recorded{})
+		if err := scanner.event(&events[len(events)-1]); err != nil {
 			return nil, false, err
 		}
-		events = append(events, e)
 	}
 	return events, len(events) == r.Limit, s.note(rows.Err())
 }

@@ -66,7 +66,12 @@ func (l *log) page(ctx context.Context, limit int, text string, args []any, each
 				more = true
 				return nil
 			}
-			e, err := s.event()
+			if len(events) == cap(events) {
+				events = slices.Grow(events, limit-len(events)) // there are many
+			}
+			events = append(events, eventstore.Recorded{})
+			e := &events[len(events)-1]
+			err := s.event(e)
 			if errors.Is(err, state.ErrCorrupt) {
 				corrupt = err
 				return nil
@@ -75,12 +80,8 @@ func (l *log) page(ctx context.Context, limit int, text string, args []any, each
 				return err
 			}
 			if each != nil {
-				each(&e, len(events) == 0)
+				each(e, len(events) == 1)
 			}
-			if len(events) == cap(events) {
-				events = slices.Grow(events, limit-len(events)) // there are many
-			}
-			events = append(events, e)
 		}
 		more = len(events) == limit
 		return rows.Err()

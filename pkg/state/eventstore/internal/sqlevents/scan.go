@@ -33,10 +33,10 @@ func newScanner(rows *sql.Rows, more ...any) *scanner {
 	return s
 }
 
-// event is that of the row that rows has come to.
-func (s *scanner) event() (e eventstore.Recorded, err error) {
+// event puts the row that rows has come to where its event is to be, which is zero: to return it was a third of what reading allocates.
+func (s *scanner) event(e *eventstore.Recorded) error {
 	if err := s.rows.Scan(s.into...); err != nil {
-		return e, err
+		return err
 	}
 	e.Stream.Category, e.Stream.ID, e.Type = same(&s.lastCategory, s.category), same(&s.lastStream, s.stream), same(&s.lastKind, s.kind)
 	e.Data = s.copied(s.data)
@@ -47,7 +47,7 @@ func (s *scanner) event() (e eventstore.Recorded, err error) {
 	schema, numeric[2] = s.schema.(int64)
 	recorded, numeric[3] = s.recorded.(int64)
 	if numeric != [4]bool{true, true, true, true} {
-		return e, fmt.Errorf("%w: the numbers of an event are %T, %T, %T and %T", state.ErrCorrupt, s.position, s.version, s.schema, s.recorded)
+		return fmt.Errorf("%w: the numbers of an event are %T, %T, %T and %T", state.ErrCorrupt, s.position, s.version, s.schema, s.recorded)
 	}
 	e.Schema, e.RecordedAt = int(schema), time.UnixMicro(recorded).UTC()
 	parsed, err := uuid.FromBytes(s.id)
@@ -55,11 +55,11 @@ func (s *scanner) event() (e eventstore.Recorded, err error) {
 		err = json.Unmarshal(s.metadata, &e.Metadata)
 	}
 	if err != nil {
-		return e, fmt.Errorf("%w: version %d of stream %s, position %d: %w", state.ErrCorrupt, e.Version, e.Stream, e.Position, err)
+		return fmt.Errorf("%w: version %d of stream %s, position %d: %w", state.ErrCorrupt, e.Version, e.Stream, e.Position, err)
 	}
 	e.ID = parsed.String()
 	s.size += len(e.Data)
-	return e, nil
+	return nil
 }
 
 // same is the text, which is most often that of the row before.
