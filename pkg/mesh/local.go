@@ -175,11 +175,11 @@ type localCall struct {
 // abort ends a call whose caller has gone.
 func (c *localCall) abort(cause error) {
 	c.aborted.Store(&cause)
+	if pipe := c.pipe.Load(); pipe != nil {
+		_ = pipe.CloseWithError(cause) // before the handler hears of it, whose return would be the end of a whole answer
+	}
 	c.cancel()
 	_ = c.body.Close() // a handler that reads it wakes up
-	if pipe := c.pipe.Load(); pipe != nil {
-		_ = pipe.CloseWithError(cause)
-	}
 }
 
 // finish is called once the handler has returned, with an error if it panicked.

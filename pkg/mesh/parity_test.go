@@ -483,3 +483,23 @@ func TestDirectDispatchTurnsAPanicInto500(t *testing.T) {
 	assert.Contains(t, body, `"code":"internal"`)
 	assert.NotContains(t, body, "boom")
 }
+
+// What ends because its caller has gone is never read as a whole answer, however soon its handler returns.
+func TestDirectDispatchCutShortIsNoEnd(t *testing.T) {
+	w := newWorld(t)
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "half")
+		w.(http.Flusher).Flush()
+		<-r.Context().Done()
+	})
+	c := w.client(t, mesh.ClientConfig{AppID: "bannou", Local: h, LocalServices: []string{"svc"}})
+	for range 5000 {
+		ctx, cancel := context.WithCancel(t.Context())
+		resp, err := c.Do(ctx, "svc", request("GET", "/svc/x", nil))
+		require.NoError(t, err)
+		go cancel()
+		_, err = io.ReadAll(resp.Body)
+		require.ErrorIs(t, err, context.Canceled)
+		resp.Body.Close()
+	}
+}
