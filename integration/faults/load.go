@@ -64,7 +64,7 @@ func (l *Load) Use(b *bus.Bus) { l.bus.Store(b) }
 // Publish publishes from several goroutines, each waiting for its own confirmation, and returns when ctx has ended and the
 // last call has come back. Some events have partition keys, some deadlines are milliseconds.
 func (l *Load) Publish(ctx context.Context) {
-	defer l.stalls.watch()()
+	defer l.stalls.watch(ctx)()
 	var all sync.WaitGroup
 	for p := range publishers {
 		random := rand.New(rand.NewPCG(l.Seed, uint64(p))) //nolint:gosec // a schedule to be repeated

@@ -46,7 +46,7 @@ func (l *MeshLoad) Rest(resting bool) { l.resting.Store(resting) }
 
 // Call calls from several goroutines, and returns when ctx has ended and the last call has come back. Some deadlines are milliseconds.
 func (l *MeshLoad) Call(ctx context.Context) {
-	defer l.stalls.watch()()
+	defer l.stalls.watch(ctx)()
 	var all sync.WaitGroup
 	for n := range callers {
 		random := rand.New(rand.NewPCG(l.Seed, uint64(n))) //nolint:gosec // a schedule to be repeated

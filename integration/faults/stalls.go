@@ -19,9 +19,9 @@ type stalls struct {
 
 type stall struct{ from, to time.Time }
 
-// watch looks until the returned function is called.
-func (s *stalls) watch() (stop func()) {
-	ctx, cancel := context.WithCancel(context.Background())
+// watch looks until the returned function is called: the end of ctx does not end it, because the last calls come back after that.
+func (s *stalls) watch(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var watching sync.WaitGroup
 	s.ran(time.Now())
 	watching.Go(func() {

@@ -36,7 +36,7 @@ type StateLoad struct {
 
 // Write writes from several goroutines, and returns when ctx has ended and the last call has come back. Some deadlines are milliseconds.
 func (l *StateLoad) Write(ctx context.Context) {
-	defer l.stalls.watch()()
+	defer l.stalls.watch(ctx)()
 	var all sync.WaitGroup
 	for n := range stateWriters {
 		w := &stateWriter{load: l, number: n, random: rand.New(rand.NewPCG(l.Seed, uint64(n)))} //nolint:gosec // a schedule to be repeated
