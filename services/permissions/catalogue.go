@@ -39,6 +39,7 @@ type registration struct {
 // A catalogue is what all have, by service.
 type catalogue struct {
 	Services map[string]registration `json:"services"`
+	Version  int64                   `json:"version,omitempty"` // counts the changes
 }
 
 // capabilities are the endpoints that may be called, by service and in order.
@@ -113,6 +114,7 @@ func (s *Service) changeCatalogue(ctx context.Context, change func(services map[
 		if err != nil || !write {
 			return err
 		}
+		c.Version = following(c.Version, s.cfg.Now())
 		_, err = store.TrySaveWith(ctx, catalogueKey, c, etag, state.SaveOptions{Expiry: state.Never})
 		return err
 	})

@@ -63,7 +63,7 @@ func TestClocksAnHourApart(t *testing.T) {
 		"a role": {2, func(t *testing.T, s *Service) error {
 			return s.updated(t.Context(), &events.SessionUpdatedEvent{SessionID: "x", AccountID: "x", Roles: []string{"admin"}, Version: 2})
 		}},
-		"a registration": {4, func(t *testing.T, s *Service) error {
+		"a registration": {2, func(t *testing.T, s *Service) error {
 			_, err := s.register(t.Context(), "game", registration{At: s.cfg.Now(), Endpoints: more})
 			return err
 		}},
@@ -102,4 +102,30 @@ func TestClocksAnHourApart(t *testing.T) {
 			})
 		}
 	}
+}
+
+// What a registration would allow a session, which is told of it while its roles are taken away, is taken back: though it may call then what it might
+// before.
+func TestWhatIsTakenBackWhileItIsToldIsTold(t *testing.T) {
+	var before atomic.Pointer[func()]
+	l := listen(t, memorybus.New(memorybus.Config{}), interrupted{memorystate.New(), &before}, time.Now)
+	var ids []string // of one page
+	for n := 0; len(ids) < 2; n++ {
+		if id := fmt.Sprint("session-", n); shardOf(id) == shardKey(7) {
+			ids = append(ids, id)
+		}
+	}
+	fill(t, l.Service, ids, "user")
+	_, err := l.register(t.Context(), "game", registration{At: time.Now(), Endpoints: []events.PermissionsEndpoint{}})
+	require.NoError(t, err)
+	demote := func() {
+		require.NoError(t, l.updated(t.Context(), &events.SessionUpdatedEvent{SessionID: ids[0], AccountID: ids[0], Roles: []string{"guest"}, Version: 2}))
+	}
+	before.Store(&demote)
+	_, err = l.register(t.Context(), "game", registration{At: time.Now(), Endpoints: []events.PermissionsEndpoint{
+		{Method: "POST", Path: "/game", Permissions: []events.PermissionsRequirement{{Role: "user"}}}}})
+	require.NoError(t, err)
+	require.Nil(t, before.Load(), "nothing came between")
+	l.tells(t, ids[1], capabilities{"game": {"POST /game"}})
+	l.tells(t, ids[0], capabilities{})
 }

@@ -2,6 +2,6 @@
 //
 // Two things are kept: the catalogue of what services have registered, as one value, and what is known of sessions (roles, states),
 // in a few dozen values that are read all at once. Each change of either is a compare-and-set. A session's capabilities are computed
-// from both, written down with the next version, sent, and noted as told. So each version is of one set, and no clock puts them in
-// order; where who sends them dies in between, whoever changes the session next finds them untold, and tells.
+// from both, and their version is the sum of the two versions, which count the changes: no clock puts them in order. What is sent of a
+// session is noted then; where who sends it dies in between, it is sent again.
 package permissions

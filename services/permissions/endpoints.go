@@ -174,5 +174,5 @@ func (s *Service) getCapabilities(ctx context.Context, r *permissionsapi.GetCapa
 	if err != nil {
 		return nil, err
 	}
-	return &permissionsapi.Capabilities{SessionID: r.SessionID, Version: e.Version, Capabilities: c.allows(e)}, nil
+	return &permissionsapi.Capabilities{SessionID: r.SessionID, Version: c.Version + e.Version, Capabilities: c.allows(e)}, nil
 }

@@ -53,7 +53,7 @@ func (s *Service) recomputeAll(ctx context.Context) (sent int, err error) {
 
 // A round is over all sessions, in waves. Of each wave, all who hold connections are told first, by a few events of many sessions. Those
 // who listen for each session are told then: an event for each takes the broker longer than all else, and would hold up the others. Last,
-// it is noted that all were told: after a death in between, both are told again.
+// it is noted as sent: who dies in between sends both again.
 type round struct {
 	*Service
 	store *state.Store[entry]
@@ -133,29 +133,23 @@ type recomputation struct {
 
 	seen      string // the ETag of the catalogue
 	audiences map[string]*audience
-	items     []state.Item[entry] // that are noted as told when all have been
-	lost      []indexed           // that another process has changed meanwhile
-	errs      []error             // why they were lost
+	items     []state.Item[entry] // that are to be written when all have been told
 }
 
-// announce computes what the sessions may call from now on, writes it down, and tells it by one event to each audience.
+// announce computes what the sessions may call from now on, and tells it by one event to each audience.
 func (p *recomputation) announce(ctx context.Context) error {
 	c, seen, err := p.catalogue(ctx)
 	if err != nil {
 		return err
 	}
 	p.seen = seen
-	computed, err := p.compute(ctx, c)
-	if err != nil {
-		return err
-	}
-	if err := p.write(ctx, computed); err != nil {
+	if err := p.compute(ctx, c); err != nil {
 		return err
 	}
 	return p.publishAll(ctx, events.TopicPermissionsCapabilitiesChanged, p.toMany)
 }
 
-// settle tells what was announced by one event to each session, and notes that all have been told. What another process has changed meanwhile
+// settle tells what was announced by one event to each session, and writes down that it was sent. What another process has changed meanwhile
 // is computed anew.
 func (p *recomputation) settle(ctx context.Context) error {
 	announced := true
@@ -166,90 +160,50 @@ func (p *recomputation) settle(ctx context.Context) error {
 			}
 		}
 		announced = false
+		if len(p.items) == 0 {
+			return nil
+		}
 		if err := p.publishAll(ctx, events.TopicPermissionsSessionCapabilities, p.toEach); err != nil {
 			return err
 		}
-		if len(p.items)+len(p.lost) == 0 {
-			return nil
-		}
-		if _, now, err := p.catalogue(ctx); err != nil || now != p.seen {
-			// What was written may be of an older catalogue than what it replaced: all are computed again.
-			return cmp.Or(err, state.ErrConflict)
-		}
-		if err := p.note(ctx); err != nil {
-			return err
-		}
-		p.left = p.lost
-		return errors.Join(p.errs...)
+		return p.write(ctx)
 	})
 }
 
-// A given is what one session may call from now on.
-type given struct {
-	indexed
-	item state.Item[entry]
-	to   *audience
-}
-
-// write writes down what is about to be told, to those sessions that nobody has changed meanwhile.
-func (p *recomputation) write(ctx context.Context, computed []given) error {
-	p.items, p.lost, p.errs = nil, nil, nil
-	if len(computed) == 0 {
-		return nil
-	}
-	items := make([]state.Item[entry], len(computed))
-	for i, v := range computed {
-		items[i] = v.item
-	}
-	results, err := p.store.SaveBulk(ctx, items)
-	if err != nil {
-		return err
-	}
-	for i, r := range results {
-		v := computed[i]
-		if r.Err != nil {
-			p.lost, p.errs = append(p.lost, v.indexed), append(p.errs, r.Err)
-			continue
-		}
-		v.to.sessions = append(v.to.sessions, events.SessionVersion{SessionID: v.sessionID, Version: v.item.Value.Version})
-		v.item.ETag, v.item.Value.Untold = &r.ETag, false
-		p.items = append(p.items, v.item)
-	}
-	p.sent += len(p.items)
-	return nil
-}
-
-// note notes that all have been told. Whoever has changed a session since tells what there is now.
-func (p *recomputation) note(ctx context.Context) error {
-	if len(p.items) == 0 {
-		return nil
-	}
+// write notes what was sent. ErrConflict: some sessions are left.
+func (p *recomputation) write(ctx context.Context) error {
 	results, err := p.store.SaveBulk(ctx, p.items)
 	if err != nil {
 		return err
 	}
+	failed := map[string]bool{}
 	var errs []error
-	for _, r := range results {
-		if !errors.Is(r.Err, state.ErrConflict) {
-			errs = append(errs, r.Err)
+	for i, r := range results {
+		id := p.items[i].Key[len(sessionKey("")):]
+		if r.Err != nil {
+			failed[id], errs = true, append(errs, r.Err)
 		}
 	}
+	if _, now, err := p.catalogue(ctx); err != nil || now != p.seen {
+		// What was written may be of an older catalogue than what it replaced: all are computed again.
+		return cmp.Or(err, state.ErrConflict)
+	}
+	p.left = slices.DeleteFunc(slices.Clone(p.left), func(of indexed) bool { return !failed[of.sessionID] })
 	return errors.Join(errs...)
 }
 
-// compute gives what each session may call its version, where it is something else than was given last.
-func (p *recomputation) compute(ctx context.Context, c catalogue) ([]given, error) {
+// compute finds what each session may call, where it is something else than was sent last. The version is of the catalogue and the session,
+// and both are written down: so nothing of the session has to be before it is sent.
+func (p *recomputation) compute(ctx context.Context, c catalogue) error {
 	keys := make([]string, len(p.left))
 	for i, of := range p.left {
 		keys[i] = sessionKey(of.sessionID)
 	}
 	kept, err := p.store.GetBulk(ctx, keys)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	p.audiences = map[string]*audience{}
-	now := p.cfg.Now()
-	var all []given
+	p.items, p.audiences = nil, map[string]*audience{}
 	for i, of := range p.left {
 		if !kept[i].Found {
 			p.gone = append(p.gone, of)
@@ -262,11 +216,14 @@ func (p *recomputation) compute(ctx context.Context, c catalogue) ([]given, erro
 			some = &audience{allowance: computed(c.allows(e))}
 			p.audiences[alike] = some
 		}
-		if e.give(now, some.allowance, false) {
-			all = append(all, given{of, state.Item[entry]{Key: keys[i], Value: *e, ETag: &kept[i].ETag, Expiry: state.Keep}, some})
+		if e.differs(some.allowance, false) {
+			e.Digest, e.Seen, e.Untold = some.digest, c.Version, false
+			some.sessions = append(some.sessions, events.SessionVersion{SessionID: of.sessionID, Version: c.Version + e.Version})
+			p.items = append(p.items, state.Item[entry]{Key: keys[i], Value: *e, ETag: &kept[i].ETag, Expiry: state.Keep})
 		}
 	}
-	return all, nil
+	p.sent += len(p.items)
+	return nil
 }
 
 // An audience is sessions with the same roles and states, which may call the same.

@@ -34,9 +34,10 @@ type entry struct {
 	States       map[string]stateOf `json:"states,omitempty"`       // by service
 	Ended        bool               `json:"ended,omitempty"`
 
-	Version int64  `json:"version"`          // of the capabilities that were given last
-	Digest  string `json:"digest"`           // of them
-	Untold  bool   `json:"untold,omitempty"` // not all may have been sent them
+	Version int64  `json:"version"`          // counts the changes of what is above
+	Digest  string `json:"digest"`           // of the capabilities that were sent last
+	Seen    int64  `json:"seen,omitempty"`   // the version of the catalogue that they are of
+	Untold  bool   `json:"untold,omitempty"` // something else may have been sent since
 }
 
 // A stateOf is the state in one service, empty for none, and when it was entered.
@@ -132,13 +133,16 @@ func (s *Service) update(ctx context.Context, sessionID string, apply change) er
 			entered = true
 		}
 		allowed := computed(c.allows(e))
-		telling := e.give(s.cfg.Now(), allowed, send)
+		e.Version = following(e.Version, s.cfg.Now())
+		// Who goes over all sessions because of a newer catalogue may have sent what is not noted.
+		telling := e.differs(allowed, send || e.Seen != c.Version)
+		e.Digest, e.Seen, e.Untold = allowed.digest, c.Version, telling
 		saved, err := store.TrySaveWith(ctx, sessionKey(sessionID), *e, kept.ETag, state.SaveOptions{Expiry: s.lives(e)})
 		if err != nil {
 			return err
 		}
 		if telling {
-			if err := s.send(ctx, sessionID, e.Version, allowed.capabilities); err != nil {
+			if err := s.send(ctx, sessionID, c.Version+e.Version, allowed.capabilities); err != nil {
 				return err
 			}
 		}
@@ -166,19 +170,20 @@ func (s *Service) send(ctx context.Context, sessionID string, version int64, all
 	return unavailable(err)
 }
 
-// give gives what a session may call from now on its version, which is to be written before it is sent: so there is one set of each version,
-// and a later one has a higher version, whatever the clocks of those say who send them. False: it is what was given last, and all were told.
-func (e *entry) give(now time.Time, allowed allowance, always bool) bool {
-	if allowed.digest == e.Digest && !always && !e.Untold {
-		return false
+// following is the version of a catalogue or a session that comes after another. Each is written down, by compare-and-set, before anything of
+// it is sent. What a session may call follows from both, and has their sum for its version: so what follows from the latest of both has the
+// highest, whatever the clocks of those say who send it. Where nothing was written down, or it was forgotten, the clock says where the
+// numbers begin, above those that were.
+func following(version int64, now time.Time) int64 {
+	if version == 0 {
+		return now.UnixMicro()
 	}
-	if e.Version == 0 {
-		e.Version = now.UnixMicro() // a session that was forgotten, and is heard of again, goes on above what it had
-	} else {
-		e.Version++
-	}
-	e.Digest, e.Untold = allowed.digest, true
-	return true
+	return version + 1
+}
+
+// differs reports whether what a session may call has to be sent.
+func (e *entry) differs(allowed allowance, always bool) bool {
+	return allowed.digest != e.Digest || always || e.Untold
 }
 
 func unavailable(err error) error {
