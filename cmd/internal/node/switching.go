@@ -223,7 +223,7 @@ func (s switching) unnamed(ctx context.Context) error {
 	stores := slices.DeleteFunc(s.stores(), func(store state.StoreConfig) bool {
 		return store.Backend != migration.Dapr || ofDapr(nativePlace(s.cfg, s.n.own, store))
 	})
-	if len(stores) == 0 || s.cfg.HasAddress("redis") != nil {
+	if len(stores) == 0 || s.cfg.EngineFor("redis") != "redis" {
 		return nil
 	}
 	return s.unusable(ctx, state.StoreConfig{Name: stores[0].Name, Backend: "redis", KeyPrefix: s.cfg.AppID + "||"})

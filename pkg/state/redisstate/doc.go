@@ -10,6 +10,9 @@
 // it a read is one command. For another version it says nothing: somebody else has written since, and Redis is asked. An
 // EXPIRE or PERSIST of somebody who writes nothing takes effect, but shows only after the next save.
 //
+// With a prefix that ends in "||" the hashes are those of an app of Dapr. Before such a store is used, a thousand keys of the database are looked at:
+// rows of actors, and values that Dapr has encrypted, are refused, and a value that was encrypted later when it is read.
+//
 // Every change of a key is made by one run of a Lua script, and nothing else changes it. On a server that is no cluster, one
 // run may make the changes of several callers, or of a bulk call, each by itself. Transact is one run over several keys, which
 // must share a hash tag ("{order-7}:lines"), also on a single server, so that a program works on a cluster as well.
