@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json"
 
@@ -60,12 +61,55 @@ func New(cfg Config) (*Carrier, error) {
 // Carries implements mesh.Carrier.
 func (c *Carrier) Carries(target string) bool { return c.targets == nil || c.targets(target) }
 
-// Carry implements mesh.Carrier.
+// Carry implements mesh.Carrier. A sidecar that has only just started may take a name for known whose address it does not have: the call, of which
+// nothing was sent, is made again until it does, for five seconds at most.
 func (c *Carrier) Carry(appID string, req *http.Request) (*http.Response, error) {
 	if req.Header.Get("Upgrade") != "" {
 		closeBody(req)
 		return nil, &mesh.InvalidError{Member: "Upgrade", Reason: "is nothing that Dapr passes on: call " + appID + " natively"}
 	}
+	for pause := 50 * time.Millisecond; ; pause *= 2 {
+		resp, err := c.once(appID, req)
+		if !errors.Is(err, errUnresolved) || pause > maxPause {
+			return resp, err
+		}
+		again, ok := repeated(req)
+		if !ok || !slept(req.Context(), pause) {
+			return resp, err
+		}
+		req = again
+	}
+}
+
+// repeated is the request with its body from the beginning, where that can be had.
+func repeated(req *http.Request) (*http.Request, bool) {
+	if req.Body == nil || req.Body == http.NoBody {
+		return req, true
+	}
+	if req.GetBody == nil {
+		return nil, false
+	}
+	body, err := req.GetBody()
+	if err != nil {
+		return nil, false
+	}
+	again := req.WithContext(req.Context())
+	again.Body = body
+	return again, true
+}
+
+func slept(ctx context.Context, pause time.Duration) bool {
+	timer := time.NewTimer(pause)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (c *Carrier) once(appID string, req *http.Request) (*http.Response, error) {
 	out := req.WithContext(req.Context())
 	u := *c.base
 	prefix := "/v1.0/invoke/" + appID + "/method"
@@ -135,12 +179,21 @@ type restored struct {
 	io.Closer
 }
 
+// errUnresolved is that the sidecar has a name's entry without its address (seen of daprd 1.14 at its first call after a start).
+var errUnresolved = fmt.Errorf("%w: the sidecar does not know its address yet", mesh.ErrNoEndpoint)
+
+// maxPause is the longest pause before a call of an unresolved name is made again. All of them take some five seconds.
+const maxPause = 2 * time.Second
+
 // meaning is the mesh's word for a refusal: that nobody has the name, or that none of those who have it takes requests.
 func meaning(status int, message string) error {
 	for _, unknown := range []string{"couldn't find service", "no such host", "failed to resolve address"} {
 		if status == http.StatusNotFound || strings.Contains(message, unknown) {
 			return mesh.ErrUnknownTarget
 		}
+	}
+	if strings.Contains(message, "received empty target") {
+		return errUnresolved
 	}
 	return mesh.ErrNoEndpoint
 }
