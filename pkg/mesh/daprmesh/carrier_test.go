@@ -58,7 +58,7 @@ func TestACallWaitsNoLongerThanItsContext(t *testing.T) {
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/pay", nil)
 	require.NoError(t, err)
-	_, err = c.Carry("payments", req) //nolint:bodyclose // there is none
+	_, err = c.Carry("payments", req)
 	require.ErrorContains(t, err, "received empty target")
 	require.ErrorIs(t, err, mesh.ErrNoEndpoint)
 }
@@ -67,7 +67,7 @@ func TestACallWhoseBodyIsGoneIsNotMadeAgain(t *testing.T) {
 	c, calls := sidecar(t, 1)
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/pay", io.MultiReader(strings.NewReader("7 coins")))
 	require.NoError(t, err)
-	_, err = c.Carry("payments", req) //nolint:bodyclose // there is none
+	_, err = c.Carry("payments", req)
 	require.ErrorIs(t, err, mesh.ErrNoEndpoint)
 	require.EqualValues(t, 1, calls.Load())
 }
