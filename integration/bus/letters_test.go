@@ -103,7 +103,7 @@ func TestLettersAreThereAfterARestart(t *testing.T) {
 		after, err = d.Letters(within(t, patience))
 		return err == nil
 	}, 2*patience, time.Millisecond)
-	require.EqualValues(t, count, after.Count())
+	require.EqualValues(t, count, after.Count(), "acknowledged and lost")
 	require.NoError(t, after.Close(within(t, patience)))
 	require.NoError(t, <-restarted)
 }

@@ -147,7 +147,7 @@ func TestBrokerDiesUnderReplay(t *testing.T) {
 			require.Zero(t, rest.Failed)
 			if !assert.Eventually(t, func() bool { missing, _ := r.missing(); return missing == 0 }, patience, 10*time.Millisecond) {
 				missing, twice := r.missing()
-				t.Fatalf("the second replay took %+v; %d are missing, %d were handled twice, %d are letters still", *rest, missing, twice, waiting(t, r.driver, "bannou-dlx-store"))
+				t.Fatalf("the second replay took %+v; %d acknowledged and lost, %d were handled twice, %d are letters still", *rest, missing, twice, waiting(t, r.driver, "bannou-dlx-store"))
 			}
 			require.Zero(t, waiting(t, r.driver, "bannou-dlx-store"))
 			_, twice := r.missing()

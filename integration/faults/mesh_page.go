@@ -31,7 +31,7 @@ RabbitMQ; %d callers of one client, each with one call at a time, to services by
 reads, two are posts with an idempotency key, and two are posts without one. One of twenty has a deadline of 10 to 50 ms, the others %s.
 The client's policy is the default one, but that an attempt may take %s, that 500 is worth another one, and that ejections are shorter.
 The run fails when a call fails that may be repeated and had time, when a call reaches the wrong app-id, when a post without a key reaches
-instances twice, when a call returns later than %s after its deadline, or when a goroutine or a connection is left in the caller or an
+instances twice, when a call returns later than %s after its deadline (without the time in which its process did not run), or when a goroutine or a connection is left in the caller or an
 instance.
 
 | fault | bus | times | calls | succeeded | failed | wrong target | retried | given up | posts failed | posts twice | late | goroutines left | connections left | seed |

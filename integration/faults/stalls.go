@@ -63,7 +63,9 @@ func (s *stalls) overdue(deadline, now time.Time) time.Duration {
 		without(s.last.Add(tick)) // it may have run again before who watches has
 	}
 	for i := len(s.all) - 1; i >= 0 && s.all[i].to.After(deadline) && late > 0; i-- {
-		now = s.all[i].to
+		if to := s.all[i].to; to.Before(now) { // else it goes on after the call
+			now = to
+		}
 		without(s.all[i].from)
 	}
 	return late

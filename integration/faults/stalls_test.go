@@ -24,6 +24,7 @@ func TestStalls(t *testing.T) {
 		{"a stall before the deadline", []int{0, 10, 1020, 1030}, 1025, 1035, 10},
 		{"two stalls", []int{0, 10, 1020, 1030, 1540, 1550}, 0, 1555, 55},
 		{"a stall that nobody has seen the end of", []int{0, 10}, 5, 1000, 15},
+		{"a stall that goes on after the call", []int{0, 10, 510, 1510}, 500, 505, 0},
 		{"a deadline in it", []int{0, 10}, 500, 1000, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {

@@ -127,7 +127,7 @@ func TestMySQLAnnouncedWhenTheServerIsKilled(t *testing.T) {
 		}
 		require.NoError(t, box.Delete(t.Context(), "me", done...))
 	}
-	require.Equal(t, want, got)
+	require.Equal(t, want, got, "acknowledged and lost, or made up")
 	stats, err := box.Stats(t.Context())
 	require.NoError(t, err)
 	require.Zero(t, stats, "the counts are exact")

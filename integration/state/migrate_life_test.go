@@ -409,13 +409,13 @@ func check(t *testing.T, store *state.Store[int], all map[string]*told) {
 			require.NoError(t, err, key)
 		}
 		if strings.HasPrefix(key, "own-") {
-			require.True(t, k.may[is], "%s is %d; it may be %v", key, is, k.may)
+			require.True(t, k.may[is], "acknowledged and lost, or made up: %s is %d; it may be %v", key, is, k.may)
 			continue
 		}
 		for value, times := range k.acked {
 			require.Equal(t, 1, times, "%s was counted to %d more than once", key, value)
 		}
-		require.GreaterOrEqual(t, is, k.last, "%s lost a count", key)
+		require.GreaterOrEqual(t, is, k.last, "a count of %s was acknowledged and lost", key)
 		missing := is - len(k.acked) // counts of which nobody was told
 		require.GreaterOrEqual(t, missing, 0, "%s was acknowledged more often than it was counted", key)
 		require.LessOrEqual(t, missing, k.open, "%s was counted by nobody", key)

@@ -172,7 +172,7 @@ func TestRedisHarmed(t *testing.T) {
 	} {
 		t.Run(harm.name, func(t *testing.T) {
 			store := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}}), state.StoreConfig{Name: "s", KeyPrefix: t.Name()})
-			require.Zero(t, endure(t, store, harm.times, harm.do))
+			require.Zero(t, endure(t, store, harm.times, harm.do), "acknowledged and lost, or refused and made")
 		})
 	}
 }

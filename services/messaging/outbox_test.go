@@ -425,7 +425,7 @@ func TestOutboxKeepsOrderThroughAFailureInTheMiddle(t *testing.T) {
 	for at := range arrivals {
 		last[number(t, s.next(t))] = at
 	}
-	require.Len(t, last, events, "none is lost")
+	require.Len(t, last, events, "acknowledged and lost")
 	for i := range events - 3 {
 		if i%3 != 2 {
 			require.Less(t, last[i], last[i+3], "event %d, whose successor came before it", i)

@@ -120,7 +120,7 @@ func TestSeveralRelaysOfOneOutbox(t *testing.T) {
 			quiet = true
 		}
 	}
-	require.Len(t, last, keys*each, "none is lost")
+	require.Len(t, last, keys*each, "acknowledged and lost")
 	for k := range keys {
 		for i := range each - 1 {
 			require.Less(t, last[fmt.Sprintf("%d-%d", k, i)], last[fmt.Sprintf("%d-%d", k, i+1)], "key %d, event %d", k, i)

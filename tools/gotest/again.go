@@ -80,6 +80,9 @@ func (o options) secondChance(ctx context.Context, command []string, r *report, 
 	}
 	all := true
 	for _, c := range list {
+		if ctx.Err() != nil {
+			return false, nil
+		}
 		_, _ = fmt.Fprintf(stdout, "=== AGAIN, ALONE: %s %s\n", c.pkg, strings.Join(c.tests, " "))
 		again, status, err := execute(ctx, c.command(command), stdout, stderr)
 		if err != nil {
