@@ -1,7 +1,7 @@
 // Package rabbitbus is RabbitMQ as a driver for package bus, directly over amqp091.
 //
 // One connection publishes and one consumes, so that a broker that is short of memory, and therefore reads nothing more
-// from publishers, still takes acknowledgements. Each connects again by itself, and declares all that this driver has
+// from publishers, still takes acknowledgements. A reading of dead letters has a third, for its time. Each connects again by itself, and declares all that this driver has
 // declared: a broker may come back empty.
 //
 // Several addresses are the nodes of one cluster. Both connections begin with the same one, chosen at random, so that many

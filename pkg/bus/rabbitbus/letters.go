@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,9 +25,9 @@ const (
 	letterPatience = 100 * time.Millisecond
 )
 
-// Letters opens the dead-letter store. While it is read, an exclusive queue "{store}.reader" keeps other nodes from
-// reading; the broker removes it with the connection of a reader that dies. The broker's consumer_timeout, 30 minutes
-// unless it is changed, bounds a reading.
+// Letters opens the dead-letter store, on a connection of the reading's own: a store without a leader answers late, and ends the connection that
+// has asked. While it is read, an exclusive queue "{store}.reader" keeps other nodes from reading; the broker removes it with the connection of a
+// reader that dies. The broker's consumer_timeout, 30 minutes unless it is changed, bounds a reading.
 func (d *Driver) Letters(ctx context.Context) (bus.Letters, error) {
 	select {
 	case d.reading <- struct{}{}:
@@ -35,22 +36,50 @@ func (d *Driver) Letters(ctx context.Context) (bus.Letters, error) {
 	case <-d.consuming.ctx.Done():
 		return nil, bus.ErrClosed
 	}
-	l, err := d.openLetters(ctx)
+	own, leave, err := d.connectReader(ctx)
 	if err != nil {
 		<-d.reading
 		return nil, fmt.Errorf("open the dead-letter store: %w", err)
 	}
-	l.leave = sync.OnceFunc(func() { <-d.reading })
+	l, err := d.openLetters(ctx, own)
+	if err != nil {
+		leave()
+		return nil, fmt.Errorf("open the dead-letter store: %w", err)
+	}
+	l.leave = leave
 	return l, nil
 }
 
+// connectReader begins to connect for a reading, when the store has been declared. The connection ends with leave, or with the driver.
+func (d *Driver) connectReader(ctx context.Context) (own *link, leave func(), err error) {
+	if _, err := d.consuming.wait(ctx); err != nil {
+		return nil, nil, err
+	}
+	own = newLink(d.cfg, "letters", rand.IntN(len(d.cfg.URLs)), func(context.Context, *session, *amqp.Channel) error { return nil }) //nolint:gosec // spreads connections
+	left := make(chan struct{})
+	if !d.consuming.background(func() {
+		select {
+		case <-left:
+		case <-d.consuming.ctx.Done():
+		}
+		soon, cancel := context.WithTimeout(context.Background(), socketFlushTimeout)
+		defer cancel()
+		own.close(soon)
+		<-d.reading
+	}) {
+		return nil, nil, bus.ErrClosed
+	}
+	own.start()
+	return own, sync.OnceFunc(func() { close(left) }), nil
+}
+
 // openLetters takes the place of the one reader, waiting for it while ctx lasts.
-func (d *Driver) openLetters(ctx context.Context) (*letters, error) {
+func (d *Driver) openLetters(ctx context.Context, own *link) (*letters, error) {
 	pause := &backoff{first: 20 * time.Millisecond, most: 500 * time.Millisecond}
 	for {
 		opened := make(chan *letters, 1)
-		err := d.consuming.do(ctx, func(s *session, admin *amqp.Channel) error {
-			l, err := d.beginReading(s, admin)
+		err := own.do(ctx, func(s *session, admin *amqp.Channel) error {
+			l, err := d.beginReading(own, s, admin)
 			if err == nil && ctx.Err() != nil { // nobody waits for it any more
 				_ = l.ch.Close()
 				_, err = admin.QueueDelete(d.topology.readerName(), false, false, false)
@@ -80,7 +109,7 @@ func (d *Driver) openLetters(ctx context.Context) (*letters, error) {
 	}
 }
 
-func (d *Driver) beginReading(s *session, admin *amqp.Channel) (*letters, error) {
+func (d *Driver) beginReading(own *link, s *session, admin *amqp.Channel) (*letters, error) {
 	if _, err := admin.QueueDeclare(d.topology.readerName(), false, false, true, false, nil); err != nil {
 		return nil, err
 	}
@@ -88,7 +117,7 @@ func (d *Driver) beginReading(s *session, admin *amqp.Channel) (*letters, error)
 	if err != nil {
 		return nil, err
 	}
-	l := &letters{d: d, s: s, ch: ch}
+	l := &letters{d: d, link: own, s: s, ch: ch}
 	if err := l.begin(); err != nil {
 		_, _ = admin.QueueDelete(d.topology.readerName(), false, false, false)
 		return nil, err
@@ -100,6 +129,7 @@ func (d *Driver) beginReading(s *session, admin *amqp.Channel) (*letters, error)
 // back all together and in order by Close.
 type letters struct {
 	d     *Driver
+	link  *link
 	s     *session
 	ch    *amqp.Channel
 	count int64
@@ -130,8 +160,8 @@ type place struct {
 // begin learns how many letters there are.
 //
 // A quorum queue that is asked says 0 while it has no leader, as after a restart, and when it needs more than 250 ms for the answer
-// (rabbit_quorum_queue:stat, RabbitMQ 3.10). So it is asked for the first letters, which only its leader gives: for two, because a new leader
-// learns after the first request that readers are gone who held letters.
+// (rabbit_quorum_queue:stat, RabbitMQ 3.10). So it is asked for the first letter, which only its leader gives. Twice, because a new leader learns
+// after the first request that readers are gone who held letters: those are older, so what it gave first goes back, behind them.
 func (l *letters) begin() error {
 	name := l.d.topology.storeName()
 	if l.d.cfg.QueueType != Quorum {
@@ -139,18 +169,23 @@ func (l *letters) begin() error {
 		l.count = int64(store.Messages)
 		return err
 	}
-	l.windows = 1 // the two are one
-	for range 2 {
-		raw, ok, err := l.ch.Get(name, false)
-		if err != nil {
+	probe, ok, err := l.ch.Get(name, false)
+	if err != nil {
+		return err
+	}
+	if ok {
+		if err := probe.Nack(false, true); err != nil {
 			return err
 		}
-		if ok {
-			l.keep(raw)
-			l.pending = append(l.pending, raw)
-			l.count = int64(len(l.pending)) + int64(raw.MessageCount)
-		}
 	}
+	raw, ok, err := l.ch.Get(name, false)
+	if err != nil || !ok {
+		return err
+	}
+	l.windows = 1 // of this one
+	l.keep(raw)
+	l.pending = append(l.pending, raw)
+	l.count = 1 + int64(raw.MessageCount)
 	return nil
 }
 
@@ -209,7 +244,7 @@ func (l *letters) receive(ctx context.Context) (raw amqp.Delivery, ok bool, err 
 // a letter to be sure: see begin.
 func (l *letters) nothingLeft(ctx context.Context) (bool, error) {
 	ready, late := make(chan int, 1), make(chan amqp.Delivery, 1)
-	err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error {
+	err := l.link.do(ctx, func(*session, *amqp.Channel) error {
 		store, err := l.ch.QueueDeclarePassive(l.d.topology.storeName(), true, false, false, false, nil)
 		if err == nil && store.Messages == 0 && l.d.cfg.QueueType == Quorum {
 			var raw amqp.Delivery
@@ -243,7 +278,7 @@ func (l *letters) nextWindow(ctx context.Context) error {
 	size := min(max(windowBytes/max(l.largest, 1), 1), maxWindow)
 	tag := fmt.Sprintf("%s.%d", l.d.topology.readerName(), l.windows+1)
 	began := make(chan (<-chan amqp.Delivery), 1)
-	err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error {
+	err := l.link.do(ctx, func(*session, *amqp.Channel) error {
 		if err := l.ch.Qos(size, 0, false); err != nil {
 			return err
 		}
@@ -267,7 +302,7 @@ func (l *letters) endWindow(ctx context.Context) error {
 	if l.deliveries == nil {
 		return nil
 	}
-	if err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error { return l.ch.Cancel(l.tag, false) }); err != nil {
+	if err := l.link.do(ctx, func(*session, *amqp.Channel) error { return l.ch.Cancel(l.tag, false) }); err != nil {
 		return err
 	}
 	for raw := range l.deliveries {

@@ -42,7 +42,7 @@ func (l *letters) end(ctx context.Context) error {
 	if broken == nil {
 		l.giveBack(ctx)
 	}
-	err := l.d.consuming.do(ctx, func(*session, *amqp.Channel) error { return l.ch.Close() })
+	err := l.link.do(ctx, func(*session, *amqp.Channel) error { return l.ch.Close() })
 	if err == nil || l.ch.IsClosed() {
 		err = l.unlock(ctx)
 	}
@@ -109,7 +109,7 @@ func (l *letters) waitReturned(ctx context.Context, held int64) {
 
 // unlock lets the next reader in.
 func (l *letters) unlock(ctx context.Context) error {
-	return l.d.consuming.do(ctx, func(s *session, admin *amqp.Channel) error {
+	return l.link.do(ctx, func(s *session, admin *amqp.Channel) error {
 		if s != l.s {
 			return nil // it went with its connection
 		}
