@@ -227,7 +227,10 @@ func receiverAt(t *testing.T, host string, answer func(n int64) int) (string, <-
 		_ = json.Unmarshal(raw, &body)
 		w.WriteHeader(answer(n.Add(1)))
 		_, _ = w.Write(raw)
-		calls <- call{body, r.Header.Clone(), r.URL.Path}
+		select {
+		case calls <- call{body, r.Header.Clone(), r.URL.Path}:
+		case <-r.Context().Done(): // nobody reads, and the caller is gone: the server can be closed
+		}
 	}))
 	require.NoError(t, server.Listener.Close()) // the one that httptest chose
 	server.Listener = listener

@@ -115,7 +115,7 @@ func TestTracesAreSampledAsCallersDecide(t *testing.T) {
 
 // A collector that is away costs a line in the log.
 func TestCollectorIsAway(t *testing.T) {
-	n := startNode(t, "--telemetry-otlp-endpoint", "http://user:hidden@"+freeAddress(t))
+	n := startPlain(t, "--telemetry-otlp-endpoint", "http://user:hidden@"+freeAddress(t)) // one call is read for each event
 	url, calls := receiver(t, ok)
 	s := direct(n.url)
 	s.must(t, "messaging/subscribe", object{"topic": "traced.event", "callbackUrl": url})

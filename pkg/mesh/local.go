@@ -319,8 +319,9 @@ func (b *pipedBody) Read(p []byte) (int, error) {
 }
 
 func (b *pipedBody) Close() error {
+	err := b.pipe.Close() // first: the handler, when it hears of the end, is not to end the body in good order
 	b.call.cancel()
-	return b.pipe.Close()
+	return err
 }
 
 func bodyAllowed(status int) bool {

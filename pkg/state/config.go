@@ -87,6 +87,9 @@ type Changed struct {
 	ETag      string // of the value saved; empty for a delete
 }
 
+// DaprTable is the table that Dapr's component for MySQL uses where it is told no other, and a store with its rows as well.
+const DaprTable = "dapr_state_store.state"
+
 // withDefaults fills in what was left empty and checks the rest.
 func (c StoreConfig) withDefaults() (StoreConfig, error) {
 	if c.KeyPrefix == "" {
@@ -95,7 +98,7 @@ func (c StoreConfig) withDefaults() (StoreConfig, error) {
 	daprs := c.InDaprsTable()
 	switch {
 	case c.TableName == "" && daprs:
-		c.TableName = "dapr_state_store.state"
+		c.TableName = DaprTable
 	case c.TableName == "":
 		c.TableName = "state_entries"
 	}

@@ -48,6 +48,7 @@ func (o *outgoing) put(f outFrame) error {
 	}
 	if f.placed != nil {
 		f.placed()
+		f.placed = nil // it holds the request, which is answered
 	}
 	o.frames = append(o.frames, f)
 	o.bytes += len(f.data)

@@ -41,15 +41,18 @@ func (s *Service) stillThere(ctx context.Context, r *eventsapi.SubscribeEventsRe
 	if last.at == 0 && last.id == "" {
 		return nil
 	}
+	if last.id == "" && r.ID == "" {
+		head, err := s.cfg.Log.Head(ctx) // the log may go on with events of others
+		if err != nil || head >= last.at {
+			return err
+		}
+		return setBack(last)
+	}
 	o := eventstore.ReadOptions{From: last.at, Limit: 1}
-	category := r.Category
 	if last.id == "" {
 		o = eventstore.ReadOptions{Backward: true, Limit: 1}
-		if r.ID == "" {
-			category = "" // the log may go on with events of others
-		}
 	}
-	for e, err := range s.read(ctx, category, r.ID, o) {
+	for e, err := range s.read(ctx, r.Category, r.ID, o) {
 		if err != nil {
 			return err
 		}
@@ -58,5 +61,9 @@ func (s *Service) stillThere(ctx context.Context, r *eventsapi.SubscribeEventsRe
 			return nil
 		}
 	}
+	return setBack(last)
+}
+
+func setBack(last lastSeen) error {
 	return problem.New(problem.Conflict, "the log does not have the event of the header Last-Event-ID, %.64q: it was set back, or is another log; begin anew, with from", last.String())
 }

@@ -43,13 +43,13 @@ func TestStoppingWhileResumingKeepsTheQueue(t *testing.T) {
 	n.stop()
 
 	b.driver.slow.Store(false)
+	publishDurably(t, b, "a.b") // its queue is there while nobody reads it
 	b.start(t)
 	select {
 	case <-called: // by this node, or by the one before when it stopped with the queue in its hands
 	case <-time.After(20 * time.Second):
 		t.Fatal("what waits is gone")
 	}
-	publishDurably(t, b, "a.b")
 }
 
 // A subscription that cannot be remembered is refused. The queue of the group that it was to join stays, with what waits there.

@@ -93,7 +93,13 @@ func (s *Service) catalogue(ctx context.Context) (catalogue, string, error) {
 	if err != nil && !errors.Is(err, state.ErrNotFound) {
 		return catalogue{}, "", err
 	}
-	return kept.Value, kept.ETag, nil
+	c := kept.Value
+	if c.Version == 0 { // a node of before has written it, which did not count: it begins where its latest registration says
+		for _, r := range c.Services {
+			c.Version = max(c.Version, r.At.UnixMicro())
+		}
+	}
+	return c, kept.ETag, nil
 }
 
 // changeCatalogue changes it by compare-and-set. Change returns false to leave it as it is.

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -147,7 +148,7 @@ func (s switching) obstacles(ctx context.Context) []string {
 	return found
 }
 
-// mostLook is how long the broker is asked who reads from it.
+// mostLook is how long the broker, or the place of a store, is looked at.
 const mostLook = 3 * time.Second
 
 // readers are the subscribers of other programs on exchanges that are not this node's, which the broker tells of: those of Dapr apps
@@ -196,6 +197,7 @@ func (s switching) unusable(ctx context.Context, place state.StoreConfig) error 
 	if !ofDapr(place) {
 		return nil
 	}
+	place.TableName = cmp.Or(place.TableName, state.DaprTable) // as a factory has it
 	ctx, cancel := context.WithTimeout(ctx, mostLook)
 	defer cancel()
 	driver, err := newStateDriver(s.cfg, place.Backend, s.log) //nolint:contextcheck // drivers outlive the call that makes them
@@ -221,7 +223,8 @@ func ofDapr(place state.StoreConfig) bool {
 // unnamed looks at the rows that this app has by Dapr on the node's Redis, as long as the settings do not say where a store would be natively.
 func (s switching) unnamed(ctx context.Context) error {
 	stores := slices.DeleteFunc(s.stores(), func(store state.StoreConfig) bool {
-		return store.Backend != migration.Dapr || ofDapr(nativePlace(s.cfg, s.n.own, store))
+		_, named := s.cfg.NativeStore(store.Name)
+		return store.Backend != migration.Dapr || named
 	})
 	if len(stores) == 0 || s.cfg.EngineFor("redis") != "redis" {
 		return nil

@@ -160,8 +160,9 @@ type place struct {
 // begin learns how many letters there are.
 //
 // A quorum queue that is asked says 0 while it has no leader, as after a restart, and when it needs more than 250 ms for the answer
-// (rabbit_quorum_queue:stat, RabbitMQ 3.10). So it is asked for the first letter, which only its leader gives. Twice, because a new leader learns
-// after the first request that readers are gone who held letters: those are older, so what it gave first goes back, behind them.
+// (rabbit_quorum_queue:stat, RabbitMQ 3.10). So it is asked for the first letters, which only its leader gives: for two, because a new leader
+// learns after the first request that readers are gone who held letters. Those are older, and come behind the first one then: given back, it
+// would be behind all that was ever given back.
 func (l *letters) begin() error {
 	name := l.d.topology.storeName()
 	if l.d.cfg.QueueType != Quorum {
@@ -169,23 +170,18 @@ func (l *letters) begin() error {
 		l.count = int64(store.Messages)
 		return err
 	}
-	probe, ok, err := l.ch.Get(name, false)
-	if err != nil {
-		return err
-	}
-	if ok {
-		if err := probe.Nack(false, true); err != nil {
+	l.windows = 1 // the two are one
+	for range 2 {
+		raw, ok, err := l.ch.Get(name, false)
+		if err != nil {
 			return err
 		}
+		if ok {
+			l.keep(raw)
+			l.pending = append(l.pending, raw)
+			l.count = int64(len(l.pending)) + int64(raw.MessageCount)
+		}
 	}
-	raw, ok, err := l.ch.Get(name, false)
-	if err != nil || !ok {
-		return err
-	}
-	l.windows = 1 // of this one
-	l.keep(raw)
-	l.pending = append(l.pending, raw)
-	l.count = 1 + int64(raw.MessageCount)
 	return nil
 }
 

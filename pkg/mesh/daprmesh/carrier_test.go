@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -52,15 +53,47 @@ func TestACallWaitsForTheAddressOfAName(t *testing.T) {
 	require.EqualValues(t, 3, calls.Load())
 }
 
-func TestACallWaitsNoLongerThanItsContext(t *testing.T) {
-	c, _ := sidecar(t, 1<<40)
-	ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/pay", nil)
+type answering func(*http.Request) (*http.Response, error)
+
+func (a answering) RoundTrip(r *http.Request) (*http.Response, error) { return a(r) }
+
+// refusing is a sidecar that never knows the address, and counts the calls.
+func refusing(t *testing.T, calls *int) *daprmesh.Carrier {
+	c, err := daprmesh.New(daprmesh.Config{Endpoint: "http://sidecar", Transport: answering(func(*http.Request) (*http.Response, error) {
+		*calls++
+		return &http.Response{
+			StatusCode: http.StatusInternalServerError, Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: -1,
+			Body: io.NopCloser(strings.NewReader(unresolved)),
+		}, nil
+	})})
 	require.NoError(t, err)
-	_, err = c.Carry("payments", req)
-	require.ErrorContains(t, err, "received empty target")
+	return c
+}
+
+func TestACallWaitsNoLongerThanItsContext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var calls int
+		c := refusing(t, &calls)
+		begin := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
+		defer cancel()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "/pay", nil)
+		require.NoError(t, err)
+		_, err = c.Carry("payments", req)
+		require.ErrorContains(t, err, "received empty target")
+		require.ErrorIs(t, err, mesh.ErrNoEndpoint)
+		require.Equal(t, 200*time.Millisecond, time.Since(begin))
+	})
+}
+
+// What the app passes on of its own sidecar is no reason to give it the call again.
+func TestACallThatTheAppHadIsNotMadeAgain(t *testing.T) {
+	var calls int
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/order", nil)
+	require.NoError(t, err)
+	_, err = refusing(t, &calls).Carry("orders", req)
 	require.ErrorIs(t, err, mesh.ErrNoEndpoint)
+	require.Equal(t, 1, calls)
 }
 
 func TestACallWhoseBodyIsGoneIsNotMadeAgain(t *testing.T) {

@@ -43,7 +43,7 @@ func (t *daprTable) form(ctx context.Context) (*daprForm, error) {
 	if f := t.made.Load(); f != nil {
 		return f, nil
 	}
-	f, err := t.look(ctx)
+	f, err := t.look(ctx, true)
 	if err != nil {
 		return nil, failure(ctx, err, reading)
 	}
@@ -51,7 +51,8 @@ func (t *daprTable) form(ctx context.Context) (*daprForm, error) {
 	return f, nil
 }
 
-func (t *daprTable) look(ctx context.Context) (*daprForm, error) {
+// look returns nil where there is no table, and none is to be made.
+func (t *daprTable) look(ctx context.Context, create bool) (*daprForm, error) {
 	var version, current string
 	if err := t.db.QueryRowContext(ctx, "SELECT VERSION(), COALESCE(DATABASE(), '')").Scan(&version, &current); err != nil {
 		return nil, err
@@ -68,6 +69,9 @@ func (t *daprTable) look(ctx context.Context) (*daprForm, error) {
 		columns, err := t.columns(ctx, f, database, table)
 		if err != nil {
 			return nil, err
+		}
+		if columns == "" && !create {
+			return nil, nil //nolint:nilnil // no table, no rows
 		}
 		if columns == "" {
 			if err := t.create(ctx, database, qualified, f); err != nil {

@@ -32,7 +32,7 @@ func (e *engine) Get(ctx context.Context, keys []string) ([]state.Record, error)
 	var open []int // that fields alone do not tell
 	for i, key := range keys {
 		whole, err := setRecord(&records[i], key, cmds[i].(*redis.SliceCmd).Val())
-		if err == nil && e.dapr && daprrows.IsEncrypted(records[i].Value) {
+		if err == nil && e.dapr && !whole && daprrows.IsEncrypted(records[i].Value) {
 			err = fmt.Errorf("%w: the value is encrypted by Dapr: %s", state.ErrCorrupt, daprrows.DecryptFirst)
 		}
 		if err != nil {

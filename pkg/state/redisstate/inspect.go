@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -44,50 +46,69 @@ func (e *engine) Inspect(ctx context.Context, limit int) error {
 		return e.storeError(readError(ctx, err))
 	}
 	for _, server := range masters {
-		for looked, at := 0, (scanCursor{}); looked < limit; {
-			count := min(limit-looked, scanMost)
-			keys, err := e.scanServer(ctx, server, &at, count)
-			if err == nil {
-				err = e.usable(ctx, server, keys)
-			}
-			if err != nil {
-				return e.storeError(err)
-			}
-			if looked += count; at.place == 0 {
-				break
-			}
+		if err := e.look(ctx, server, limit); err != nil {
+			return e.storeError(err)
 		}
 	}
 	return nil
 }
 
-// usable refuses keys of actors, and encrypted values.
-func (e *engine) usable(ctx context.Context, server redis.Cmdable, keys []string) error {
-	for _, key := range keys {
-		if daprrows.IsActors(key) {
-			return fmt.Errorf("%w: the key %q is %s", state.ErrInvalid, e.prefix+key, daprrows.NoActors)
+// look goes over the keys of one server by its own SCAN, which needs no other right: that keys come twice, or not at all, after a restart of the
+// server is no harm here.
+func (e *engine) look(ctx context.Context, server redis.Cmdable, limit int) error {
+	for looked, place := 0, uint64(0); looked < limit; {
+		count := min(limit-looked, scanMost)
+		keys, next, err := server.Scan(ctx, place, escapeGlob(e.prefix)+"*", int64(count)).Result()
+		if err != nil {
+			return readError(ctx, err)
+		}
+		for i := range keys {
+			keys[i] = strings.TrimPrefix(keys[i], e.prefix)
+		}
+		if err := e.usable(ctx, server, keys); err != nil {
+			return err
+		}
+		if looked, place = looked+count, next; place == 0 {
+			return nil
 		}
 	}
-	keys = keys[:min(len(keys), valuesRead)]
-	if len(keys) == 0 {
+	return nil
+}
+
+// usable refuses keys of actors, and encrypted values, but for what this driver wrote last.
+func (e *engine) usable(ctx context.Context, server redis.Cmdable, keys []string) error {
+	look := slices.Clone(keys[:min(len(keys), valuesRead)])
+	for _, key := range keys[len(look):] {
+		if daprrows.IsActors(key) {
+			look = append(look, key)
+		}
+	}
+	if len(look) == 0 {
 		return nil
 	}
 	pipe := server.Pipeline()
-	values := make([]*redis.StringCmd, len(keys))
-	for i, key := range keys {
-		values[i] = pipe.HGet(ctx, e.prefix+key, "data")
+	rows := make([]*redis.SliceCmd, len(look))
+	for i, key := range look {
+		rows[i] = pipe.HMGet(ctx, e.prefix+key, "data", "version", "expiry")
 	}
 	_, err := pipe.Exec(ctx)
-	for i, value := range values {
+	for i, row := range rows {
 		var answer redis.Error
-		if errors.As(value.Err(), &answer) { // gone meanwhile, or no hash, which is found out when it is read
+		if errors.As(row.Err(), &answer) { // it is no hash: no row of Dapr's
 			continue
 		}
-		if value.Err() != nil {
+		if row.Err() != nil {
 			return readError(ctx, err)
 		}
-		if daprrows.IsEncrypted([]byte(value.Val())) {
-			return fmt.Errorf("%w: the value of the key %q is encrypted by Dapr: %s", state.ErrInvalid, e.prefix+keys[i], daprrows.DecryptFirst)
+		data, _ := row.Val()[0].(string)
+		version, _ := row.Val()[1].(string)
+		expiry, _ := row.Val()[2].(string)
+		switch _, ours, _ := parseExpiry(expiry, version); {
+		case ours:
+		case daprrows.IsActors(look[i]):
+			return fmt.Errorf("%w: the key %q is %s", state.ErrInvalid, e.prefix+look[i], daprrows.NoActors)
+		case daprrows.IsEncrypted([]byte(data)):
+			return fmt.Errorf("%w: the value of the key %q is encrypted by Dapr: %s", state.ErrInvalid, e.prefix+look[i], daprrows.DecryptFirst)
 		}
 	}
 	return nil

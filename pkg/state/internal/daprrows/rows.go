@@ -20,8 +20,8 @@ const (
 // IsActors reports whether a key, without the app before it, is an actor's: type||actor||key. Dapr lets apps have no key with the separator in it.
 func IsActors(key string) bool { return strings.Count(key, Separator) >= 2 }
 
-var encrypted = regexp.MustCompile(`^[A-Za-z0-9+/]+=*\|\|[^|"]+$`)
+var encrypted = regexp.MustCompile(`^[A-Za-z0-9+/]{38,}={0,2}\|\|[^|"]+$`)
 
-// IsEncrypted reports whether a value is what daprd writes of a component with a primaryEncryptionKey: base64 of the ciphertext, and the name of the
-// key. It is no JSON, which every other value is.
+// IsEncrypted reports whether a value is what daprd writes of a component with a primaryEncryptionKey: base64 of the ciphertext, of which 12 bytes
+// are a nonce and 16 a tag, and the name of the key. It is no JSON. An app that keeps other bytes may have such a value of its own.
 func IsEncrypted(value []byte) bool { return encrypted.Match(value) }

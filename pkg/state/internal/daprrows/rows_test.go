@@ -1,6 +1,7 @@
 package daprrows_test
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -10,8 +11,9 @@ import (
 
 // A JSON value is never taken for a ciphertext, and a key of an app never for an actor's.
 func TestWhatRowsAre(t *testing.T) {
+	ciphertext := strings.Repeat("QUJD", 12)
 	for value, is := range map[string]bool{
-		"QUJD||name": true, "QUI=||main key": true, `"QUJD||name"`: false, `{"a":"b||c"}`: false, "12": false, "true": false, "QUJD": false, "||name": false, "QUJD||": false,
+		ciphertext + "QUJD||name": true, ciphertext + "QUI=||main key": true, `"` + ciphertext + `||name"`: false, "user||42": false, `{"a":"b||c"}`: false, "12": false, "true": false, ciphertext: false, "||name": false, ciphertext + "||": false,
 	} {
 		require.Equal(t, is, daprrows.IsEncrypted([]byte(value)), value)
 	}
