@@ -3,6 +3,7 @@ package compose
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"strings"
@@ -58,14 +59,24 @@ func newStack(t *testing.T) *stack {
 
 func execute(t *testing.T, command ...string) string {
 	t.Helper()
+	out, err := try(t, command...)
+	require.NoError(t, err)
+	return out
+}
+
+// try is execute for who expects a failure, or waits for success: require.Eventually waits on when its condition calls FailNow.
+func try(t *testing.T, command ...string) (string, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var errs strings.Builder
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Stderr = &errs
 	out, err := cmd.Output()
-	require.NoError(t, err, "%s: %s", strings.Join(command, " "), &errs)
-	return strings.TrimSpace(string(out))
+	if err != nil {
+		err = fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, &errs)
+	}
+	return strings.TrimSpace(string(out)), err
 }
 
 func (s *stack) compose(t *testing.T, args ...string) string {

@@ -72,7 +72,7 @@ type Messaging struct {
 	RedisURL               string        `name:"redis-url" help:"Redis as redis://user:password@host:port/db, for backend redis; by default the one of the stores."`
 	RedisSentinelURLs      []string      `name:"redis-sentinel-urls" help:"Sentinels as redis://user:password@host:port/db, instead of redis-url; user, password and db are those of the Redis that they watch."`
 	RedisMasterName        string        `name:"redis-master-name" help:"The name by which the Sentinels know the Redis."`
-	RedisWaitReplicas      int           `name:"redis-wait-replicas" default:"0" help:"How many replicas must have an event before its publisher is told that it is there. With 0 a failover may lose what was confirmed."`
+	RedisWaitReplicas      int           `name:"redis-wait-replicas" default:"0" help:"How many replicas must have an event before its publisher is told that it is there. With fewer than there are a failover may lose what was confirmed."`
 	AnnouncePublished      bool          `name:"announce-published" help:"Publish a messaging.message.published event for each event published over HTTP."`
 	Outbox                 bool          `default:"true" negatable:"" help:"Keep events on disk while the broker is away: those that are published over HTTP, and those of stores with publishChanges on SQL, each in an outbox of their own. Without a meaning where the broker is memory."`
 	OutboxAfter            time.Duration `name:"outbox-after" default:"2s" help:"How long a publish may take before the event is kept instead."`

@@ -57,7 +57,7 @@ func (d *Driver) connectReader(ctx context.Context) (own *link, leave func(), er
 	}
 	own = newLink(d.cfg, "letters", rand.IntN(len(d.cfg.URLs)), func(context.Context, *session, *amqp.Channel) error { return nil }) //nolint:gosec // spreads connections
 	left := make(chan struct{})
-	if !d.consuming.background(func() {
+	if !d.consuming.background(func() { //nolint:contextcheck // it ends what lives as long as the reading, and not as the call that begins it
 		select {
 		case <-left:
 		case <-d.consuming.ctx.Done():

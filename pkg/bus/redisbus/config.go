@@ -32,8 +32,8 @@ type Config struct {
 
 	// WaitReplicas is how many replicas must have a message before its publisher is told that it is there. 0 asks none, and
 	// then a failover, of which Redis knows no other than one that loses what was not replicated yet, can lose what was
-	// confirmed. With 1 it loses nothing as long as the replica that has the most is the one that is promoted, which
-	// Sentinel sees to, and is alive. While there are fewer replicas, publishers wait until their deadlines. Default 0.
+	// confirmed. With as many as there are it loses nothing. With fewer it may: Sentinel chooses the replica that had the most when it
+	// asked last, which may be ten seconds ago. While there are fewer replicas, publishers wait until their deadlines. Default 0.
 	WaitReplicas int
 
 	// ClaimIdle is how long a delivery in work may be without a sign of life from its process before another takes it
