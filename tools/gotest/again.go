@@ -80,8 +80,8 @@ func (o options) secondChance(ctx context.Context, command []string, r *report, 
 	}
 	all := true
 	for _, c := range list {
-		if ctx.Err() != nil {
-			return false, nil
+		if err := ctx.Err(); err != nil {
+			return false, err
 		}
 		_, _ = fmt.Fprintf(stdout, "=== AGAIN, ALONE: %s %s\n", c.pkg, strings.Join(c.tests, " "))
 		again, status, err := execute(ctx, c.command(command), stdout, stderr)
