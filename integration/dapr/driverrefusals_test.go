@@ -4,7 +4,6 @@ import (
 	"context"
 	"maps"
 	"net"
-	"path/filepath"
 	"slices"
 	"testing"
 	"time"
@@ -66,7 +65,7 @@ func TestQueriesOverASidecarAreRefused(t *testing.T) {
 	set := servers.All(t)
 	kinds := map[string]string{
 		"redis": redisComponent("redis", "state.redis", set.Redis), "mysql": mysqlComponent("mysql", set.MySQL),
-		"memory": component("memory", "state.in-memory"), "sqlite": component("sqlite", "state.sqlite", "connectionString", filepath.Join(t.TempDir(), "state.db")),
+		"memory": component("memory", "state.in-memory"),
 	}
 	d := servers.NewDaprd(t, servers.DaprdOptions{Resources: slices.Collect(maps.Values(kinds))})
 	driver, err := daprstate.New(daprstate.Config{Endpoint: d.URL})

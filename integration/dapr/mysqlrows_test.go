@@ -3,6 +3,7 @@ package dapr_test
 import (
 	"context"
 	"database/sql"
+	"encoding/base64"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -153,14 +154,16 @@ func TestForeignRowsInMySQL(t *testing.T) {
 		require.NoError(t, err)
 		require.EqualValues(t, 2, n)
 
-		put("secret||k", `"QUJD||name"`, false)
+		ciphertext := strings.Repeat("QUJD", 12) + "||name"
+		again := strconv.Quote(base64.StdEncoding.EncodeToString([]byte(ciphertext)))
+		put("secret||k", strconv.Quote(ciphertext), false)
 		_, err = openMySQLRows(t, server, "secret||").Get(t.Context(), "k")
 		require.NoError(t, err, "a string that looks so and is no ciphertext")
-		put("secret||k", `"UVVKRHx8bmFtZQ=="`, true) // QUJD||name
+		put("secret||k", again, true)
 		_, err = openMySQLRows(t, server, "secret||").Get(t.Context(), "other")
 		require.ErrorIs(t, err, state.ErrInvalid)
 		require.ErrorContains(t, err, "primaryEncryptionKey")
-		put("bytes||later", `"UVVKRHx8bmFtZQ=="`, true)
+		put("bytes||later", again, true)
 		_, err = bytes.Get(t.Context(), "later")
 		require.ErrorIs(t, err, state.ErrCorrupt)
 		require.ErrorContains(t, err, "primaryEncryptionKey")

@@ -223,7 +223,7 @@ func ofDapr(place state.StoreConfig) bool {
 // unnamed looks at the rows that this app has by Dapr on the node's Redis, as long as the settings do not say where a store would be natively.
 func (s switching) unnamed(ctx context.Context) error {
 	stores := slices.DeleteFunc(s.stores(), func(store state.StoreConfig) bool {
-		_, named := s.cfg.NativeStore(store.Name)
+		_, named := s.cfg.State.Stores[store.Name]
 		return store.Backend != migration.Dapr || named
 	})
 	if len(stores) == 0 || s.cfg.EngineFor("redis") != "redis" {
