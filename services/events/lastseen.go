@@ -24,7 +24,12 @@ func seen(e *eventstore.Recorded, byVersion bool) lastSeen {
 	return lastSeen{e.Position, e.ID}
 }
 
-func (l lastSeen) String() string { return strconv.FormatInt(l.at, 10) + "/" + l.id }
+func (l lastSeen) String() string {
+	if l.id == "" {
+		return strconv.FormatInt(l.at, 10)
+	}
+	return strconv.FormatInt(l.at, 10) + "/" + l.id
+}
 
 func parseLastSeen(header string) (lastSeen, error) {
 	number, id, _ := strings.Cut(strings.TrimSpace(header), "/")
