@@ -88,6 +88,9 @@ func (t *changing) try(ctx context.Context, changes []state.Change, together boo
 	if err == nil {
 		err = t.announcement.add(ctx, tx, changes, outcomes)
 	}
+	if err == nil && t.announcement != nil {
+		err = t.stillAbsent(ctx, tx, changes, rows)
+	}
 	switch {
 	case err == nil:
 		return outcomes, commit(ctx, tx)
@@ -98,6 +101,30 @@ func (t *changing) try(ctx context.Context, changes []state.Change, together boo
 	default:
 		return nil, errRaced // a row that was absent is there now
 	}
+}
+
+// stillAbsent asks for another try when there is a row now of a key that was absent, and that these changes made and removed again: nothing of that
+// was written, which would have found out. Their entries come after those of whoever made the row, and would say that it is gone.
+func (t *changing) stillAbsent(ctx context.Context, tx *sql.Tx, changes []state.Change, rows map[string]*row) error {
+	var passing []state.Change
+	for _, c := range changes {
+		if r := rows[c.Key]; r.changed && !r.stored && !r.present {
+			passing = append(passing, c)
+		}
+	}
+	if len(passing) == 0 {
+		return nil
+	}
+	now, err := t.lock(ctx, tx, passing)
+	if err != nil {
+		return err
+	}
+	for _, r := range now {
+		if r.stored {
+			return errRaced
+		}
+	}
+	return nil
 }
 
 // commit ends a transaction. Its errors say themselves when it is unknown what became of it.
