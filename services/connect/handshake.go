@@ -36,8 +36,6 @@ func (h hijackable) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	return http.NewResponseController(h.ResponseWriter).Hijack()
 }
 
-func queueName(sessionID string) string { return "session." + sessionID }
-
 // connect is GET /connect.
 func (s *Service) connect(w http.ResponseWriter, r *http.Request) {
 	ctx, cancel := context.WithTimeout(r.Context(), s.cfg.HandshakeTimeout)
@@ -131,7 +129,7 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 				v.AccountID, v.Salt = login.AccountID, newSalt()
 			}
 			if v.Lost {
-				v.Lost, v.Anew = false, now
+				v.Lost, v.Anew = false, v.Anew+1
 			}
 			v.Roles, v.Until, v.Ends = login.Roles, now.Add(s.cfg.TokenLife), login.SessionExpiresAt
 			if !v.Ends.IsZero() && v.Ends.Before(v.Until) {
@@ -174,6 +172,11 @@ func (s *Service) settle(ctx context.Context, v *session) error {
 			return context.Cause(ctx)
 		}
 	}
+	if v.before.Lost { // what waits there is given up, and nobody reads it any more
+		if err := s.cfg.Broker.DeleteQueue(ctx, queueName(v.id, v.before.Anew)); err != nil {
+			return err
+		}
+	}
 	if err := s.open(ctx, v); err != nil {
 		return err
 	}
@@ -184,7 +187,7 @@ func (s *Service) settle(ctx context.Context, v *session) error {
 // open begins to read the session's queue. One that a node with other limits has made is made anew: the broker changes none.
 func (s *Service) open(ctx context.Context, v *session) error {
 	q := bus.Queue{
-		Name: queueName(v.id), Bindings: []bus.Binding{{Pattern: "session." + v.id + ".*"}}, Durable: true, Expires: s.cfg.recordLife(), Prefetch: s.cfg.Window,
+		Name: queueName(v.id, v.record.Anew), Bindings: []bus.Binding{{Pattern: "session." + v.id + ".*"}}, Durable: true, Expires: s.cfg.recordLife(), Prefetch: s.cfg.Window,
 		MaxMessages: s.cfg.MaxWaitingEvents, MaxBytes: s.cfg.MaxWaitingBytes, Overflow: overflowQueue,
 	}
 	var err error
@@ -262,6 +265,8 @@ func handshakeProblem(err error) *problem.Problem {
 		return unauthorized("the reconnection token was used before, is too old, or of a session that has ended; show an access token")
 	case errors.Is(err, errReplaced):
 		return problem.New(problem.Conflict, "the session was connected elsewhere at the same time").Because(err)
+	case errors.Is(err, errLost):
+		return problem.New(problem.Conflict, "more events waited for the session than are kept, and are gone: connect again, with an access token").Because(err)
 	case errors.Is(err, errFull):
 		return problem.New(problem.Overloaded, "this node has as many connections as it takes; connect to another").Because(err)
 	default:

@@ -78,9 +78,10 @@ func (s *Service) subscribe(ctx context.Context) error {
 func (s *Service) forget(ctx context.Context, e *events.SessionInvalidatedEvent) error {
 	var errs []error
 	for _, id := range e.SessionIDs {
-		errs = append(errs, s.records.end(ctx, id))
+		anew, err := s.records.end(ctx, id)
+		errs = append(errs, err)
 		if s.held.get(id) == nil {
-			errs = append(errs, s.cfg.Broker.DeleteQueue(ctx, queueName(id)))
+			errs = append(errs, s.cfg.Broker.DeleteQueue(ctx, queueName(id, anew)))
 		}
 	}
 	return errors.Join(errs...)
@@ -100,7 +101,8 @@ func (s *Service) invalidated(ctx context.Context, e *events.SessionInvalidatedE
 		} else {
 			v.revoke() // it is told when it next asks for something
 		}
-		errs = append(errs, s.records.end(ctx, id))
+		_, err := s.records.end(ctx, id)
+		errs = append(errs, err)
 	}
 	return errors.Join(errs...)
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -43,9 +42,9 @@ func (s *Service) settleOverflow(d bus.Delivery) {
 	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.HandshakeTimeout)
 	defer cancel()
 	h := d.Message().Headers
-	sessionID, is := strings.CutPrefix(h[bus.HeaderOverflowQueue], queueName(""))
+	sessionID, anew, is := parseQueueName(h[bus.HeaderOverflowQueue])
 	if is && h[bus.HeaderOverflowReason] == bus.OverflowReason {
-		if err := s.lose(ctx, sessionID, d.Message().Timestamp, d.Attempt() > 1); err != nil {
+		if err := s.lose(ctx, sessionID, anew, d.Attempt() > 1); err != nil {
 			s.cfg.Logger.WarnContext(ctx, "more waits for a session than is kept, and it cannot be given up yet", slog.String("session", sessionID), slog.Any("error", err))
 			_ = d.Retry(ctx, overflowPause) // otherwise the next one tells of it again
 			return
@@ -54,19 +53,20 @@ func (s *Service) settleOverflow(d bus.Delivery) {
 	_ = d.Ack()
 }
 
-// lose gives up what waits for a session, closes its connection wherever it is, and waits for its client no longer. The broker tells once
-// for each event that it drops, so that most find it done, and some a session that has begun anew meanwhile: they were published before. again: whoever was at it before may have died in between.
-func (s *Service) lose(ctx context.Context, sessionID string, published time.Time, again bool) error {
-	before, err := s.records.lose(ctx, sessionID, published, s.cfg.recordLife())
+// lose gives up what waits in one of the session's queues, closes its connection wherever it is, and waits for its client no longer. The
+// broker tells once for each event that it drops, so that most find it done, and some a session that has begun anew meanwhile, which has
+// another queue. again: whoever was at it before may have died in between.
+func (s *Service) lose(ctx context.Context, sessionID string, anew int64, again bool) error {
+	before, err := s.records.lose(ctx, sessionID, anew, s.cfg.recordLife())
 	switch {
 	case errors.Is(err, errLost) && !again, errors.Is(err, errBefore):
 		return nil
 	case errors.Is(err, errEnded): // its queue is a leftover
-		return s.cfg.Broker.DeleteQueue(ctx, queueName(sessionID))
+		return s.cfg.Broker.DeleteQueue(ctx, queueName(sessionID, anew))
 	case err != nil && !errors.Is(err, errLost):
 		return err
 	}
-	if err := s.cfg.Broker.DeleteQueue(ctx, queueName(sessionID)); err != nil {
+	if err := s.cfg.Broker.DeleteQueue(ctx, queueName(sessionID, anew)); err != nil {
 		return err
 	}
 	s.meter.shed(ctx, "overflow")

@@ -23,7 +23,7 @@ type record struct {
 	Ends       time.Time `json:"ends,omitzero"`   // when the session's time is over, as far as the access token told that was shown last
 	Ended      bool      `json:"ended,omitempty"` // the session is over: nobody connects to it any more
 	Lost       bool      `json:"lost,omitempty"`  // what waited for it is gone: who connects begins anew, with an access token
-	Anew       time.Time `json:"anew,omitzero"`   // when it last did so
+	Anew       int64     `json:"anew,omitempty"`  // counts how often it has done so, each time with a new queue
 }
 
 // endedFor is how long it is remembered that a session has ended, so that who was about to connect then is refused.
@@ -89,37 +89,34 @@ func (r records) keep(ctx context.Context, sessionID string, own record, life ti
 	return err
 }
 
-// end forgets a session for good.
-func (r records) end(ctx context.Context, sessionID string) error {
-	_, _, err := r.change(ctx, sessionID, endedFor, func(v *record, _ bool) error {
+// end forgets a session for good, and returns how often it had begun anew.
+func (r records) end(ctx context.Context, sessionID string) (anew int64, err error) {
+	before, _, err := r.change(ctx, sessionID, endedFor, func(v *record, _ bool) error {
 		if v.Ended { // every node hears of it
 			return errEnded
 		}
-		*v = record{Ended: true, Epoch: v.Epoch + 1}
+		*v = record{Ended: true, Epoch: v.Epoch + 1, Anew: v.Anew}
 		return nil
 	})
 	if errors.Is(err, errEnded) {
-		return nil
+		err = nil
 	}
-	return err
+	return before.Anew, err
 }
 
-// publishedWithin is how exactly a message tells when it was published: AMQP has whole seconds.
-const publishedWithin = time.Second
-
-// lose notes that what waited for a session is gone, of which a message was published then; zero: nobody knows. errLost: it was noted before;
-// errBefore: the session has begun anew since; errEnded: there is no session that could miss it.
-func (r records) lose(ctx context.Context, sessionID string, published time.Time, life time.Duration) (before record, err error) {
+// lose notes that what waited in one of the session's queues is gone. errLost: it was noted before; errBefore: the session has begun anew
+// since; errEnded: there is no session that could miss it.
+func (r records) lose(ctx context.Context, sessionID string, anew int64, life time.Duration) (before record, err error) {
 	before, _, err = r.change(ctx, sessionID, life, func(v *record, found bool) error {
 		switch {
 		case !found || v.Ended:
 			return errEnded
+		case v.Anew != anew:
+			return errBefore
 		case v.Lost:
 			return errLost
-		case !published.IsZero() && published.Add(publishedWithin).Before(v.Anew):
-			return errBefore
 		}
-		*v = record{AccountID: v.AccountID, InstanceID: v.InstanceID, Epoch: v.Epoch + 1, Lost: true}
+		*v = record{AccountID: v.AccountID, InstanceID: v.InstanceID, Epoch: v.Epoch + 1, Lost: true, Anew: anew}
 		return nil
 	})
 	return before, err

@@ -146,7 +146,7 @@ func (s *Service) disconnected(ctx context.Context, v *session, e ending) {
 	case e.silent:
 		return
 	case !e.stays:
-		if err := s.cfg.Broker.DeleteQueue(ctx, queueName(v.id)); err != nil {
+		if err := s.cfg.Broker.DeleteQueue(ctx, queueName(v.id, v.record.Anew)); err != nil {
 			s.cfg.Logger.DebugContext(ctx, "the queue of a session that has ended could not be removed, and expires", slog.String("session", v.id), slog.Any("error", err))
 		}
 	default:
