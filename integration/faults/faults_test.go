@@ -149,10 +149,15 @@ func endure(t *testing.T, s system, f fault) {
 	row.Before = meter.Before
 	for range times {
 		require.NoError(t, f.harm(within(t, 2*patience), r))
-		if came := meter.Recover(within(t, patience), wanted(s.share)); came.After >= row.Recovery.After || !came.Full {
-			row.Recovery = came
-			require.True(t, came.Full, "the rate came back to %.0f %% of %.0f events/s only", 100*came.Share, meter.Before)
+		came := meter.Recover(within(t, patience), wanted(s.share))
+		if !came.Full {
+			t.Logf("the rate came back to %.0f %% of %.0f events/s only", 100*came.Share, meter.Before)
+			came = besideNew(t, s, f, ledger)
 		}
+		if came.After >= row.Recovery.After || !came.Full {
+			row.Recovery = came
+		}
+		require.True(t, came.Full, "of the rate that a new bus has there are %.0f %% only", 100*came.Share)
 	}
 	end()
 	require.Eventually(t, func() bool { return ledger.Totals().Lost == 0 }, patience, pollPeriod, "confirmed, and never handled")
@@ -163,6 +168,18 @@ func endure(t *testing.T, s system, f fault) {
 	row.Leaked = leaked(existing)
 	assert.Zero(t, row.Leaked, "goroutines left")
 	assert.Empty(t, ledger.Late(), "publishes that returned later than their deadline")
+}
+
+// besideNew measures a load that was harmed beside the same load on a new bus: the machine may have become slower meanwhile, which both bear.
+func besideNew(t *testing.T, s system, f fault, harmed *faults.Ledger) faults.Recovery {
+	r := start(t, s, f, slog.New(slog.DiscardHandler))
+	load, stop := context.WithCancel(context.Background())
+	published := make(chan struct{})
+	go func() { defer close(published); r.load.Publish(load) }()
+	defer func() { stop(); <-published; r.stop(t) }()
+	require.Eventually(t, func() bool { return r.load.Ledger.Settled() > warm() }, patience, 10*time.Millisecond, "events flow on the new bus")
+	meter := faults.Meter{Ledger: harmed, Beside: r.load.Ledger}
+	return meter.Recover(within(t, patience), wanted(s.share))
 }
 
 // wanted is the share of the rate before that has to come back. A quick run, among others' tests, asks only whether events

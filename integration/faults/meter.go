@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"fmt"
 	"time"
 )
 
@@ -21,6 +22,8 @@ const (
 type Meter struct {
 	Ledger interface{ Settled() int }
 	Before float64 // what Recover compares with, events a second
+	// Beside is what Recover compares with in place of Before, if it is not nil: another load in the same second, that nothing was harmed of.
+	Beside interface{ Settled() int }
 }
 
 // A Recovery is how a load came back.
@@ -28,6 +31,16 @@ type Recovery struct {
 	Share float64       // of the rate before
 	After time.Duration // from the end of the harm until a second began in which the rate was there again
 	Full  bool          // the share is at least what was asked for
+	// Beside: it is the share of another load's rate at the same time.
+	Beside bool
+}
+
+func (r Recovery) String() string {
+	said := fmt.Sprintf("%.0f %% in %.1f s", 100*r.Share, r.After.Seconds())
+	if r.Beside {
+		said += " beside a new one"
+	}
+	return said
 }
 
 // Calibrate measures the rate before a harm.
@@ -41,22 +54,33 @@ func (m *Meter) Calibrate(ctx context.Context, over time.Duration) {
 // that there was.
 func (m *Meter) Recover(ctx context.Context, share float64) Recovery {
 	type sample struct {
-		at    time.Time
-		count int
+		at            time.Time
+		count, beside int
 	}
-	var best Recovery
-	begin := time.Now()
-	samples := []sample{{begin, m.Ledger.Settled()}}
+	take := func() sample {
+		s := sample{at: time.Now(), count: m.Ledger.Settled()}
+		if m.Beside != nil {
+			s.beside = m.Beside.Settled()
+		}
+		return s
+	}
+	samples := []sample{take()}
+	begin := samples[0].at
+	best := Recovery{Beside: m.Beside != nil}
 	for Pause(ctx, step) == nil {
-		now := sample{time.Now(), m.Ledger.Settled()}
+		now := take()
 		samples = append(samples, now)
 		if len(samples) <= int(window/step) {
 			continue
 		}
 		first := samples[len(samples)-1-int(window/step)]
-		rate := float64(now.count-first.count) / now.at.Sub(first.at).Seconds()
-		if rate/m.Before > best.Share {
-			best = Recovery{Share: rate / m.Before, After: first.at.Sub(begin)}
+		span := now.at.Sub(first.at).Seconds()
+		wanted := m.Before
+		if m.Beside != nil {
+			wanted = float64(max(1, now.beside-first.beside)) / span
+		}
+		if rate := float64(now.count-first.count) / span; rate/wanted > best.Share {
+			best.Share, best.After = rate/wanted, first.at.Sub(begin)
 		}
 		if best.Share >= share {
 			best.Full = true

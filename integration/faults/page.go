@@ -40,8 +40,8 @@ func (r StateRow) String() string {
 	if r.Failed {
 		name += " (FAILED)"
 	}
-	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d (%d made) | %d | %d | %d | %d | %.0f | %.0f %% in %.1f s | %d | %d | %d |", name, r.Engine, r.Times, r.Sent,
-		r.Acknowledged, r.Refused, r.Unknown, r.Made, r.Lost, r.Untrue, r.Half, r.Twice, r.Before, 100*r.Recovery.Share, r.Recovery.After.Seconds(), r.Late, r.Leaked, r.Seed)
+	return fmt.Sprintf("| %s | %s | %d | %d | %d | %d | %d (%d made) | %d | %d | %d | %d | %.0f | %s | %d | %d | %d |", name, r.Engine, r.Times, r.Sent,
+		r.Acknowledged, r.Refused, r.Unknown, r.Made, r.Lost, r.Untrue, r.Half, r.Twice, r.Before, r.Recovery, r.Late, r.Leaked, r.Seed)
 }
 
 // An EventRow is what the page says of one fault of a log of events.
@@ -171,8 +171,8 @@ func (r Row) String() string {
 	if r.Excused > 0 {
 		lost += fmt.Sprintf(" (%d removed)", r.Excused)
 	}
-	return fmt.Sprintf("| %s | %s | %s | %d | %d | %d | %d | %d | %s | %.0f | %.0f %% in %.1f s | %d | %d | %d |", name, r.Driver, r.Kind, r.Times, r.Sent, r.Confirmed,
-		r.Handled, r.Duplicated, lost, r.Before, 100*r.Recovery.Share, r.Recovery.After.Seconds(), r.Late, r.Leaked, r.Seed)
+	return fmt.Sprintf("| %s | %s | %s | %d | %d | %d | %d | %d | %s | %.0f | %s | %d | %d | %d |", name, r.Driver, r.Kind, r.Times, r.Sent, r.Confirmed,
+		r.Handled, r.Duplicated, lost, r.Before, r.Recovery, r.Late, r.Leaked, r.Seed)
 }
 
 const heading = `# Faults
@@ -182,7 +182,8 @@ whose broker is harmed so many times: %d publishers, each waiting for its own co
 with deadlines of milliseconds, and up to %d subscriptions, the first of which fails on every tenth event's first delivery; at
 most %d events at work. The run fails when anything confirmed is lost, when a publish returns later than %s after its
 deadline (on a cluster, whose nodes share the cores, %s), when a goroutine is left, or when %.0f %% of the rate before do not
-come back (on a cluster %.0f %%: its queues have other leaders then). On a cluster a harm ends when the load has gone on without
+come back (on a cluster %.0f %%: its queues have other leaders then). Where they do not in a minute, the machine may be slower than it was: then a
+new bus with the same load is begun beside it, and both are measured in the same seconds ("beside a new one"). On a cluster a harm ends when the load has gone on without
 the node and the node is back. Time in which the process that publishes did not run (it looks every 10 ms, and was late itself) is not
 counted as late, here and below.
 
