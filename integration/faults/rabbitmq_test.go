@@ -47,7 +47,7 @@ func rabbit(broker *servers.RabbitServer, kind rabbitbus.QueueType) system {
 	}
 }
 
-// rabbitFaults are what is done to a RabbitMQ. Quorum queues are spared those that meet connections alone. When one is
+// rabbitFaults are what is done to a RabbitMQ: to quorum queues less often, and those that meet connections alone not so long. When one is
 // deleted, RabbitMQ 3.10 ends the publishers' connection too.
 func rabbitFaults(kind rabbitbus.QueueType) []fault {
 	killed := fault{name: "killed", times: 10, harm: func(ctx context.Context, r *run) error {
@@ -63,17 +63,20 @@ func rabbitFaults(kind rabbitbus.QueueType) []fault {
 			return err
 		})
 	}}
+	// An acknowledgement of what was never delivered ends a channel with 406.
+	channels := `[catch rabbit_channel:do(P, {'basic.ack', 999999999999, false}) || P <- rabbit_channel:list_local()]`
+	connections := `[catch rabbit_networking:close_connection(P, "faults") || P <- rabbit_networking:connections()]`
+	both := func(lasts time.Duration) fault {
+		return fault{name: "connections and channels closed every 200 ms", times: 1, harm: repeatedly(channels+`, timer:sleep(100), `+connections, lasts)}
+	}
 	if kind == rabbitbus.Quorum {
 		killed.times, queue.times = 3, 2
-		return []fault{killed, queue, poisoned(1)}
+		return []fault{killed, queue, poisoned(1), both(10 * time.Second)}
 	}
 	return []fault{
 		killed, restarted, poisoned(3), reopened(5), consumerKilled(),
-		{name: "connections closed every 200 ms", times: 1, harm: repeatedly(
-			`[catch rabbit_networking:close_connection(P, "faults") || P <- rabbit_networking:connections()]`, time.Minute)},
-		// An acknowledgement of what was never delivered ends a channel with 406.
-		{name: "channels closed every 200 ms", times: 1, harm: repeatedly(
-			`[catch rabbit_channel:do(P, {'basic.ack', 999999999999, false}) || P <- rabbit_channel:list_local()]`, 10*time.Second)},
+		both(time.Minute),
+		{name: "channels closed every 200 ms", times: 1, harm: repeatedly(channels, 10*time.Second)},
 		{name: "stopped (SIGSTOP) for 10 s", times: 1, harm: func(ctx context.Context, r *run) error {
 			return errors.Join(r.system.rabbit.Pause(), faults.Pause(ctx, lasting(10*time.Second)), r.system.rabbit.Resume())
 		}},
@@ -102,7 +105,8 @@ func resendSoon(ctx context.Context, broker *servers.RabbitServer) error {
 func repeatedly(harm string, lasts time.Duration) func(context.Context, *run) error {
 	return func(ctx context.Context, r *run) error {
 		const every = 200 * time.Millisecond
-		loop := fmt.Sprintf("[begin %s, timer:sleep(%d) end || _ <- lists:seq(1, %d)], ok.", harm, every.Milliseconds(), lasting(lasts)/every)
+		loop := fmt.Sprintf("[begin T = erlang:monotonic_time(millisecond), %s, timer:sleep(max(0, T + %d - erlang:monotonic_time(millisecond))) end || _ <- lists:seq(1, %d)], ok.",
+			harm, every.Milliseconds(), lasting(lasts)/every)
 		_, err := r.system.rabbit.Ctl(ctx, "eval", loop)
 		return err
 	}

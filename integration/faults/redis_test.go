@@ -26,6 +26,16 @@ func TestRedis(t *testing.T) {
 		{name: "stopped (SIGSTOP) for 10 s", times: 1, harm: func(ctx context.Context, _ *run) error {
 			return errors.Join(server.Pause(), faults.Pause(ctx, lasting(10*time.Second)), server.Resume())
 		}},
+		{name: "connections closed every 200 ms", times: 1, harm: func(ctx context.Context, _ *run) error {
+			return withRedis(server.URL, func(c *redis.Client) error {
+				for range lasting(10*time.Second) / (200 * time.Millisecond) {
+					if err := errors.Join(closeRedisConnections(ctx, c), faults.Pause(ctx, 200*time.Millisecond)); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}},
 		{name: "group dropped", times: 5, harm: func(ctx context.Context, r *run) error {
 			return withRedis(server.URL, func(c *redis.Client) error {
 				return c.XGroupDestroy(ctx, r.load.Topic, r.load.Topic+".bannou.load-0").Err()
