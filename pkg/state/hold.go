@@ -109,7 +109,11 @@ func (h *Hold) begin(ctx context.Context) {
 	go h.keep(renewing) //nolint:contextcheck // it outlives the call that acquired the lock
 }
 
-// keep renews until ctx ends: by Release, or by the loss of the lock.
+// leastAttempt is how long a renewal may take at least: what is merely busy answers within it.
+const leastAttempt = time.Second
+
+// keep renews until ctx ends: by Release, or by the loss of the lock. Each renewal has a third of TTL, so that one which hangs, as a
+// connection may have died without a word, leaves time for another.
 func (h *Hold) keep(ctx context.Context) {
 	defer close(h.done)
 	ttl := h.lock.options.TTL
@@ -120,7 +124,9 @@ func (h *Hold) keep(ctx context.Context) {
 		}
 		var err error
 		if time.Since(h.renewed) >= ttl/4 { // or a transaction has renewed it meanwhile
-			err = h.renew(ctx)
+			attempt, cancel := context.WithTimeout(ctx, max(ttl/3, leastAttempt))
+			err = h.renew(attempt)
+			cancel()
 		}
 		pause = max(ttl/3-time.Since(h.renewed), 0)
 		if err != nil {
