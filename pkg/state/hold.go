@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Token is greater than that of every hold before this one, also when the lock expired, was released, or its keys were deleted.
+// Token is greater than that of every hold before this one, also when the lock expired or was released. When somebody has deleted the keys
+// of the lock, it is so if the clocks of the processes are in step: it begins anew at the acquiring process' microseconds since 1970.
 func (h *Hold) Token() int64 { return h.token }
 
 // Context is the context of the work that the lock is for. It has the values of the context that the lock was acquired with, but not its
