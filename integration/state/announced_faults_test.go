@@ -74,27 +74,33 @@ func TestMySQLAnnouncedWhenTheServerIsKilled(t *testing.T) {
 			}
 		})
 	}
-	count := func() int64 {
-		var n int64
+	look := func() (int64, error) {
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		defer cancel()
+		box, err := driver.OpenOutbox(ctx, outbox)
+		if err != nil {
+			return 0, err
+		}
+		stats, err := box.Stats(ctx)
+		return stats.Depth, err
+	}
+	count := func() (n int64) {
 		require.Eventually(t, func() bool {
-			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
-			defer cancel()
-			box, err := driver.OpenOutbox(ctx, outbox)
-			require.NoError(t, err)
-			stats, err := box.Stats(ctx)
-			n = stats.Depth
+			var err error
+			n, err = look()
 			return err == nil
 		}, patience, 20*time.Millisecond)
 		return n
 	}
+	more := func(than int64) {
+		require.Eventually(t, func() bool { n, err := look(); return err == nil && n > than }, patience, 10*time.Millisecond)
+	}
 	for range kills {
-		before := count()
-		require.Eventually(t, func() bool { return count() > before+200 }, patience, 10*time.Millisecond)
+		more(count() + 200)
 		require.NoError(t, server.Kill())
 		require.NoError(t, server.Restart(t.Context()))
 	}
-	before := count()
-	require.Eventually(t, func() bool { return count() > before+200 }, patience, 10*time.Millisecond)
+	more(count() + 200)
 	close(over)
 	wait.Wait()
 	require.Empty(t, failed)

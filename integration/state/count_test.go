@@ -87,9 +87,9 @@ func TestCountingDoesNotHoldUpSaves(t *testing.T) {
 			require.Positive(t, counts.Load())
 			t.Logf("%d keys counted in %v; saves alone %v, %v at the 99th percentile, beside a count %v, %v", large, time.Duration(counting.Load()/counts.Load()),
 				at(alone, 50), at(alone, 99), at(beside, 50), at(beside, 99))
-			// There are machines on which the count has no processor of its own.
-			require.Less(t, at(beside, 50), 3*at(alone, 50)+time.Millisecond)
-			require.Less(t, at(beside, 99), 3*at(alone, 99)+25*time.Millisecond)
+			// Who is held up waits for as long as a count takes.
+			one := time.Duration(counting.Load() / counts.Load())
+			require.Less(t, at(beside, 50)-at(alone, 50), max(one/2, 5*time.Millisecond))
 		})
 	}
 }

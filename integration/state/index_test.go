@@ -4,9 +4,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -109,6 +111,48 @@ func explain(t *testing.T, db *sql.DB, text string) map[string]string {
 		plan[strings.ToLower(name)] = values[i].String
 	}
 	return plan
+}
+
+// An index that takes longer to be made than an answer usually may is made all the same, at once.
+func TestMySQLIndexOutlastsTheReadTimeout(t *testing.T) {
+	dsn := servers.MySQL(t).DSN
+	require.NoError(t, saveOne(t.Context(), openStore(t, newMySQL(t, mysqlstate.Config{DSN: dsn})), "k")) // makes the table
+	db := openSQL(t, dsn)
+	reader, err := db.BeginTx(t.Context(), nil) // until it ends, no index is added to what it has read
+	require.NoError(t, err)
+	defer func() { _ = reader.Rollback() }()
+	var n int
+	require.NoError(t, reader.QueryRow("SELECT COUNT(*) FROM state_entries").Scan(&n))
+
+	separator := "?"
+	if strings.Contains(dsn, "?") {
+		separator = "&"
+	}
+	var failed lineCount
+	d := newMySQL(t, mysqlstate.Config{DSN: dsn + separator + "readTimeout=500ms", Logger: slog.New(slog.NewTextHandler(&failed, nil))})
+	e, err := d.Open(t.Context(), state.StoreConfig{Name: "s", Backend: d.Backend(), TableName: "state_entries", Indexes: []string{"a"}})
+	require.NoError(t, err)
+	altering := func(seconds int) func() bool {
+		return func() bool {
+			var n int
+			err := db.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND INFO LIKE 'ALTER TABLE%' AND TIME >= ?", seconds).Scan(&n)
+			return err == nil && n == 1
+		}
+	}
+	require.Eventually(t, altering(0), patience, time.Millisecond)
+	before := failed.Load() // on a busy machine what comes before may have taken too long
+	require.Eventually(t, altering(1), patience, 10*time.Millisecond)
+	require.NoError(t, reader.Rollback())
+	require.Eventually(t, func() bool { return len(e.(state.Indexer).Indexed()) == 1 }, patience, 5*time.Millisecond)
+	require.Equal(t, before, failed.Load(), "it is not given up")
+}
+
+// lineCount counts what is logged.
+type lineCount struct{ atomic.Int64 }
+
+func (c *lineCount) Write(line []byte) (int, error) {
+	c.Add(1)
+	return len(line), nil
 }
 
 // Indexes are made while others write, by several processes at once, on values that are there already; no write fails, and

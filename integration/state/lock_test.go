@@ -27,15 +27,21 @@ const (
 )
 
 const (
-	holderTTL   = time.Second
-	holderSlack = 500 * time.Millisecond
+	holderTTL   = 5 * time.Second
+	holderSlack = 10 * time.Second
 )
 
 // A process that holds a lock is stopped (SIGSTOP) beyond its time. Another gets the lock when that time is over and writes; when the first
 // goes on, believing that it holds the lock, its write fails and it learns that the lock is lost.
 func TestLockOfAStoppedProcess(t *testing.T) {
-	t.Run("redis", func(t *testing.T) { stopHolder(t, "redis", servers.Redis(t).URL) })
-	t.Run("mysql", func(t *testing.T) { stopHolder(t, "mysql", servers.MySQL(t).DSN) })
+	t.Run("redis", func(t *testing.T) {
+		t.Parallel()
+		stopHolder(t, "redis", servers.Redis(t).URL)
+	})
+	t.Run("mysql", func(t *testing.T) {
+		t.Parallel()
+		stopHolder(t, "mysql", servers.MySQL(t).DSN)
+	})
 }
 
 func stopHolder(t *testing.T, engine, address string) {

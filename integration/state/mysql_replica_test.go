@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -30,20 +31,23 @@ func TestMySQLReplica(t *testing.T) {
 	old, err := late.Save(ctx, "k", jsontext.Value(`1`))
 	require.NoError(t, err)
 	require.NoError(t, servers.CatchUp(ctx))
+	var failed error
 	require.Eventually(t, func() bool { // the replica had no table, and is left alone for a while
-		require.NoError(t, servers.Hold(ctx))
-		_, err := store.Save(ctx, "new", jsontext.Value(`2`))
-		require.NoError(t, err)
-		found, err := late.Exists(ctx, "new")
-		require.NoError(t, err)
-		if found {
-			require.NoError(t, servers.Follow(ctx))
-			_, err = store.Delete(ctx, "new")
-			require.NoError(t, err)
-			require.NoError(t, servers.CatchUp(ctx))
+		failed = servers.Hold(ctx)
+		if failed == nil {
+			_, failed = store.Save(ctx, "new", jsontext.Value(`2`))
 		}
-		return !found
+		found := false
+		if failed == nil {
+			found, failed = late.Exists(ctx, "new")
+		}
+		if failed == nil && found {
+			_, err := store.Delete(ctx, "new")
+			failed = errors.Join(err, servers.Follow(ctx), servers.CatchUp(ctx))
+		}
+		return failed != nil || !found
 	}, patience, 100*time.Millisecond)
+	require.NoError(t, failed)
 
 	// The replica stands still: the one key is there, and the newer one is not.
 	_, err = store.Save(ctx, "k", jsontext.Value(`2`))

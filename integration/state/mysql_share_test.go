@@ -41,7 +41,7 @@ func TestMySQLShares(t *testing.T) {
 					}
 				})
 			}
-			require.Eventually(t, func() bool { return waitingFor(t, db) > 1 }, patience, time.Millisecond)
+			require.Eventually(t, func() bool { return waitingFor(db) > 1 }, patience, time.Millisecond)
 			impatient, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 			err := saveOne(impatient, e, "held")
 			cancel()
@@ -107,11 +107,13 @@ func holdRow(t *testing.T, db *sql.DB, key string) (release func()) {
 	return func() { require.NoError(t, tx.Rollback()) }
 }
 
-// waitingFor counts the statements of the store that are under way, which is to say, that wait for a lock.
-func waitingFor(t *testing.T, db *sql.DB) (n int) {
-	t.Helper()
-	require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE()"+
-		" AND INFO LIKE 'INSERT INTO state_entries%'").Scan(&n))
+// waitingFor counts the statements of the store that are under way, which is to say, that wait for a lock; -1 when it cannot be told.
+func waitingFor(db *sql.DB) (n int) {
+	err := db.QueryRow("SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE()" +
+		" AND INFO LIKE 'INSERT INTO state_entries%'").Scan(&n)
+	if err != nil {
+		return -1
+	}
 	return n
 }
 
@@ -191,4 +193,44 @@ func lockBackwards(db *sql.DB, keys []string) {
 			return
 		}
 	}
+}
+
+// A save that got no connection of the pool in time was not sent, and is told so; one that was sent, and not answered, may be made yet.
+func TestMySQLSaveThatGetsNoConnectionIsNotSent(t *testing.T) {
+	dsn := servers.MySQL(t).DSN
+	d := newMySQL(t, mysqlstate.Config{DSN: dsn, MaxConns: 2})
+	e := openStore(t, d)
+	require.NoError(t, saveOne(t.Context(), e, "held"))
+	other, err := d.Open(t.Context(), state.StoreConfig{Name: "other", Backend: d.Backend(), TableName: "state_entries"}) // has lanes of its own
+	require.NoError(t, err)
+	db := openSQL(t, dsn)
+	release := holdRow(t, db, "held")
+	var wait sync.WaitGroup
+	for range 2 {
+		wait.Go(func() {
+			if err := saveOne(t.Context(), e, "held"); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	require.Eventually(t, func() bool { return waitingFor(db) == 2 }, patience, time.Millisecond)
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	err = saveOne(short, other, "k")
+	require.ErrorIs(t, err, state.ErrUnavailable)
+	require.NotErrorIs(t, err, state.ErrOutcomeUnknown)
+	release()
+	wait.Wait()
+	present, err := other.Exists(t.Context(), []string{"k"})
+	require.NoError(t, err)
+	require.False(t, present[0])
+
+	release = holdRow(t, db, "held")
+	gone, leave := context.WithCancel(t.Context())
+	told := make(chan error, 1)
+	go func() { told <- saveOne(gone, e, "held") }()
+	require.Eventually(t, func() bool { return waitingFor(db) == 1 }, patience, time.Millisecond)
+	leave()
+	require.ErrorIs(t, <-told, state.ErrOutcomeUnknown)
+	release()
 }

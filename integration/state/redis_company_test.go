@@ -144,8 +144,8 @@ func TestRedisLeavesCompany(t *testing.T) {
 // those who have stayed are served.
 func TestRedisWithdrawn(t *testing.T) {
 	server := servers.NewRedis(t, servers.RedisOptions{Volatile: true})
-	store := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}}), state.StoreConfig{Name: "s"})
-	before := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}}), state.StoreConfig{Name: "s"})
+	store := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}, Timeout: time.Minute}), state.StoreConfig{Name: "s"})
+	before := openRaw(t, newRedis(t, redisstate.Config{URLs: []string{server.URL}, Timeout: time.Minute}), state.StoreConfig{Name: "s"})
 	_, err := before.Save(t.Context(), "loads the script", jsontext.Value("1"))
 	require.NoError(t, err)
 	require.NoError(t, server.Pause())
@@ -168,7 +168,7 @@ func TestRedisWithdrawn(t *testing.T) {
 		leave(i, time.Duration(500+i*10)*time.Millisecond)
 	}
 	for i := range stayed {
-		staying.Go(func() { stayed[i] = save(fmt.Sprintf("stays%d", i), 20*time.Second) })
+		staying.Go(func() { stayed[i] = save(fmt.Sprintf("stays%d", i), time.Minute) })
 	}
 	leaving.Wait()
 	require.NoError(t, server.Resume())

@@ -143,7 +143,7 @@ func endure(t *testing.T, store *state.Store[jsontext.Value], times int, harm fu
 	}
 	t.Logf("%d saves acknowledged, %d unknown, %d refused; %d of %d keys not as they may be; at most %v over the deadline", acknowledged.Load(), sum.unknown,
 		sum.refused, lost, writers, sum.late.Round(time.Millisecond))
-	require.Less(t, sum.late, writerPatience, "over a deadline")
+	require.Less(t, sum.late, 10*time.Second, "over a deadline")
 	return lost
 }
 

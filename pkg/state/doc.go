@@ -14,7 +14,8 @@
 //   - An ETag is never used twice for a key, not after a delete, not after an expiry, and not for equal content.
 //   - A save sets the key's expiry or keeps it, as asked (Expiry). An expired key is gone at once, for every method.
 //   - Transact makes all its changes or none, also when one of its conditions fails.
-//   - Numbers survive to the digit. With T = jsontext.Value a store passes JSON through byte for byte.
+//   - Numbers survive to the digit. With T = jsontext.Value a store passes JSON through byte for byte, but for the names of members on
+//     MySQL: those are written with no escapes but the ones that they need.
 //   - A stored value that cannot be read is ErrCorrupt, never an absent key.
 //   - A Lock has one holder at a time, and a holder that is late cannot write what it guards.
 //   - Where a store announces its changes on MySQL or SQLite, a change and its entry in the outbox are one (Announce).

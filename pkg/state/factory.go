@@ -106,7 +106,7 @@ func (f *Factory) add(cfg StoreConfig, m *metrics) error {
 // however many there are at once; views after it cost nothing. A name that is not configured is ErrUnknownStore.
 //
 // Several views of one store may have different types. With T = jsontext.Value (or json.RawMessage) values pass through
-// byte for byte; an interface type in T reads numbers as float64, as Go's JSON does.
+// byte for byte, but for escapes in members' names on MySQL; an interface type in T reads numbers as float64, as Go's JSON does.
 func Open[T any](ctx context.Context, f *Factory, name string) (*Store[T], error) {
 	s, err := f.open(ctx, name)
 	if err != nil {

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// Token is greater than that of every hold before this one, also when the lock expired, was released, or its keys were deleted.
+// Token is greater than that of every hold before this one, also when the lock expired or was released. When somebody has deleted the keys
+// of the lock, it is so if the clocks of the processes are in step: it begins anew at the acquiring process' microseconds since 1970.
 func (h *Hold) Token() int64 { return h.token }
 
 // Context is the context of the work that the lock is for. It has the values of the context that the lock was acquired with, but not its
@@ -109,7 +110,11 @@ func (h *Hold) begin(ctx context.Context) {
 	go h.keep(renewing) //nolint:contextcheck // it outlives the call that acquired the lock
 }
 
-// keep renews until ctx ends: by Release, or by the loss of the lock.
+// leastAttempt is how long a renewal may take at least: what is merely busy answers within it.
+const leastAttempt = time.Second
+
+// keep renews until ctx ends: by Release, or by the loss of the lock. Each renewal has a third of TTL, so that one which hangs, as a
+// connection may have died without a word, leaves time for another.
 func (h *Hold) keep(ctx context.Context) {
 	defer close(h.done)
 	ttl := h.lock.options.TTL
@@ -120,7 +125,9 @@ func (h *Hold) keep(ctx context.Context) {
 		}
 		var err error
 		if time.Since(h.renewed) >= ttl/4 { // or a transaction has renewed it meanwhile
-			err = h.renew(ctx)
+			attempt, cancel := context.WithTimeout(ctx, max(ttl/3, leastAttempt))
+			err = h.renew(attempt)
+			cancel()
 		}
 		pause = max(ttl/3-time.Since(h.renewed), 0)
 		if err != nil {

@@ -2,6 +2,7 @@ package state_test
 
 import (
 	"context"
+	"math"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -55,4 +56,48 @@ func (e *slowLook) Get(ctx context.Context, keys []string) ([]state.Record, erro
 		return nil, context.Cause(ctx)
 	}
 	return e.Engine.Get(ctx, keys)
+}
+
+// One renewal that no answer comes to, as from a connection that is dead, costs no lock: it is given up while there is time to ask again.
+func TestRenewalThatHangsIsGivenUp(t *testing.T) {
+	t.Parallel()
+	const ttl = 3 * time.Second
+	driver := &watchedRenewal{Driver: memorystate.New(), left: make(chan time.Duration, 1)}
+	f, err := state.NewFactory([]state.StoreConfig{{Name: "s", Backend: "memory"}}, []state.Driver{driver}, state.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { _ = f.Close() })
+	lock, err := state.OpenLock(t.Context(), f, "s", "l", state.LockOptions{TTL: ttl})
+	require.NoError(t, err)
+	held, err := lock.Acquire(t.Context())
+	require.NoError(t, err)
+	require.LessOrEqual(t, <-driver.left, ttl/3)
+	require.NoError(t, held.Release(t.Context()))
+}
+
+// watchedRenewal tells how much time the first change has that is no transaction.
+type watchedRenewal struct {
+	state.Driver
+	left chan time.Duration
+}
+
+func (d *watchedRenewal) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	e, err := d.Driver.Open(ctx, cfg)
+	return &watchedEngine{Engine: e, driver: d}, err
+}
+
+type watchedEngine struct {
+	state.Engine
+	driver *watchedRenewal
+}
+
+func (e *watchedEngine) Apply(ctx context.Context, changes []state.Change) ([]state.Outcome, error) {
+	left := time.Duration(math.MaxInt64)
+	if deadline, ok := ctx.Deadline(); ok {
+		left = time.Until(deadline)
+	}
+	select {
+	case e.driver.left <- left:
+	default:
+	}
+	return e.Engine.Apply(ctx, changes)
 }

@@ -23,21 +23,44 @@ func (s *Service) bulkReading(ctx context.Context, r *stateapi.BulkReadRequest) 
 	return reading(store, r.Options)
 }
 
-// bulkGetState is POST /state/bulk-get.
+// bulkGetState is POST /state/bulk-get. A key that is named several times is read once.
 func (s *Service) bulkGetState(ctx context.Context, r *stateapi.BulkReadRequest) (*stateapi.BulkGetStateResponse, error) {
 	store, err := s.bulkReading(ctx, r)
 	if err != nil {
 		return nil, err
 	}
-	entries, err := store.GetBulk(ctx, r.Keys)
+	keys, at := once(r.Keys)
+	entries, err := store.GetBulk(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
-	items := make([]stateapi.BulkStateItem, len(entries))
-	for i, e := range entries {
-		items[i] = stateapi.BulkStateItem{Key: r.Keys[i], Found: e.Found, Value: e.Value, Etag: e.ETag}
+	items := make([]stateapi.BulkStateItem, len(r.Keys))
+	size := 0
+	for i, key := range r.Keys {
+		e := &entries[at[i]]
+		items[i] = stateapi.BulkStateItem{Key: key, Found: e.Found, Value: e.Value, Etag: e.ETag}
+		size += len(e.Value)
+	}
+	if err := checkAnswer("keys", size); err != nil {
+		return nil, err
 	}
 	return &stateapi.BulkGetStateResponse{Items: items}, nil
+}
+
+// once returns the keys without those that come again, and where among them each is.
+func once(keys []string) (distinct []string, at []int) {
+	distinct, at = make([]string, 0, len(keys)), make([]int, len(keys))
+	places := make(map[string]int, len(keys))
+	for i, key := range keys {
+		place, again := places[key]
+		if !again {
+			place = len(distinct)
+			places[key] = place
+			distinct = append(distinct, key)
+		}
+		at[i] = place
+	}
+	return distinct, at
 }
 
 // bulkExistsState is POST /state/bulk-exists.

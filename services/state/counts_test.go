@@ -66,15 +66,20 @@ func TestCountsAreShared(t *testing.T) {
 			slow, swift := list()
 			assert.NotContains(t, slow, "keyCount")
 			assert.Equal(t, "timeout", slow["code"])
-			assert.EqualValues(t, 0, swift["keyCount"])
+			if count, counted := swift["keyCount"]; counted { // within a second, on a machine that is not too busy
+				assert.EqualValues(t, 0, count)
+			} else {
+				assert.Equal(t, "timeout", swift["code"])
+			}
 		})
 	}
 	wait.Wait()
-	require.Less(t, time.Since(begin), 5*time.Second)
+	require.Less(t, time.Since(begin), 20*time.Second)
+	require.Eventually(t, func() bool { _, swift := list(); return swift["keyCount"] != nil }, 20*time.Second, time.Millisecond, "the slow one is not in its way")
 	require.EqualValues(t, 1, d.counts.Load())
 
 	close(d.let)
-	require.Eventually(t, func() bool { slow, _ := list(); return slow["keyCount"] != nil }, 5*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { slow, _ := list(); return slow["keyCount"] != nil }, 20*time.Second, time.Millisecond)
 	slow, _ := list()
 	require.EqualValues(t, 1, slow["keyCount"])
 	require.NotContains(t, slow, "code")

@@ -69,8 +69,8 @@ func (s *Service) queryState(ctx context.Context, r *stateapi.QueryStateRequest)
 		return nil, filterProblem(err)
 	}
 	answer := &stateapi.QueryStateResponse{TotalCount: &page.TotalCount, Page: page.Page, PageSize: page.PageSize}
-	answer.Keys, answer.Results = found(page.Items)
-	return answer, nil
+	answer.Keys, answer.Results, err = found(page.Items)
+	return answer, err
 }
 
 // queryAfter is the page that a cursor leads to.
@@ -83,16 +83,18 @@ func queryAfter(ctx context.Context, store *state.QueryableStore[json.RawMessage
 		return nil, filterProblem(err)
 	}
 	answer := &stateapi.QueryStateResponse{PageSize: pageSize, NextCursor: page.Next}
-	answer.Keys, answer.Results = found(page.Items)
-	return answer, nil
+	answer.Keys, answer.Results, err = found(page.Items)
+	return answer, err
 }
 
-func found(items []state.Entry[json.RawMessage]) (keys []string, values []json.RawMessage) {
+func found(items []state.Entry[json.RawMessage]) (keys []string, values []json.RawMessage, err error) {
 	keys, values = make([]string, len(items)), make([]json.RawMessage, len(items))
+	size := 0
 	for i, item := range items {
 		keys[i], values[i] = item.Key, item.Value
+		size += len(item.Value)
 	}
-	return keys, values
+	return keys, values, checkAnswer("pageSize", size)
 }
 
 func parseFilter(raw json.RawMessage) (state.Filter, error) {

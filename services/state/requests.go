@@ -96,6 +96,17 @@ func checkCount(member string, n int) error {
 	return nil
 }
 
+// maxAnswerBytes is how many bytes of values one answer has at most.
+const maxAnswerBytes = 64 << 20
+
+// checkAnswer refuses to answer with more. The member is the one that says how many values are asked for.
+func checkAnswer(member string, size int) error {
+	if size > maxAnswerBytes {
+		return problem.Invalid(member, "asks for values of %d bytes, and at most %d are answered at once; ask for fewer", size, maxAnswerBytes)
+	}
+	return nil
+}
+
 // checkValue accepts any JSON within the limit; null is a value.
 func checkValue(member string, value json.RawMessage) error {
 	switch {

@@ -109,6 +109,7 @@ func (e *engine) change(ctx context.Context, changes []state.Change, ask func(de
 	outcomes, err := ask(v.decides().engine)
 	switch held := v.held(time.Now()); {
 	case !held && (err == nil || errors.Is(err, state.ErrOutcomeUnknown)):
+		v.owe(ctx, in)
 		return e.error(fmt.Errorf("%w: the store may have been moved to another place meanwhile", state.ErrOutcomeUnknown))
 	case !held, !v.Phase.carries():
 		return err

@@ -53,9 +53,8 @@ func endLease(t *testing.T, d *awayDriver, store *state.Store[int]) {
 	require.Eventually(t, func() bool {
 		before := d.asked.Load()
 		_, err := store.Get(t.Context(), "none")
-		require.Error(t, err)
-		return d.asked.Load() == before // the store itself is not asked any more
-	}, 3*Lease, 50*time.Millisecond)
+		return err != nil && d.asked.Load() == before // the store itself is not asked any more
+	}, time.Minute, 50*time.Millisecond)
 }
 
 func openInts(t *testing.T, d state.Driver, name string) *state.Store[int] {

@@ -188,6 +188,24 @@ func (v *view) soil(ctx context.Context) error {
 	return err
 }
 
+// owe notes that a change may have been made after its view had ended, where a copy, a comparison or the draining of notes was over with
+// its keys. The note is a new one: whoever has seen an earlier one may be taking it away. What has no keys, as none were noted before the
+// change, is for a comparison to find, in the migration that comes next. It is written whatever has become of the caller, who is to be
+// answered soon.
+func (v *view) owe(ctx context.Context, in intent) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Lease/4)
+	defer cancel()
+	s := v.decides()
+	if v.Phase == Done { // what comes next goes the other way round
+		s = s.across()
+	}
+	if len(in.keys) > 0 {
+		_, _ = s.declare(ctx, in.keys) // nothing more can be done than to try
+		return
+	}
+	_, _ = s.dirt.SaveWith(ctx, s.key("dirty"), dirt{v.Epoch}, state.SaveOptions{Expiry: state.Never})
+}
+
 // close waits until nothing is carried any more. Its context has ended.
 func (f *follower) close() {
 	f.mu.Lock()

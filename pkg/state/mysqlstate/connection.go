@@ -3,6 +3,7 @@ package mysqlstate
 import (
 	"context"
 	"database/sql/driver"
+	"sync/atomic"
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
@@ -32,6 +33,42 @@ var _ sqlstate.Conn = (*connection)(nil)
 
 // Kept implements sqlstate.Conn.
 func (c *connection) Kept() *sqlstate.Kept { return &c.kept }
+
+// PrepareContext returns a statement that notes when it is sent.
+func (c *connection) PrepareContext(ctx context.Context, query string) (driver.Stmt, error) {
+	stmt, err := c.serverConn.PrepareContext(ctx, query)
+	if err != nil {
+		return nil, err
+	}
+	return &statement{stmt.(serverStmt)}, nil //nolint:forcetypeassert // those of the MySQL driver are
+}
+
+// A serverStmt is what the statements of the MySQL driver can do.
+type serverStmt interface {
+	driver.Stmt
+	driver.StmtExecContext
+	driver.StmtQueryContext
+	driver.NamedValueChecker
+}
+
+// A statement notes that it is sent where the context asks for that. Whoever waits for a connection of the pool until the context ends
+// has sent nothing, and database/sql gives both the same error.
+type statement struct{ serverStmt }
+
+// ExecContext implements driver.StmtExecContext.
+func (s *statement) ExecContext(ctx context.Context, args []driver.NamedValue) (driver.Result, error) {
+	if sent, ok := ctx.Value(sentKey{}).(*atomic.Bool); ok {
+		sent.Store(true)
+	}
+	return s.serverStmt.ExecContext(ctx, args)
+}
+
+type sentKey struct{}
+
+// noteSent is a context in which the flag is set when a prepared statement that changes something is about to be sent.
+func noteSent(ctx context.Context, sent *atomic.Bool) context.Context {
+	return context.WithValue(ctx, sentKey{}, sent)
+}
 
 func (c *connection) BeginTx(ctx context.Context, o driver.TxOptions) (driver.Tx, error) {
 	if _, err := c.serverConn.BeginTx(ctx, o); err != nil {

@@ -16,6 +16,7 @@ import (
 // A connector opens connections whose sessions are the same whatever the server's defaults.
 type connector struct {
 	driver.Connector
+	cfg *mysql.Config
 }
 
 func newConnector(dsn string) (*connector, error) {
@@ -54,7 +55,18 @@ func newConnector(dsn string) (*connector, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: the mysql DSN has options that do not fit together: %w", state.ErrInvalid, err)
 	}
-	return &connector{c}, nil
+	return &connector{c, cfg}, nil
+}
+
+// patient opens connections that wait for an answer for as long as the server takes.
+func (c *connector) patient() (*connector, error) {
+	cfg := c.cfg.Clone()
+	cfg.ReadTimeout = 0
+	patient, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return &connector{patient, cfg}, nil
 }
 
 // Connect opens a connection. Its errors are connectErrors: nothing was asked of the server yet.

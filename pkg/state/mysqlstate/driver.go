@@ -26,7 +26,7 @@ type Config struct {
 	ReplicaDSN string
 
 	// MaxConns is how many connections are opened at most to each server, and kept. Default: 32. At least 2. Callers wait
-	// for a connection until their deadline.
+	// for a connection until their deadline. A store has one more while an index of it is made.
 	MaxConns int
 
 	// MaxConnLifetime is when a connection is replaced by a new one, so that a failover or a load balancer's change is
@@ -44,6 +44,7 @@ type Config struct {
 // A Driver is one database of a server. It is a state.Driver, and safe for concurrent use.
 type Driver struct {
 	cfg     Config
+	server  *connector
 	db      *sql.DB
 	replica *replica      // nil: none
 	turn    chan struct{} // held by the one that makes tables: it takes two connections
@@ -89,7 +90,7 @@ func New(cfg Config) (*Driver, error) {
 		return nil, err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	d := &Driver{cfg: cfg, db: openPool(c, cfg), replica: follower, turn: make(chan struct{}, 1), tables: map[string]*table{}, daprs: map[string]*daprTable{}, workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
+	d := &Driver{cfg: cfg, server: c, db: openPool(c, cfg), replica: follower, turn: make(chan struct{}, 1), tables: map[string]*table{}, daprs: map[string]*daprTable{}, workers: sqlstate.NewWorkers(), stop: stop, done: make(chan struct{})}
 	d.background = func(work func(ctx context.Context)) { d.working.Go(func() { work(ctx) }) }
 	go d.sweep(ctx)
 	return d, nil
@@ -146,7 +147,7 @@ func (d *Driver) open(cfg state.StoreConfig, a *announcement) (state.Engine, err
 	}
 	if len(indexes) > 0 {
 		d.background(func(ctx context.Context) {
-			sqlstate.MakeIndexes(ctx, indexes, &e.indexes, t.createIndex, func(ix sqlstate.Index, err error) {
+			sqlstate.MakeIndexes(ctx, indexes, &e.indexes, d.indexer(t), func(ix sqlstate.Index, err error) {
 				d.cfg.Logger.Warn("making an index failed and will be tried again; queries do without", "store", cfg.Name, "index", ix.Name, "error", err)
 			})
 		})

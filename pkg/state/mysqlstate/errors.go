@@ -34,6 +34,7 @@ const (
 	connectionKilled = 1927
 	serverShutsDown  = 1053
 	invalidJSONText  = 3140
+	invalidJSONKept  = 3141 // of a function: a value that is kept
 	diskFull         = 1021
 	tableFull        = 1114
 	badDate          = 1292

@@ -167,13 +167,31 @@ func (e *engine) indexed() []sqlstate.Index {
 	return nil
 }
 
+// indexer makes indexes of a table. It takes as long as the table is large, and so has connections beside the pool's, on which an answer may
+// take longer than a read timeout: given up there, the server would go on, and this process would wait for its own lock.
+func (d *Driver) indexer(t *table) func(context.Context, sqlstate.Index) error {
+	return func(ctx context.Context, ix sqlstate.Index) (err error) {
+		if _, err := t.prepared(ctx); err != nil {
+			return err
+		}
+		there, err := exists(ctx, t.db, indexOf, t.name, indexName(ix))
+		if err != nil || there {
+			return err
+		}
+		patient, err := d.server.patient()
+		if err != nil {
+			return err
+		}
+		db := sql.OpenDB(patient)
+		defer func() { err = errors.Join(err, db.Close()) }()
+		return t.createIndex(ctx, db, ix)
+	}
+}
+
 // createIndex makes an index unless it is there. Of several processes one does it and the others wait, by a lock that the
 // server drops with its connection. It is another lock than that of the migrations, which nobody holds for long.
-func (t *table) createIndex(ctx context.Context, ix sqlstate.Index) (err error) {
-	if _, err := t.prepared(ctx); err != nil {
-		return err
-	}
-	conn, err := t.db.Conn(ctx)
+func (t *table) createIndex(ctx context.Context, db *sql.DB, ix sqlstate.Index) (err error) {
+	conn, err := db.Conn(ctx)
 	if err != nil {
 		return err
 	}
@@ -210,7 +228,7 @@ func (t *table) createIndex(ctx context.Context, ix sqlstate.Index) (err error) 
 			return err
 		}
 	}
-	there, err := exists(ctx, conn, "STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND INDEX_NAME = ?", t.name, indexName(ix))
+	there, err := exists(ctx, conn, indexOf, t.name, indexName(ix))
 	if err != nil || there {
 		return err
 	}
@@ -219,8 +237,14 @@ func (t *table) createIndex(ctx context.Context, ix sqlstate.Index) (err error) 
 	return err
 }
 
-func exists(ctx context.Context, conn *sql.Conn, what string, args ...any) (bool, error) {
+// indexOf asks for an index by table and name.
+const indexOf = "STATISTICS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND INDEX_NAME = ?"
+
+// exists asks a connection, or a pool.
+func exists(ctx context.Context, of interface {
+	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
+}, what string, args ...any) (bool, error) {
 	var n int
-	err := conn.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema."+what, args...).Scan(&n)
+	err := of.QueryRowContext(ctx, "SELECT COUNT(*) FROM information_schema."+what, args...).Scan(&n)
 	return n > 0, err
 }

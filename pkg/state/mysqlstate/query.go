@@ -53,9 +53,26 @@ func (e *engine) read(ctx context.Context, query expr) (records []state.Record, 
 		return err
 	})
 	if err != nil {
-		return nil, false, e.failure(ctx, err)
+		return nil, false, e.failure(ctx, e.corrupt(ctx, err))
 	}
 	return records, doubtful, nil
+}
+
+// corrupt is the error of a query that met a value which is no JSON, with its key. MariaDB takes such a value for one that does not match.
+func (e *engine) corrupt(ctx context.Context, err error) error {
+	if n := number(err); n != invalidJSONText && n != invalidJSONKept {
+		return err
+	}
+	key := ""
+	looked := sqlstate.ReadOnce(ctx, e.table.db, e.table.sql("SELECT `key` FROM {table} WHERE store = ? AND NOT JSON_VALID(value) LIMIT 1"),
+		[]any{e.store}, func(row []driver.Value) error {
+			key = sqlstate.Text(row[0])
+			return nil
+		})
+	if looked != nil || key == "" { // it may have been put right meanwhile
+		return fmt.Errorf("%w: a value that the query looks at is no JSON: %w", state.ErrCorrupt, err)
+	}
+	return fmt.Errorf("%w: key %q: its value is no JSON: %w", state.ErrCorrupt, key, err)
 }
 
 // Count evaluates the filter on the server.
@@ -72,7 +89,7 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 		return sqlstate.Read(ctx, e.table.db, selectWithin(ctx)+query.Text, query.Args, row)
 	})
 	if err != nil {
-		return 0, e.failure(ctx, err)
+		return 0, e.failure(ctx, e.corrupt(ctx, err))
 	}
 	return n, nil
 }

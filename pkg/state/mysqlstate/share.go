@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
@@ -61,12 +62,14 @@ func (e *engine) writeAlone(ctx context.Context, call *sqlstate.Call[write]) err
 		}
 		return e.writeTogether(ctx, []*sqlstate.Call[write]{call})
 	}
+	var sent atomic.Bool
 	err := e.retry(ctx, func(s *statements) (err error) {
-		call.Ask.outcome, err = e.change(ctx, s, &call.Ask.change)
+		sent.Store(false) // a try before this one has changed nothing
+		call.Ask.outcome, err = e.change(noteSent(ctx, &sent), s, &call.Ask.change)
 		return err
 	})
 	if err != nil {
-		return failure(ctx, err, writing)
+		return failure(ctx, err, doing(sent.Load()))
 	}
 	return nil
 }

@@ -38,7 +38,8 @@ type want struct {
 }
 
 // do has a command executed, and reports whether its answer or error is in it. False: the context ended first, and the
-// command must not be looked at any more.
+// command must not be looked at any more. A caller who goes alone waits until the context's deadline, or the client's timeout if
+// that is earlier: go-redis heeds deadlines, and no cancellation, once it waits for an answer.
 func (l *line) do(ctx context.Context, cmd redis.Cmder, size int) bool {
 	if size >= batchBytes { // it would hold up everybody in its company
 		l.of.alone(ctx, cmd)

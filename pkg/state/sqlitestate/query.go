@@ -3,9 +3,13 @@ package sqlitestate
 import (
 	"context"
 	"database/sql/driver"
+	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
+
+	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
@@ -41,9 +45,26 @@ func (e *engine) read(ctx context.Context, query expr) ([]state.Record, error) {
 		return err
 	})
 	if err != nil {
-		return nil, e.failure(ctx, err)
+		return nil, e.failure(ctx, e.corrupt(ctx, err))
 	}
 	return records, nil
+}
+
+// corrupt is the error of a query that met a value which is no JSON, with its key.
+func (e *engine) corrupt(ctx context.Context, err error) error {
+	if resultCode(err) != sqlite3.SQLITE_ERROR || !strings.Contains(err.Error(), "malformed JSON") {
+		return err
+	}
+	key := ""
+	looked := sqlstate.ReadOnce(ctx, e.table.reader, e.table.sql("SELECT key FROM {table} WHERE store = ? AND NOT json_valid(value) LIMIT 1"),
+		[]any{e.store}, func(row []driver.Value) error {
+			key = sqlstate.Text(row[0])
+			return nil
+		})
+	if looked != nil || key == "" { // it may have been put right meanwhile
+		return fmt.Errorf("%w: a value that the query looks at is no JSON: %w", state.ErrCorrupt, err)
+	}
+	return fmt.Errorf("%w: key %q: its value is no JSON: %w", state.ErrCorrupt, key, err)
 }
 
 // Count evaluates the filter in SQLite.
@@ -61,7 +82,7 @@ func (e *engine) Count(ctx context.Context, f state.Filter) (int64, error) {
 		return sqlstate.Read(ctx, e.table.reader, query.Text, query.Args, row)
 	})
 	if err != nil {
-		return 0, e.failure(ctx, err)
+		return 0, e.failure(ctx, e.corrupt(ctx, err))
 	}
 	return n, nil
 }

@@ -84,7 +84,7 @@ func TestFileIsHeld(t *testing.T) {
 		require.ErrorIs(t, err, context.DeadlineExceeded)
 		require.NotErrorIs(t, err, state.ErrOutcomeUnknown)
 	}
-	require.Less(t, time.Since(begun), 2*time.Second)
+	require.Less(t, time.Since(begun), 4*time.Second) // not with the five of SQLite's busy timeout
 	_, err = other.Exec("ROLLBACK")
 	require.NoError(t, err)
 	save(t, e, state.Change{Key: "k", Value: []byte("1"), Expiry: state.Keep})

@@ -17,7 +17,10 @@ func corruptValues(t *testing.T, s *suite) {
 		t.Skip("there is no way past this driver")
 	}
 	ctx := t.Context()
-	store := s.raw(t)
+	name := newName()
+	f := factory(t, s.driver, state.Options{}, state.StoreConfig{Name: name})
+	store, err := state.Open[jsontext.Value](ctx, f, name)
+	require.NoError(t, err)
 	for _, text := range []string{"{", "", "not JSON", `{"a":1}}`, "\xff"} {
 		mustSave(t, store, "k", jsontext.Value("1"))
 		mustSave(t, store, "good", jsontext.Value("1"))
@@ -32,6 +35,9 @@ func corruptValues(t *testing.T, s *suite) {
 		require.ErrorContains(t, err, store.Name())
 		require.ErrorContains(t, err, `"k"`)
 		requireValue(t, store, "good", "1")
+		if s.features.Query {
+			corruptQueried(t, f, name, text)
+		}
 
 		mustSave(t, store, "k", jsontext.Value(`{"a":1}`)) // a corrupt value can be replaced
 		requireValue(t, store, "k", `{"a":1}`)
@@ -41,6 +47,30 @@ func corruptValues(t *testing.T, s *suite) {
 		require.True(t, deleted)
 		requireAbsent(t, store, "k")
 	}
+}
+
+// corruptQueried has queries meet the damaged value of k. What finds it names it; what only looks into it may do so, or may take it for a
+// value that does not match, as MariaDB does: the backend is not away.
+func corruptQueried(t *testing.T, f *state.Factory, name, text string) {
+	t.Helper()
+	store, err := state.OpenQueryable[jsontext.Value](t.Context(), f, name)
+	require.NoError(t, err)
+	_, err = store.Query(t.Context(), state.Query{})
+	require.ErrorIs(t, err, state.ErrCorrupt, "%q", text)
+	require.ErrorContains(t, err, name)
+	require.ErrorContains(t, err, `"k"`)
+	filter := state.Where("a").Eq(1)
+	found, err := store.Query(t.Context(), state.Query{Filter: filter, Sort: []state.Sort{{Field: "b"}}})
+	_, counting := store.Count(t.Context(), filter)
+	for _, err := range []error{err, counting} {
+		if err != nil {
+			require.ErrorIs(t, err, state.ErrCorrupt, "%q", text)
+			require.NotErrorIs(t, err, state.ErrUnavailable)
+			require.ErrorContains(t, err, name)
+			require.ErrorContains(t, err, `"k"`)
+		}
+	}
+	require.Empty(t, found)
 }
 
 // A caller that has gone away is not served: a call whose context has ended changes nothing and says so.
