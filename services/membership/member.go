@@ -321,7 +321,8 @@ func (m *Member) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.LastSeen = time.Now()
+	said := time.Now()
+	// Without a time of its own: a clock that was set back does not make this node unheard, above all not when it drains.
 	if err := m.cfg.Registry.Heartbeat(ctx, e); err != nil {
 		return err
 	}
@@ -329,7 +330,7 @@ func (m *Member) beat(ctx context.Context) error {
 		Status: events.EndpointStatus(e.Status), Services: e.Services, LoadPercent: e.LoadPercent,
 		CurrentConnections: e.CurrentConnections, MaxConnections: e.MaxConnections, Host: e.Host, Port: e.Port,
 		ExternalHost: e.ExternalHost}
-	event.Timestamp = e.LastSeen.UTC()
+	event.Timestamp = said.UTC()
 	m.publish(ctx, events.TopicServiceHeartbeats, event)
 	return nil
 }

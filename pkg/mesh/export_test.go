@@ -1,0 +1,8 @@
+package mesh
+
+import "time"
+
+// SetClock gives a registry another clock, as another machine has.
+func (r *Registry) SetClock(now func() time.Time) {
+	r.now = func() time.Time { return now().Round(0).UTC() }
+}
