@@ -233,6 +233,7 @@ func (d *Directory) read(ctx context.Context, r *reading) {
 		mappings = before.mappings
 	}
 	next := snapshotOf(append(endpoints, kept...), mappings)
+	next.left = before.left.recent()
 	for _, c := range r.changes {
 		next, _ = next.apply(c)
 	}

@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+	"pgregory.net/rapid"
 
 	"github.com/bannou-mesh/bannou/pkg/mesh"
 	"github.com/bannou-mesh/bannou/pkg/mesh/meshtest"
@@ -281,6 +283,21 @@ func TestChangesOutOfOrder(t *testing.T) {
 	announce(mesh.ChangeDegraded, down, 0)
 	assert.Empty(t, known(w.directory, "bannou"))
 
+	left := endpoint("bannou", "node-2")
+	announce(mesh.ChangeDeregistered, left, 10*time.Second)
+	announce(mesh.ChangeRegistered, left, 20*time.Second)
+	announce(mesh.ChangeRegistered, left, 20*time.Second)
+	require.NoError(t, w.directory.Refresh(t.Context()))
+	announce(mesh.ChangeDegraded, left, 15*time.Second)
+	assert.Empty(t, known(w.directory, "bannou"), "it was heard to leave before it was heard to come")
+	announce(mesh.ChangeRegistered, left, 5*time.Second)
+	assert.Equal(t, []string{"node-2 healthy"}, known(w.directory, "bannou"), "it is back")
+	announce(mesh.ChangeRegistered, endpoint("bannou", "node-3"), 10*time.Second)
+	announce(mesh.ChangeDeregistered, endpoint("bannou", "node-3"), 8*time.Second)
+	announce(mesh.ChangeDegraded, endpoint("bannou", "node-3"), 9*time.Second)
+	assert.Equal(t, []string{"node-2 healthy"}, known(w.directory, "bannou"))
+	announce(mesh.ChangeDeregistered, left, 0)
+
 	mappings := func(version int64, app string) {
 		require.NoError(t, w.feed.Announce(t.Context(), mesh.Change{Kind: mesh.ChangeMappings,
 			Mappings: mesh.Mappings{Services: map[string]string{"state": app}, Version: version}}))
@@ -289,6 +306,51 @@ func TestChangesOutOfOrder(t *testing.T) {
 	mappings(4, "four")
 	mappings(5, "again")
 	assert.Equal(t, "five", w.directory.AppID("state"))
+}
+
+// Whatever the order in which changes are heard, and however often: the last one holds.
+func TestChangesInAnyOrder(t *testing.T) {
+	rapid.Check(t, func(rt *rapid.T) {
+		feed := new(meshtest.Feed)
+		d := mesh.NewDirectory(newRegistry(t, meshtest.NewTable(), feed), feed, mesh.DirectoryConfig{RefreshInterval: time.Hour})
+		run, stop := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() { ended <- d.Run(run) }()
+		<-d.Running()
+		begin := time.Now().Add(-time.Minute)
+		var changes []mesh.Change
+		for i, kind := range rapid.SliceOfN(rapid.SampledFrom([]mesh.ChangeKind{mesh.ChangeRegistered, mesh.ChangeDegraded, mesh.ChangeDeregistered}), 1, 6).Draw(rt, "what happened") {
+			e := endpoint("bannou", "node-1")
+			e.LastSeen = begin.Add(time.Duration(i) * time.Second)
+			changes = append(changes, mesh.Change{Kind: kind, Endpoint: e})
+		}
+		want := map[mesh.ChangeKind][]string{mesh.ChangeRegistered: {"node-1 healthy"}, mesh.ChangeDegraded: {"node-1 degraded"},
+			mesh.ChangeDeregistered: {}}[changes[len(changes)-1].Kind]
+		for _, c := range rapid.Permutation(append(changes, changes...)).Draw(rt, "heard") {
+			require.NoError(rt, feed.Announce(context.Background(), c))
+		}
+		got := known(d, "bannou")
+		stop()
+		require.NoError(rt, <-ended)
+		require.Equal(rt, want, got)
+	})
+}
+
+// What was said before an instance left is on its way for minutes at most: who left is not remembered for ever.
+func TestWhoLeftIsForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		for i := range 1000 {
+			e := endpoint("bannou", fmt.Sprint("node-", i))
+			e.LastSeen = time.Now()
+			require.NoError(t, w.feed.Announce(t.Context(), mesh.Change{Kind: mesh.ChangeDeregistered, Endpoint: e}))
+			pass(time.Second)
+		}
+		assert.LessOrEqual(t, w.directory.Remembered(), 90)
+		pass(90 * time.Second)
+		require.NoError(t, w.directory.Refresh(t.Context()))
+		assert.Zero(t, w.directory.Remembered())
+	})
 }
 
 func TestResolve(t *testing.T) {
