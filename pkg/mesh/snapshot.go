@@ -132,7 +132,7 @@ func (s *snapshot) with(appID string, all []*Endpoint) *snapshot {
 func (s *snapshot) apply(c Change) (next *snapshot, incomplete bool) {
 	switch c.Kind {
 	case ChangeMappings:
-		if c.Mappings.Version > maxAnnouncedVersion {
+		if c.Mappings.Version > maxAnnouncedVersion || c.Mappings.Validate() != nil { // as the registry does
 			return s, false
 		}
 		return s.withMappings(c.Mappings), false
