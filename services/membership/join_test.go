@@ -168,12 +168,13 @@ func TestANodeReadsBeforeItIsAnnounced(t *testing.T) {
 	ctx, stop := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- b.Run(ctx) }()
-	require.Eventually(t, func() bool { return m.Ready(t.Context()) == nil }, 30*time.Second, 5*time.Millisecond)
+	soon(t, func() bool { return m.Ready(t.Context()) == nil })
 	require.Equal(t, 1, there())
 	require.NoError(t, m.Stop(t.Context()))
 	stop()
 	require.NoError(t, <-ended)
 
+	cfg.Timeout = time.Minute
 	cfg.Bus, err = bus.New(brokerAway{memorybus.New(memorybus.Config{})}, bus.Config{})
 	require.NoError(t, err)
 	require.NoError(t, bus.Handle(cfg.Bus, events.TopicSessionUpdated, "update", func(context.Context, *events.SessionUpdatedEvent) error { return nil },

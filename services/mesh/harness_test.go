@@ -75,8 +75,9 @@ func start(t testing.TB, change ...func(*meshsvc.Config)) *node {
 	h, err := host.New(host.Config{Listen: "127.0.0.1:0", RequestContext: mesh.WithRequestID, Middleware: mesh.Inbound, Metrics: metrics})
 	require.NoError(t, err)
 	client, err := mesh.NewClient(mesh.ClientConfig{Directory: directory, AppID: "bannou", InstanceID: "self",
-		Local: h.Handler(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: 5 * time.Second,
-		Policy:   mesh.Policy{Breaker: mesh.Breaker{Lasting: -1}},
+		Local: h.Handler(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: time.Minute,
+		Policy:   mesh.Policy{Breaker: mesh.Breaker{Lasting: -1, OpenFor: time.Hour}},
+		Ejection: mesh.Ejection{Time: time.Hour},
 		Balancer: mesh.RoundRobin(), MeterProvider: metrics.MeterProvider()})
 	require.NoError(t, err)
 	cfg := meshsvc.Config{Registry: registry, Client: client, Policy: policy, Bus: b, SweepInterval: 10 * time.Millisecond}
@@ -142,8 +143,10 @@ func (n *node) must(path, body string) object {
 	return answer
 }
 
-// soon waits for what happens by the bus.
+// soon waits for what happens by the bus. The condition is asked here, in the test's own goroutine, so that it may end the test.
 func soon(t testing.TB, condition func() bool, why string) {
 	t.Helper()
-	require.Eventually(t, condition, 10*time.Second, 2*time.Millisecond, why)
+	for end := time.Now().Add(time.Minute); !condition(); <-time.After(2 * time.Millisecond) {
+		require.True(t, time.Now().Before(end), why)
+	}
 }
