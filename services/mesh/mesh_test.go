@@ -95,12 +95,14 @@ func TestRegisterFindRouteInvokeDeregister(t *testing.T) {
 func TestACallForThisNodeStaysInTheProcess(t *testing.T) {
 	n := start(t)
 	for _, target := range []string{"bannou", "echo"} {
+		soon(t, func() bool { return n.inFlight() == 0 }, "the one before is over")
 		response, err := n.client.Post(n.url+"/v1.0/invoke/"+target+"/method/echo/hello", "text/plain", strings.NewReader("you"))
 		require.NoError(t, err)
 		body, err := io.ReadAll(response.Body)
 		require.NoError(t, err)
 		require.NoError(t, response.Body.Close())
 		require.Equal(t, "hello you", string(body), target)
+		require.Equal(t, "1", response.Header.Get("X-In-Flight"), "one request is one, also where the node calls itself for it")
 	}
 	status, answer := n.post("/v1.0/invoke/nobody/method/x", "{}")
 	require.Equal(t, 404, status)
