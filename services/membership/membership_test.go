@@ -165,6 +165,18 @@ func TestAMembersLife(t *testing.T) {
 	}
 }
 
+// Of a process that the member speaks for nothing is known but that it is there.
+func TestAnotherProcesssLoadIsNotReported(t *testing.T) {
+	s := newSuite(t, newTable(t))
+	m := s.member(t, func(c *membership.Config) { c.Unmeasured = true })
+	require.NoError(t, m.Start(t.Context()))
+	e := s.entry(t)
+	require.Zero(t, e.MaxConnections)
+	require.Zero(t, e.CurrentConnections)
+	require.Zero(t, e.LoadPercent)
+	require.NoError(t, m.Stop(t.Context()))
+}
+
 // soon waits for what happens in the background. The condition is asked in the test's own goroutine, so that it may end the test.
 func soon(t *testing.T, condition func() bool) {
 	t.Helper()
