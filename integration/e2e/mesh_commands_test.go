@@ -24,7 +24,7 @@ func register(t *testing.T, s suite, app, instance, base string) {
 
 // What an operator asks of a mesh: who is there, where a service's calls go, and what a node learned by calling.
 func TestCommandsOfTheMesh(t *testing.T) {
-	n := startNode(t, "--instance-id", "self", "--mesh-balancer", "round-robin")
+	n := startNode(t, "--instance-id", "self", "--mesh-balancer", "round-robin", "--mesh-ejection-time", "1h")
 	s := direct(n.url)
 	good, _ := receiver(t, ok)
 	bad, _ := receiver(t, func(int64) int { return http.StatusInternalServerError })
@@ -151,9 +151,9 @@ func TestReportedLoad(t *testing.T) {
 		defer res.Body.Close()
 		streams = append(streams, res)
 	}
-	require.Eventually(t, func() bool { return number("currentConnections") >= 20 && number("loadPercent") >= 50 }, patience, 5*time.Millisecond)
+	comesTrue(t, func() bool { return number("currentConnections") >= 20 && number("loadPercent") >= 50 })
 	for _, res := range streams {
 		res.Body.Close()
 	}
-	require.Eventually(t, func() bool { return number("currentConnections") <= 2 }, patience, 5*time.Millisecond)
+	comesTrue(t, func() bool { return number("currentConnections") <= 2 })
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,11 +17,11 @@ import (
 func TestANodeThatEndsFailsNoCall(t *testing.T) {
 	eachBroker(t, func(t *testing.T, broker string) {
 		servers := serversWith(t, broker)
-		worker := func(id string) *node {
-			return startNode(t, append(servers, "--services", "state", "--app-id", "workers", "--instance-id", id)...)
+		worker := func(id string, args ...string) *node {
+			return startNode(t, slices.Concat(servers, []string{"--services", "state", "--app-id", "workers", "--instance-id", id}, args)...)
 		}
 		worker("stays")
-		leaves := worker("leaves")
+		leaves := worker("leaves", "--mesh-drain-notice", "5s") // longer than a busy machine stops for: then callers hear too late
 		gateway := startNode(t, append(servers, "--services", "mesh", "--mesh-balancer", "round-robin")...)
 		path := gateway.url + "/v1.0/invoke/workers/method/state/"
 		status, answer := post(t, path+"save", object{"storeName": "auth", "key": "k", "value": 1})
@@ -61,13 +62,21 @@ func TestANodeThatEndsFailsNoCall(t *testing.T) {
 
 // Probes are off unless they are asked for; then an instance that answers nobody is degraded, whatever it says.
 func TestProbesByConfiguration(t *testing.T) {
-	n := startNode(t, "--mesh-probe-interval", "1s", "--mesh-probe-failures", "1", "--instance-id", "self")
+	n := startNode(t, "--mesh-probe-interval", "1s", "--mesh-probe-failures", "1", "--mesh-probe-timeout", "1m", "--instance-id", "self")
 	s := direct(n.url)
 	register(t, s, "game", "silent", "http://"+freeAddress(t))
 	status := func(app string) any {
 		return s.must(t, "mesh/endpoints/get", object{"appId": app, "includeUnhealthy": true})["endpoints"].([]any)[0].(object)["status"]
 	}
-	require.Eventually(t, func() bool { return status("game") == "degraded" }, patience, 10*time.Millisecond)
+	comesTrue(t, func() bool { return status("game") == "degraded" })
 	require.Equal(t, "healthy", status("bannou"))
 	require.Contains(t, n.log.String(), "does not answer probes")
+}
+
+// comesTrue waits for a condition that may itself end the test: it is asked in the test's own goroutine.
+func comesTrue(t *testing.T, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(patience); !condition(); <-time.After(5 * time.Millisecond) {
+		require.True(t, time.Now().Before(end), "in vain")
+	}
 }

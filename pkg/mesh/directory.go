@@ -56,6 +56,7 @@ type Directory struct {
 	reading *reading   // the read of the source under way
 	missed  time.Time  // when a miss last caused one
 	absent  absences   // who was not in the last read, and is kept for now
+	older   bool       // the last read had older mappings than those in force here
 }
 
 // A reading is one read of the source. Changes that arrive while it runs may or may not be in what it returns, so they
@@ -227,16 +228,24 @@ func (d *Directory) read(ctx context.Context, r *reading) {
 	}
 	before := d.current.Load()
 	kept := d.stillThere(before, endpoints)
-	// What was read is in force, also with a lower version: then a newer one was lost, and versions count on from there.
-	// Where none was ever set, the last known ones serve.
-	if mappings.Version == 0 {
-		mappings = before.mappings
-	}
-	next := snapshotOf(append(endpoints, kept...), mappings)
+	next := snapshotOf(append(endpoints, kept...), d.inForce(before.mappings, mappings))
+	next.left = before.left.recent()
 	for _, c := range r.changes {
 		next, _ = next.apply(c)
 	}
 	d.replace(next)
+}
+
+// inForce chooses between the mappings that are known and those that were read. Read ones with a lower version are in force as
+// well, if two reads in a row had some: then the source lost what it had, and versions count on from there. The first time they may be what the source
+// has before it was told what the feed told here. Where none was ever set, the last known ones serve. The lock is held.
+func (d *Directory) inForce(known, read Mappings) Mappings {
+	again := d.older
+	d.older = read.Version < known.Version
+	if d.older && !again || read.Version == 0 {
+		return known
+	}
+	return read
 }
 
 // replace puts a snapshot in place, as the next version. The lock is held, and nobody else has the snapshot yet.

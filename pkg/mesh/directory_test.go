@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -146,6 +147,36 @@ func TestMappingsAfterTheRegistryForgotThem(t *testing.T) {
 	assert.Equal(t, "four", d.AppID("state"))
 }
 
+// What the feed tells is put in place at once; a registry that is told a moment later does not undo it meanwhile.
+func TestARegistryThatIsToldLaterUndoesNothing(t *testing.T) {
+	w := newWorld(t)
+	set := func(version int64, app string) mesh.Mappings {
+		m := mesh.Mappings{Services: map[string]string{"state": app}, Version: version}
+		require.NoError(t, w.feed.Announce(t.Context(), mesh.Change{Kind: mesh.ChangeMappings, Mappings: m}))
+		return m
+	}
+	first := set(7, "one")
+	_, err := w.registry.ApplyMappings(t.Context(), first)
+	require.NoError(t, err)
+	for version := int64(8); version < 12; version++ {
+		app := fmt.Sprint("app-", version)
+		m := set(version, app)
+		require.NoError(t, w.directory.Refresh(t.Context()))
+		assert.Equal(t, app, w.directory.AppID("state"))
+		_, err := w.registry.ApplyMappings(t.Context(), m)
+		require.NoError(t, err)
+		require.NoError(t, w.directory.Refresh(t.Context()))
+		assert.Equal(t, app, w.directory.AppID("state"))
+	}
+	set(20, "lost")
+	require.NoError(t, w.directory.Refresh(t.Context()))
+	require.NoError(t, w.directory.Refresh(t.Context()))
+	assert.Equal(t, "app-11", w.directory.AppID("state"), "nobody wrote it down")
+	require.NoError(t, w.feed.Announce(t.Context(), mesh.Change{Kind: mesh.ChangeMappings,
+		Mappings: mesh.Mappings{Services: map[string]string{"state": "No Name"}, Version: 21}}))
+	assert.Equal(t, "app-11", w.directory.AppID("state"), "what the registry would refuse is not put in place")
+}
+
 // moving is a registry that can be replaced by another.
 type moving struct{ atomic.Pointer[mesh.Registry] }
 
@@ -280,6 +311,21 @@ func TestChangesOutOfOrder(t *testing.T) {
 	down.Status = mesh.StatusShuttingDown
 	announce(mesh.ChangeDegraded, down, 0)
 	assert.Empty(t, known(w.directory, "bannou"))
+
+	left := endpoint("bannou", "node-2")
+	announce(mesh.ChangeDeregistered, left, 10*time.Second)
+	announce(mesh.ChangeRegistered, left, 20*time.Second)
+	announce(mesh.ChangeRegistered, left, 20*time.Second)
+	require.NoError(t, w.directory.Refresh(t.Context()))
+	announce(mesh.ChangeDegraded, left, 15*time.Second)
+	assert.Empty(t, known(w.directory, "bannou"), "it was heard to leave before it was heard to come")
+	announce(mesh.ChangeRegistered, left, 5*time.Second)
+	assert.Equal(t, []string{"node-2 healthy"}, known(w.directory, "bannou"), "it is back")
+	announce(mesh.ChangeRegistered, endpoint("bannou", "node-3"), 10*time.Second)
+	announce(mesh.ChangeDeregistered, endpoint("bannou", "node-3"), 8*time.Second)
+	announce(mesh.ChangeDegraded, endpoint("bannou", "node-3"), 9*time.Second)
+	assert.Equal(t, []string{"node-2 healthy"}, known(w.directory, "bannou"))
+	announce(mesh.ChangeDeregistered, left, 0)
 
 	mappings := func(version int64, app string) {
 		require.NoError(t, w.feed.Announce(t.Context(), mesh.Change{Kind: mesh.ChangeMappings,

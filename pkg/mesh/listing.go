@@ -37,7 +37,7 @@ func (r *Registry) apps(ctx context.Context) ([]string, error) {
 
 // endpoints reads the indexes of some app-ids, then all their entries: two calls of the table, however many there are.
 func (r *Registry) endpoints(ctx context.Context, apps []string, includeUnhealthy bool) ([]Endpoint, error) {
-	now := wallClock()
+	now := r.now()
 	keys, lines, err := r.index(ctx, apps, now)
 	if err != nil {
 		return nil, err

@@ -305,7 +305,7 @@ func TestParityBodies(t *testing.T) {
 				if size > 0 {
 					select {
 					case <-closed.done:
-					case <-time.After(5 * time.Second):
+					case <-time.After(time.Minute):
 						t.Fatal("the request's body is not closed")
 					}
 				}

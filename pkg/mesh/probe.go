@@ -169,7 +169,7 @@ func (p *Prober) ask(ctx context.Context, e *Endpoint) error {
 
 // claimRound reports whether this is the first prober to ask in this interval.
 func (r *Registry) claimRound(ctx context.Context, interval time.Duration) (bool, error) {
-	value, err := json.Marshal(map[string]time.Time{"begun": wallClock()})
+	value, err := json.Marshal(map[string]time.Time{"begun": r.now()})
 	if err != nil {
 		return false, err
 	}
@@ -189,7 +189,7 @@ func (r *Registry) claimRound(ctx context.Context, interval time.Duration) (bool
 func (r *Registry) probed(ctx context.Context, e *Endpoint, alive bool, failures int) (turned bool, err error) {
 	err = retry(ctx, func() error {
 		turned = false
-		now := wallClock()
+		now := r.now()
 		health, etag, err := read[appHealth](ctx, r.table, healthKey(e.AppID))
 		if err = r.forgive(err); err != nil {
 			return err
@@ -221,7 +221,7 @@ func (r *Registry) announceProbed(ctx context.Context, e *Endpoint, alive bool) 
 	if err = r.forgive(err); err != nil {
 		return err
 	}
-	if status, gone := known.at(wallClock()); etag == "" || gone || status != StatusHealthy {
+	if status, gone := known.at(r.now()); etag == "" || gone || status != StatusHealthy {
 		return nil
 	}
 	change := Change{Kind: ChangeRegistered, Endpoint: known}

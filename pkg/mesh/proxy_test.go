@@ -342,7 +342,7 @@ func TestProxyUpgrade(t *testing.T) {
 		conn, err := net.Dial("tcp", address)
 		require.NoError(t, err)
 		defer conn.Close()
-		require.NoError(t, conn.SetDeadline(time.Now().Add(5*time.Second)))
+		require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 		fmt.Fprintf(conn, "GET /%ssvc/socket HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\r\n", path)
 		answers := bufio.NewReader(conn)
 		resp, err := http.ReadResponse(answers, nil)

@@ -75,12 +75,12 @@ func TestProxyTellsFailuresInMidUpload(t *testing.T) {
 // A caller that says how long it waits is answered then, also when its own body stands still.
 func TestProxyEndsStalledUploadsAtTheirDeadline(t *testing.T) {
 	n := newNode()
-	proxied(t, n, mesh.ClientConfig{}, func(t *testing.T, base string) {
+	proxied(t, n, mesh.ClientConfig{Timeout: time.Hour}, func(t *testing.T, base string) {
 		conns := map[string]*wire{}
 		for _, body := range []string{
 			"Content-Length: 10\n\n", "Content-Length: 10\n\nabc", "Content-Length: 100000\n\nabc", "Transfer-Encoding: chunked\n\n3\nabc\n",
 		} {
-			conns[body] = dial(t, base) // which waits for 10 s, and the client's own time is 30 s
+			conns[body] = dial(t, base) // which waits for less than the client's own time
 			conns[body].say(t, "POST PATHsvc/echo HTTP/1.1\nHost: x\nBannou-Timeout-Ms: 100\n"+body)
 		}
 		for body, conn := range conns {
@@ -104,26 +104,35 @@ func failures(t *testing.T, client *mesh.Client) (breaker mesh.BreakerState, sha
 
 // A caller that is slow to send says nothing against whom it sends to.
 func TestSlowUploadsBlameNoInstance(t *testing.T) {
-	n := newNode()
 	breaker := mesh.Breaker{Consecutive: 2, Lasting: -1}
 	t.Run("one that stands still", func(t *testing.T) {
-		w := newWorld(t)
-		w.serve(t, "svc-app", "node-1", n, "svc")
 		for _, policy := range []mesh.Policy{
-			{Timeout: 250 * time.Millisecond, Breaker: breaker},
-			{Timeout: 250 * time.Millisecond, AttemptTimeout: 100 * time.Millisecond, Breaker: breaker},
+			{Timeout: 5 * time.Second, Breaker: breaker},
+			{Timeout: 5 * time.Second, AttemptTimeout: 2 * time.Second, Breaker: breaker},
 		} {
-			base, client := w.gate(t, mesh.ClientConfig{Policy: policy})
-			conns := []*wire{dial(t, base+"svc-app/method/"), dial(t, base+"svc-app/method/"), dial(t, base+"svc-app/method/")}
-			for _, conn := range conns {
-				conn.say(t, "POST PATHsvc/echo HTTP/1.1\nHost: x\nContent-Length: 100000\n\nabc")
-			}
-			for _, conn := range conns {
-				assert.Equal(t, 504, conn.refusal(t).Status)
-			}
-			state, share := failures(t, client)
-			assert.Equal(t, mesh.BreakerClosed, state)
-			assert.Zero(t, share)
+			synctest.Test(t, func(t *testing.T) {
+				w := newVirtualWorld(t)
+				w.serve(t, "svc-app", "node-1", newNode(), "svc")
+				base, client := w.gate(t, mesh.ClientConfig{Policy: policy})
+				caller := w.caller(t)
+				for range 3 {
+					pr, pw := io.Pipe()
+					go func() { _, _ = pw.Write([]byte("abc")) }() // and no more
+					req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, base+"svc-app/method/svc/echo", pr)
+					require.NoError(t, err)
+					req.ContentLength = 100000
+					begin := time.Now()
+					resp, err := caller.Do(req)
+					require.NoError(t, err)
+					assert.Equal(t, 504, resp.StatusCode)
+					assert.GreaterOrEqual(t, time.Since(begin), 5*time.Second, "the call's time ran out, not the attempt's")
+					require.NoError(t, resp.Body.Close())
+					require.NoError(t, pr.Close())
+				}
+				state, share := failures(t, client)
+				assert.Equal(t, mesh.BreakerClosed, state)
+				assert.Zero(t, share)
+			})
 		}
 	})
 	t.Run("one that moves for longer than an attempt may take", func(t *testing.T) {

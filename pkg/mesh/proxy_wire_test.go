@@ -36,7 +36,7 @@ func dial(t *testing.T, base string) *wire {
 	conn, err := net.Dial("tcp", address)
 	require.NoError(t, err)
 	t.Cleanup(func() { _ = conn.Close() })
-	require.NoError(t, conn.SetDeadline(time.Now().Add(10*time.Second)))
+	require.NoError(t, conn.SetDeadline(time.Now().Add(time.Minute)))
 	return &wire{conn, bufio.NewReader(conn), "/" + path}
 }
 
@@ -382,7 +382,7 @@ func TestProxyCallersThatGoInMidStream(t *testing.T) {
 			select {
 			case err := <-ended:
 				require.Error(t, err, text)
-			case <-time.After(10 * time.Second):
+			case <-time.After(time.Minute):
 				t.Fatal("the target's request goes on: ", text)
 			}
 			if len(begun) > 0 { // a download says so again; the next caller would go before its request was there

@@ -87,12 +87,6 @@ func (h *appHealth) find(instanceID string) *instanceHealth {
 	return &h.Instances[i]
 }
 
-// leftAfter reports whether the instance deregistered after the instant at which it was seen.
-func (h *appHealth) leftAfter(instanceID string, seen time.Time) bool {
-	i := h.find(instanceID)
-	return i != nil && i.Left && seen.Before(i.LastSeen)
-}
-
 // set puts an instance's line in its place: sorted, so that every reader sees one order.
 func (h *appHealth) set(line instanceHealth) {
 	i, found := slices.BinarySearchFunc(h.Instances, line, func(a, b instanceHealth) int {

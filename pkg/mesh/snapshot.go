@@ -15,6 +15,7 @@ type snapshot struct {
 	mappings  Mappings
 	apps      map[string]*group
 	offered   map[string]int // how many groups have a service
+	left      departures
 }
 
 // A group is the endpoints of one app-id, by instance id.
@@ -131,7 +132,7 @@ func (s *snapshot) with(appID string, all []*Endpoint) *snapshot {
 func (s *snapshot) apply(c Change) (next *snapshot, incomplete bool) {
 	switch c.Kind {
 	case ChangeMappings:
-		if c.Mappings.Version > maxAnnouncedVersion {
+		if c.Mappings.Version > maxAnnouncedVersion || c.Mappings.Validate() != nil { // as the registry does
 			return s, false
 		}
 		return s.withMappings(c.Mappings), false
@@ -157,7 +158,7 @@ func (s *snapshot) put(c Change) (next *snapshot, incomplete bool) {
 	e := c.Endpoint
 	g := s.apps[e.AppID]
 	known := g.find(e.InstanceID)
-	if known != nil && !e.LastSeen.IsZero() && e.LastSeen.Before(known.LastSeen) {
+	if known != nil && !e.LastSeen.IsZero() && e.LastSeen.Before(known.LastSeen) || s.left.before(&e) {
 		return s, false
 	}
 	if e.Host == "" && known != nil { // only the ids and the status came
@@ -180,10 +181,19 @@ func (s *snapshot) put(c Change) (next *snapshot, incomplete bool) {
 func (s *snapshot) drop(e Endpoint) *snapshot {
 	g := s.apps[e.AppID]
 	known := g.find(e.InstanceID)
-	if known == nil || !e.LastSeen.IsZero() && e.LastSeen.Before(known.LastSeen) {
-		return s // gone already, or it came back since
+	if known != nil && !e.LastSeen.IsZero() && e.LastSeen.Before(known.LastSeen) {
+		return s // it came back since
 	}
-	return s.with(e.AppID, g.others(e.InstanceID))
+	left, added := s.left.with(&e)
+	if known == nil && !added {
+		return s
+	}
+	next := *s
+	if known != nil {
+		next = *s.with(e.AppID, g.others(e.InstanceID))
+	}
+	next.left = left
+	return &next
 }
 
 func (g *group) others(instanceID string) []*Endpoint {

@@ -25,7 +25,7 @@ func (r *Registry) Sweep(ctx context.Context) error {
 }
 
 func (r *Registry) sweepApp(ctx context.Context, appID string) error {
-	now := wallClock()
+	now := r.now()
 	var quiet, gone []instanceHealth
 	err := retry(ctx, func() error {
 		quiet, gone = nil, nil

@@ -27,6 +27,10 @@ type Table interface {
 
 	// Delete removes a key. An absent one is no error.
 	Delete(ctx context.Context, key string) error
+
+	// TryDelete removes a key if its etag is still the one given, and returns ErrConflict otherwise, ErrNotFound for a key
+	// that is absent.
+	TryDelete(ctx context.Context, key, etag string) error
 }
 
 // A Feed is what the mesh needs of the bus: to tell every node that something changed. meshtest.RunFeed checks an

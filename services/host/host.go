@@ -87,7 +87,8 @@ type Host struct {
 	cfg     Config
 	mux     *http.ServeMux
 	handler http.Handler
-	flights atomic.Int64 // requests under way
+	local   http.Handler // handler for calls within the process
+	flights atomic.Int64 // requests under way, from outside
 	phase   atomic.Int32
 
 	mu           sync.Mutex
@@ -131,7 +132,7 @@ func New(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host: %w", err)
 	}
-	h.handler = handler
+	h.local, h.handler = handler, h.counted(handler)
 	return h, nil
 }
 
@@ -153,8 +154,11 @@ func (h *Host) AddDependency(name string, check func(ctx context.Context) error)
 	h.dependencies = append(h.dependencies, dependency{name: name, check: check})
 }
 
-// Handler serves what the listener serves, for calls within the process.
+// Handler serves what the listener serves, for another listener.
 func (h *Host) Handler() http.Handler { return h.handler }
+
+// Local serves what the listener serves, for calls within the process. They are not in InFlight: what causes them is.
+func (h *Host) Local() http.Handler { return h.local }
 
 // Addr is where the host listens, nil before it does.
 func (h *Host) Addr() net.Addr {
@@ -172,7 +176,7 @@ func (h *Host) Listening() <-chan struct{} { return h.listening }
 // Started is closed when every service has started.
 func (h *Host) Started() <-chan struct{} { return h.ready }
 
-// InFlight is how many requests are being served.
+// InFlight is how many requests from outside the process are being served.
 func (h *Host) InFlight() int { return int(h.flights.Load()) }
 
 // HardStop makes a stop that is under way, or yet to come, wait for nothing: connections are closed, and services are

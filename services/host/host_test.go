@@ -606,14 +606,20 @@ func TestOneDocumentForAllServices(t *testing.T) {
 	require.Equal(t, 500, status)
 }
 
-func TestHandlerServesWithinTheProcess(t *testing.T) {
+// Calls within the process are served as others are, and are not counted: what causes them is.
+func TestItServesWithinTheProcess(t *testing.T) {
 	var j journal
-	r := run(t, host.Config{}, &part{name: "a", journal: &j, mount: handle("GET /x", nil2)}).started()
-	request, err := http.NewRequest(http.MethodGet, "/x", nil)
-	require.NoError(t, err)
-	w := &plainWriter{header: http.Header{}}
-	r.Handler().ServeHTTP(w, request)
-	require.NotEmpty(t, w.header.Get("X-Request-Id"))
+	var r *running
+	underWay := -1
+	r = run(t, host.Config{}, &part{name: "a", journal: &j, mount: handle("GET /x", func(http.ResponseWriter, *http.Request) { underWay = r.InFlight() })}).started()
+	for want, h := range map[int]http.Handler{0: r.Local(), 1: r.Handler()} {
+		request, err := http.NewRequest(http.MethodGet, "/x", nil)
+		require.NoError(t, err)
+		w := &plainWriter{header: http.Header{}}
+		h.ServeHTTP(w, request)
+		require.NotEmpty(t, w.header.Get("X-Request-Id"))
+		require.Equal(t, want, underWay)
+	}
 }
 
 type plainWriter struct {

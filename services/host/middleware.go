@@ -40,9 +40,6 @@ func (h *Host) middleware(next http.Handler) (http.Handler, error) {
 
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		begin := time.Now()
-		h.flights.Add(1)
-		defer h.flights.Add(-1)
-
 		id := requestID(r)
 		r.Header.Set(requestIDHeader, id) // for what passes the request on
 		w.Header().Set(requestIDHeader, id)
@@ -73,6 +70,15 @@ func (h *Host) middleware(next http.Handler) (http.Handler, error) {
 		}
 		next.ServeHTTP(answer, r)
 	}), nil
+}
+
+// counted counts what next serves among the requests under way.
+func (h *Host) counted(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h.flights.Add(1)
+		defer h.flights.Add(-1)
+		next.ServeHTTP(w, r)
+	})
 }
 
 // requestID takes over an id that is short and plain enough for logs, and makes one otherwise.

@@ -57,6 +57,10 @@ type Config struct {
 	// InFlight is how many requests are being served now, (*host.Host).InFlight. Default: always 0.
 	InFlight func() int
 
+	// Unmeasured: the instance is another process, which this one speaks for. Its capacity, its requests and its processor time are not
+	// known here, and no load is reported: MaxConnections and InFlight are not used.
+	Unmeasured bool
+
 	// Interval is the time between heartbeats. Default: 30 s.
 	Interval time.Duration
 	// Timeout bounds each registration and heartbeat. Default: 5 s.
@@ -321,7 +325,8 @@ func (m *Member) beat(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.LastSeen = time.Now()
+	said := time.Now()
+	// Without a time of its own: a clock that was set back does not make this node unheard, above all not when it drains.
 	if err := m.cfg.Registry.Heartbeat(ctx, e); err != nil {
 		return err
 	}
@@ -329,7 +334,7 @@ func (m *Member) beat(ctx context.Context) error {
 		Status: events.EndpointStatus(e.Status), Services: e.Services, LoadPercent: e.LoadPercent,
 		CurrentConnections: e.CurrentConnections, MaxConnections: e.MaxConnections, Host: e.Host, Port: e.Port,
 		ExternalHost: e.ExternalHost}
-	event.Timestamp = e.LastSeen.UTC()
+	event.Timestamp = said.UTC()
 	m.publish(ctx, events.TopicServiceHeartbeats, event)
 	return nil
 }
@@ -364,10 +369,13 @@ func (m *Member) endpoint() (mesh.Endpoint, error) {
 	m.mu.Lock()
 	status := m.status
 	m.mu.Unlock()
-	inFlight := m.cfg.InFlight()
-	return mesh.Endpoint{
+	e := mesh.Endpoint{
 		AppID: m.cfg.AppID, InstanceID: m.cfg.InstanceID, Host: at, Port: port, ExternalHost: m.cfg.ExternalHost,
-		Status: status, LoadPercent: m.load.percent(inFlight, m.cfg.MaxConnections), MaxConnections: m.cfg.MaxConnections,
-		CurrentConnections: inFlight, Services: slices.Clone(m.cfg.Services), Zone: m.cfg.Zone,
-	}, nil
+		Status: status, Services: slices.Clone(m.cfg.Services), Zone: m.cfg.Zone,
+	}
+	if !m.cfg.Unmeasured {
+		e.MaxConnections, e.CurrentConnections = m.cfg.MaxConnections, m.cfg.InFlight()
+		e.LoadPercent = m.load.percent(e.CurrentConnections, e.MaxConnections)
+	}
+	return e, nil
 }

@@ -131,13 +131,13 @@ func (s suite) entry(t *testing.T) *mesh.Endpoint {
 
 func TestAMembersLife(t *testing.T) {
 	s := newSuite(t, newTable(t))
-	heard := make(chan any, 1000)
+	registered, beats := make(chan *events.ServiceRegistrationEvent, 1000), make(chan *events.ServiceHeartbeatEvent, 1000)
 	registrations, err := bus.Subscribe(t.Context(), s.bus, events.TopicServiceRegistration,
-		func(_ context.Context, e *events.ServiceRegistrationEvent) error { heard <- e; return nil }, bus.SubscriptionOptions{})
+		func(_ context.Context, e *events.ServiceRegistrationEvent) error { registered <- e; return nil }, bus.SubscriptionOptions{})
 	require.NoError(t, err)
 	defer registrations.Close(context.Background())
 	heartbeats, err := bus.Subscribe(t.Context(), s.bus, events.TopicServiceHeartbeats,
-		func(_ context.Context, e *events.ServiceHeartbeatEvent) error { heard <- e; return nil }, bus.SubscriptionOptions{PrefetchCount: 1})
+		func(_ context.Context, e *events.ServiceHeartbeatEvent) error { beats <- e; return nil }, bus.SubscriptionOptions{PrefetchCount: 1})
 	require.NoError(t, err)
 	defer heartbeats.Close(context.Background())
 
@@ -153,22 +153,36 @@ func TestAMembersLife(t *testing.T) {
 	require.GreaterOrEqual(t, e.LoadPercent, 25.0, "250 of 1000 requests")
 	require.Equal(t, []string{"state"}, e.Services)
 
-	registration, ok := (<-heard).(*events.ServiceRegistrationEvent)
-	require.True(t, ok)
-	require.Equal(t, 4711, registration.Port)
-	beat, ok := (<-heard).(*events.ServiceHeartbeatEvent)
-	require.True(t, ok)
-	require.Equal(t, events.EndpointStatusHealthy, beat.Status)
-	require.Eventually(t, func() bool { return s.entry(t).LastSeen.After(e.LastSeen) }, 5*time.Second, time.Millisecond)
+	require.Equal(t, 4711, (<-registered).Port)
+	require.Equal(t, events.EndpointStatusHealthy, (<-beats).Status)
+	soon(t, func() bool { return s.entry(t).LastSeen.After(e.LastSeen) })
 
 	m.Drain(t.Context())
 	require.Equal(t, mesh.StatusShuttingDown, s.entry(t).Status)
 	require.NoError(t, m.Stop(t.Context()))
 	require.Nil(t, s.entry(t))
-	require.Eventually(t, func() bool {
-		last, ok := (<-heard).(*events.ServiceHeartbeatEvent)
-		return ok && last.Status == events.EndpointStatusShuttingDown
-	}, 5*time.Second, time.Millisecond)
+	for (<-beats).Status != events.EndpointStatusShuttingDown { // it is the last one
+	}
+}
+
+// Of a process that the member speaks for nothing is known but that it is there.
+func TestAnotherProcesssLoadIsNotReported(t *testing.T) {
+	s := newSuite(t, newTable(t))
+	m := s.member(t, func(c *membership.Config) { c.Unmeasured = true })
+	require.NoError(t, m.Start(t.Context()))
+	e := s.entry(t)
+	require.Zero(t, e.MaxConnections)
+	require.Zero(t, e.CurrentConnections)
+	require.Zero(t, e.LoadPercent)
+	require.NoError(t, m.Stop(t.Context()))
+}
+
+// soon waits for what happens in the background. The condition is asked in the test's own goroutine, so that it may end the test.
+func soon(t *testing.T, condition func() bool) {
+	t.Helper()
+	for end := time.Now().Add(time.Minute); !condition(); <-time.After(time.Millisecond) {
+		require.True(t, time.Now().Before(end))
+	}
 }
 
 // away is a table that cannot be reached until it is back.
@@ -191,10 +205,10 @@ func TestARegistryThatIsAwayIsTriedAgain(t *testing.T) {
 	require.NoError(t, m.Start(t.Context()), "it never keeps the node from serving")
 	require.ErrorIs(t, m.Ready(t.Context()), mesh.ErrUnavailable)
 	table.back.Store(true)
-	require.Eventually(t, func() bool { return m.Ready(t.Context()) == nil }, 5*time.Second, time.Millisecond)
+	soon(t, func() bool { return m.Ready(t.Context()) == nil })
 	require.NotNil(t, s.entry(t))
 	table.back.Store(false)
-	require.Eventually(t, func() bool { return m.Ready(t.Context()) != nil }, 5*time.Second, time.Millisecond)
+	soon(t, func() bool { return m.Ready(t.Context()) != nil })
 	m.Drain(t.Context())
 	require.NoError(t, m.Stop(t.Context()), "nor from stopping")
 }

@@ -155,6 +155,15 @@ func (t *Table) Delete(ctx context.Context, key string) error {
 	return translate(err)
 }
 
+// TryDelete implements mesh.Table.
+func (t *Table) TryDelete(ctx context.Context, key, etag string) error {
+	s, name, err := t.store(ctx, key)
+	if err != nil {
+		return err
+	}
+	return translate(s.TryDelete(ctx, name, etag))
+}
+
 func expiry(ttl time.Duration) state.Expiry {
 	if ttl == 0 {
 		return state.Never

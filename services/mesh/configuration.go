@@ -28,6 +28,9 @@ func (s *Service) SetServiceMappings(ctx context.Context, r meshapi.SetServiceMa
 	if err := validSource(r.Body.SourceInstanceID); err != nil {
 		return nil, err
 	}
+	if err := s.restore(ctx); err != nil {
+		return nil, err
+	}
 	m, err := s.cfg.Registry.SetMappings(ctx, r.Body.Mappings, r.Body.SourceInstanceID)
 	if err != nil {
 		return nil, err
@@ -62,6 +65,9 @@ func (s *Service) SetConfig(ctx context.Context, r meshapi.SetConfigRequestObjec
 	}
 	if len(settings) > 0 && settings.Kind() != jsontext.KindBeginObject {
 		return nil, problem.Invalid("settings", "has to be a JSON object")
+	}
+	if err := s.restore(ctx); err != nil {
+		return nil, err
 	}
 	c, err := s.cfg.Registry.SetConfig(ctx, *in.ExpectedVersion, mesh.Config{Mappings: in.Mappings,
 		DefaultAppID: in.DefaultAppID, Settings: settings, SourceInstanceID: in.SourceInstanceID})
@@ -109,6 +115,9 @@ func (s *Service) RollbackConfig(ctx context.Context, r meshapi.RollbackConfigRe
 		}
 	}
 	if err := validSource(r.Body.SourceInstanceID); err != nil {
+		return nil, err
+	}
+	if err := s.restore(ctx); err != nil {
 		return nil, err
 	}
 	c, err := s.cfg.Registry.RollbackConfig(ctx, r.Body.Version, expected, r.Body.SourceInstanceID)

@@ -1,10 +1,10 @@
 package mesh_test
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -19,7 +19,7 @@ func TestItListensToWhatTheContractSays(t *testing.T) {
 	}
 	slices.Sort(declared)
 	n := start(t)
-	require.Eventually(t, func() bool {
+	soon(t, func() bool {
 		topics, err := n.bus.Topics(t.Context())
 		require.NoError(t, err)
 		var heard []string
@@ -29,5 +29,5 @@ func TestItListensToWhatTheContractSays(t *testing.T) {
 			}
 		}
 		return slices.Equal(declared, heard)
-	}, 10*time.Second, 5*time.Millisecond, "declared: %v", declared)
+	}, fmt.Sprintf("declared: %v", declared))
 }

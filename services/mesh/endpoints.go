@@ -72,7 +72,7 @@ func (s *Service) DeregisterEndpoint(ctx context.Context, r meshapi.DeregisterEn
 		return nil, err
 	}
 	if !found {
-		return nil, problem.New(problem.NotFound, "member instanceId: app-id %s has no instance %s; it left, or went quiet and was forgotten",
+		return nil, problem.New(problem.NotFound, "member instanceId: app-id %s has no instance %s; it left, went quiet and was forgotten, or is being registered anew",
 			r.Body.AppID, r.Body.InstanceID).At("instanceId")
 	}
 	return meshapi.DeregisterEndpoint200JSONResponse{Success: true}, nil

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"io"
 	"net/http"
+	"strconv"
 	"testing"
 	"time"
 
@@ -36,19 +37,24 @@ type node struct {
 	registry  *mesh.Registry
 	directory *mesh.Directory
 	factory   *state.Factory
+	inFlight  func() int
 }
 
-// echo is another service of the node, which answers with what it was asked.
-type echo struct{ host.Base }
+// echo is another service of the node, which answers with what it was asked, and how many requests the host has in work.
+type echo struct {
+	host.Base
+	inFlight func() int
+}
 
 func (echo) Name() string { return "echo" }
 
-func (echo) Mount(mux *http.ServeMux) error {
+func (e echo) Mount(mux *http.ServeMux) error {
 	mux.HandleFunc("POST /echo/{what}", func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
 			return
 		}
+		w.Header().Set("X-In-Flight", strconv.Itoa(e.inFlight()))
 		_, _ = w.Write([]byte(r.PathValue("what") + " " + string(body)))
 	})
 	return nil
@@ -75,8 +81,9 @@ func start(t testing.TB, change ...func(*meshsvc.Config)) *node {
 	h, err := host.New(host.Config{Listen: "127.0.0.1:0", RequestContext: mesh.WithRequestID, Middleware: mesh.Inbound, Metrics: metrics})
 	require.NoError(t, err)
 	client, err := mesh.NewClient(mesh.ClientConfig{Directory: directory, AppID: "bannou", InstanceID: "self",
-		Local: h.Handler(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: 5 * time.Second,
-		Policy:   mesh.Policy{Breaker: mesh.Breaker{Lasting: -1}},
+		Local: h.Local(), LocalServices: []string{"mesh", "echo"}, Transport: policy.Transport(), Timeout: time.Minute,
+		Policy:   mesh.Policy{Breaker: mesh.Breaker{Lasting: -1, OpenFor: time.Hour}},
+		Ejection: mesh.Ejection{Time: time.Hour},
 		Balancer: mesh.RoundRobin(), MeterProvider: metrics.MeterProvider()})
 	require.NoError(t, err)
 	cfg := meshsvc.Config{Registry: registry, Client: client, Policy: policy, Bus: b, SweepInterval: 10 * time.Millisecond}
@@ -87,7 +94,7 @@ func start(t testing.TB, change ...func(*meshsvc.Config)) *node {
 	require.NoError(t, err)
 	member, err := membership.NewMember(membership.Config{Registry: registry, Bus: b, InstanceID: "self", Services: []string{"mesh", "echo"}, Addr: h.Addr})
 	require.NoError(t, err)
-	for _, s := range []host.Service{member, service, echo{}} {
+	for _, s := range []host.Service{member, service, echo{inFlight: h.InFlight}} {
 		require.NoError(t, h.Add(s))
 	}
 
@@ -105,7 +112,7 @@ func start(t testing.TB, change ...func(*meshsvc.Config)) *node {
 	}
 	<-directory.Running()
 	<-b.Running()
-	n := &node{t: t, url: "http://" + h.Addr().String(), bus: b, registry: registry, directory: directory, factory: factory,
+	n := &node{t: t, url: "http://" + h.Addr().String(), bus: b, registry: registry, directory: directory, factory: factory, inFlight: h.InFlight,
 		client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	t.Cleanup(func() {
 		n.client.CloseIdleConnections()
@@ -142,8 +149,10 @@ func (n *node) must(path, body string) object {
 	return answer
 }
 
-// soon waits for what happens by the bus.
+// soon waits for what happens by the bus. The condition is asked here, in the test's own goroutine, so that it may end the test.
 func soon(t testing.TB, condition func() bool, why string) {
 	t.Helper()
-	require.Eventually(t, condition, 10*time.Second, 2*time.Millisecond, why)
+	for end := time.Now().Add(time.Minute); !condition(); <-time.After(2 * time.Millisecond) {
+		require.True(t, time.Now().Before(end), why)
+	}
 }

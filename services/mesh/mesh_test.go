@@ -15,6 +15,8 @@ import (
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/mesh"
+	"github.com/bannou-mesh/bannou/services/membership"
+	meshsvc "github.com/bannou-mesh/bannou/services/mesh"
 	"github.com/bannou-mesh/bannou/services/mesh/meshapi"
 )
 
@@ -93,12 +95,14 @@ func TestRegisterFindRouteInvokeDeregister(t *testing.T) {
 func TestACallForThisNodeStaysInTheProcess(t *testing.T) {
 	n := start(t)
 	for _, target := range []string{"bannou", "echo"} {
+		soon(t, func() bool { return n.inFlight() == 0 }, "the one before is over")
 		response, err := n.client.Post(n.url+"/v1.0/invoke/"+target+"/method/echo/hello", "text/plain", strings.NewReader("you"))
 		require.NoError(t, err)
 		body, err := io.ReadAll(response.Body)
 		require.NoError(t, err)
 		require.NoError(t, response.Body.Close())
 		require.Equal(t, "hello you", string(body), target)
+		require.Equal(t, "1", response.Header.Get("X-In-Flight"), "one request is one, also where the node calls itself for it")
 	}
 	status, answer := n.post("/v1.0/invoke/nobody/method/x", "{}")
 	require.Equal(t, 404, status)
@@ -181,6 +185,34 @@ func TestConfiguration(t *testing.T) {
 	require.NoError(t, err)
 	require.JSONEq(t, `{"limit":12345678901234567890}`, string(current.JSON200.Settings))
 	require.Contains(t, string(current.Body), "12345678901234567890")
+}
+
+// A registry that lost its memory gets the mappings again from the nodes that go by them, before somebody changes them or else soon.
+func TestARegistryThatForgotGetsItsMappingsBack(t *testing.T) {
+	for name, interval := range map[string]time.Duration{"swept": 10 * time.Millisecond, "set": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			n := start(t, func(c *meshsvc.Config) { c.SweepInterval = interval })
+			for _, app := range []string{"x", "y", "z"} {
+				n.must("/orchestrator/config/set", `{"expectedVersion":`+fmt.Sprint(n.must("/orchestrator/config/current", "")["version"])+`,"mappings":{"a":"`+app+`"}}`)
+			}
+			soon(t, func() bool { return n.directory.Mappings().Version == 3 }, "it is known")
+			table, err := membership.NewTable(n.factory)
+			require.NoError(t, err)
+			for _, key := range []string{"version", "history:1", "history:2", "history:3", "current"} {
+				require.NoError(t, table.Delete(t.Context(), "config:"+key))
+			}
+			if name == "swept" {
+				soon(t, func() bool {
+					m, err := n.registry.Mappings(t.Context())
+					return err == nil && m.Version == 3 && m.Services["a"] == "z"
+				}, "it is written down again")
+			}
+			status, answer := n.post("/orchestrator/config/set", `{"expectedVersion":0,"mappings":{}}`)
+			require.Equal(t, 409, status, answer)
+			require.EqualValues(t, 4, n.must("/orchestrator/service-mappings/set", `{"mappings":{"a":"w"}}`)["version"])
+			soon(t, func() bool { return n.directory.AppID("a") == "w" }, "nodes heed it")
+		})
+	}
 }
 
 func TestProgramsThatAnnounceThemselvesOnTheBusOnly(t *testing.T) {

@@ -150,6 +150,23 @@ func (s *Service) keepSweeping(life context.Context) {
 		if err := s.cfg.Registry.Sweep(ctx); err != nil && life.Err() == nil {
 			s.cfg.Logger.Warn("the registry could not be swept; trying again", "error", err)
 		}
+		if err := s.restore(ctx); err != nil && life.Err() == nil {
+			s.cfg.Logger.Warn("the mappings that this node goes by could not be compared with the registry's; trying again", "error", err)
+		}
 		cancel()
 	}
+}
+
+// restore writes the mappings that this node goes by into a registry that lost its memory: a node that starts then would send the calls of
+// every service to the default app-id, and what is set then would count from the first version on, which no node would heed.
+func (s *Service) restore(ctx context.Context) error {
+	m := s.cfg.Client.Directory().Mappings()
+	if m.Version == 0 {
+		return nil
+	}
+	restored, err := s.cfg.Registry.ApplyMappings(ctx, m)
+	if restored {
+		s.cfg.Logger.Warn("the registry had older mappings than this node, or none; it has this node's now", "version", m.Version)
+	}
+	return err
 }

@@ -71,7 +71,7 @@ func TestTargets(t *testing.T) {
 	require.Equal(t, "healthy", bad["status"])
 	require.Equal(t, "eu-1a", bad["zone"])
 	require.Greater(t, bad["ejectedForMs"], 1000.0)
-	require.EqualValues(t, 10_000, bad["lastEjectionMs"])
+	require.EqualValues(t, 3_600_000, bad["lastEjectionMs"])
 	require.Positive(t, bad["failureShare"])
 	require.Equal(t, "available", good["state"])
 	require.EqualValues(t, 1, good["inFlight"])

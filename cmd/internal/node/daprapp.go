@@ -32,7 +32,7 @@ func newAppMember(n *Node, cfg *config.Config, registry *mesh.Registry, log *slo
 	}
 	member, err := membership.NewMember(membership.Config{
 		Registry: registry, Bus: n.bus, AppID: cfg.Dapr.AppID, Host: host, Port: number, Interval: cfg.Mesh.HeartbeatInterval, Logger: log,
-		Zone: cfg.Mesh.Zone, Import: n.directory.Refresh,
+		Zone: cfg.Mesh.Zone, Import: n.directory.Refresh, Unmeasured: true,
 	})
 	return appMember{member}, err
 }

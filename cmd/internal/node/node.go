@@ -184,7 +184,7 @@ func (n *Node) addServices(cfg *config.Config, instanceID, version string, log *
 		return err
 	}
 	calls.Directory, calls.AppID, calls.InstanceID = n.directory, cfg.AppID, member.InstanceID()
-	calls.Local, calls.LocalServices, calls.Control = n.guard.Local(n.host.Handler()), paths(cfg.Services), policy.Control
+	calls.Local, calls.LocalServices, calls.Control = n.guard.Local(n.host.Local()), paths(cfg.Services), policy.Control
 	calls.Authorize, calls.TLS = n.guard.Authorize, n.guard.Client()
 	if calls.Carrier, err = newCarrier(cfg); err != nil {
 		return err

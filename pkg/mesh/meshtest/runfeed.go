@@ -76,7 +76,7 @@ func (s *seen) eventually(t *testing.T, what string, match func(mesh.Change) boo
 }
 
 func sampleEndpoint(instance string) mesh.Endpoint {
-	at := time.Now().UTC().Truncate(time.Millisecond)
+	at := time.Now().UTC().Truncate(time.Millisecond).Add(1) // which orders changes, to the nanosecond
 	return mesh.Endpoint{AppID: "bannou-world", InstanceID: instance, Host: "10.1.2.3", Port: 3500, ExternalHost: "play.example.com",
 		Status: mesh.StatusHealthy, LoadPercent: 12.5, MaxConnections: 400, CurrentConnections: 7, LastSeen: at,
 		RegisteredAt: at.Add(-time.Hour), Services: []string{"location", "realm"}}

@@ -31,6 +31,7 @@ func RunTable(t *testing.T, newTable func(t *testing.T) mesh.Table) {
 		{"TryPut with an old etag is a conflict", tableStale},
 		{"an etag is not used again after a delete", tableEtagReuse},
 		{"Delete removes, and twice is no error", tableDelete},
+		{"TryDelete removes what has the etag", tableTryDelete},
 		{"values expire, and every write sets the expiry anew", tableExpiry},
 		{"concurrent compare-and-set loses nothing", tableConcurrent},
 		{"concurrent Put does not fail", tableConcurrentPut},
@@ -136,6 +137,22 @@ func tableDelete(t *testing.T, table mesh.Table) {
 	require.NoError(t, table.Delete(ctx, tableKey))
 	_, _, err := table.Get(ctx, tableKey)
 	require.ErrorIs(t, err, mesh.ErrNotFound)
+}
+
+func tableTryDelete(t *testing.T, table mesh.Table) {
+	ctx := testContext(t)
+	require.NoError(t, table.Put(ctx, tableKey, doc(1), time.Minute))
+	_, old, err := table.Get(ctx, tableKey)
+	require.NoError(t, err)
+	require.NoError(t, table.Put(ctx, tableKey, doc(2), time.Minute))
+	require.ErrorIs(t, table.TryDelete(ctx, tableKey, old), mesh.ErrConflict)
+	value, etag, err := table.Get(ctx, tableKey)
+	require.NoError(t, err, "a refused delete removes nothing")
+	assert.JSONEq(t, string(doc(2)), string(value))
+	require.NoError(t, table.TryDelete(ctx, tableKey, etag))
+	_, _, err = table.Get(ctx, tableKey)
+	require.ErrorIs(t, err, mesh.ErrNotFound)
+	require.ErrorIs(t, table.TryDelete(ctx, tableKey, etag), mesh.ErrNotFound)
 }
 
 func tableExpiry(t *testing.T, table mesh.Table) {

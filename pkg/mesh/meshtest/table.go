@@ -101,6 +101,24 @@ func (t *Table) Delete(ctx context.Context, key string) error {
 	return nil
 }
 
+// TryDelete implements mesh.Table.
+func (t *Table) TryDelete(ctx context.Context, key, etag string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if err := t.usable(ctx); err != nil {
+		return err
+	}
+	r, ok := t.live(key)
+	switch {
+	case !ok:
+		return fmt.Errorf("%s: %w", key, mesh.ErrNotFound)
+	case r.etag != etag:
+		return fmt.Errorf("%s: %w", key, mesh.ErrConflict)
+	}
+	delete(t.rows, key)
+	return nil
+}
+
 func (t *Table) usable(ctx context.Context) error {
 	if err := ctx.Err(); err != nil {
 		return err
