@@ -191,7 +191,7 @@ func (w *world) add(change ...func(*connect.Config)) *gateway {
 	h, err := host.New(host.Config{Listen: "127.0.0.1:0"})
 	require.NoError(w.t, err)
 	require.NoError(w.t, h.Add(service))
-	w.run(b)
+	w.run(cfg.Bus)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
