@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -200,7 +201,7 @@ func (s *Service) leaveGameSession(ctx context.Context, r *gamesessionapi.LeaveG
 	if err := problem.Require("gameSessionId", r.GameSessionID, "sessionId", r.SessionID); err != nil {
 		return nil, err
 	}
-	left, err := s.leave(ctx, r.GameSessionID, r.SessionID)
+	left, err := s.leave(ctx, r.GameSessionID, r.SessionID, time.Time{})
 	return &gamesessionapi.LeaveGameSessionResponse{Left: left}, err
 }
 

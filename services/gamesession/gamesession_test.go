@@ -257,6 +257,47 @@ func TestLeaving(t *testing.T) {
 	require.Equal(t, "s-4", players[0].(object)["sessionId"])
 }
 
+// That a client does not come back may be told late, or once more: what the session has got since is its own.
+func TestLeavingThatIsToldLate(t *testing.T) {
+	n := start(t)
+	table, other, kept := n.table(1), n.table(1), n.table(1)
+	sit := func(table, session, join string) {
+		n.must("reserve", seat(table, session, join))
+		n.must("seat", seat(table, session, join))
+	}
+	gone := &events.SessionDisconnectedEvent{SessionID: "s-1"}
+	sit(table, "s-1", "j-1")
+	sit(kept, "s-1", "j-k")
+	n.later(time.Second)
+	gone.Timestamp = n.time()
+	tell := func() { // an event is one value each time
+		e := *gone
+		_, err := n.bus.Publish(t.Context(), events.TopicSessionDisconnected, &e)
+		require.NoError(t, err)
+	}
+	tell()
+	require.Eventually(t, func() bool { return len(n.players(table))+len(n.players(kept)) == 0 }, 20*time.Second, time.Millisecond)
+	n.later(time.Second)
+	sit(table, "s-1", "j-2")
+	n.must("reserve", seat(other, "s-1", "j-3"))
+	sit(kept, "s-2", "j-4")
+	tell()
+	last := &events.SessionDisconnectedEvent{SessionID: "s-2"} // behind the other: it is through when this one is
+	last.Timestamp = n.time().Add(time.Hour)                   // by a clock that is ahead
+	n.later(time.Second)
+	require.Eventually(t, func() bool {
+		_, err := n.bus.Publish(t.Context(), events.TopicSessionDisconnected, last)
+		return err == nil && len(n.players(kept)) == 0
+	}, 20*time.Second, 10*time.Millisecond)
+	require.Len(t, n.players(table), 1)
+	require.Len(t, n.players(other), 1)
+
+	_, err := n.bus.Publish(t.Context(), events.TopicSessionInvalidated, &events.SessionInvalidatedEvent{SessionIDs: []string{"s-1"}})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(n.players(table))+len(n.players(other)) == 0 }, 20*time.Second, time.Millisecond,
+		"it is not forgotten where it sits")
+}
+
 // A session that has a seat again, and whose leaving before was not followed to its end, leaves both.
 func TestLeavingTwice(t *testing.T) {
 	for _, way := range []string{"leaves", "ends"} {

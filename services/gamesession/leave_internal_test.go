@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -65,9 +66,9 @@ func TestASeatThatIsGivenWhileTheSessionLeaves(t *testing.T) {
 	sits(tables[0])
 	meanwhile := func() { sits(tables[1]) }
 	broker.before.Store(&meanwhile)
-	require.NoError(t, s.leaveAll(t.Context(), session))
+	require.NoError(t, s.leaveAll(t.Context(), session, time.Time{}))
 	require.Nil(t, broker.before.Load(), "nothing came between")
-	require.NoError(t, s.leaveAll(t.Context(), session))
+	require.NoError(t, s.leaveAll(t.Context(), session, time.Time{}))
 	for _, id := range tables {
 		table, err := s.read(t.Context(), id)
 		require.NoError(t, err)

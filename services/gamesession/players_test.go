@@ -19,6 +19,12 @@ func (n *node) later(by time.Duration) {
 	n.now = n.now.Add(by)
 }
 
+func (n *node) time() time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.now
+}
+
 func (n *node) players(table string) []any {
 	n.t.Helper()
 	return n.must("get", object{"gameSessionId": table})["players"].([]any)

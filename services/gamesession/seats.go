@@ -128,11 +128,12 @@ func (s *Service) remove(ctx context.Context, gameSessionID string, which func(t
 	return true, s.change(ctx, gameSessionID, func(t *table) (bool, error) { return t.forget(left.JoinID), nil })
 }
 
-// leave frees what a session has of a game session: a seat, and one before it whose leaving was not followed to its end.
-func (s *Service) leave(ctx context.Context, gameSessionID, sessionID string) (left bool, err error) {
+// leave frees what a session has of a game session: a seat, and one before it whose leaving was not followed to its end. What it has got since a
+// time is left to it; a zero time leaves it nothing.
+func (s *Service) leave(ctx context.Context, gameSessionID, sessionID string, since time.Time) (left bool, err error) {
 	for {
 		removed, err := s.remove(ctx, gameSessionID, func(t *table) *player {
-			return t.find(func(p player) bool { return p.SessionID == sessionID })
+			return t.find(func(p player) bool { return p.SessionID == sessionID && (since.IsZero() || !p.Since.After(since)) })
 		})
 		if left = left || removed; err != nil || !removed {
 			return left, err
@@ -158,17 +159,22 @@ func (s *Service) tellLeft(ctx context.Context, gameSessionID string, p *player)
 func (s *Service) invalidated(ctx context.Context, e *events.SessionInvalidatedEvent) error {
 	var errs []error
 	for _, id := range e.SessionIDs {
-		errs = append(errs, s.leaveAll(ctx, id))
+		errs = append(errs, s.leaveAll(ctx, id, time.Time{}))
 	}
 	return errors.Join(errs...)
 }
 
-// disconnected frees the seats of a session whose client does not come back.
+// disconnected frees the seats of a session whose client does not come back. The event may come late, or once more, when a client that began anew
+// sits again: what it has got since is its own.
 func (s *Service) disconnected(ctx context.Context, e *events.SessionDisconnectedEvent) error {
 	if e.Reconnectable {
 		return nil
 	}
-	return s.leaveAll(ctx, e.SessionID)
+	at := e.Timestamp
+	if now := s.cfg.Now(); at.After(now) { // whose clock is ahead must not take away what comes after
+		at = now
+	}
+	return s.leaveAll(ctx, e.SessionID, at)
 }
 
 // toTopic is a topic of one session, which its client gets.

@@ -73,8 +73,9 @@ func (s *Service) still(ctx context.Context, sessionID string, stays []stay, now
 	return left, nil
 }
 
-// leaveAll frees all that a session has, and forgets where that was. Where a seat was asked for meanwhile, that one is freed too.
-func (s *Service) leaveAll(ctx context.Context, sessionID string) error {
+// leaveAll frees all that a session has, and forgets where that was. Where a seat was asked for meanwhile, that one is freed too. With a time, only
+// what the session had by then.
+func (s *Service) leaveAll(ctx context.Context, sessionID string, since time.Time) error {
 	store, err := state.Open[whereabouts](ctx, s.cfg.Factory, Store)
 	if err != nil {
 		return err
@@ -88,24 +89,40 @@ func (s *Service) leaveAll(ctx context.Context, sessionID string) error {
 			return err
 		}
 		var errs []error
+		var stays []stay
 		for _, at := range where.Value.Stays {
-			errs = append(errs, s.leaveOne(ctx, at.GameSessionID, sessionID))
+			sits, err := s.leaveOne(ctx, at.GameSessionID, sessionID, since)
+			if sits || !since.IsZero() && at.At.After(since) {
+				stays = append(stays, at)
+			}
+			errs = append(errs, err)
 		}
 		if err := errors.Join(errs...); err != nil {
 			return err
 		}
-		if err := store.TryDelete(ctx, playerKey+sessionID, where.ETag); !errors.Is(err, state.ErrNotFound) {
-			return err
+		switch {
+		case len(stays) == 0:
+			err = store.TryDelete(ctx, playerKey+sessionID, where.ETag)
+		case len(stays) < len(where.Value.Stays):
+			_, err = store.TrySaveWith(ctx, playerKey+sessionID, whereabouts{stays}, where.ETag, state.SaveOptions{Expiry: state.After(s.cfg.PlayerTTL)})
 		}
-		return nil
+		if errors.Is(err, state.ErrNotFound) {
+			return nil
+		}
+		return err
 	})
 }
 
-// leaveOne frees what a session has of a game session, if that is still there.
-func (s *Service) leaveOne(ctx context.Context, gameSessionID, sessionID string) error {
-	_, err := s.leave(ctx, gameSessionID, sessionID)
-	if _, gone := errors.AsType[*problem.Problem](err); gone {
-		return nil
+// leaveOne frees what a session has of a game session, if that is still there, and reports whether something is left to it.
+func (s *Service) leaveOne(ctx context.Context, gameSessionID, sessionID string, since time.Time) (sits bool, err error) {
+	_, err = s.leave(ctx, gameSessionID, sessionID, since)
+	if err == nil && !since.IsZero() {
+		var t table
+		t, err = s.read(ctx, gameSessionID)
+		sits = t.find(func(p player) bool { return p.SessionID == sessionID }) != nil
 	}
-	return err
+	if _, gone := errors.AsType[*problem.Problem](err); gone {
+		return false, nil
+	}
+	return sits, err
 }
