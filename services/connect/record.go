@@ -22,9 +22,13 @@ type record struct {
 	Until      time.Time `json:"until"`           // when an access token has to be shown again
 	Ends       time.Time `json:"ends,omitzero"`   // when the session's time is over, as far as the access token told that was shown last
 	Ended      bool      `json:"ended,omitempty"` // the session is over: nobody connects to it any more
+	Bare       bool      `json:"bare,omitempty"`  // nobody knows yet that its queue stands: who connects has none to go on with
 	Lost       bool      `json:"lost,omitempty"`  // what waited for it is gone: who connects begins anew, with an access token
 	Anew       int64     `json:"anew,omitempty"`  // counts how often it has done so, each time with a new queue
 }
+
+// goesOn reports whether the session had a connection that the next one may go on from.
+func (r record) goesOn() bool { return r.Epoch > 0 && !r.Lost && !r.Bare }
 
 // endedFor is how long it is remembered that a session has ended, so that who was about to connect then is refused.
 const endedFor = 10 * time.Minute
@@ -73,6 +77,19 @@ func (r records) change(ctx context.Context, sessionID string, life time.Duratio
 // keep prolongs the record of a connection, unless a newer one has it. Only the connection's own node does. A store that has lost its
 // memory gets it again: of a session that has ended there is a record that says so.
 func (r records) keep(ctx context.Context, sessionID string, own record, life time.Duration) error {
+	return r.keepAs(ctx, sessionID, own, life, func(*record) {})
+}
+
+// stands notes besides that the connection's queue stands, bare that it does not: there is none, or it is about to be emptied.
+func (r records) stands(ctx context.Context, sessionID string, own record, life time.Duration) error {
+	return r.keepAs(ctx, sessionID, own, life, func(v *record) { v.Bare = false })
+}
+
+func (r records) bare(ctx context.Context, sessionID string, own record, life time.Duration) error {
+	return r.keepAs(ctx, sessionID, own, life, func(v *record) { v.Bare = true })
+}
+
+func (r records) keepAs(ctx context.Context, sessionID string, own record, life time.Duration, note func(v *record)) error {
 	_, _, err := r.change(ctx, sessionID, life, func(v *record, found bool) error {
 		switch {
 		case !found:
@@ -84,6 +101,7 @@ func (r records) keep(ctx context.Context, sessionID string, own record, life ti
 		case v.Epoch != own.Epoch:
 			return errReplaced
 		}
+		note(v)
 		return nil
 	})
 	return err
