@@ -13,6 +13,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/connect"
 )
 
@@ -89,4 +90,20 @@ func TestANodeDiesBeforeTheQueueStands(t *testing.T) {
 			require.True(t, w.connected(w.nodes[1], token).Hello.Resumed, "from here it goes on")
 		})
 	}
+}
+
+// A store that has lost the record of a connection leaves the session one connection: the newer one.
+func TestTheNewerStaysWhereTheRecordWasLost(t *testing.T) {
+	w := start(t, 2)
+	token, l := w.login("user")
+	older := w.connected(w.nodes[0], token)
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	store, err := state.Open[map[string]any](t.Context(), w.factory, connect.SessionStore)
+	require.NoError(t, err)
+	_, err = store.Delete(t.Context(), l.SessionID)
+	require.NoError(t, err)
+	newer := w.connected(w.nodes[1], token)
+	require.Equal(t, connect.CloseReplaced, older.closed())
+	w.publish(l.SessionID, "news", `{"n":1}`)
+	require.Equal(t, 1, newer.event().Body.N)
 }

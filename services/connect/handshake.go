@@ -130,6 +130,9 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 				v.AccountID, v.Salt = login.AccountID, newSalt()
 			}
 			v.Bare = v.Bare || v.Lost || v.Epoch == 0
+			if v.Epoch == 0 { // where a store has lost the record, the clock says where they go on, above those that were
+				v.Epoch = now.UnixMicro()
+			}
 			if v.Lost {
 				v.Lost, v.Anew = false, v.Anew+1
 			}

@@ -16,7 +16,7 @@ type record struct {
 	AccountID  string    `json:"accountId"`
 	Roles      []string  `json:"roles,omitempty"`
 	InstanceID string    `json:"instanceId"`      // of the node that holds the connection, or held it last
-	Epoch      int64     `json:"epoch"`           // counts the session's connections
+	Epoch      int64     `json:"epoch"`           // numbers the session's connections, from a time on (Unix, in microseconds)
 	Salt       []byte    `json:"salt"`            // of the ids of its endpoints
 	Token      []byte    `json:"token"`           // the digest of the reconnection token that was given last
 	Until      time.Time `json:"until"`           // when an access token has to be shown again
