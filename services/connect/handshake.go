@@ -170,7 +170,7 @@ func (s *Service) settle(ctx context.Context, v *session) error {
 	case !ok:
 		return errFull
 	case before != nil:
-		before.close(replaced())
+		before.close(before.replacedBy(v.record))
 		select {
 		case <-before.gone:
 		case <-ctx.Done():
@@ -231,9 +231,9 @@ func (s *Service) abandon(ctx context.Context, v *session) {
 	})
 	if err == nil && v.before.goesOn() { // a connection before it was closed for it, which told nobody
 		if v.resumes() {
-			s.waiting.add(v.id, waiter{v.record.AccountID, v.record.Epoch, time.Now().Add(s.cfg.ReconnectWithin + time.Second)})
+			s.await(v)
 		}
-		s.tellDisconnected(ctx, v.id, v.record.AccountID, events.SessionDisconnectedReasonError, v.resumes())
+		s.tellDisconnected(ctx, v, events.SessionDisconnectedReasonError, v.resumes())
 	}
 	if err != nil && !errors.Is(err, errReplaced) {
 		s.cfg.Logger.DebugContext(ctx, "a reconnection token was used for nothing", slog.String("session", v.id), slog.Any("error", err))

@@ -190,10 +190,10 @@ func (s *Service) takenOver(ctx context.Context, sessionID, instanceID string) e
 
 // look ends a connection that the record does not have any more.
 func (s *Service) look(ctx context.Context, v *session) error {
-	err := s.records.keep(ctx, v.id, v.record, s.cfg.recordLife())
+	now, err := s.records.keep(ctx, v.id, v.record, s.cfg.recordLife())
 	switch {
 	case errors.Is(err, errReplaced):
-		v.close(replaced())
+		v.close(v.replacedBy(now))
 	case errors.Is(err, errEnded):
 		v.close(over("logged out"))
 	case errors.Is(err, errLost):
@@ -204,6 +204,7 @@ func (s *Service) look(ctx context.Context, v *session) error {
 	return nil
 }
 
-func replaced() ending {
-	return ending{code: CloseReplaced, reason: "the session has a newer connection", silent: true}
+// replacedBy is the ending for a newer connection. One that has begun anew has a queue of its own.
+func (v *session) replacedBy(now record) ending {
+	return ending{code: CloseReplaced, reason: "the session has a newer connection", silent: true, leftover: now.Anew > v.record.Anew}
 }

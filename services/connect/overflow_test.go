@@ -1,8 +1,12 @@
 package connect_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -120,4 +124,36 @@ func TestAnOverflowThatIsOverIsHeardOfLate(t *testing.T) {
 	w.dropped("session." + l.SessionID + ".1")
 	require.Equal(t, connect.CloseOverflow, c.closed(), "that of the new queue counts")
 	require.Equal(t, l.SessionID, w.next().(*events.SessionDisconnectedEvent).SessionID)
+}
+
+// redeclared is a broker that makes a session's queue again when it was removed under its reader, as RabbitMQ's client does when it comes back.
+type redeclared struct {
+	bus.Driver
+	once *sync.Once
+}
+
+func (r redeclared) DeleteQueue(ctx context.Context, name string) error {
+	err := r.Driver.DeleteQueue(ctx, name)
+	if strings.HasPrefix(name, "session.") {
+		r.once.Do(func() {
+			again, declared := r.Driver.Subscribe(ctx, bus.Queue{Name: name, Durable: true, Prefetch: 1, Bindings: []bus.Binding{{Pattern: name + ".*"}}})
+			if err = errors.Join(err, declared); err == nil {
+				err = again.Close(ctx)
+			}
+		})
+	}
+	return err
+}
+
+// The queue of a session that has begun anew is gone when the connection that read it has ended, also where it came back meanwhile.
+func TestNothingIsLeftOfAQueueThatIsGivenUp(t *testing.T) {
+	w := start(t, 1, func(c *connect.Config) { c.Broker = redeclared{c.Broker, new(sync.Once)} })
+	token, l := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	w.dropped("session." + l.SessionID)
+	require.Equal(t, connect.CloseOverflow, c.closed())
+	require.Eventually(t, func() bool {
+		queues, err := w.broker.Queues(t.Context())
+		return err == nil && !slices.ContainsFunc(queues, func(q bus.QueueInfo) bool { return q.Name == "session."+l.SessionID })
+	}, wait, time.Millisecond)
 }
