@@ -257,6 +257,50 @@ func TestLeaving(t *testing.T) {
 	require.Equal(t, "s-4", players[0].(object)["sessionId"])
 }
 
+// A session that sits in two game sessions, and leaves one, is in the state "joined" until it leaves the other. Its states are told with the times at
+// which it entered them, however late, and how often.
+func TestTheStateOfTwoSeats(t *testing.T) {
+	n := start(t)
+	states := make(chan events.SessionStateChangeEvent, 100)
+	sub, err := bus.Subscribe(t.Context(), n.bus, events.TopicPermissionsSessionStateChanged, func(_ context.Context, e *events.SessionStateChangeEvent) error {
+		states <- *e
+		return nil
+	}, bus.SubscriptionOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, sub.Close(context.Background())) }()
+	next := func() events.SessionStateChangeEvent {
+		select {
+		case e := <-states:
+			return e
+		case <-time.After(20 * time.Second):
+			require.FailNow(t, "no state is told")
+			panic("unreachable")
+		}
+	}
+	began := n.time()
+	var tables []string
+	for _, join := range []string{"j-1", "j-2"} {
+		tables = append(tables, n.table(1))
+		n.must("reserve", seat(tables[len(tables)-1], "s-1", join))
+		n.must("seat", seat(tables[len(tables)-1], "s-1", join))
+		require.Equal(t, "joined", next().NewState)
+	}
+	n.later(time.Minute)
+	n.must("seat", seat(tables[1], "s-1", "j-2"))
+	again := next()
+	require.Equal(t, "joined", again.NewState)
+	require.True(t, began.Equal(again.Timestamp), "it is told again, as it was")
+	n.later(-time.Minute) // the clock of another node
+	require.Equal(t, object{"left": true}, n.must("leave", object{"gameSessionId": tables[0], "sessionId": "s-1"}))
+	require.Equal(t, 1, n.hears(events.TopicGameSessionPlayerLeft, "s-1"))
+	require.Equal(t, object{"left": true}, n.must("leave", object{"gameSessionId": tables[1], "sessionId": "s-1"}))
+	left := next()
+	require.Empty(t, left.NewState)
+	require.True(t, left.Timestamp.After(began), "after it was joined, whatever the clock says")
+	require.Eventually(t, func() bool { return n.hears(events.TopicGameSessionPlayerLeft, "s-1") == 2 }, 20*time.Second, time.Millisecond)
+	require.Empty(t, states, "it is told once")
+}
+
 // That a client does not come back may be told late, or once more: what the session has got since is its own.
 func TestLeavingThatIsToldLate(t *testing.T) {
 	n := start(t)

@@ -68,21 +68,24 @@ func (s *Service) takeSeat(ctx context.Context, r *seatRequest) (*seatResponse, 
 	if err := checkSeat(r); err != nil {
 		return nil, err
 	}
+	var since time.Time // when the session is in the state, however late others are told
 	if err := s.change(ctx, r.GameSessionID, func(t *table) (bool, error) {
-		switch p := t.byJoin(r.JoinID); {
-		case p == nil || p.Status == leaving:
+		p := t.byJoin(r.JoinID)
+		if p == nil || p.Status == leaving {
 			return false, problem.New(problem.Conflict, "the seat is held no longer").At("joinId")
-		case p.Status == joined:
-			return false, nil
-		default:
-			p.Status, p.Since, p.Until = joined, s.cfg.Now().UTC(), time.Time{}
-			return true, nil
 		}
+		seat := p.Status != joined
+		if seat {
+			p.Status, p.Since, p.Until = joined, s.cfg.Now().UTC(), time.Time{}
+		}
+		since = p.Since
+		return seat, nil
 	}); err != nil {
 		return nil, err
 	}
-	return new(seatResponse), s.publish(ctx, events.TopicPermissionsSessionStateChanged,
-		&events.SessionStateChangeEvent{SessionID: r.SessionID, ServiceName: s.Name(), NewState: joined}, r.SessionID, joined, r.JoinID)
+	return new(seatResponse), s.publish(ctx, events.TopicPermissionsSessionStateChanged, &events.SessionStateChangeEvent{
+		Base: events.Base{Timestamp: since}, SessionID: r.SessionID, ServiceName: s.Name(), NewState: joined,
+	}, r.SessionID, joined, r.JoinID)
 }
 
 // releaseSeat is POST /game-session/release.
@@ -147,12 +150,23 @@ func (t *table) forget(joinID string) bool {
 	return len(t.Players) != before
 }
 
+// tellLeft tells that a seat was left, and the state of the session, which has one for all game sessions: it stays where it sits in another.
 func (s *Service) tellLeft(ctx context.Context, gameSessionID string, p *player) error {
-	return errors.Join(
-		s.publish(ctx, events.TopicPermissionsSessionStateChanged,
-			&events.SessionStateChangeEvent{SessionID: p.SessionID, ServiceName: s.Name(), PreviousState: joined}, p.SessionID, "left", p.JoinID),
-		s.publish(ctx, events.TopicGameSessionPlayerLeft,
-			&events.GameSessionPlayerLeftEvent{GameSessionID: gameSessionID, SessionID: p.SessionID, AccountID: p.AccountID}, p.SessionID, "player-left", p.JoinID))
+	at := s.cfg.Now().UTC() // before it is looked: who sits down from then on has a newer state
+	if !at.After(p.Since) {
+		at = p.Since.Add(time.Microsecond)
+	}
+	sits, err := s.sits(ctx, p.SessionID)
+	if err != nil {
+		return err
+	}
+	if !sits {
+		err = s.publish(ctx, events.TopicPermissionsSessionStateChanged, &events.SessionStateChangeEvent{
+			Base: events.Base{Timestamp: at}, SessionID: p.SessionID, ServiceName: s.Name(), PreviousState: joined,
+		}, p.SessionID, "left", p.JoinID)
+	}
+	return errors.Join(err, s.publish(ctx, events.TopicGameSessionPlayerLeft,
+		&events.GameSessionPlayerLeftEvent{GameSessionID: gameSessionID, SessionID: p.SessionID, AccountID: p.AccountID}, p.SessionID, "player-left", p.JoinID))
 }
 
 // invalidated frees the seats of sessions that have ended.

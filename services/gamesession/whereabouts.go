@@ -73,6 +73,28 @@ func (s *Service) still(ctx context.Context, sessionID string, stays []stay, now
 	return left, nil
 }
 
+// sits reports whether a session has taken a seat anywhere, and has not left it.
+func (s *Service) sits(ctx context.Context, sessionID string) (bool, error) {
+	store, err := state.Open[whereabouts](ctx, s.cfg.Factory, Store)
+	if err != nil {
+		return false, err
+	}
+	where, err := store.Get(ctx, playerKey+sessionID)
+	if err != nil && !errors.Is(err, state.ErrNotFound) {
+		return false, err
+	}
+	for _, at := range slices.Backward(where.Stays) { // who leaves all of them begins with the first
+		t, err := s.read(ctx, at.GameSessionID)
+		if _, gone := errors.AsType[*problem.Problem](err); err != nil && !gone {
+			return false, err
+		}
+		if t.find(func(p player) bool { return p.SessionID == sessionID && p.Status == joined }) != nil {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
 // leaveAll frees all that a session has, and forgets where that was. Where a seat was asked for meanwhile, that one is freed too. With a time, only
 // what the session had by then.
 func (s *Service) leaveAll(ctx context.Context, sessionID string, since time.Time) error {

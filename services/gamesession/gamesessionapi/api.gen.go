@@ -326,12 +326,16 @@ type ClientInterface interface {
 
 	// LeaveGameSessionWithBody Leave a seat
 	//
+	// Who sits in another game session stays in the state "joined".
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /game-session/leave (the `LeaveGameSession` operationId).
 	LeaveGameSessionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// LeaveGameSession Leave a seat
+	//
+	// Who sits in another game session stays in the state "joined".
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -609,6 +613,8 @@ func (c *Client) JoinGameSession(ctx context.Context, body JoinGameSessionJSONRe
 
 // LeaveGameSessionWithBody Leave a seat
 //
+// Who sits in another game session stays in the state "joined".
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /game-session/leave (the `LeaveGameSession` operationId).
@@ -625,6 +631,8 @@ func (c *Client) LeaveGameSessionWithBody(ctx context.Context, contentType strin
 }
 
 // LeaveGameSession Leave a seat
+//
+// Who sits in another game session stays in the state "joined".
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1395,12 +1403,16 @@ type ClientWithResponsesInterface interface {
 
 	// LeaveGameSessionWithBodyWithResponse Leave a seat
 	//
+	// Who sits in another game session stays in the state "joined".
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /game-session/leave (the `LeaveGameSession` operationId).
 	LeaveGameSessionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LeaveGameSessionReply, error)
 
 	// LeaveGameSessionWithResponse Leave a seat
+	//
+	// Who sits in another game session stays in the state "joined".
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2166,6 +2178,8 @@ func (c *ClientWithResponses) JoinGameSessionWithResponse(ctx context.Context, b
 
 // LeaveGameSessionWithBodyWithResponse Leave a seat
 //
+// Who sits in another game session stays in the state "joined".
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /game-session/leave (the `LeaveGameSession` operationId).
@@ -2178,6 +2192,8 @@ func (c *ClientWithResponses) LeaveGameSessionWithBodyWithResponse(ctx context.C
 }
 
 // LeaveGameSessionWithResponse Leave a seat
+//
+// Who sits in another game session stays in the state "joined".
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
