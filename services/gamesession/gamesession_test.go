@@ -389,6 +389,21 @@ func TestTheGatewaySaysWhoPlays(t *testing.T) {
 	require.Equal(t, []any{http.StatusOK, false}, []any{status, answer["left"]})
 }
 
+// What no topic can be made of, and a saga that runs nowhere, are told apart from a store and a bus that are away.
+func TestWhatIsNotAway(t *testing.T) {
+	n := start(t)
+	table := n.table(1)
+	for _, id := range []string{"Player_A", "a b", "*"} { // no words of a topic
+		n.refused(http.StatusBadRequest, "join", object{"gameSessionId": table, "sessionId": id})
+		for _, step := range []string{"reserve", "invite", "seat", "release"} {
+			n.refused(http.StatusBadRequest, step, seat(table, id, "j"))
+		}
+	}
+	status, nobody := n.call("answer-join", object{"joinId": "j", "accept": true})
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, nobody["detail"], "no node runs the saga")
+}
+
 func TestRefusals(t *testing.T) {
 	n := start(t)
 	n.refused(http.StatusBadRequest, "create", object{"seats": 0})

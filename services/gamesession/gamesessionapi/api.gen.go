@@ -60,7 +60,7 @@ type JoinGameSessionRequest struct {
 	AccountID     string `json:"accountId,omitempty,omitzero"`
 	GameSessionID string `json:"gameSessionId"`
 
-	// SessionID Of the player. What comes through the gateway is of the session that it comes from, whatever is said here.
+	// SessionID Of the player; a word of a topic. What comes through the gateway is of the session that it comes from, whatever is said here.
 	SessionID string `json:"sessionId,omitempty,omitzero"`
 }
 
@@ -394,7 +394,7 @@ type ClientInterface interface {
 
 	// ReserveSeatWithBody Hold a seat
 	//
-	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -403,7 +403,7 @@ type ClientInterface interface {
 
 	// ReserveSeat Hold a seat
 	//
-	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -412,7 +412,7 @@ type ClientInterface interface {
 
 	// TakeSeatWithBody Take a seat that is held
 	//
-	// For the saga. It can be repeated. The code is conflict when it is held no longer.
+	// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -421,7 +421,7 @@ type ClientInterface interface {
 
 	// TakeSeat Take a seat that is held
 	//
-	// For the saga. It can be repeated. The code is conflict when it is held no longer.
+	// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -761,7 +761,7 @@ func (c *Client) ReleaseSeat(ctx context.Context, body ReleaseSeatJSONRequestBod
 
 // ReserveSeatWithBody Hold a seat
 //
-// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 //
 // Takes any type of body and a specified content type.
 //
@@ -780,7 +780,7 @@ func (c *Client) ReserveSeatWithBody(ctx context.Context, contentType string, bo
 
 // ReserveSeat Hold a seat
 //
-// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -799,7 +799,7 @@ func (c *Client) ReserveSeat(ctx context.Context, body ReserveSeatJSONRequestBod
 
 // TakeSeatWithBody Take a seat that is held
 //
-// For the saga. It can be repeated. The code is conflict when it is held no longer.
+// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 //
 // Takes any type of body and a specified content type.
 //
@@ -818,7 +818,7 @@ func (c *Client) TakeSeatWithBody(ctx context.Context, contentType string, body 
 
 // TakeSeat Take a seat that is held
 //
-// For the saga. It can be repeated. The code is conflict when it is held no longer.
+// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1471,7 +1471,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReserveSeatWithBodyWithResponse Hold a seat
 	//
-	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1480,7 +1480,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReserveSeatWithResponse Hold a seat
 	//
-	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1489,7 +1489,7 @@ type ClientWithResponsesInterface interface {
 
 	// TakeSeatWithBodyWithResponse Take a seat that is held
 	//
-	// For the saga. It can be repeated. The code is conflict when it is held no longer.
+	// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1498,7 +1498,7 @@ type ClientWithResponsesInterface interface {
 
 	// TakeSeatWithResponse Take a seat that is held
 	//
-	// For the saga. It can be repeated. The code is conflict when it is held no longer.
+	// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2294,7 +2294,7 @@ func (c *ClientWithResponses) ReleaseSeatWithResponse(ctx context.Context, body 
 
 // ReserveSeatWithBodyWithResponse Hold a seat
 //
-// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2309,7 +2309,7 @@ func (c *ClientWithResponses) ReserveSeatWithBodyWithResponse(ctx context.Contex
 
 // ReserveSeatWithResponse Hold a seat
 //
-// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2324,7 +2324,7 @@ func (c *ClientWithResponses) ReserveSeatWithResponse(ctx context.Context, body 
 
 // TakeSeatWithBodyWithResponse Take a seat that is held
 //
-// For the saga. It can be repeated. The code is conflict when it is held no longer.
+// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2339,7 +2339,7 @@ func (c *ClientWithResponses) TakeSeatWithBodyWithResponse(ctx context.Context, 
 
 // TakeSeatWithResponse Take a seat that is held
 //
-// For the saga. It can be repeated. The code is conflict when it is held no longer.
+// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
