@@ -13,7 +13,6 @@ import (
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
-	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/connect"
 )
 
@@ -98,10 +97,7 @@ func TestTheNewerStaysWhereTheRecordWasLost(t *testing.T) {
 	token, l := w.login("user")
 	older := w.connected(w.nodes[0], token)
 	require.IsType(t, new(events.SessionConnectedEvent), w.next())
-	store, err := state.Open[map[string]any](t.Context(), w.factory, connect.SessionStore)
-	require.NoError(t, err)
-	_, err = store.Delete(t.Context(), l.SessionID)
-	require.NoError(t, err)
+	w.forget(l.SessionID)
 	newer := w.connected(w.nodes[1], token)
 	require.Equal(t, connect.CloseReplaced, older.closed())
 	w.publish(l.SessionID, "news", `{"n":1}`)

@@ -49,13 +49,23 @@ func TestAnEndIsNotedWhereNobodyIsHeld(t *testing.T) {
 	require.Equal(t, http.StatusUnauthorized, status)
 }
 
-// record is what the gateways know of a session.
-func (w *world) record(sessionID string) map[string]any {
+func (w *world) records() *state.Store[map[string]any] {
 	store, err := state.Open[map[string]any](w.t.Context(), w.factory, connect.SessionStore)
 	require.NoError(w.t, err)
-	v, err := store.Get(w.t.Context(), sessionID)
+	return store
+}
+
+// record is what the gateways know of a session, nil if nothing.
+func (w *world) record(sessionID string) map[string]any {
+	v, err := w.records().Get(w.t.Context(), sessionID)
 	if err != nil {
 		return nil
 	}
 	return v
+}
+
+// forget has the store lose that.
+func (w *world) forget(sessionID string) {
+	_, err := w.records().Delete(w.t.Context(), sessionID)
+	require.NoError(w.t, err)
 }

@@ -75,15 +75,6 @@ func (r records) remove(t *testing.T, id string) {
 	require.NoError(t, err)
 }
 
-// round looks at all sessions that are waited for, as if their time were over.
-func (s *Service) round(t *testing.T) {
-	for id, w := range s.waiting.list {
-		w.until = time.Time{}
-		s.waiting.list[id] = w
-	}
-	s.giveUpAll(t.Context())
-}
-
 // That the client of a session does not come back is told once its record is gone, whatever comes between: the record was prolonged when the
 // connection ended, or the bus is away.
 func TestGivingUpIsTold(t *testing.T) {
@@ -95,20 +86,20 @@ func TestGivingUpIsTold(t *testing.T) {
 		s.waiting.add(id, waiter{epoch: 5})
 		s.waiting.add(id, waiter{epoch: 4}) // of the connection before, whose node was slow to end it
 	}
-	s.round(t)
+	s.GiveUpAll(t.Context())
 	require.Contains(t, s.waiting.list, prolonged)
 	require.NotContains(t, s.waiting.list, elsewhere, "whoever holds it now tells")
 	s.records.remove(t, prolonged)
 	broker.away = true
-	s.round(t)
+	s.GiveUpAll(t.Context())
 	found := time.Now()
 	broker.away = false
-	s.round(t)
+	s.GiveUpAll(t.Context())
 	require.Empty(t, s.waiting.list)
 	require.Len(t, broker.told, 1)
 	require.Equal(t, events.TopicSessionDisconnected, broker.told[0].topic)
 	require.False(t, broker.told[0].at.After(found), "it says when it was found")
-	s.round(t)
+	s.GiveUpAll(t.Context())
 	require.Len(t, broker.told, 1)
 }
 
@@ -121,7 +112,7 @@ func TestAnEndThatCannotBeNoted(t *testing.T) {
 	cancel()
 	s.disconnected(away1, v, away(0, "", events.SessionDisconnectedReasonClosed))
 	broker.told = nil
-	s.round(t)
+	s.GiveUpAll(t.Context())
 	require.Len(t, broker.told, 1)
 }
 
