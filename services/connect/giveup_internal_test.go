@@ -55,7 +55,7 @@ func quiet(t *testing.T) (*Service, *recorded) {
 	require.NoError(t, err)
 	t.Cleanup(func() {
 		require.NoError(t, b.Close(context.Background()))
-		require.NoError(t, broker.Driver.Close(context.Background()))
+		require.NoError(t, broker.Close(context.Background()))
 		require.NoError(t, factory.Close())
 	})
 	s, err := New(Config{Factory: factory, Bus: b, Broker: broker, Caller: nobody{}, Auth: nobody{}, InstanceID: "node"})

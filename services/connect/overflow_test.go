@@ -136,7 +136,7 @@ func (r redeclared) DeleteQueue(ctx context.Context, name string) error {
 	err := r.Driver.DeleteQueue(ctx, name)
 	if strings.HasPrefix(name, "session.") {
 		r.once.Do(func() {
-			again, declared := r.Driver.Subscribe(ctx, bus.Queue{Name: name, Durable: true, Prefetch: 1, Bindings: []bus.Binding{{Pattern: name + ".*"}}})
+			again, declared := r.Subscribe(ctx, bus.Queue{Name: name, Durable: true, Prefetch: 1, Bindings: []bus.Binding{{Pattern: name + ".*"}}})
 			if err = errors.Join(err, declared); err == nil {
 				err = again.Close(ctx)
 			}
