@@ -67,7 +67,8 @@ type SessionInvalidatedEvent struct {
 	// Why they ended.
 	Reason SessionInvalidatedReason `json:"reason"`
 
-	// Whether connections of these sessions are to be closed at once, rather than when they next ask for something.
+	// Whether connections of these sessions are to be closed at once. Otherwise they may call nothing any more, and are
+	// closed when the gateway next renews its record of them, a quarter of connect.reconnectWithin later at most.
 	DisconnectClients bool `json:"disconnectClients"`
 }
 

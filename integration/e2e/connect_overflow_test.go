@@ -26,17 +26,22 @@ func TestGatewayOverflows(t *testing.T) {
 				require.Equal(t, http.StatusOK, status, "%v", answer)
 				l := loginFrom(t, answer)
 				c, first := greetedBy(t, here, "Bearer "+l.AccessToken)
-				for n := range 60 {
+				publish := func(n int) {
 					status, answer := postAs(t, http.DefaultClient, here.url+"/messaging/publish",
 						object{"topic": "session." + l.SessionID + ".news", "payload": object{"n": n, "text": strings.Repeat("x", 900)}})
 					require.Equal(t, http.StatusOK, status, "%v", answer)
+				}
+				for n := range 60 {
+					publish(n)
 				}
 				require.Equal(t, connect.CloseOverflow, closeCode(t, c))
 				_, response, err := dialAs(t, here, "Reconnect "+first.ReconnectToken)
 				require.Error(t, err)
 				require.Equal(t, http.StatusUnauthorized, response.StatusCode)
-				_, again := greetedBy(t, here, "Bearer "+l.AccessToken)
+				c, again := greetedBy(t, here, "Bearer "+l.AccessToken)
 				require.False(t, again.Resumed)
+				publish(100)
+				require.Equal(t, 100, firstEvent(t, c), "what the broker tells late of the queue that is gone does not cut it off")
 			})
 		}
 	})
@@ -61,6 +66,25 @@ func greetedBy(t *testing.T, n *node, authorization string) (*websocket.Conn, gr
 	require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
 	require.NoError(t, c.ReadJSON(&first))
 	return c, first.Hello
+}
+
+// firstEvent reads until an event comes, and returns its number.
+func firstEvent(t *testing.T, c *websocket.Conn) int {
+	t.Helper()
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(time.Minute)))
+	for {
+		var m struct {
+			Event *struct {
+				Body struct {
+					N int `json:"n"`
+				} `json:"body"`
+			} `json:"event"`
+		}
+		require.NoError(t, c.ReadJSON(&m))
+		if m.Event != nil {
+			return m.Event.Body.N
+		}
+	}
 }
 
 // closeCode reads until the connection is closed.

@@ -243,14 +243,20 @@ func (p *playing) sits(table any) {
 	invited := p.gets("game-session-invitation")
 	require.Equal(p.t, asked["joinId"], invited["joinId"])
 	p.calls("/game-session/answer-join", object{"joinId": invited["joinId"], "accept": true})
-	p.may("/game-session/leave", true) // the state of its session
+	p.may(tableTalk, true) // the state of its session
 	p.s.ends(p.t, "game-session-join", invited["joinId"].(string), "completed")
 }
 
+// tableTalk is an endpoint of a program, for those who sit.
+const tableTalk = "/table/talk"
+
 // play is the story.
 func play(t *testing.T, s stage) {
+	s.must(t, "permissions/services/register", object{"serviceName": "table", "endpoints": []object{
+		{"method": "POST", "path": tableTalk, "permissions": []object{{"role": "user", "states": object{"game-session": "joined"}}}},
+	}})
 	ada, bob := enter(t, s, "ada"), enter(t, s, "bob")
-	ada.may("/game-session/leave", false)
+	ada.may(tableTalk, false)
 	table := ada.calls("/game-session/create", object{"seats": 2, "name": "chess"})["gameSessionId"]
 	ada.sits(table)
 	bob.sits(table)

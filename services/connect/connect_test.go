@@ -3,6 +3,7 @@ package connect_test
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json"
 	"github.com/google/uuid"
@@ -121,6 +122,42 @@ func TestClient(t *testing.T) {
 		require.Equal(t, n, body.N)
 	}
 	require.NotEqual(t, first, c.InstanceID())
+}
+
+// The Go client tells when it has come back to a session that begins anew, before the events that follow, and not when it has missed nothing.
+func TestClientThatBeginsAnew(t *testing.T) {
+	w := start(t, 2)
+	token, l := w.login("user")
+	anew, seen := make(chan struct{}, 10), make(chan struct{})
+	c, err := client.Dial(t.Context(), client.Config{URLs: []string{w.nodes[0].url, w.nodes[1].url}, AccessToken: token, Anew: func() { anew <- struct{}{}; <-seen }})
+	require.NoError(t, err)
+	defer c.Close()
+	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	w.nodes[0].stop()
+	for back := false; !back; {
+		_, back = w.next().(*events.SessionReconnectedEvent)
+	}
+	require.Empty(t, anew, "nothing is missed")
+	w.dropped("session." + l.SessionID)
+	select {
+	case <-anew:
+	case <-time.After(wait):
+		t.Fatal("it is not told")
+	}
+	w.publish(l.SessionID, "news", `{"n":1}`)
+	select {
+	case <-c.Events():
+		t.Fatal("before it was told")
+	default:
+	}
+	close(seen)
+	select {
+	case e := <-c.Events():
+		require.Equal(t, "news", e.Name)
+	case <-time.After(wait):
+		t.Fatal("it gets no events")
+	}
+	require.Empty(t, anew)
 }
 
 // A session that has ended is closed at once, with a reason.

@@ -90,6 +90,7 @@ func (s *Service) admit(ctx context.Context, r *http.Request) (*session, hello, 
 	}
 	v := s.newSession(taken.sessionID)
 	v.record, v.autoAck, v.before = taken.now, acks == "auto", taken.before
+	v.record.Bare = false // as it is kept once the queue stands
 	if err := s.settle(ctx, v); err != nil {
 		s.abandon(ctx, v)
 		return nil, hello{}, err
@@ -128,6 +129,10 @@ func (s *Service) take(ctx context.Context, shown credentials) (t taking, err er
 			if v.AccountID != login.AccountID || len(v.Salt) != saltBytes {
 				v.AccountID, v.Salt = login.AccountID, newSalt()
 			}
+			v.Bare = v.Bare || v.Lost || v.Epoch == 0
+			if v.Epoch == 0 { // where a store has lost the record, the clock says where they go on, above those that were
+				v.Epoch = now.UnixMicro()
+			}
 			if v.Lost {
 				v.Lost, v.Anew = false, v.Anew+1
 			}
@@ -165,7 +170,7 @@ func (s *Service) settle(ctx context.Context, v *session) error {
 	case !ok:
 		return errFull
 	case before != nil:
-		before.close(replaced())
+		before.close(before.replacedBy(v.record))
 		select {
 		case <-before.gone:
 		case <-ctx.Done():
@@ -181,7 +186,7 @@ func (s *Service) settle(ctx context.Context, v *session) error {
 		return err
 	}
 	// What ended the session after its record was written, and before it was held here, has gone by unnoticed.
-	return s.records.keep(ctx, v.id, v.record, s.cfg.recordLife())
+	return s.records.stands(ctx, v.id, v.record, s.cfg.recordLife())
 }
 
 // open begins to read the session's queue. One that a node with other limits has made is made anew: the broker changes none.
@@ -194,16 +199,19 @@ func (s *Service) open(ctx context.Context, v *session) error {
 	if v.consumer, err = s.cfg.Broker.Subscribe(ctx, q); !errors.Is(err, bus.ErrInvalid) {
 		return err
 	}
+	v.emptied = true // also for who comes after this node, if it dies now
+	if err := s.records.bare(ctx, v.id, v.record, s.cfg.recordLife()); err != nil {
+		return err
+	}
 	if gone := s.cfg.Broker.DeleteQueue(ctx, q.Name); gone != nil {
 		return errors.Join(err, gone)
 	}
-	v.emptied = true
 	v.consumer, err = s.cfg.Broker.Subscribe(ctx, q)
 	return err
 }
 
 // resumes reports whether the connection goes on where the session's one before it has ended.
-func (v *session) resumes() bool { return v.before.Epoch > 0 && !v.before.Lost && !v.emptied }
+func (v *session) resumes() bool { return v.before.goesOn() && !v.emptied }
 
 // abandon undoes what was begun for a connection that did not come about. The token that it showed holds again, and the session waits for its
 // client, if it had a connection before.
@@ -221,11 +229,11 @@ func (s *Service) abandon(ctx context.Context, v *session) {
 		now.Token, now.Until, now.Lost = v.before.Token, v.before.Until, !v.resumes()
 		return nil
 	})
-	if err == nil && v.before.Epoch > 0 && !v.before.Lost { // a connection before it was closed for it, which told nobody
+	if err == nil && v.before.goesOn() { // a connection before it was closed for it, which told nobody
 		if v.resumes() {
-			s.waiting.add(v.id, waiter{v.record.AccountID, v.record.Epoch, time.Now().Add(s.cfg.ReconnectWithin + time.Second)})
+			s.await(v)
 		}
-		s.tellDisconnected(ctx, v.id, v.record.AccountID, events.SessionDisconnectedReasonError, v.resumes())
+		s.tellDisconnected(ctx, v, events.SessionDisconnectedReasonError, v.resumes())
 	}
 	if err != nil && !errors.Is(err, errReplaced) {
 		s.cfg.Logger.DebugContext(ctx, "a reconnection token was used for nothing", slog.String("session", v.id), slog.Any("error", err))

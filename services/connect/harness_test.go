@@ -46,8 +46,9 @@ type world struct {
 }
 
 type gateway struct {
-	url  string
-	stop func()
+	service *connect.Service
+	url     string
+	stop    func()
 }
 
 // logins are an auth service's.
@@ -191,11 +192,11 @@ func (w *world) add(change ...func(*connect.Config)) *gateway {
 	h, err := host.New(host.Config{Listen: "127.0.0.1:0"})
 	require.NoError(w.t, err)
 	require.NoError(w.t, h.Add(service))
-	w.run(b)
+	w.run(cfg.Bus)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- h.Run(ctx) }()
-	n := &gateway{stop: sync.OnceFunc(func() { cancel(); require.NoError(w.t, <-done) })}
+	n := &gateway{service: service, stop: sync.OnceFunc(func() { cancel(); require.NoError(w.t, <-done) })}
 	w.t.Cleanup(n.stop)
 	<-h.Started()
 	require.Eventually(w.t, func() bool { return service.Ready(context.Background()) == nil }, wait, time.Millisecond)

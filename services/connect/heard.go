@@ -88,21 +88,20 @@ func (s *Service) forget(ctx context.Context, e *events.SessionInvalidatedEvent)
 }
 
 // invalidated closes the connections of sessions that have ended. Each node does it; the record comes first, so that who is about to
-// connect finds it.
+// connect here finds it, also where nobody is connected now.
 func (s *Service) invalidated(ctx context.Context, e *events.SessionInvalidatedEvent) error {
 	var errs []error
 	for _, id := range e.SessionIDs {
-		v := s.held.get(id)
-		if v == nil {
-			continue
-		}
-		if e.DisconnectClients {
-			v.close(over(string(e.Reason)))
-		} else {
-			v.revoke() // it is told when it next asks for something
-		}
 		_, err := s.records.end(ctx, id)
 		errs = append(errs, err)
+		v := s.held.get(id)
+		switch {
+		case v == nil:
+		case e.DisconnectClients:
+			v.close(over(string(e.Reason)))
+		default:
+			v.revoke()
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -153,7 +152,7 @@ func (v *session) allow(version int64, endpoints []endpoint) {
 	}
 }
 
-// revoke allows a session that has ended nothing any more.
+// revoke allows a session that has ended nothing any more. Its connection is closed when its record is next looked at.
 func (v *session) revoke() {
 	v.telling.Lock()
 	defer v.telling.Unlock()
@@ -191,10 +190,10 @@ func (s *Service) takenOver(ctx context.Context, sessionID, instanceID string) e
 
 // look ends a connection that the record does not have any more.
 func (s *Service) look(ctx context.Context, v *session) error {
-	err := s.records.keep(ctx, v.id, v.record, s.cfg.recordLife())
+	now, err := s.records.keep(ctx, v.id, v.record, s.cfg.recordLife())
 	switch {
 	case errors.Is(err, errReplaced):
-		v.close(replaced())
+		v.close(v.replacedBy(now))
 	case errors.Is(err, errEnded):
 		v.close(over("logged out"))
 	case errors.Is(err, errLost):
@@ -205,6 +204,7 @@ func (s *Service) look(ctx context.Context, v *session) error {
 	return nil
 }
 
-func replaced() ending {
-	return ending{code: CloseReplaced, reason: "the session has a newer connection", silent: true}
+// replacedBy is the ending for a newer connection. One that has begun anew has a queue of its own.
+func (v *session) replacedBy(now record) ending {
+	return ending{code: CloseReplaced, reason: "the session has a newer connection", silent: true, leftover: now.Anew > v.record.Anew}
 }

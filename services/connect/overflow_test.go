@@ -1,8 +1,12 @@
 package connect_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,8 +78,8 @@ func TestOtherLimits(t *testing.T) {
 	w := start(t, 1)
 	token, l := w.login("user")
 	c := w.connected(w.nodes[0], token)
-	require.NoError(t, c.Close())
 	require.IsType(t, new(events.SessionConnectedEvent), w.next())
+	require.NoError(t, c.Close())
 	require.True(t, w.next().(*events.SessionDisconnectedEvent).Reconnectable)
 	other := w.add(func(c *connect.Config) { c.MaxWaitingEvents = 7 })
 	c, status := w.dial(other, "Reconnect "+c.Hello.ReconnectToken)
@@ -84,20 +88,22 @@ func TestOtherLimits(t *testing.T) {
 	require.Equal(t, 1, c.event().Body.N)
 }
 
+// dropped is the broker, which tells that it has dropped an event of a queue.
+func (w *world) dropped(queue string) {
+	require.NoError(w.t, w.broker.Redeliver(w.t.Context(), "connect.overflow", &bus.Message{Timestamp: time.Now(), Headers: map[string]string{
+		bus.HeaderOverflowQueue: queue, bus.HeaderOverflowReason: bus.OverflowReason,
+	}}))
+}
+
 // The broker tells of each event that it has dropped. What it has told of a queue that is gone, and comes when the client has begun anew, does
 // not cost the client what it got since.
 func TestAnOverflowThatIsOverIsHeardOfLate(t *testing.T) {
 	w := start(t, 1)
-	dropped := func(queue string) {
-		require.NoError(t, w.broker.Redeliver(t.Context(), "connect.overflow", &bus.Message{Timestamp: time.Now(), Headers: map[string]string{
-			bus.HeaderOverflowQueue: queue, bus.HeaderOverflowReason: bus.OverflowReason,
-		}}))
-	}
 	token, l := w.login("user")
 	other, behind := w.login("user")
 	c := w.connected(w.nodes[0], token)
 	require.IsType(t, new(events.SessionConnectedEvent), w.next())
-	dropped("session." + l.SessionID)
+	w.dropped("session." + l.SessionID)
 	require.Equal(t, connect.CloseOverflow, c.closed())
 	require.IsType(t, new(events.SessionDisconnectedEvent), w.next())
 	c = w.connected(w.nodes[0], token)
@@ -105,17 +111,49 @@ func TestAnOverflowThatIsOverIsHeardOfLate(t *testing.T) {
 	require.IsType(t, new(events.SessionConnectedEvent), w.next())
 	cb := w.connected(w.nodes[0], other)
 	require.IsType(t, new(events.SessionConnectedEvent), w.next())
-	dropped("session." + l.SessionID)
-	dropped("session." + behind.SessionID)
+	w.dropped("session." + l.SessionID)
+	w.dropped("session." + behind.SessionID)
 	require.Equal(t, connect.CloseOverflow, cb.closed(), "which comes after the one before")
 	require.Equal(t, behind.SessionID, w.next().(*events.SessionDisconnectedEvent).SessionID)
 	w.publish(l.SessionID, "news", `{"n":1}`)
 	require.Equal(t, 1, c.event().Body.N)
 
 	for _, none := range []string{"session." + l.SessionID + ".0", "session." + l.SessionID + ".x", "session." + l.SessionID + ".2", "session.", "other"} {
-		dropped(none)
+		w.dropped(none)
 	}
-	dropped("session." + l.SessionID + ".1")
+	w.dropped("session." + l.SessionID + ".1")
 	require.Equal(t, connect.CloseOverflow, c.closed(), "that of the new queue counts")
 	require.Equal(t, l.SessionID, w.next().(*events.SessionDisconnectedEvent).SessionID)
+}
+
+// redeclared is a broker that makes a session's queue again when it was removed under its reader, as RabbitMQ's client does when it comes back.
+type redeclared struct {
+	bus.Driver
+	once *sync.Once
+}
+
+func (r redeclared) DeleteQueue(ctx context.Context, name string) error {
+	err := r.Driver.DeleteQueue(ctx, name)
+	if strings.HasPrefix(name, "session.") {
+		r.once.Do(func() {
+			again, declared := r.Subscribe(ctx, bus.Queue{Name: name, Durable: true, Prefetch: 1, Bindings: []bus.Binding{{Pattern: name + ".*"}}})
+			if err = errors.Join(err, declared); err == nil {
+				err = again.Close(ctx)
+			}
+		})
+	}
+	return err
+}
+
+// The queue of a session that has begun anew is gone when the connection that read it has ended, also where it came back meanwhile.
+func TestNothingIsLeftOfAQueueThatIsGivenUp(t *testing.T) {
+	w := start(t, 1, func(c *connect.Config) { c.Broker = redeclared{c.Broker, new(sync.Once)} })
+	token, l := w.login("user")
+	c := w.connected(w.nodes[0], token)
+	w.dropped("session." + l.SessionID)
+	require.Equal(t, connect.CloseOverflow, c.closed())
+	require.Eventually(t, func() bool {
+		queues, err := w.broker.Queues(t.Context())
+		return err == nil && !slices.ContainsFunc(queues, func(q bus.QueueInfo) bool { return q.Name == "session."+l.SessionID })
+	}, wait, time.Millisecond)
 }

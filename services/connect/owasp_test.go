@@ -250,18 +250,19 @@ func TestSilentClients(t *testing.T) {
 		require.Equal(t, connect.CloseUnanswered, c.closed())
 	})
 	t.Run("no acknowledgement", func(t *testing.T) {
-		w := start(t, 1, func(c *connect.Config) { c.AckTimeout = 200 * time.Millisecond })
+		w := start(t, 0)
+		strict, patient := w.add(func(c *connect.Config) { c.AckTimeout = 200 * time.Millisecond }), w.add()
 		token, l := w.login("user")
-		c := w.connected(w.nodes[0], token)
+		c := w.connected(strict, token)
 		w.publish(l.SessionID, "news", `{"n":1}`)
 		require.Equal(t, connect.CloseUnanswered, c.closed())
-		v, status := w.dial(w.nodes[0], "Reconnect "+c.Hello.ReconnectToken, "?ack=auto")
+		v, status := w.dial(patient, "Reconnect "+c.Hello.ReconnectToken, "?ack=auto")
 		require.Equal(t, 101, status)
 		require.Equal(t, 1, v.event().Body.N)
 		w.publish(l.SessionID, "news", `{"n":2}`)
 		require.Equal(t, 2, v.event().Body.N)
 		require.NoError(t, v.Close())
-		back, status := w.dial(w.nodes[0], "Reconnect "+v.Hello.ReconnectToken, "?ack=auto") // lest it be cut off before the next comes
+		back, status := w.dial(patient, "Reconnect "+v.Hello.ReconnectToken, "?ack=auto") // lest it be cut off before the next comes
 		require.Equal(t, 101, status)
 		w.publish(l.SessionID, "news", `{"n":3}`)
 		next := back.event().Body.N

@@ -16,15 +16,26 @@ type record struct {
 	AccountID  string    `json:"accountId"`
 	Roles      []string  `json:"roles,omitempty"`
 	InstanceID string    `json:"instanceId"`      // of the node that holds the connection, or held it last
-	Epoch      int64     `json:"epoch"`           // counts the session's connections
+	Epoch      int64     `json:"epoch"`           // numbers the session's connections, from a time on (Unix, in microseconds)
 	Salt       []byte    `json:"salt"`            // of the ids of its endpoints
 	Token      []byte    `json:"token"`           // the digest of the reconnection token that was given last
 	Until      time.Time `json:"until"`           // when an access token has to be shown again
 	Ends       time.Time `json:"ends,omitzero"`   // when the session's time is over, as far as the access token told that was shown last
 	Ended      bool      `json:"ended,omitempty"` // the session is over: nobody connects to it any more
+	Bare       bool      `json:"bare,omitempty"`  // nobody knows yet that its queue stands: who connects has none to go on with
 	Lost       bool      `json:"lost,omitempty"`  // what waited for it is gone: who connects begins anew, with an access token
-	Anew       int64     `json:"anew,omitempty"`  // counts how often it has done so, each time with a new queue
+	Loss       loss      `json:"loss,omitzero"`   // the last time that it was
+	Anew       int64     `json:"begun,omitempty"` // counts how often it has begun anew, each time with a new queue
 }
+
+// A loss is when it was noted that what waited for a session is gone, and the node that held its connection.
+type loss struct {
+	At         time.Time `json:"at"`
+	InstanceID string    `json:"instanceId"`
+}
+
+// goesOn reports whether the session had a connection that the next one may go on from.
+func (r record) goesOn() bool { return r.Epoch > 0 && !r.Lost && !r.Bare }
 
 // endedFor is how long it is remembered that a session has ended, so that who was about to connect then is refused.
 const endedFor = 10 * time.Minute
@@ -71,9 +82,24 @@ func (r records) change(ctx context.Context, sessionID string, life time.Duratio
 }
 
 // keep prolongs the record of a connection, unless a newer one has it. Only the connection's own node does. A store that has lost its
-// memory gets it again: of a session that has ended there is a record that says so.
-func (r records) keep(ctx context.Context, sessionID string, own record, life time.Duration) error {
-	_, _, err := r.change(ctx, sessionID, life, func(v *record, found bool) error {
+// memory gets it again: of a session that has ended there is a record that says so. It returns what it is, also where that is another's.
+func (r records) keep(ctx context.Context, sessionID string, own record, life time.Duration) (now record, err error) {
+	return r.keepAs(ctx, sessionID, own, life, func(*record) {})
+}
+
+// stands notes besides that the connection's queue stands, bare that it does not: there is none, or it is about to be emptied.
+func (r records) stands(ctx context.Context, sessionID string, own record, life time.Duration) error {
+	_, err := r.keepAs(ctx, sessionID, own, life, func(v *record) { v.Bare = false })
+	return err
+}
+
+func (r records) bare(ctx context.Context, sessionID string, own record, life time.Duration) error {
+	_, err := r.keepAs(ctx, sessionID, own, life, func(v *record) { v.Bare = true })
+	return err
+}
+
+func (r records) keepAs(ctx context.Context, sessionID string, own record, life time.Duration, note func(v *record)) (now record, err error) {
+	_, now, err = r.change(ctx, sessionID, life, func(v *record, found bool) error {
 		switch {
 		case !found:
 			*v = own
@@ -84,9 +110,10 @@ func (r records) keep(ctx context.Context, sessionID string, own record, life ti
 		case v.Epoch != own.Epoch:
 			return errReplaced
 		}
+		note(v)
 		return nil
 	})
-	return err
+	return now, err
 }
 
 // end forgets a session for good, and returns how often it had begun anew.
@@ -104,10 +131,10 @@ func (r records) end(ctx context.Context, sessionID string) (anew int64, err err
 	return before.Anew, err
 }
 
-// lose notes that what waited in one of the session's queues is gone. errLost: it was noted before; errBefore: the session has begun anew
-// since; errEnded: there is no session that could miss it.
-func (r records) lose(ctx context.Context, sessionID string, anew int64, life time.Duration) (before record, err error) {
-	before, _, err = r.change(ctx, sessionID, life, func(v *record, found bool) error {
+// lose notes that what waited in one of the session's queues is gone, and returns what there is. errLost: it was noted before; errBefore: the
+// session has begun anew since; errEnded: there is no session that could miss it.
+func (r records) lose(ctx context.Context, sessionID string, anew int64, life time.Duration) (now record, err error) {
+	_, now, err = r.change(ctx, sessionID, life, func(v *record, found bool) error {
 		switch {
 		case !found || v.Ended:
 			return errEnded
@@ -116,8 +143,8 @@ func (r records) lose(ctx context.Context, sessionID string, anew int64, life ti
 		case v.Lost:
 			return errLost
 		}
-		*v = record{AccountID: v.AccountID, InstanceID: v.InstanceID, Epoch: v.Epoch + 1, Lost: true, Anew: anew}
+		*v = record{AccountID: v.AccountID, InstanceID: v.InstanceID, Epoch: v.Epoch + 1, Lost: true, Loss: loss{time.Now().UTC(), v.InstanceID}, Anew: anew}
 		return nil
 	})
-	return before, err
+	return now, err
 }

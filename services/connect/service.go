@@ -81,6 +81,7 @@ func (s *Service) Start(ctx context.Context) error {
 	s.loops.Go(func() { s.listen(life) })
 	s.loops.Go(func() { s.sweep(life) })
 	s.loops.Go(func() { s.renew(life) })
+	s.loops.Go(func() { s.giveUp(life) })
 	return nil
 }
 

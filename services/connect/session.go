@@ -33,6 +33,8 @@ type ending struct {
 	told   events.SessionDisconnectedReason
 	stays  bool // the session waits for its client
 	silent bool // somebody else tells of it
+
+	leftover bool // what waits in its queue is nobody's any more
 }
 
 func away(code int, reason string, told events.SessionDisconnectedReason) ending {

@@ -1,9 +1,11 @@
 package gamesession
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -56,7 +58,9 @@ func seatProblem(err error) error {
 	case errors.Is(err, state.ErrConflict):
 		// Not a conflict, which would be final for who asks: the same request may succeed.
 		return problem.New(problem.Unavailable, "others change the same at the same time; try again").Because(err)
-	case errors.Is(err, state.ErrInvalid):
+	case errors.Is(err, bus.ErrUnroutable):
+		return problem.New(problem.Unavailable, "no node runs the saga game-session-join; try again when one does").Because(err)
+	case errors.Is(err, state.ErrInvalid), errors.Is(err, bus.ErrInvalid):
 		return problem.New(problem.InvalidMember, "%s", err).Because(err)
 	case errors.Is(err, state.ErrOutcomeUnknown):
 		return problem.New(problem.OutcomeUnknown, "the store did not answer in time: it may or may not have been done").Because(err)
@@ -170,7 +174,7 @@ func told(id string, t *table) *gamesessionapi.GameSession {
 
 // joinGameSession begins the saga. That its queue is there is asked for: what nobody would hear is not promised.
 func (s *Service) joinGameSession(ctx context.Context, r *gamesessionapi.JoinGameSessionRequest) (*gamesessionapi.JoinGameSessionResponse, error) {
-	if err := problem.Require("gameSessionId", r.GameSessionID, "sessionId", r.SessionID); err != nil {
+	if err := cmp.Or(problem.Require("gameSessionId", r.GameSessionID, "sessionId", r.SessionID), s.checkSession(r.SessionID)); err != nil {
 		return nil, err
 	}
 	if _, err := s.read(ctx, r.GameSessionID); err != nil {
@@ -180,7 +184,7 @@ func (s *Service) joinGameSession(ctx context.Context, r *gamesessionapi.JoinGam
 	if _, err := s.cfg.Bus.PublishWith(ctx, events.TopicGameSessionJoinRequested, &events.GameSessionJoinRequestedEvent{
 		JoinID: joinID, GameSessionID: r.GameSessionID, SessionID: r.SessionID, AccountID: r.AccountID,
 	}, bus.PublishOptions{PartitionKey: joinID, Mandatory: true}); err != nil {
-		return nil, errors.Join(state.ErrUnavailable, err)
+		return nil, unavailable(err)
 	}
 	return &gamesessionapi.JoinGameSessionResponse{JoinID: joinID}, nil
 }
@@ -191,7 +195,7 @@ func (s *Service) answerJoin(ctx context.Context, r *gamesessionapi.AnswerJoinRe
 	}
 	if _, err := s.cfg.Bus.PublishWith(ctx, events.TopicGameSessionJoinAnswered,
 		&events.GameSessionJoinAnsweredEvent{JoinID: r.JoinID, Accepted: r.Accept}, bus.PublishOptions{PartitionKey: r.JoinID, Mandatory: true}); err != nil {
-		return nil, errors.Join(state.ErrUnavailable, err)
+		return nil, unavailable(err)
 	}
 	return new(gamesessionapi.AnswerJoinResponse), nil
 }
@@ -200,7 +204,7 @@ func (s *Service) leaveGameSession(ctx context.Context, r *gamesessionapi.LeaveG
 	if err := problem.Require("gameSessionId", r.GameSessionID, "sessionId", r.SessionID); err != nil {
 		return nil, err
 	}
-	left, err := s.leave(ctx, r.GameSessionID, r.SessionID)
+	left, err := s.leave(ctx, r.GameSessionID, r.SessionID, time.Time{})
 	return &gamesessionapi.LeaveGameSessionResponse{Left: left}, err
 }
 

@@ -257,6 +257,91 @@ func TestLeaving(t *testing.T) {
 	require.Equal(t, "s-4", players[0].(object)["sessionId"])
 }
 
+// A session that sits in two game sessions, and leaves one, is in the state "joined" until it leaves the other. Its states are told with the times at
+// which it entered them, however late, and how often.
+func TestTheStateOfTwoSeats(t *testing.T) {
+	n := start(t)
+	states := make(chan events.SessionStateChangeEvent, 100)
+	sub, err := bus.Subscribe(t.Context(), n.bus, events.TopicPermissionsSessionStateChanged, func(_ context.Context, e *events.SessionStateChangeEvent) error {
+		states <- *e
+		return nil
+	}, bus.SubscriptionOptions{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, sub.Close(context.Background())) }()
+	next := func() events.SessionStateChangeEvent {
+		select {
+		case e := <-states:
+			return e
+		case <-time.After(20 * time.Second):
+			require.FailNow(t, "no state is told")
+			panic("unreachable")
+		}
+	}
+	began := n.time()
+	var tables []string
+	for _, join := range []string{"j-1", "j-2"} {
+		tables = append(tables, n.table(1))
+		n.must("reserve", seat(tables[len(tables)-1], "s-1", join))
+		n.must("seat", seat(tables[len(tables)-1], "s-1", join))
+		require.Equal(t, "joined", next().NewState)
+	}
+	n.later(time.Minute)
+	n.must("seat", seat(tables[1], "s-1", "j-2"))
+	again := next()
+	require.Equal(t, "joined", again.NewState)
+	require.True(t, began.Equal(again.Timestamp), "it is told again, as it was")
+	n.later(-time.Minute) // the clock of another node
+	require.Equal(t, object{"left": true}, n.must("leave", object{"gameSessionId": tables[0], "sessionId": "s-1"}))
+	require.Equal(t, 1, n.hears(events.TopicGameSessionPlayerLeft, "s-1"))
+	require.Equal(t, object{"left": true}, n.must("leave", object{"gameSessionId": tables[1], "sessionId": "s-1"}))
+	left := next()
+	require.Empty(t, left.NewState)
+	require.True(t, left.Timestamp.After(began), "after it was joined, whatever the clock says")
+	require.Eventually(t, func() bool { return n.hears(events.TopicGameSessionPlayerLeft, "s-1") == 2 }, 20*time.Second, time.Millisecond)
+	require.Empty(t, states, "it is told once")
+}
+
+// That a client does not come back may be told late, or once more: what the session has got since is its own.
+func TestLeavingThatIsToldLate(t *testing.T) {
+	n := start(t)
+	table, other, kept := n.table(1), n.table(1), n.table(1)
+	sit := func(table, session, join string) {
+		n.must("reserve", seat(table, session, join))
+		n.must("seat", seat(table, session, join))
+	}
+	gone := &events.SessionDisconnectedEvent{SessionID: "s-1"}
+	sit(table, "s-1", "j-1")
+	sit(kept, "s-1", "j-k")
+	n.later(time.Second)
+	gone.Timestamp = n.time()
+	tell := func() { // an event is one value each time
+		e := *gone
+		_, err := n.bus.Publish(t.Context(), events.TopicSessionDisconnected, &e)
+		require.NoError(t, err)
+	}
+	tell()
+	require.Eventually(t, func() bool { return len(n.players(table))+len(n.players(kept)) == 0 }, 20*time.Second, time.Millisecond)
+	n.later(time.Second)
+	sit(table, "s-1", "j-2")
+	n.must("reserve", seat(other, "s-1", "j-3"))
+	sit(kept, "s-2", "j-4")
+	tell()
+	last := &events.SessionDisconnectedEvent{SessionID: "s-2"} // behind the other: it is through when this one is
+	last.Timestamp = n.time().Add(time.Hour)                   // by a clock that is ahead
+	n.later(time.Second)
+	require.Eventually(t, func() bool {
+		_, err := n.bus.Publish(t.Context(), events.TopicSessionDisconnected, last)
+		return err == nil && len(n.players(kept)) == 0
+	}, 20*time.Second, 10*time.Millisecond)
+	require.Len(t, n.players(table), 1)
+	require.Len(t, n.players(other), 1)
+
+	_, err := n.bus.Publish(t.Context(), events.TopicSessionInvalidated, &events.SessionInvalidatedEvent{SessionIDs: []string{"s-1"}})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return len(n.players(table))+len(n.players(other)) == 0 }, 20*time.Second, time.Millisecond,
+		"it is not forgotten where it sits")
+}
+
 // A session that has a seat again, and whose leaving before was not followed to its end, leaves both.
 func TestLeavingTwice(t *testing.T) {
 	for _, way := range []string{"leaves", "ends"} {
@@ -302,6 +387,21 @@ func TestTheGatewaySaysWhoPlays(t *testing.T) {
 	n.must("reserve", seat(table, "victim", "j-1"))
 	status, answer := n.call("leave", object{"gameSessionId": table, "sessionId": "victim"}, "Bannou-Session-Id", "own")
 	require.Equal(t, []any{http.StatusOK, false}, []any{status, answer["left"]})
+}
+
+// What no topic can be made of, and a saga that runs nowhere, are told apart from a store and a bus that are away.
+func TestWhatIsNotAway(t *testing.T) {
+	n := start(t)
+	table := n.table(1)
+	for _, id := range []string{"Player_A", "a b", "*"} { // no words of a topic
+		n.refused(http.StatusBadRequest, "join", object{"gameSessionId": table, "sessionId": id})
+		for _, step := range []string{"reserve", "invite", "seat", "release"} {
+			n.refused(http.StatusBadRequest, step, seat(table, id, "j"))
+		}
+	}
+	status, nobody := n.call("answer-join", object{"joinId": "j", "accept": true})
+	require.Equal(t, http.StatusServiceUnavailable, status)
+	require.Contains(t, nobody["detail"], "no node runs the saga")
 }
 
 func TestRefusals(t *testing.T) {

@@ -2,9 +2,11 @@ package gamesession
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -15,6 +17,7 @@ import (
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/sqlitestate"
 	"github.com/bannou-mesh/bannou/services/gamesession/gamesessionapi"
+	"github.com/bannou-mesh/bannou/services/problem"
 )
 
 // interrupted is a broker that does something else before it takes that a player has left.
@@ -65,12 +68,40 @@ func TestASeatThatIsGivenWhileTheSessionLeaves(t *testing.T) {
 	sits(tables[0])
 	meanwhile := func() { sits(tables[1]) }
 	broker.before.Store(&meanwhile)
-	require.NoError(t, s.leaveAll(t.Context(), session))
-	require.Nil(t, broker.before.Load(), "nothing came between")
-	require.NoError(t, s.leaveAll(t.Context(), session))
-	for _, id := range tables {
-		table, err := s.read(t.Context(), id)
-		require.NoError(t, err)
-		require.Equal(t, 1, table.free())
+	free := func() (free []int) {
+		for _, id := range tables {
+			table, err := s.read(t.Context(), id)
+			require.NoError(t, err)
+			free = append(free, table.free())
+		}
+		return free
 	}
+	require.NoError(t, s.leaveAll(t.Context(), session, time.Now()))
+	require.Nil(t, broker.before.Load(), "nothing came between")
+	require.Equal(t, []int{1, 0}, free(), "it is the session's own")
+	require.NoError(t, s.end(t.Context(), session))
+	require.Equal(t, []int{1, 1}, free())
+
+	// A saga that was held up gives an ended session no seat, also where it is held one by who had looked before the session ended.
+	late := &seatRequest{GameSessionID: tables[1], SessionID: session, JoinID: uuid.NewString()}
+	_, err = s.reserveSeat(t.Context(), late)
+	refused := func() {
+		p, is := errors.AsType[*problem.Problem](err)
+		require.True(t, is, "%v", err)
+		require.Equal(t, problem.Conflict, p.Code)
+	}
+	refused()
+	require.NoError(t, s.change(t.Context(), late.GameSessionID, func(t *table) (bool, error) {
+		t.Players = append(t.Players, player{JoinID: late.JoinID, SessionID: session, Status: reserved, Since: time.Now(), Until: time.Now().Add(time.Hour)})
+		return true, nil
+	}))
+	_, err = s.takeSeat(t.Context(), late)
+	refused()
+	require.NoError(t, s.leaveAll(t.Context(), session, time.Now()))
+	require.NoError(t, s.end(t.Context(), session), "it is told once more")
+	require.Equal(t, []int{1, 1}, free())
+	never := uuid.NewString()
+	require.NoError(t, s.end(t.Context(), never), "of a session that has asked for nothing yet")
+	_, err = s.reserveSeat(t.Context(), &seatRequest{GameSessionID: tables[0], SessionID: never, JoinID: uuid.NewString()})
+	refused()
 }

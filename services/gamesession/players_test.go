@@ -19,6 +19,12 @@ func (n *node) later(by time.Duration) {
 	n.now = n.now.Add(by)
 }
 
+func (n *node) time() time.Time {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.now
+}
+
 func (n *node) players(table string) []any {
 	n.t.Helper()
 	return n.must("get", object{"gameSessionId": table})["players"].([]any)
@@ -106,9 +112,9 @@ func TestRemovingAPlayer(t *testing.T) {
 		require.NotZero(t, n.hears(events.TopicGameSessionPlayerLeft, session))
 	}
 	for _, session := range []string{"s-1", "forgotten", "held"} {
-		kept, err := n.store.Exists(t.Context(), "player:"+session)
+		kept, err := n.store.Get(t.Context(), "player:"+session)
 		require.NoError(t, err)
-		require.False(t, kept, session)
+		require.Equal(t, true, kept["ended"], "that it gets no seat any more is all that is left")
 	}
 	n.refused(http.StatusBadRequest, "players/remove", object{})
 	n.refused(http.StatusBadRequest, "players/remove", object{"accountId": account, "sessionIds": make([]string, 1001)})

@@ -2,7 +2,7 @@ package gamesession
 
 import (
 	"context"
-	"errors"
+	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/gamesession/gamesessionapi"
@@ -22,7 +22,7 @@ func (s *Service) removePlayer(ctx context.Context, r *gamesessionapi.RemovePlay
 		return nil, problem.Invalid("sessionIds", "names %d sessions, at most %d are allowed", len(r.SessionIds), maxRemoved)
 	}
 	for _, id := range r.SessionIds {
-		if err := s.leaveAll(ctx, id); err != nil {
+		if err := s.end(ctx, id); err != nil {
 			return nil, err
 		}
 	}
@@ -40,7 +40,10 @@ func (s *Service) removePlayer(ctx context.Context, r *gamesessionapi.RemovePlay
 				if p.AccountID != r.AccountID {
 					continue
 				}
-				if err := errors.Join(s.leaveAll(ctx, p.SessionID), s.leaveOne(ctx, page.Items[i].Key, p.SessionID)); err != nil {
+				if err := s.end(ctx, p.SessionID); err != nil {
+					return nil, err
+				}
+				if _, err := s.leaveOne(ctx, page.Items[i].Key, p.SessionID, time.Time{}); err != nil {
 					return nil, err
 				}
 			}

@@ -1,6 +1,7 @@
 package gamesession
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"slices"
@@ -20,13 +21,21 @@ type (
 	seatResponse = gamesessionapi.SeatResponse
 )
 
-func checkSeat(r *seatRequest) error {
-	return problem.Require("joinId", r.JoinID, "gameSessionId", r.GameSessionID, "sessionId", r.SessionID)
+func (s *Service) checkSeat(r *seatRequest) error {
+	return cmp.Or(problem.Require("joinId", r.JoinID, "gameSessionId", r.GameSessionID, "sessionId", r.SessionID), s.checkSession(r.SessionID))
+}
+
+// checkSession refuses the id of a session to which nothing can be published.
+func (s *Service) checkSession(id string) error {
+	if s.cfg.Bus.CheckTopic(toTopic(id, "game-session-invitation"), false) != nil {
+		return problem.Invalid("sessionId", "is no id of a session: it is part of a topic, and has a-z, 0-9, - and _")
+	}
+	return nil
 }
 
 // reserveSeat is POST /game-session/reserve.
 func (s *Service) reserveSeat(ctx context.Context, r *seatRequest) (*seatResponse, error) {
-	if err := checkSeat(r); err != nil {
+	if err := s.checkSeat(r); err != nil {
 		return nil, err
 	}
 	if err := s.note(ctx, r.SessionID, r.GameSessionID); err != nil {
@@ -51,7 +60,7 @@ func (s *Service) reserveSeat(ctx context.Context, r *seatRequest) (*seatRespons
 
 // invitePlayer is POST /game-session/invite.
 func (s *Service) invitePlayer(ctx context.Context, r *seatRequest) (*seatResponse, error) {
-	if err := checkSeat(r); err != nil {
+	if err := s.checkSeat(r); err != nil {
 		return nil, err
 	}
 	e := events.GameSessionInvitedEvent{
@@ -65,29 +74,35 @@ func (s *Service) invitePlayer(ctx context.Context, r *seatRequest) (*seatRespon
 
 // takeSeat is POST /game-session/seat.
 func (s *Service) takeSeat(ctx context.Context, r *seatRequest) (*seatResponse, error) {
-	if err := checkSeat(r); err != nil {
+	if err := s.checkSeat(r); err != nil {
 		return nil, err
 	}
+	if where, err := s.whereabouts(ctx, r.SessionID); err != nil || where.Ended {
+		return nil, cmp.Or(err, errSessionEnded())
+	}
+	var since time.Time // when the session is in the state, however late others are told
 	if err := s.change(ctx, r.GameSessionID, func(t *table) (bool, error) {
-		switch p := t.byJoin(r.JoinID); {
-		case p == nil || p.Status == leaving:
+		p := t.byJoin(r.JoinID)
+		if p == nil || p.Status == leaving {
 			return false, problem.New(problem.Conflict, "the seat is held no longer").At("joinId")
-		case p.Status == joined:
-			return false, nil
-		default:
-			p.Status, p.Since, p.Until = joined, s.cfg.Now().UTC(), time.Time{}
-			return true, nil
 		}
+		seat := p.Status != joined
+		if seat {
+			p.Status, p.Since, p.Until = joined, s.cfg.Now().UTC(), time.Time{}
+		}
+		since = p.Since
+		return seat, nil
 	}); err != nil {
 		return nil, err
 	}
-	return new(seatResponse), s.publish(ctx, events.TopicPermissionsSessionStateChanged,
-		&events.SessionStateChangeEvent{SessionID: r.SessionID, ServiceName: s.Name(), NewState: joined}, r.SessionID, joined, r.JoinID)
+	return new(seatResponse), s.publish(ctx, events.TopicPermissionsSessionStateChanged, &events.SessionStateChangeEvent{
+		Base: events.Base{Timestamp: since}, SessionID: r.SessionID, ServiceName: s.Name(), NewState: joined,
+	}, r.SessionID, joined, r.JoinID)
 }
 
 // releaseSeat is POST /game-session/release.
 func (s *Service) releaseSeat(ctx context.Context, r *seatRequest) (*seatResponse, error) {
-	if err := checkSeat(r); err != nil {
+	if err := s.checkSeat(r); err != nil {
 		return nil, err
 	}
 	_, err := s.remove(ctx, r.GameSessionID, func(t *table) *player { return t.byJoin(r.JoinID) })
@@ -128,11 +143,12 @@ func (s *Service) remove(ctx context.Context, gameSessionID string, which func(t
 	return true, s.change(ctx, gameSessionID, func(t *table) (bool, error) { return t.forget(left.JoinID), nil })
 }
 
-// leave frees what a session has of a game session: a seat, and one before it whose leaving was not followed to its end.
-func (s *Service) leave(ctx context.Context, gameSessionID, sessionID string) (left bool, err error) {
+// leave frees what a session has of a game session: a seat, and one before it whose leaving was not followed to its end. With a
+// time, only what it had by then.
+func (s *Service) leave(ctx context.Context, gameSessionID, sessionID string, by time.Time) (left bool, err error) {
 	for {
 		removed, err := s.remove(ctx, gameSessionID, func(t *table) *player {
-			return t.find(func(p player) bool { return p.SessionID == sessionID })
+			return t.find(func(p player) bool { return p.SessionID == sessionID && (by.IsZero() || !p.Since.After(by)) })
 		})
 		if left = left || removed; err != nil || !removed {
 			return left, err
@@ -146,29 +162,45 @@ func (t *table) forget(joinID string) bool {
 	return len(t.Players) != before
 }
 
+// tellLeft tells that a seat was left, and the state of the session, which has one for all game sessions: it stays where it sits in another.
 func (s *Service) tellLeft(ctx context.Context, gameSessionID string, p *player) error {
-	return errors.Join(
-		s.publish(ctx, events.TopicPermissionsSessionStateChanged,
-			&events.SessionStateChangeEvent{SessionID: p.SessionID, ServiceName: s.Name(), PreviousState: joined}, p.SessionID, "left", p.JoinID),
-		s.publish(ctx, events.TopicGameSessionPlayerLeft,
-			&events.GameSessionPlayerLeftEvent{GameSessionID: gameSessionID, SessionID: p.SessionID, AccountID: p.AccountID}, p.SessionID, "player-left", p.JoinID))
+	at := s.cfg.Now().UTC() // before it is looked: who sits down from then on has a newer state
+	if !at.After(p.Since) {
+		at = p.Since.Add(time.Microsecond)
+	}
+	sits, err := s.sits(ctx, p.SessionID)
+	if err != nil {
+		return err
+	}
+	if !sits {
+		err = s.publish(ctx, events.TopicPermissionsSessionStateChanged, &events.SessionStateChangeEvent{
+			Base: events.Base{Timestamp: at}, SessionID: p.SessionID, ServiceName: s.Name(), PreviousState: joined,
+		}, p.SessionID, "left", p.JoinID)
+	}
+	return errors.Join(err, s.publish(ctx, events.TopicGameSessionPlayerLeft,
+		&events.GameSessionPlayerLeftEvent{GameSessionID: gameSessionID, SessionID: p.SessionID, AccountID: p.AccountID}, p.SessionID, "player-left", p.JoinID))
 }
 
 // invalidated frees the seats of sessions that have ended.
 func (s *Service) invalidated(ctx context.Context, e *events.SessionInvalidatedEvent) error {
 	var errs []error
 	for _, id := range e.SessionIDs {
-		errs = append(errs, s.leaveAll(ctx, id))
+		errs = append(errs, s.end(ctx, id))
 	}
 	return errors.Join(errs...)
 }
 
-// disconnected frees the seats of a session whose client does not come back.
+// disconnected frees the seats of a session whose client does not come back. The event may come late, or once more, when a client that began anew
+// sits again: what it has got since is its own.
 func (s *Service) disconnected(ctx context.Context, e *events.SessionDisconnectedEvent) error {
 	if e.Reconnectable {
 		return nil
 	}
-	return s.leaveAll(ctx, e.SessionID)
+	at := e.Timestamp
+	if now := s.cfg.Now(); at.After(now) { // whose clock is ahead must not take away what comes after
+		at = now
+	}
+	return s.leaveAll(ctx, e.SessionID, at)
 }
 
 // toTopic is a topic of one session, which its client gets.
@@ -180,8 +212,14 @@ var space = uuid.MustParse("0b7c8a1e-5b1c-4a55-9a3a-7c1d2f1f7f0e") //nolint:goch
 // publish tells of a step. The id is the same each time, so that who is told twice knows it.
 func (s *Service) publish(ctx context.Context, topic string, e bus.Event, key, what, joinID string) error {
 	id := uuid.NewSHA1(space, []byte(what+" "+joinID)).String()
-	if _, err := s.cfg.Bus.PublishWith(ctx, topic, e, bus.PublishOptions{MessageID: id, PartitionKey: key}); err != nil {
-		return errors.Join(state.ErrUnavailable, err)
+	_, err := s.cfg.Bus.PublishWith(ctx, topic, e, bus.PublishOptions{MessageID: id, PartitionKey: key})
+	return unavailable(err)
+}
+
+// unavailable is an error of the bus to who may try again.
+func unavailable(err error) error {
+	if err == nil || errors.Is(err, bus.ErrInvalid) {
+		return err
 	}
-	return nil
+	return errors.Join(state.ErrUnavailable, err)
 }

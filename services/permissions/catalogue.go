@@ -4,9 +4,9 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strings"
@@ -39,8 +39,12 @@ type registration struct {
 // A catalogue is what all have, by service.
 type catalogue struct {
 	Services map[string]registration `json:"services"`
+	Removed  map[string]time.Time    `json:"removed,omitempty"` // services that were removed lately, and when
 	Version  int64                   `json:"version,omitempty"` // counts the changes
 }
+
+// removedFor is how long it is remembered that a service was removed, so that an older registration does not bring it back.
+const removedFor = 24 * time.Hour
 
 // capabilities are the endpoints that may be called, by service and in order.
 type capabilities map[string][]string
@@ -102,8 +106,17 @@ func (s *Service) catalogue(ctx context.Context) (catalogue, string, error) {
 	return c, kept.ETag, nil
 }
 
-// changeCatalogue changes it by compare-and-set. Change returns false to leave it as it is.
-func (s *Service) changeCatalogue(ctx context.Context, change func(services map[string]registration) (bool, error)) error {
+// An effect is what a change does to the catalogue.
+type effect int
+
+const (
+	none     effect = iota // it is not written
+	stamped                // it allows what it did
+	replaced               // it allows something else
+)
+
+// changeCatalogue changes it by compare-and-set.
+func (s *Service) changeCatalogue(ctx context.Context, change func(c *catalogue) (effect, error)) error {
 	store, err := state.Open[catalogue](ctx, s.cfg.Factory, ServiceStore)
 	if err != nil {
 		return err
@@ -116,48 +129,87 @@ func (s *Service) changeCatalogue(ctx context.Context, change func(services map[
 		if c.Services == nil {
 			c.Services = map[string]registration{}
 		}
-		write, err := change(c.Services)
-		if err != nil || !write {
+		is, err := change(&c)
+		if err != nil || is == none {
 			return err
 		}
-		c.Version = following(c.Version, s.cfg.Now())
+		before := s.cfg.Now().Add(-removedFor)
+		maps.DeleteFunc(c.Removed, func(_ string, at time.Time) bool { return at.Before(before) })
+		if is == replaced {
+			c.Version = following(c.Version, s.cfg.Now())
+		}
 		_, err = store.TrySaveWith(ctx, catalogueKey, c, etag, state.SaveOptions{Expiry: state.Never})
 		return err
 	})
 }
 
-// register replaces what a service has registered, unless it has registered later than at. It returns how many sessions may call
-// something else now.
+// register replaces what a service has registered, unless it has registered, or was removed, later than at. It returns how many sessions may
+// call something else now.
 func (s *Service) register(ctx context.Context, name string, r registration) (sessions int, err error) {
 	if err := checkRegistration(name, r); err != nil {
 		return 0, err
 	}
-	if err := s.changeCatalogue(ctx, func(services map[string]registration) (bool, error) {
-		before, known := services[name]
-		before.At = s.when(before.At)
-		switch {
-		case known && before.At.After(r.At):
-			return false, nil // this one is late
-		case known && before.AppID == r.AppID && before.Version == r.Version && sameEndpoints(before.Endpoints, r.Endpoints):
-			return false, nil
-		case !known && len(services) >= maxServices:
-			return false, problem.Invalid("serviceName", "would be one service more than the %d that may register", maxServices)
-		}
-		services[name] = r
-		return true, nil
-	}); err != nil {
+	if err := s.changeCatalogue(ctx, func(c *catalogue) (effect, error) { return s.enter(ctx, c, name, r) }); err != nil {
 		return 0, err
 	}
 	return s.recomputeAll(ctx) // also when nothing was changed: who changed it may have died before
 }
 
-func sameEndpoints(a, b []events.PermissionsEndpoint) bool {
-	first, err := json.Marshal(a)
-	if err != nil {
-		return false
+// enter enters a registration.
+func (s *Service) enter(ctx context.Context, c *catalogue, name string, r registration) (effect, error) {
+	before, known := c.Services[name]
+	before.At = s.when(before.At)
+	removed := s.when(c.Removed[name])
+	switch {
+	case known && before.AppID == r.AppID && before.Version == r.Version && sameEndpoints(before.Endpoints, r.Endpoints):
+		if !r.At.After(before.At) {
+			return none, nil
+		}
+		before.At = r.At // what another has registered in between is late from now on
+		c.Services[name] = before
+		return stamped, nil
+	case known && before.At.After(r.At), removed.After(r.At):
+		s.cfg.Logger.WarnContext(ctx, "a registration is older than what is known of the service, and changes nothing; where it is not late, the clock of its node is behind",
+			slog.String("service", name), slog.String("app_id", r.AppID), slog.Time("at", r.At), slog.Time("known", latest(before.At, removed)))
+		return none, nil
+	case !known && len(c.Services) >= maxServices:
+		return none, problem.Invalid("serviceName", "would be one service more than the %d that may register", maxServices)
 	}
-	second, err := json.Marshal(b)
-	return err == nil && string(first) == string(second)
+	c.Services[name] = r
+	delete(c.Removed, name)
+	return replaced, nil
+}
+
+// remove takes out what a service has registered, and remembers when.
+func (s *Service) remove(ctx context.Context, name string) (removed bool, err error) {
+	err = s.changeCatalogue(ctx, func(c *catalogue) (effect, error) {
+		if _, removed = c.Services[name]; !removed {
+			return none, nil
+		}
+		if c.Removed == nil {
+			c.Removed = map[string]time.Time{}
+		}
+		c.Removed[name] = s.cfg.Now().UTC()
+		delete(c.Services, name)
+		return replaced, nil
+	})
+	return removed, err
+}
+
+func latest(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
+	}
+	return b
+}
+
+// sameEndpoints compares what they say: one that nobody may call may have no requirements, or an empty list.
+func sameEndpoints(a, b []events.PermissionsEndpoint) bool {
+	return slices.EqualFunc(a, b, func(a, b events.PermissionsEndpoint) bool {
+		return a.Method == b.Method && a.Path == b.Path && slices.EqualFunc(a.Permissions, b.Permissions, func(a, b events.PermissionsRequirement) bool {
+			return a.Role == b.Role && maps.Equal(a.States, b.States)
+		})
+	})
 }
 
 func checkRegistration(name string, r registration) error {

@@ -118,12 +118,8 @@ func (s *Service) removeService(ctx context.Context, r *permissionsapi.RemoveSer
 	if err := problem.Require("serviceName", r.ServiceName); err != nil {
 		return nil, err
 	}
-	removed := false
-	if err := s.changeCatalogue(ctx, func(services map[string]registration) (bool, error) {
-		_, removed = services[r.ServiceName]
-		delete(services, r.ServiceName)
-		return removed, nil
-	}); err != nil {
+	removed, err := s.remove(ctx, r.ServiceName)
+	if err != nil {
 		return nil, err
 	}
 	sessions, err := s.recomputeAll(ctx)

@@ -79,9 +79,10 @@ func (s *Service) disconnected(ctx context.Context, e *events.SessionDisconnecte
 	}
 	at := s.when(e.Timestamp)
 	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) {
-		if v.Ended || len(v.States) == 0 {
+		if v.Ended || !at.After(v.Left) {
 			return false, false
 		}
+		v.Left = at
 		for service, was := range v.States {
 			if was.At.Before(at) {
 				v.States[service] = stateOf{At: at}
@@ -97,7 +98,7 @@ func (s *Service) stateChanged(ctx context.Context, e *events.SessionStateChange
 	}
 	at := s.when(e.Timestamp)
 	return s.update(ctx, e.SessionID, func(v *entry) (bool, bool) {
-		if v.Ended || v.States[e.ServiceName].At.After(at) {
+		if v.Ended || v.States[e.ServiceName].At.After(at) || v.Left.After(at) {
 			return false, false // it is late
 		}
 		if v.States == nil {

@@ -168,9 +168,9 @@ func TestARegistrationLosesNoWrite(t *testing.T) {
 
 	// Another process, which has entered its registration and goes over the sessions when this one is done, or dies.
 	process := func() {
-		require.NoError(t, s.changeCatalogue(t.Context(), func(services map[string]registration) (bool, error) {
-			services["chat"] = look("/chat")
-			return true, nil
+		require.NoError(t, s.changeCatalogue(t.Context(), func(c *catalogue) (effect, error) {
+			c.Services["chat"] = look("/chat")
+			return replaced, nil
 		}))
 	}
 	before.Store(&process)

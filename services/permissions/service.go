@@ -5,6 +5,7 @@ import (
 	"context"
 	_ "embed"
 	"errors"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -29,6 +30,8 @@ type Config struct {
 	Timeout time.Duration
 	// MaxBodyBytes bounds a request. Default: 1 MiB.
 	MaxBodyBytes int64
+	// Logger hears of registrations that come too late. Default: none.
+	Logger *slog.Logger
 	// Now is the clock. Default: time.Now.
 	Now func() time.Time
 }
@@ -51,6 +54,9 @@ func New(cfg Config) (*Service, error) {
 	cfg.SessionTTL = cmp.Or(cfg.SessionTTL, 90*24*time.Hour)
 	cfg.Timeout = cmp.Or(cfg.Timeout, 10*time.Second)
 	cfg.MaxBodyBytes = cmp.Or(cfg.MaxBodyBytes, 1<<20)
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}

@@ -32,6 +32,7 @@ type entry struct {
 	Roles        []string           `json:"roles,omitempty"`
 	RolesVersion int64              `json:"rolesVersion,omitempty"` // of the account that they are from
 	States       map[string]stateOf `json:"states,omitempty"`       // by service
+	Left         time.Time          `json:"left,omitzero"`          // when its client was given up last: states of before are late
 	Ended        bool               `json:"ended,omitempty"`
 
 	Version int64  `json:"version"`          // counts the changes of what is above

@@ -64,7 +64,7 @@ func (p parts) service(name string) (host.Service, error) {
 	case "auth":
 		return p.auth()
 	case "permissions":
-		return permissions.New(permissions.Config{Factory: p.factory, Bus: p.busOf("permissions"), SessionTTL: p.cfg.Auth.SessionTTL})
+		return permissions.New(permissions.Config{Factory: p.factory, Bus: p.busOf("permissions"), SessionTTL: p.cfg.Auth.SessionTTL, Logger: p.log})
 	case "connect":
 		return p.connect()
 	case "sagas":

@@ -24,6 +24,10 @@ type Config struct {
 	// Renew gets another access token, for the time when the gateway does not take the reconnection token any more. Default: the
 	// client ends then.
 	Renew func(ctx context.Context) (accessToken string, err error)
+	// Anew is called when the client has come back to a session that begins anew: what was published in between, and what it had not
+	// acknowledged, may be gone. No event of the new connection is given before it returns, and calls wait until then: return soon, and
+	// look anew, in a goroutine of your own, at what you show. Default: nobody is told.
+	Anew func()
 	// Retry is the pause between tries to come back; it doubles, up to 20 times as much. Default: 100 ms.
 	Retry time.Duration
 	// GiveUp is how long it is tried. Default: 5 min.
@@ -187,7 +191,9 @@ func (c *Client) run(l *link) {
 		c.stir()
 		c.mu.Unlock()
 		if c.life.Err() == nil && comesBack(err) {
-			l, err = c.comeBack()
+			if l, err = c.comeBack(); err == nil && !l.resumed && c.cfg.Anew != nil {
+				c.cfg.Anew()
+			}
 		} else if c.life.Err() != nil {
 			err = nil
 		}

@@ -7,5 +7,5 @@
 //	for event := range c.Events() { … }
 //
 // Calls go as binary frames. An event is acknowledged when it was taken from the channel, and comes once: what the gateway sends again
-// after a reconnection is told apart by its id.
+// after a reconnection is told apart by its id. Where events were given up meanwhile, Config.Anew is called.
 package client

@@ -19,6 +19,8 @@ type link struct {
 	c    *Client
 	conn *websocket.Conn
 
+	resumed bool // it goes on where the one before ended
+
 	writing sync.Mutex
 
 	mu    sync.Mutex
@@ -37,6 +39,7 @@ type message struct {
 		SessionID      string `json:"sessionId"`
 		AccountID      string `json:"accountId"`
 		InstanceID     string `json:"instanceId"`
+		Resumed        bool   `json:"resumed"`
 		ReconnectToken string `json:"reconnectToken"`
 		Window         int    `json:"window"`
 		PingSeconds    int    `json:"pingSeconds"`
@@ -76,6 +79,7 @@ func (l *link) hello(ctx context.Context) error {
 		_ = l.conn.SetReadDeadline(time.Now().Add(patience))
 		return l.conn.WriteControl(websocket.PongMessage, []byte(data), time.Now().Add(time.Second))
 	})
+	l.resumed = m.Hello.Resumed
 	c := l.c
 	c.inbox.restart(l, m.Hello.Window)
 	c.mu.Lock()

@@ -60,7 +60,7 @@ type JoinGameSessionRequest struct {
 	AccountID     string `json:"accountId,omitempty,omitzero"`
 	GameSessionID string `json:"gameSessionId"`
 
-	// SessionID Of the player. What comes through the gateway is of the session that it comes from, whatever is said here.
+	// SessionID Of the player; a word of a topic. What comes through the gateway is of the session that it comes from, whatever is said here.
 	SessionID string `json:"sessionId,omitempty,omitzero"`
 }
 
@@ -326,12 +326,16 @@ type ClientInterface interface {
 
 	// LeaveGameSessionWithBody Leave a seat
 	//
+	// Who sits in another game session stays in the state "joined".
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /game-session/leave (the `LeaveGameSession` operationId).
 	LeaveGameSessionWithBody(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// LeaveGameSession Leave a seat
+	//
+	// Who sits in another game session stays in the state "joined".
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -390,7 +394,7 @@ type ClientInterface interface {
 
 	// ReserveSeatWithBody Hold a seat
 	//
-	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -399,7 +403,7 @@ type ClientInterface interface {
 
 	// ReserveSeat Hold a seat
 	//
-	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -408,7 +412,7 @@ type ClientInterface interface {
 
 	// TakeSeatWithBody Take a seat that is held
 	//
-	// For the saga. It can be repeated. The code is conflict when it is held no longer.
+	// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -417,7 +421,7 @@ type ClientInterface interface {
 
 	// TakeSeat Take a seat that is held
 	//
-	// For the saga. It can be repeated. The code is conflict when it is held no longer.
+	// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -609,6 +613,8 @@ func (c *Client) JoinGameSession(ctx context.Context, body JoinGameSessionJSONRe
 
 // LeaveGameSessionWithBody Leave a seat
 //
+// Who sits in another game session stays in the state "joined".
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /game-session/leave (the `LeaveGameSession` operationId).
@@ -625,6 +631,8 @@ func (c *Client) LeaveGameSessionWithBody(ctx context.Context, contentType strin
 }
 
 // LeaveGameSession Leave a seat
+//
+// Who sits in another game session stays in the state "joined".
 //
 // Takes a body of the `application/json` content type.
 //
@@ -753,7 +761,7 @@ func (c *Client) ReleaseSeat(ctx context.Context, body ReleaseSeatJSONRequestBod
 
 // ReserveSeatWithBody Hold a seat
 //
-// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 //
 // Takes any type of body and a specified content type.
 //
@@ -772,7 +780,7 @@ func (c *Client) ReserveSeatWithBody(ctx context.Context, contentType string, bo
 
 // ReserveSeat Hold a seat
 //
-// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -791,7 +799,7 @@ func (c *Client) ReserveSeat(ctx context.Context, body ReserveSeatJSONRequestBod
 
 // TakeSeatWithBody Take a seat that is held
 //
-// For the saga. It can be repeated. The code is conflict when it is held no longer.
+// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 //
 // Takes any type of body and a specified content type.
 //
@@ -810,7 +818,7 @@ func (c *Client) TakeSeatWithBody(ctx context.Context, contentType string, body 
 
 // TakeSeat Take a seat that is held
 //
-// For the saga. It can be repeated. The code is conflict when it is held no longer.
+// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1395,12 +1403,16 @@ type ClientWithResponsesInterface interface {
 
 	// LeaveGameSessionWithBodyWithResponse Leave a seat
 	//
+	// Who sits in another game session stays in the state "joined".
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /game-session/leave (the `LeaveGameSession` operationId).
 	LeaveGameSessionWithBodyWithResponse(ctx context.Context, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*LeaveGameSessionReply, error)
 
 	// LeaveGameSessionWithResponse Leave a seat
+	//
+	// Who sits in another game session stays in the state "joined".
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1459,7 +1471,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReserveSeatWithBodyWithResponse Hold a seat
 	//
-	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1468,7 +1480,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReserveSeatWithResponse Hold a seat
 	//
-	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+	// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1477,7 +1489,7 @@ type ClientWithResponsesInterface interface {
 
 	// TakeSeatWithBodyWithResponse Take a seat that is held
 	//
-	// For the saga. It can be repeated. The code is conflict when it is held no longer.
+	// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -1486,7 +1498,7 @@ type ClientWithResponsesInterface interface {
 
 	// TakeSeatWithResponse Take a seat that is held
 	//
-	// For the saga. It can be repeated. The code is conflict when it is held no longer.
+	// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -2166,6 +2178,8 @@ func (c *ClientWithResponses) JoinGameSessionWithResponse(ctx context.Context, b
 
 // LeaveGameSessionWithBodyWithResponse Leave a seat
 //
+// Who sits in another game session stays in the state "joined".
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /game-session/leave (the `LeaveGameSession` operationId).
@@ -2178,6 +2192,8 @@ func (c *ClientWithResponses) LeaveGameSessionWithBodyWithResponse(ctx context.C
 }
 
 // LeaveGameSessionWithResponse Leave a seat
+//
+// Who sits in another game session stays in the state "joined".
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2278,7 +2294,7 @@ func (c *ClientWithResponses) ReleaseSeatWithResponse(ctx context.Context, body 
 
 // ReserveSeatWithBodyWithResponse Hold a seat
 //
-// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2293,7 +2309,7 @@ func (c *ClientWithResponses) ReserveSeatWithBodyWithResponse(ctx context.Contex
 
 // ReserveSeatWithResponse Hold a seat
 //
-// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one.
+// For the saga. It can be repeated. The code is conflict when there is no free seat, or the session has one or has ended.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2308,7 +2324,7 @@ func (c *ClientWithResponses) ReserveSeatWithResponse(ctx context.Context, body 
 
 // TakeSeatWithBodyWithResponse Take a seat that is held
 //
-// For the saga. It can be repeated. The code is conflict when it is held no longer.
+// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -2323,7 +2339,7 @@ func (c *ClientWithResponses) TakeSeatWithBodyWithResponse(ctx context.Context, 
 
 // TakeSeatWithResponse Take a seat that is held
 //
-// For the saga. It can be repeated. The code is conflict when it is held no longer.
+// For the saga. It can be repeated. The code is conflict when it is held no longer, or the session has ended.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
