@@ -311,7 +311,7 @@ func (s *Saga) checkOn(where string, on []transition, wrong func(string, ...any)
 			what = "topic " + t.topic
 		}
 		if t.kind == "" {
-			wrong("%s waits for something that When, Choose, Answered, Refused, Failed or After did not make", where)
+			wrong("%s waits for something that no function of this package made", where)
 			continue
 		}
 		if seen[trigger{t.kind, t.topic}] {

@@ -18,7 +18,7 @@ type Definition[S any] struct {
 	Name string
 
 	// Version tells definitions of one name apart that run side by side. New instances begin with the highest. Raise it when instances that are
-	// under way could not go on with a changed definition. Default: 1.
+	// under way could not go on with a changed definition: those in a state that it does not have park. Default: 1.
 	Version int
 
 	// Start are the events that begin an instance, each When or Choose. Required.
@@ -158,6 +158,11 @@ func Choose[S, E any](t Topic[E], choose func(s *S, e *E) (string, error), to ..
 // Answered goes to a state when the call that the state makes is answered with 2xx. A is what the answer's JSON is decoded into.
 func Answered[S, A any](to string, apply func(s *S, answer *A) error) On[S] {
 	return On[S]{kind: KindAnswer, to: []string{to}, apply: applying(to, apply)}
+}
+
+// ChooseAnswered is Answered for several states, one of which choose names.
+func ChooseAnswered[S, A any](choose func(s *S, answer *A) (string, error), to ...string) On[S] {
+	return On[S]{kind: KindAnswer, to: to, apply: choosing(choose)}
 }
 
 // A Refusal is the answer of a service that does not do what it is asked.

@@ -64,6 +64,16 @@ func (t *turning) decide() Turn {
 	}
 }
 
+// leave parks an instance that this definition cannot go on with. The message waits in it.
+func (t *turning) leave(reason string) Turn {
+	t.message.Entry = t.i.Entry
+	turn := t.keep(reason)
+	if !turn.Nothing {
+		t.park(reason, nil)
+	}
+	return turn
+}
+
 func nothing(p Policy, reason string) Turn { return Turn{Policy: p, Reason: reason, Nothing: true} }
 
 func (t *turning) event() Turn {
@@ -81,6 +91,9 @@ func (t *turning) event() Turn {
 		return t.refuse(t.saga.policies.Late, "the instance is being compensated")
 	case t.i.Status.Ended():
 		return t.refuse(t.saga.policies.Late, "the instance has ended")
+	}
+	if err := t.gone(t.i.State); err != nil {
+		return t.leave(err.Error())
 	}
 	if on := t.waiting(*m); on != nil {
 		t.take(on, *m)
@@ -326,6 +339,9 @@ func (t *turning) issue(c *command, step Step, undo bool) (err error) {
 func (t *turning) timeout() Turn {
 	if t.i.Status != Running || t.i.Entry != t.message.Entry {
 		return nothing(Ignore, "the state that it was set for has ended")
+	}
+	if err := t.gone(t.i.State); err != nil {
+		return t.leave(err.Error())
 	}
 	on := t.waiting(t.message)
 	if on == nil {

@@ -147,10 +147,44 @@ func TestDeletionEndsOrParks(t *testing.T) {
 	accountsOf(w, "")
 	w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
 	w.Run()
-	require.Equal(t, "kept", w.Instance(account).State)
+	require.Equal(t, "kept-until-asked", w.Instance(account).State)
 	w.Send(events.TopicAccountErased, &events.AccountErasedEvent{AccountID: account})
 	w.Run()
 	require.Equal(t, sagas.Completed, w.Instance(account).Status, "erased by hand")
+}
+
+// A deletion goes on, by itself or by a retry, where the settings have changed since it began.
+func TestDeletionGoesOnUnderOtherSettings(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		refusing string
+		ask      bool
+		until    string // the state in which the settings change
+		after    time.Duration
+		games    bool
+	}{
+		{"leaving games, parked", "game-session/players/remove", true, "leaving-games", time.Hour, false},
+		{"leaving games", "", false, "leaving-games", time.Hour, false},
+		{"its time runs", "", false, "kept", 0, true},
+		{"ending sessions", "", false, "ending-sessions", time.Hour, false},
+	} {
+		w := sagatest.New(built(t, workflows.Deletion(time.Hour, true)), sagatest.Chaos{})
+		accountsOf(w, c.refusing)
+		w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
+		for w.Instance(account).State != c.until || c.ask && w.Instance(account).Status != sagas.Parked {
+			require.True(t, w.Step(), c.name)
+		}
+		w.Become(built(t, workflows.Deletion(c.after, c.games)))
+		if !c.games {
+			w.Serve("game-session", "game-session/players/remove", func(sagatest.Command) (any, error) { return nil, errAway })
+		}
+		if c.ask {
+			require.Empty(t, w.Ask(account, sagas.KindRetry, sagas.Request{}), c.name)
+		}
+		w.Run()
+		require.Equal(t, sagas.Completed, w.Instance(account).Status, "%s: %v", c.name, w.History(account))
+		require.Contains(t, calls(w, account), "accounts/erase", c.name)
+	}
 }
 
 func TestAJoinHasASeatOrFreesIt(t *testing.T) {
