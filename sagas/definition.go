@@ -142,6 +142,7 @@ type On[S any] struct {
 	source source // of an event
 	after  time.Duration
 	to     []string
+	takes  func(body jsontext.Value) bool // nil: whatever it says
 	apply  func(s *S, body jsontext.Value) (next string, err error)
 }
 
@@ -173,10 +174,21 @@ type Refusal struct { //nolint:errname // it is an answer, and an error only on 
 	Body   jsontext.Value `json:"body,omitempty"` // where it is JSON
 }
 
-// Refused goes to a state when the call that the state makes is answered with 4xx, save 408, 421, 425 and 429, which are tried again. Without it the
-// instance parks.
+// Refused goes to a state when the call that the state makes is answered with 4xx, save 401, 403, 405, 408, 421, 425 and 429, which are tried again.
+// Without it the instance parks.
 func Refused[S any](to string, apply func(s *S, r *Refusal) error) On[S] {
 	return On[S]{kind: KindRefusal, to: []string{to}, apply: applying(to, apply)}
+}
+
+// RefusedIf is Refused for the refusals that is reports. With any other the instance parks, and a retry makes the call again. What has steps undone asks for
+// what the service says of the matter itself: a 404 may mean as well that nothing is at the path.
+func RefusedIf[S any](is func(r *Refusal) bool, to string, apply func(s *S, r *Refusal) error) On[S] {
+	on := Refused(to, apply)
+	on.takes = func(body jsontext.Value) bool {
+		var r Refusal
+		return decode(body, &r) == nil && is(&r)
+	}
+	return on
 }
 
 // Failed goes to a state when the call that the state makes has failed Attempts times. Without it the instance parks.

@@ -215,7 +215,18 @@ func (t *turning) waiting(m Message) *transition {
 	if st == nil {
 		return nil
 	}
-	return find(st.on, m.Kind, m.Topic)
+	on := find(st.on, m.Kind, m.Topic)
+	if on == nil || on.takes != nil && !on.taken(m.Body) {
+		return nil
+	}
+	return on
+}
+
+// taken reports whether the transition is for what a message says.
+func (on *transition) taken(body jsontext.Value) (is bool) {
+	var err error
+	defer recovered(&err) // the function is the definition's
+	return on.takes(body)
 }
 
 // take makes a transition, and those that kept messages then make.

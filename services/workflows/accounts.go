@@ -1,7 +1,10 @@
 package workflows
 
 import (
+	"net/http"
 	"time"
+
+	"github.com/go-json-experiment/json"
 
 	"github.com/bannou-mesh/bannou/events"
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -31,8 +34,8 @@ func patient() sagas.Retry {
 }
 
 // Registration is the saga of a new account, whose key is the id of the account. The account is there, with its address and its roles, by one
-// append; its password is kept for an hour. The saga has it kept for good. Where that cannot be, as no one asked for it in that hour, the account is deleted, so
-// that its address is nobody's. An account that was made without a password is whole at once.
+// append; its password is kept for an hour. The saga has it kept for good. Where auth says that it is gone, as no one asked for it in that hour, the account is deleted, so
+// that its address is nobody's; any other refusal parks. An account that was made without a password is whole at once.
 func Registration() sagas.Definition[Account] {
 	return sagas.Definition[Account]{
 		Name: "account-registration", Retry: patient(), Policies: sagas.Policies{Unknown: sagas.Ignore},
@@ -54,7 +57,7 @@ func Registration() sagas.Definition[Account] {
 				}),
 				On: []sagas.On[Account]{
 					sagas.Answered[Account, struct{}]("registered", nil),
-					sagas.Refused[Account](sagas.Compensating, nil),
+					sagas.RefusedIf[Account](neverConfirmed, sagas.Compensating, nil),
 				},
 			},
 			{Name: "registered", End: true, Do: sagas.Publish(events.TopicAccountRegistered, func(a *Account) bus.Event {
@@ -62,6 +65,18 @@ func Registration() sagas.Definition[Account] {
 			})},
 		},
 	}
+}
+
+// neverConfirmed reports a refusal in which auth itself says that there is no such account, or no password for it. Whatever else is refused on the way
+// there, as by a node without the path, costs nobody the account: the instance parks.
+func neverConfirmed(r *sagas.Refusal) bool {
+	var said struct {
+		Member string `json:"member"`
+	}
+	if json.Unmarshal(r.Body, &said) != nil || said.Member != "accountId" {
+		return false
+	}
+	return r.Status == http.StatusConflict && r.Code == "conflict" || r.Status == http.StatusNotFound && r.Code == "not_found"
 }
 
 // usualTime is how long what is personal is kept where an account waits for its time, and the program says none any more.
