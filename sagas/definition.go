@@ -201,7 +201,8 @@ type Failure struct {
 	Reason string `json:"reason"`
 }
 
-// After goes to a state when so long has passed since the state was entered, also when no process ran then.
+// After goes to a state when so long has passed since the state was entered, also when no process ran then. A call that is under way is given up: it may
+// have been done or not.
 func After[S any](d time.Duration, to string, apply func(s *S) error) On[S] {
 	on := On[S]{kind: KindTimeout, after: d, to: []string{to}, apply: func(*S, jsontext.Value) (string, error) { return to, nil }}
 	if apply != nil {
