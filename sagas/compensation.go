@@ -120,10 +120,14 @@ func (t *turning) pause(attempt int) time.Duration {
 	return min(pause, most)
 }
 
-// repeat publishes an undo again that was not confirmed in time.
+// repeat publishes an undo again that was not confirmed in time. One that the broker confirms is due when it has, as a program entered that could not go on.
 func (t *turning) repeat(w *Work) Turn {
 	if w.Until == "" {
-		return nothing(Ignore, "it is not repeated")
+		if !w.Undo || w.Due == nil {
+			return nothing(Ignore, "it is not repeated")
+		}
+		t.undone()
+		return Turn{}
 	}
 	if w.Attempt >= t.saga.retry.Attempts {
 		t.park(fmt.Sprintf("the undo of %q was published %d times, and no %s came", w.State, w.Attempt, w.Until), nil)
