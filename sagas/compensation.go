@@ -213,6 +213,9 @@ func (t *turning) beginAgain() Turn {
 func (t *turning) goOnRunning() {
 	i, st := &t.i, t.saga.byName[t.i.State]
 	if i.Unissued {
+		if n := len(i.Owed) - 1; n >= 0 && i.Owed[n] == (Step{State: i.State, Entry: i.Entry}) {
+			i.Owed = i.Owed[:n] // it is owed anew
+		}
 		i.Entry--
 		t.enter(i.State)
 		t.takeKept()

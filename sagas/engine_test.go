@@ -76,6 +76,7 @@ type world struct {
 	parks  bool  // instances of a newer version wait for no one
 	lease  time.Duration
 	meters metric.MeterProvider // nil: none
+	most   int                  // bytes of a body; 0: the bus's own
 }
 
 func newWorld(t *testing.T) *world {
@@ -94,7 +95,7 @@ type running struct {
 // start runs an engine, and a stock that does what it is asked unless silent says otherwise.
 func (w *world) start(silent bool, all ...*sagas.Saga) *running {
 	t := w.t
-	b, err := bus.New(w.driver, bus.Config{ImmediateRetries: -1, RetryMaxAttempts: 2, RetryDelay: 10 * time.Millisecond})
+	b, err := bus.New(w.driver, bus.Config{ImmediateRetries: -1, RetryMaxAttempts: 2, RetryDelay: 10 * time.Millisecond, MaxBodyBytes: w.most})
 	require.NoError(t, err)
 	engine, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: all, Partitions: 4, Lease: w.lease, Poll: 5 * time.Millisecond,
 		MeterProvider: w.meters})

@@ -57,6 +57,8 @@ func (t *turning) decide() Turn {
 		if t.i.Status.Ended() || t.i.Status == Parked {
 			return nothing(Ignore, "it has ended or is parked")
 		}
+		present := Step{State: t.i.State, Entry: t.i.Entry}
+		t.i.Unissued = t.i.Unissued || t.i.Status == Running && t.message.Work != "" && t.message.Work == t.commandID(present, false)
 		t.park(failureOf(t.message.Body), nil)
 		return Turn{}
 	default:
