@@ -133,8 +133,8 @@ func Deletion(eraseAfter time.Duration, games bool) sagas.Definition[Account] {
 					return "kept-until-asked", nil
 				}, "kept", "kept-until-asked")},
 			},
-			{Name: "kept", On: []sagas.On[Account]{erasedBy, sagas.After[Account](after, "erasing", nil)}},
 			{Name: "kept-until-asked", On: []sagas.On[Account]{erasedBy}, NoTimeout: true},
+			{Name: "kept", On: []sagas.On[Account]{erasedBy, sagas.After[Account](after, "erasing", nil)}},
 			{
 				Name: "erasing", NoUndo: true,
 				Do: sagas.Call("accounts", "accounts/erase", (*Account).request),
