@@ -46,6 +46,7 @@ type transition struct {
 	topic string
 	after time.Duration
 	to    []string
+	takes func(body jsontext.Value) bool // nil: whatever it says
 	run   func(data, body jsontext.Value) (next string, changed jsontext.Value, err error)
 }
 
@@ -121,7 +122,7 @@ func compiled[S any](s *Saga, on On[S]) transition {
 			s.sources[on.source.topic] = on.source
 		}
 	}
-	return transition{kind: on.kind, topic: on.source.topic, after: on.after, to: on.to, run: func(data, body jsontext.Value) (next string, changed jsontext.Value, err error) {
+	return transition{kind: on.kind, topic: on.source.topic, after: on.after, to: on.to, takes: on.takes, run: func(data, body jsontext.Value) (next string, changed jsontext.Value, err error) {
 		defer recovered(&err)
 		value := new(S)
 		if err := decode(data, value); err != nil {
@@ -311,7 +312,7 @@ func (s *Saga) checkOn(where string, on []transition, wrong func(string, ...any)
 			what = "topic " + t.topic
 		}
 		if t.kind == "" {
-			wrong("%s waits for something that When, Choose, Answered, Refused, Failed or After did not make", where)
+			wrong("%s waits for something that no function of this package made", where)
 			continue
 		}
 		if seen[trigger{t.kind, t.topic}] {

@@ -13,7 +13,7 @@ import (
 // A Caller makes calls. It is safe for concurrent use.
 type Caller interface {
 	// Call posts JSON to a method of a target. key is the same for each attempt at one call, and the target does once what comes twice with a key.
-	// An answer of 4xx that will be the same next time is a *Refusal; any other error is worth another attempt.
+	// An answer of 4xx that the target itself gives, and will give next time, is a *Refusal; any other error is worth another attempt.
 	Call(ctx context.Context, target, method, key string, body jsontext.Value) (answer jsontext.Value, err error)
 }
 
@@ -41,10 +41,11 @@ func (c overMesh) Call(ctx context.Context, target, method, key string, body jso
 	return answer, err
 }
 
-// final reports a status that another attempt would get too. 421 is another app's instance, at an address that was given anew.
+// final reports a status by which a service refuses, and that another attempt would get too. 401, 403 and 405 are said on the way to it, where a token
+// was changed, a rule is missing, or the program is older than the caller; and 421 by another app's instance, at an address that was given anew.
 func final(status int) bool {
 	switch status {
-	case http.StatusRequestTimeout, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
+	case http.StatusUnauthorized, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusRequestTimeout, http.StatusMisdirectedRequest, http.StatusTooEarly, http.StatusTooManyRequests:
 		return false
 	default:
 		return status >= 400 && status < 500

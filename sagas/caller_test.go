@@ -63,7 +63,7 @@ func TestOverMesh(t *testing.T) {
 			w.WriteHeader(http.StatusConflict)
 			_, _ = io.WriteString(w, `{"code":"no_funds","detail":"the card has not that much"}`)
 		case "/plain":
-			http.Error(w, "no", http.StatusForbidden)
+			http.Error(w, "no", http.StatusPaymentRequired)
 		case "/wait":
 			<-r.Context().Done()
 		default:
@@ -90,11 +90,11 @@ func TestOverMesh(t *testing.T) {
 	require.True(t, refused.Body.IsValid())
 	_, err = call(t.Context(), "plain")
 	require.ErrorAs(t, err, &refused)
-	require.Equal(t, 403, refused.Status)
+	require.Equal(t, 402, refused.Status)
 	require.NotEmpty(t, refused.Detail)
 	require.Empty(t, refused.Body)
 
-	for _, status := range []string{"408", "421", "425", "429", "500", "503"} {
+	for _, status := range []string{"401", "403", "405", "408", "421", "425", "429", "500", "503"} {
 		_, err = call(t.Context(), status)
 		require.Error(t, err, status)
 		require.NotErrorAs(t, err, &refused, status)

@@ -22,10 +22,26 @@ func (t *turning) undoNext() {
 		t.i.Status, t.i.Kept = Compensated, nil
 		return
 	}
-	step := t.i.Owed[len(t.i.Owed)-1]
-	if err := t.issue(&t.saga.byName[step.State].undo, step, true); err != nil {
+	t.undo(t.i.Owed[len(t.i.Owed)-1])
+}
+
+// undo issues the undo of a step, or parks the instance where that cannot be.
+func (t *turning) undo(step Step) {
+	err := t.gone(step.State)
+	if err == nil {
+		err = t.issue(&t.saga.byName[step.State].undo, step, true)
+	}
+	if err != nil {
 		t.park(fmt.Sprintf("the undo of %q cannot be made: %v", step.State, err), nil)
 	}
+}
+
+// gone is an error where the definition does not have a state that an instance of its version is in, or has been in: it was changed.
+func (t *turning) gone(state string) error {
+	if t.saga.byName[state] == nil {
+		return fmt.Errorf("state %q is not in this definition", state)
+	}
+	return nil
 }
 
 // undone enters that the last step that is owed was undone.
@@ -53,6 +69,9 @@ func (t *turning) worked() Turn {
 	case w.Undo:
 		t.undone()
 	default:
+		if err := t.gone(t.i.State); err != nil {
+			return t.leave(err.Error())
+		}
 		on := t.waiting(m)
 		if on == nil { // only answers have to be waited for
 			var r Refusal
@@ -101,18 +120,21 @@ func (t *turning) pause(attempt int) time.Duration {
 	return min(pause, most)
 }
 
-// repeat publishes an undo again that was not confirmed in time.
+// repeat publishes an undo again that was not confirmed in time. One that the broker confirms is due when it has, as a program entered that could not go on.
 func (t *turning) repeat(w *Work) Turn {
 	if w.Until == "" {
-		return nothing(Ignore, "it is not repeated")
+		if !w.Undo || w.Due == nil {
+			return nothing(Ignore, "it is not repeated")
+		}
+		t.undone()
+		return Turn{}
 	}
 	if w.Attempt >= t.saga.retry.Attempts {
 		t.park(fmt.Sprintf("the undo of %q was published %d times, and no %s came", w.State, w.Attempt, w.Until), nil)
 		return Turn{}
 	}
 	attempt := w.Attempt + 1
-	if err := t.issue(&t.saga.byName[w.State].undo, w.Step, true); err != nil {
-		t.park(fmt.Sprintf("the undo of %q cannot be made: %v", w.State, err), nil)
+	if t.undo(w.Step); t.i.Status == Parked {
 		return Turn{}
 	}
 	t.i.Work.Attempt = attempt
@@ -156,6 +178,11 @@ func (t *turning) goOn() Turn {
 	if i.State == "" {
 		return t.beginAgain()
 	}
+	if i.Parked.From == Running {
+		if err := t.gone(i.State); err != nil {
+			return nothing(Ignore, err.Error())
+		}
+	}
 	i.Status, i.Parked = i.Parked.From, nil
 	switch {
 	case i.Status.Ended(): // it was parked by something that came late
@@ -163,10 +190,7 @@ func (t *turning) goOn() Turn {
 	case i.Status == Undoing && i.Work == nil:
 		t.undoNext()
 	case i.Status == Undoing:
-		step := i.Work.Step
-		if err := t.issue(&t.saga.byName[step.State].undo, step, true); err != nil {
-			t.park(fmt.Sprintf("the undo of %q cannot be made: %v", step.State, err), nil)
-		}
+		t.undo(i.Work.Step)
 	default:
 		t.goOnRunning()
 	}
@@ -189,6 +213,9 @@ func (t *turning) beginAgain() Turn {
 func (t *turning) goOnRunning() {
 	i, st := &t.i, t.saga.byName[t.i.State]
 	if i.Unissued {
+		if n := len(i.Owed) - 1; n >= 0 && i.Owed[n] == (Step{State: i.State, Entry: i.Entry}) {
+			i.Owed = i.Owed[:n] // it is owed anew
+		}
 		i.Entry--
 		t.enter(i.State)
 		t.takeKept()

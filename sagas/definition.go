@@ -18,7 +18,7 @@ type Definition[S any] struct {
 	Name string
 
 	// Version tells definitions of one name apart that run side by side. New instances begin with the highest. Raise it when instances that are
-	// under way could not go on with a changed definition. Default: 1.
+	// under way could not go on with a changed definition: those in a state that it does not have park. Default: 1.
 	Version int
 
 	// Start are the events that begin an instance, each When or Choose. Required.
@@ -142,6 +142,7 @@ type On[S any] struct {
 	source source // of an event
 	after  time.Duration
 	to     []string
+	takes  func(body jsontext.Value) bool // nil: whatever it says
 	apply  func(s *S, body jsontext.Value) (next string, err error)
 }
 
@@ -160,6 +161,11 @@ func Answered[S, A any](to string, apply func(s *S, answer *A) error) On[S] {
 	return On[S]{kind: KindAnswer, to: []string{to}, apply: applying(to, apply)}
 }
 
+// ChooseAnswered is Answered for several states, one of which choose names.
+func ChooseAnswered[S, A any](choose func(s *S, answer *A) (string, error), to ...string) On[S] {
+	return On[S]{kind: KindAnswer, to: to, apply: choosing(choose)}
+}
+
 // A Refusal is the answer of a service that does not do what it is asked.
 type Refusal struct { //nolint:errname // it is an answer, and an error only on its way here
 	Status int            `json:"status"`         // HTTP
@@ -168,10 +174,21 @@ type Refusal struct { //nolint:errname // it is an answer, and an error only on 
 	Body   jsontext.Value `json:"body,omitempty"` // where it is JSON
 }
 
-// Refused goes to a state when the call that the state makes is answered with 4xx, save 408, 421, 425 and 429, which are tried again. Without it the
-// instance parks.
+// Refused goes to a state when the call that the state makes is answered with 4xx, save 401, 403, 405, 408, 421, 425 and 429, which are tried again.
+// Without it the instance parks.
 func Refused[S any](to string, apply func(s *S, r *Refusal) error) On[S] {
 	return On[S]{kind: KindRefusal, to: []string{to}, apply: applying(to, apply)}
+}
+
+// RefusedIf is Refused for the refusals that is reports. With any other the instance parks, and a retry makes the call again. What has steps undone asks for
+// what the service says of the matter itself: a 404 may mean as well that nothing is at the path.
+func RefusedIf[S any](is func(r *Refusal) bool, to string, apply func(s *S, r *Refusal) error) On[S] {
+	on := Refused(to, apply)
+	on.takes = func(body jsontext.Value) bool {
+		var r Refusal
+		return decode(body, &r) == nil && is(&r)
+	}
+	return on
 }
 
 // Failed goes to a state when the call that the state makes has failed Attempts times. Without it the instance parks.
@@ -184,7 +201,8 @@ type Failure struct {
 	Reason string `json:"reason"`
 }
 
-// After goes to a state when so long has passed since the state was entered, also when no process ran then.
+// After goes to a state when so long has passed since the state was entered, also when no process ran then. A call that is under way is given up: it may
+// have been done or not.
 func After[S any](d time.Duration, to string, apply func(s *S) error) On[S] {
 	on := On[S]{kind: KindTimeout, after: d, to: []string{to}, apply: func(*S, jsontext.Value) (string, error) { return to, nil }}
 	if apply != nil {

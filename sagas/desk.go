@@ -244,6 +244,7 @@ func attemptOf(w *Work) string {
 
 // begin begins the jobs that are due.
 func (d *desk) begin(now time.Time) {
+	d.giveUp(now)
 	for len(d.dues) > 0 && !d.dues[0].at.After(now) && len(d.busy) < d.agenda.engine.cfg.Calls {
 		i := d.open[d.dues[0].key]
 		heap.Pop(&d.dues)
@@ -261,6 +262,8 @@ func (d *desk) begin(now time.Time) {
 			continue
 		}
 		switch w := i.Work; {
+		case d.timesOut(i, now): // before a call that is due as well, as after a pause of the program
+			d.job(i, "", d.fire)
 		case w != nil && w.Due != nil && !w.Due.After(now) && w.Target != "":
 			d.job(i, attemptOf(w), d.call)
 		case w != nil && w.Due != nil && !w.Due.After(now):
@@ -269,6 +272,28 @@ func (d *desk) begin(now time.Time) {
 			d.job(i, "", d.fire)
 		}
 	}
+}
+
+// giveUp cancels the calls of states that have lasted too long. What such a call did is not known, and is undone as if it was done.
+func (d *desk) giveUp(now time.Time) {
+	for key, j := range d.busy {
+		if i := d.open[key]; j.work != "" && i != nil && d.timesOut(i, now) {
+			j.cancel()
+		}
+	}
+}
+
+// timesOut reports whether the state of an instance has lasted too long. A time that the definition has no more use for holds back no call.
+func (d *desk) timesOut(i *Instance, now time.Time) bool {
+	if i.Due == nil || i.Due.After(now) {
+		return false
+	}
+	s := d.agenda.family.versions[i.Definition]
+	if s == nil {
+		return false
+	}
+	st := s.byName[i.State]
+	return st != nil && find(st.on, KindTimeout, "") != nil
 }
 
 // job has something done for an instance.

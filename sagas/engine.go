@@ -289,6 +289,9 @@ func (e *Engine) decide(ctx context.Context, f *family, current Instance, m Mess
 		case KindRetry, KindCompensate:
 			return Turn{}, fmt.Errorf("%w: instance %q of saga %q has version %d", ErrUnknownVersion, current.Key, f.name, current.Definition)
 		case KindSent: // the relay must not wait: behind it are other instances
+			if e.waits(f, &current) {
+				return sentForAnother(current, m), nil
+			}
 			return unknownVersion(current, m), nil
 		default:
 			if e.waits(f, &current) {
@@ -313,6 +316,17 @@ func (e *Engine) decide(ctx context.Context, f *family, current Instance, m Mess
 // one. That takes less than upgrade; where it was taken back instead, the instance parks in the end.
 func (e *Engine) waits(f *family, i *Instance) bool {
 	return i.Definition > f.newest.version && !i.Status.Ended() && i.Status != Parked && time.Since(i.Changed) < e.upgrade
+}
+
+// sentForAnother enters that the broker has an undo, for a program that knows the version: it is due there.
+func sentForAnother(current Instance, m Message) Turn {
+	if current.Status != Undoing || current.Work == nil || current.Work.ID != m.Work {
+		return nothing(Ignore, "nothing waits for it")
+	}
+	w, now := *current.Work, time.Now().UTC().Truncate(time.Microsecond)
+	w.Due = &now
+	current.Work, current.Changed = &w, now
+	return Turn{Instance: current}
 }
 
 // unknownVersion parks an instance that this program cannot go on with. Its messages wait in it.

@@ -76,6 +76,7 @@ type world struct {
 	parks  bool  // instances of a newer version wait for no one
 	lease  time.Duration
 	meters metric.MeterProvider // nil: none
+	most   int                  // bytes of a body; 0: the bus's own
 }
 
 func newWorld(t *testing.T) *world {
@@ -94,7 +95,7 @@ type running struct {
 // start runs an engine, and a stock that does what it is asked unless silent says otherwise.
 func (w *world) start(silent bool, all ...*sagas.Saga) *running {
 	t := w.t
-	b, err := bus.New(w.driver, bus.Config{ImmediateRetries: -1, RetryMaxAttempts: 2, RetryDelay: 10 * time.Millisecond})
+	b, err := bus.New(w.driver, bus.Config{ImmediateRetries: -1, RetryMaxAttempts: 2, RetryDelay: 10 * time.Millisecond, MaxBodyBytes: w.most})
 	require.NoError(t, err)
 	engine, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: all, Partitions: 4, Lease: w.lease, Poll: 5 * time.Millisecond,
 		MeterProvider: w.meters})
@@ -425,6 +426,47 @@ func TestANewerVersionWaits(t *testing.T) {
 	_, err = older.Deliver(t.Context(), "order", "o-3", reserved)
 	require.NoError(t, err)
 	older.becomes(t, "o-3", sagas.Parked)
+}
+
+// What an older program publishes for an instance of a newer version is not lost on it, and parks nothing: one that knows the version goes on.
+func TestSentByAnOlderProgram(t *testing.T) {
+	w := newWorld(t)
+	one := orders()
+	one.States[0].Undo = sagas.Publish("stock.release", orderEvent)
+	two := one
+	two.Version = 2
+	s1, s2 := built(t, one), built(t, two)
+	newer := w.start(true, s1, s2)
+	newer.publish(t, "order.placed", "o-1")
+	newer.becomes(t, "o-1", sagas.Running)
+	newer.stop()
+	b, err := bus.New(w.driver, bus.Config{})
+	require.NoError(t, err)
+	idle, err := sagas.New(sagas.Config{Store: w.log, Bus: b, Caller: w.calls, Sagas: []*sagas.Saga{s1, s2}, Partitions: 4})
+	require.NoError(t, err)
+	_, err = idle.Compensate(t.Context(), "order", "o-1", sagas.Request{})
+	require.NoError(t, err)
+
+	older := w.start(true, s1)
+	require.Eventually(t, func() bool {
+		i, err := older.Get(t.Context(), "order", "o-1")
+		return err == nil && (i.Status == sagas.Parked || i.Work != nil && i.Work.Due != nil)
+	}, 20*time.Second, 2*time.Millisecond)
+	older.becomes(t, "o-1", sagas.Undoing)
+	older.stop()
+	newer = w.start(true, s1, s2)
+	newer.becomes(t, "o-1", sagas.Compensated)
+	published := 0
+	for entry, err := range newer.History(t.Context(), "order", "o-1") {
+		require.NoError(t, err)
+		require.NotEqual(t, sagas.Parked, entry.Instance.Status)
+		for _, out := range entry.Publish {
+			if out.Topic == "stock.release" {
+				published++
+			}
+		}
+	}
+	require.Equal(t, 1, published)
 }
 
 // Two engines on one log share the work, and each step is done once.

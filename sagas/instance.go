@@ -44,7 +44,7 @@ type Instance struct {
 	Parked *Parking   `json:"parked,omitzero"` // why it is parked
 	Reason string     `json:"reason,omitzero"` // why it was compensated or cancelled
 
-	Unissued bool `json:"unissued,omitzero"` // the command of the state could not be made
+	Unissued bool `json:"unissued,omitzero"` // the command of the state could not be made, or not be sent
 
 	Version  int64 `json:"-"` // of its stream; 0: it does not exist
 	Position int64 `json:"-"` // of its last event in the log
@@ -103,7 +103,7 @@ type Message struct {
 	ID    string         `json:"id"`
 	Kind  Kind           `json:"kind"`
 	Topic string         `json:"topic,omitzero"` // of an event
-	Work  string         `json:"work,omitzero"`  // of an answer, refusal, failure, sent and repeat: the id of the command
+	Work  string         `json:"work,omitzero"`  // of an answer, refusal, failure, sent and repeat: the id of the command; of park: of one that was not sent
 	Entry int            `json:"entry,omitzero"` // of a timeout: Instance.Entry
 	Body  jsontext.Value `json:"body,omitempty"`
 

@@ -93,7 +93,7 @@ func (e *Engine) sent(ctx context.Context, f *family, event *eventstore.Recorded
 // unsendable parks the instance of an event that no broker would take.
 func (e *Engine) unsendable(ctx context.Context, f *family, event *eventstore.Recorded, out *Outgoing, failure error) error {
 	reason := fmt.Sprintf("%s cannot be published: %v", out.Topic, failure)
-	turn, err := e.deliver(ctx, f, event.Stream.ID, Message{ID: fmt.Sprintf("%s.unsendable.%d", out.ID, event.Version), Kind: kindPark, Body: failing(reason)})
+	turn, err := e.deliver(ctx, f, event.Stream.ID, Message{ID: fmt.Sprintf("%s.unsendable.%d", out.ID, event.Version), Kind: kindPark, Work: out.ID, Body: failing(reason)})
 	if err == nil && turn.Nothing {
 		e.cfg.Logger.ErrorContext(ctx, "an event of a saga is lost: no broker would take it, and its instance is not to be parked",
 			"saga", f.name, "key", event.Stream.ID, "reason", reason, "instance", turn.Reason)

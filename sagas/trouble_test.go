@@ -116,6 +116,50 @@ func testTooLarge(t *testing.T) {
 	}, 3*time.Second, time.Millisecond)
 }
 
+// An event of a state that no broker would take is published by a retry, and undone once. The time of the state begins anew.
+func TestRetryOfAnEventThatCouldNotBePublished(t *testing.T) {
+	w := newWorld(t)
+	w.most = 1000
+	d := orders()
+	d.States[0].Do = sagas.Publish("stock.reserve", func(o *Order) bus.Event { return &OrderEvent{Order: o.ID + strings.Repeat("x", 1000)} })
+	saga := built(t, d)
+	small := w.start(true, saga)
+	small.publish(t, "order.placed", "o-1")
+	i := small.becomes(t, "o-1", sagas.Parked)
+	require.Contains(t, i.Parked.Reason, "stock.reserve cannot be published")
+	small.stop()
+
+	w.most = 0
+	stock, err := bus.New(w.driver, bus.Config{})
+	require.NoError(t, err)
+	asked := make(chan string, 10)
+	for _, topic := range []string{"stock.reserve", "stock.release"} {
+		require.NoError(t, bus.Handle(stock, topic, "stock", func(context.Context, *OrderEvent) error { asked <- topic; return nil }, bus.SubscriptionOptions{}))
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- stock.Run(ctx) }()
+	t.Cleanup(func() { stop(); require.NoError(t, <-ended); require.NoError(t, stock.Close(context.Background())) })
+	<-stock.Running()
+	r := w.start(true, saga)
+	i, err = r.Retry(t.Context(), "order", "o-1", sagas.Request{})
+	require.NoError(t, err)
+	require.Equal(t, sagas.Running, i.Status)
+	require.NotNil(t, i.Due)
+	require.Equal(t, []sagas.Step{{State: "reserving", Entry: 1}}, i.Owed)
+	select {
+	case topic := <-asked:
+		require.Equal(t, "stock.reserve", topic)
+	case <-time.After(20 * time.Second):
+		require.Fail(t, "stock is not asked for")
+	}
+	_, err = r.Compensate(t.Context(), "order", "o-1", sagas.Request{})
+	require.NoError(t, err)
+	require.Equal(t, "stock.release", <-asked)
+	r.publish(t, "stock.released", "o-1")
+	r.becomes(t, "o-1", sagas.Compensated)
+}
+
 // An event that has an id of its own could not be published under that of its command.
 func TestEventWithAnIDOfItsOwn(t *testing.T) {
 	d := orders()

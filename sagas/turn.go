@@ -57,11 +57,23 @@ func (t *turning) decide() Turn {
 		if t.i.Status.Ended() || t.i.Status == Parked {
 			return nothing(Ignore, "it has ended or is parked")
 		}
+		present := Step{State: t.i.State, Entry: t.i.Entry}
+		t.i.Unissued = t.i.Unissued || t.i.Status == Running && t.message.Work != "" && t.message.Work == t.commandID(present, false)
 		t.park(failureOf(t.message.Body), nil)
 		return Turn{}
 	default:
 		return nothing(DeadLetter, fmt.Sprintf("no message is of kind %q", t.message.Kind))
 	}
+}
+
+// leave parks an instance that this definition cannot go on with. The message waits in it.
+func (t *turning) leave(reason string) Turn {
+	t.message.Entry = t.i.Entry
+	turn := t.keep(reason)
+	if !turn.Nothing {
+		t.park(reason, nil)
+	}
+	return turn
 }
 
 func nothing(p Policy, reason string) Turn { return Turn{Policy: p, Reason: reason, Nothing: true} }
@@ -81,6 +93,9 @@ func (t *turning) event() Turn {
 		return t.refuse(t.saga.policies.Late, "the instance is being compensated")
 	case t.i.Status.Ended():
 		return t.refuse(t.saga.policies.Late, "the instance has ended")
+	}
+	if err := t.gone(t.i.State); err != nil {
+		return t.leave(err.Error())
 	}
 	if on := t.waiting(*m); on != nil {
 		t.take(on, *m)
@@ -202,7 +217,18 @@ func (t *turning) waiting(m Message) *transition {
 	if st == nil {
 		return nil
 	}
-	return find(st.on, m.Kind, m.Topic)
+	on := find(st.on, m.Kind, m.Topic)
+	if on == nil || on.takes != nil && !on.taken(m.Body) {
+		return nil
+	}
+	return on
+}
+
+// taken reports whether the transition is for what a message says.
+func (on *transition) taken(body jsontext.Value) (is bool) {
+	var err error
+	defer recovered(&err) // the function is the definition's
+	return on.takes(body)
 }
 
 // take makes a transition, and those that kept messages then make.
@@ -326,6 +352,9 @@ func (t *turning) issue(c *command, step Step, undo bool) (err error) {
 func (t *turning) timeout() Turn {
 	if t.i.Status != Running || t.i.Entry != t.message.Entry {
 		return nothing(Ignore, "the state that it was set for has ended")
+	}
+	if err := t.gone(t.i.State); err != nil {
+		return t.leave(err.Error())
 	}
 	on := t.waiting(t.message)
 	if on == nil {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 )
 
@@ -46,10 +47,12 @@ func TestNothingOfAKilledEngineStays(t *testing.T) {
 
 	require.Eventually(t, func() bool { return len(knowing(t, temporary)) == 0 }, patience, 20*time.Millisecond, "its processes are killed with it")
 	// Not all is free at once: the next one waits for no one, and removes what is free.
-	require.Eventually(t, func() bool {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		out, err := engine("true").CombinedOutput()
-		require.NoError(t, err, "%s", out)
-		return len(left("bannou-engine-*")) == 0
+		require.NoError(c, err, "%s", out)
+		found, err := filepath.Glob(filepath.Join(temporary, "bannou-engine-*"))
+		require.NoError(c, err)
+		require.Empty(c, found)
 	}, patience, 100*time.Millisecond, "what it left is removed")
 	cgroups, err := filepath.Glob("/sys/fs/cgroup/*/bannou-engine-*")
 	require.NoError(t, err)

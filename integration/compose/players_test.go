@@ -79,7 +79,10 @@ func TestPlayersLoseContainers(t *testing.T) {
 		execute(t, "docker", "start", name)
 	}
 
-	must("accounts", "set-roles", object{"accountId": account, "roles": []string{"user"}})
+	require.Eventually(t, func() bool { // those that were started again are found under their old names, and may not take requests yet
+		code, _ := l.post(t.Context(), "accounts", "accounts/set-roles", object{"accountId": account, "roles": []string{"user"}})
+		return code == http.StatusOK
+	}, patience, 50*time.Millisecond, "an administrator takes the role back")
 	require.Eventually(t, func() bool { return !mayList() }, patience, 20*time.Millisecond, "and takes it away")
 
 	streams := must("events", "streams", object{"category": "accounts.account"})

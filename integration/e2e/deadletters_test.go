@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/integration/servers"
@@ -51,11 +52,11 @@ func deadLetterCommands(t *testing.T, n *node) {
 		DeadLetters []letter
 		Matched     int
 	}
-	require.Eventually(t, func() bool {
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
 		out, errs, code := bannou("list", "--topic", "game.*", "--error", "500", "--since", "1h", "-o", "json")
-		require.Equal(t, 0, code, errs)
-		require.NoError(t, json.Unmarshal([]byte(out), &list))
-		return list.Matched == events
+		require.Equal(c, 0, code, errs)
+		require.NoError(c, json.Unmarshal([]byte(out), &list))
+		require.Equal(c, events, list.Matched)
 	}, patience, 100*time.Millisecond)
 	require.Equal(t, "game.lost.board", list.DeadLetters[0].Queue)
 	out, _, _ := bannou("list")

@@ -195,6 +195,7 @@ type refusal struct {
 	Status int
 	Code   string `json:"code"`
 	Detail string `json:"detail"`
+	body   []byte
 }
 
 func (r *refusal) Error() string { return fmt.Sprintf("%d %s: %s", r.Status, r.Code, r.Detail) }
@@ -223,7 +224,7 @@ func (p peers) post(ctx context.Context, service, path string, body, answer any,
 		return err
 	}
 	if resp.StatusCode != http.StatusOK {
-		r := &refusal{Status: resp.StatusCode}
+		r := &refusal{Status: resp.StatusCode, body: raw}
 		_ = json.Unmarshal(raw, r)
 		return r
 	}
@@ -235,7 +236,7 @@ func (p peers) Call(ctx context.Context, target, method, key string, body jsonte
 	var answer json.RawMessage
 	err := p.post(ctx, target, method, json.RawMessage(body), &answer, key)
 	if r, is := errors.AsType[*refusal](err); is && r.Status < http.StatusInternalServerError && r.Status != http.StatusTooManyRequests {
-		return nil, &sagas.Refusal{Status: r.Status, Code: r.Code, Detail: r.Detail}
+		return nil, &sagas.Refusal{Status: r.Status, Code: r.Code, Detail: r.Detail, Body: jsontext.Value(r.body)}
 	}
 	return jsontext.Value(answer), err
 }

@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"errors"
 	"fmt"
 	"net/http"
 )
@@ -33,11 +34,32 @@ func CheckAddressed(appID string, h http.Header) error {
 	return nil
 }
 
-// neverHandled reports whether an attempt ended before any handler saw the request: no connection could be established, or
-// another app-id's instance is at the address.
+// headerUnhandled, in an answer of 503, says that no handler saw the request: the node is starting, or has stopped.
+const headerUnhandled = "Bannou-Unhandled"
+
+// neverHandled reports whether an attempt ended before any handler saw the request: no connection could be established,
+// another app-id's instance is at the address, or the node takes no requests yet.
 func neverHandled(resp *http.Response, err error) bool {
 	if err != nil {
 		return neverConnected(err)
 	}
-	return resp.StatusCode == http.StatusMisdirectedRequest
+	return resp.StatusCode == http.StatusMisdirectedRequest || notServing(resp)
 }
+
+func notServing(resp *http.Response) bool {
+	return resp.StatusCode == http.StatusServiceUnavailable && len(resp.Header[headerUnhandled]) > 0
+}
+
+// unhandled is why no handler saw the request of an attempt.
+func unhandled(resp *http.Response, err error) error {
+	switch {
+	case err != nil:
+		return err
+	case notServing(resp):
+		return errNotServing
+	default:
+		return ErrMisdirected
+	}
+}
+
+var errNotServing = errors.New("it takes no requests yet, or any more")

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -86,7 +85,7 @@ func (k *call) again(ctx context.Context, resp *http.Response, err error) func(*
 	if elsewhere && k.rounds == 0 && neverHandled(resp, err) {
 		last := k.tried[len(k.tried)-1]
 		k.client.log.Warn("an instance cannot be reached; another is tried", "appId", k.route.appID, "instanceId", last.id,
-			"address", last.address, "error", cmp.Or(err, ErrMisdirected))
+			"address", last.address, "error", unhandled(resp, err))
 		return func(req *http.Request) (*http.Request, error) { // at once and not counted: no handler saw anything
 			discard(resp)
 			return req, k.body.attach(req, false)

@@ -85,6 +85,9 @@ func New(saga *sagas.Saga, chaos Chaos) *World {
 	}
 }
 
+// Become has instances go on with another definition of the saga, as after a new start of a program in which it was changed.
+func (w *World) Become(saga *sagas.Saga) { w.saga = saga }
+
 // Now is the time of the world's clock.
 func (w *World) Now() time.Time { return w.now }
 

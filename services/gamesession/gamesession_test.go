@@ -363,7 +363,7 @@ func TestLeavingTwice(t *testing.T) {
 			require.NoError(t, err)
 		}
 		require.Eventually(t, func() bool { return len(n.must("get", object{"gameSessionId": table})["players"].([]any)) == 0 },
-			5*time.Second, 5*time.Millisecond, way)
+			20*time.Second, 5*time.Millisecond, way)
 	}
 }
 

@@ -409,7 +409,7 @@ func TestDrain(t *testing.T) {
 			conn.Close()
 		}
 		return err != nil
-	}, 5*time.Second, time.Millisecond, "the listener closes")
+	}, 20*time.Second, time.Millisecond, "the listener closes")
 	require.NotContains(t, j.all(), "stop a", "services stop after the requests")
 	close(finish)
 	require.Equal(t, "whole", <-answer)

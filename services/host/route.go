@@ -29,15 +29,24 @@ func (h *Host) route(w http.ResponseWriter, r *http.Request) {
 	case own(pattern):
 		h.mux.ServeHTTP(w, r)
 	case h.phase.Load() < phaseServing:
-		problem.Write(w, problem.New(problem.Unavailable, "the node is starting; /readyz tells when it is ready"))
+		unhandled(w, "the node is starting; /readyz tells when it is ready")
 	case h.phase.Load() == phaseStopped:
-		problem.Write(w, problem.New(problem.Unavailable, "the node has stopped"))
+		unhandled(w, "the node has stopped")
 	case strings.Contains(pattern, "{") && !verbatim:
 		h.mux.ServeHTTP(w, r) // which fills in what the path holds
 	default:
 		r.Pattern = pattern
 		handler.ServeHTTP(w, r)
 	}
+}
+
+// headerUnhandled says that no handler saw the request. A client of the mesh then asks another instance, whatever the method is.
+const headerUnhandled = "Bannou-Unhandled"
+
+// unhandled answers while services take no requests.
+func unhandled(w http.ResponseWriter, why string) {
+	w.Header().Set(headerUnhandled, "true")
+	problem.Write(w, problem.New(problem.Unavailable, "%s", why))
 }
 
 // match finds the handler of a request. A mux redirects paths with empty segments and dots; where a pattern takes the rest of a

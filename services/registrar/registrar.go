@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -31,7 +32,7 @@ type Config struct {
 	AppID string
 	// Retry is the pause after a registration that the bus did not take. Default: 1 s.
 	Retry time.Duration
-	// Logger hears of a bus that is away. Default: none.
+	// Logger hears of services that cannot be registered. Default: none.
 	Logger *slog.Logger
 }
 
@@ -43,6 +44,9 @@ type Registrar struct {
 
 	end        context.CancelFunc
 	background sync.WaitGroup
+
+	mu     sync.Mutex
+	failed map[string]failure // by service: those that are not registered
 }
 
 // New makes a registrar that knows no service.
@@ -54,7 +58,7 @@ func New(cfg Config) (*Registrar, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Registrar{cfg: cfg}, nil
+	return &Registrar{cfg: cfg, failed: map[string]failure{}}, nil
 }
 
 // Add reads the document of a service, before Start.
@@ -71,16 +75,38 @@ func (r *Registrar) Add(s host.Service) error {
 // Name is "registrar".
 func (r *Registrar) Name() string { return "registrar" }
 
-// Start begins to register the services, and goes on until the bus has taken it.
+// Start begins to register the services, and goes on until the bus has taken all of it.
 func (r *Registrar) Start(ctx context.Context) error {
 	var life context.Context
 	life, r.end = context.WithCancel(context.WithoutCancel(ctx))
 	r.background.Go(func() {
-		for _, e := range r.events {
-			r.register(life, e)
+		for open := r.events; ; {
+			open = slices.DeleteFunc(slices.Clone(open), func(e *events.PermissionsServiceRegisteredEvent) bool { return r.register(life, e) })
+			if len(open) == 0 {
+				return
+			}
+			select {
+			case <-time.After(r.cfg.Retry):
+			case <-life.Done():
+				return
+			}
 		}
 	})
 	return nil
+}
+
+// Ready says, as degraded, which services could not be registered: nobody may call them through a gateway. That no queue waits for a registration is no
+// lack: there may be no permissions service.
+func (r *Registrar) Ready(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var errs []error
+	for _, name := range slices.Sorted(maps.Keys(r.failed)) {
+		if err := r.failed[name].err; !errors.Is(err, bus.ErrUnroutable) {
+			errs = append(errs, fmt.Errorf("the endpoints of %s are not registered: %w", name, err))
+		}
+	}
+	return host.Degraded(errors.Join(errs...))
 }
 
 // Stop ends that.
@@ -90,21 +116,43 @@ func (r *Registrar) Stop(context.Context) error {
 	return nil
 }
 
-func (r *Registrar) register(ctx context.Context, e *events.PermissionsServiceRegisteredEvent) {
-	for {
-		_, err := r.cfg.Bus.PublishWith(ctx, events.TopicPermissionsServiceRegistered, e, bus.PublishOptions{
-			PartitionKey: e.ServiceName, Mandatory: true, // the queue may not be there yet: it is tried until it is
-		})
-		if err == nil {
-			return
-		}
-		r.cfg.Logger.DebugContext(ctx, "the endpoints of a service could not be registered; it is tried again", slog.String("service", e.ServiceName), slog.Any("error", err))
-		select {
-		case <-time.After(r.cfg.Retry):
-		case <-ctx.Done():
-			return
-		}
+// A failure is why a service is not registered.
+type failure struct {
+	err  error
+	said time.Time // to the log
+}
+
+// again is how long the log is left alone about a service that cannot be registered.
+const again = time.Minute
+
+// register tries once to register a service, and reports whether that is over.
+func (r *Registrar) register(ctx context.Context, e *events.PermissionsServiceRegisteredEvent) (over bool) {
+	_, err := r.cfg.Bus.PublishWith(ctx, events.TopicPermissionsServiceRegistered, e, bus.PublishOptions{
+		PartitionKey: e.ServiceName, Mandatory: true, // the queue may not be there yet: it is tried until it is
+	})
+	if ctx.Err() != nil {
+		return true
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		delete(r.failed, e.ServiceName)
+		return true
+	}
+	said := r.failed[e.ServiceName].said
+	service, why := slog.String("service", e.ServiceName), slog.Any("error", err)
+	switch {
+	case errors.Is(err, bus.ErrInvalid):
+		r.cfg.Logger.ErrorContext(ctx, "the endpoints of a service cannot be registered, and nobody may call them through a gateway", service, why)
+		over = true
+	case errors.Is(err, bus.ErrUnroutable):
+		r.cfg.Logger.DebugContext(ctx, "nobody waits for the endpoints of a service yet; it is tried again", service, why)
+	case time.Since(said) >= again:
+		r.cfg.Logger.WarnContext(ctx, "the endpoints of a service could not be registered; it is tried again", service, why)
+		said = time.Now()
+	}
+	r.failed[e.ServiceName] = failure{err, said}
+	return over
 }
 
 // Read is the registration that an OpenAPI document asks for; nil: none.

@@ -4,10 +4,12 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-json-experiment/json/jsontext"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/events"
@@ -64,12 +66,21 @@ func accountsOf(w *sagatest.World, refusing string) {
 		for _, method := range methods {
 			w.Serve(target, method, func(sagatest.Command) (any, error) {
 				if method == refusing {
-					return nil, &sagas.Refusal{Status: 409, Detail: "no"}
+					return nil, refusal(409, "conflict", "accountId")
 				}
 				return map[string]any{"sessionIds": []string{"s-1"}}, nil
 			})
 		}
 	}
+}
+
+// refusal is a problem of a service, about a member of the request; empty: about none.
+func refusal(status int, code, member string) *sagas.Refusal {
+	body := `{"code":"` + code + `"}`
+	if member != "" {
+		body = `{"code":"` + code + `","member":"` + member + `"}`
+	}
+	return &sagas.Refusal{Status: status, Code: code, Detail: "no", Body: jsontext.Value(body)}
 }
 
 func calls(w *sagatest.World, key string) (all []string) {
@@ -106,6 +117,37 @@ func TestRegistrationEndsWhole(t *testing.T) {
 			require.Equal(t, c.status, w.Instance(account).Status, "%s, seed %d: %v", c.name, seed, w.History(account))
 			require.Equal(t, c.calls, calls(w, account), "%s, seed %d", c.name, seed)
 		}
+	}
+}
+
+// Only auth says that a registration cannot be completed. Whoever refuses on the way there does not cost the account, which a retry completes.
+func TestOnlyAuthEndsARegistration(t *testing.T) {
+	for name, c := range map[string]struct {
+		refusal *sagas.Refusal
+		status  sagas.Status
+	}{
+		"no account":          {refusal(404, "not_found", "accountId"), sagas.Compensated},
+		"no password":         {refusal(409, "conflict", "accountId"), sagas.Compensated},
+		"nothing at the path": {refusal(404, "not_found", ""), sagas.Parked},
+		"no problem":          {&sagas.Refusal{Status: 404, Detail: "404 page not found"}, sagas.Parked},
+		"another's conflict":  {refusal(409, "conflict", "key"), sagas.Parked},
+		"another's request":   {refusal(400, "missing_member", "email"), sagas.Parked},
+	} {
+		w := sagatest.New(built(t, workflows.Registration()), sagatest.Chaos{})
+		accountsOf(w, "")
+		w.Serve("auth", "auth/accounts/confirm", func(sagatest.Command) (any, error) { return nil, c.refusal })
+		w.Send(events.TopicAccountCreated, &events.AccountCreatedEvent{AccountID: account, ExpectsCredentials: true})
+		w.Run()
+		require.Equal(t, c.status, w.Instance(account).Status, name)
+		if c.status != sagas.Parked {
+			continue
+		}
+		require.Contains(t, w.Instance(account).Parked.Reason, "refused with "+strconv.Itoa(c.refusal.Status), name)
+		require.NotContains(t, calls(w, account), "accounts/delete", name)
+		accountsOf(w, "")
+		require.Empty(t, w.Ask(account, sagas.KindRetry, sagas.Request{}), name)
+		w.Run()
+		require.Equal(t, sagas.Completed, w.Instance(account).Status, "%s: %v", name, w.History(account))
 	}
 }
 
@@ -147,10 +189,44 @@ func TestDeletionEndsOrParks(t *testing.T) {
 	accountsOf(w, "")
 	w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
 	w.Run()
-	require.Equal(t, "kept", w.Instance(account).State)
+	require.Equal(t, "kept-until-asked", w.Instance(account).State)
 	w.Send(events.TopicAccountErased, &events.AccountErasedEvent{AccountID: account})
 	w.Run()
 	require.Equal(t, sagas.Completed, w.Instance(account).Status, "erased by hand")
+}
+
+// A deletion goes on, by itself or by a retry, where the settings have changed since it began.
+func TestDeletionGoesOnUnderOtherSettings(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		refusing string
+		ask      bool
+		until    string // the state in which the settings change
+		after    time.Duration
+		games    bool
+	}{
+		{"leaving games, parked", "game-session/players/remove", true, "leaving-games", time.Hour, false},
+		{"leaving games", "", false, "leaving-games", time.Hour, false},
+		{"its time runs", "", false, "kept", 0, true},
+		{"ending sessions", "", false, "ending-sessions", time.Hour, false},
+	} {
+		w := sagatest.New(built(t, workflows.Deletion(time.Hour, true)), sagatest.Chaos{})
+		accountsOf(w, c.refusing)
+		w.Send(events.TopicAccountDeleted, &events.AccountDeletedEvent{AccountID: account})
+		for w.Instance(account).State != c.until || c.ask && w.Instance(account).Status != sagas.Parked {
+			require.True(t, w.Step(), c.name)
+		}
+		w.Become(built(t, workflows.Deletion(c.after, c.games)))
+		if !c.games {
+			w.Serve("game-session", "game-session/players/remove", func(sagatest.Command) (any, error) { return nil, errAway })
+		}
+		if c.ask {
+			require.Empty(t, w.Ask(account, sagas.KindRetry, sagas.Request{}), c.name)
+		}
+		w.Run()
+		require.Equal(t, sagas.Completed, w.Instance(account).Status, "%s: %v", c.name, w.History(account))
+		require.Contains(t, calls(w, account), "accounts/erase", c.name)
+	}
 }
 
 func TestAJoinHasASeatOrFreesIt(t *testing.T) {

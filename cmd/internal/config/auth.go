@@ -9,7 +9,7 @@ import (
 
 // Accounts configures the accounts service.
 type Accounts struct {
-	EraseAfter time.Duration `name:"erase-after" default:"720h" help:"How long after its end what the events of an account say about a person can still be read. 0: until it is erased by hand."`
+	EraseAfter time.Duration `name:"erase-after" default:"720h" help:"How long after its end what the events of an account say about a person can still be read. 0: until it is erased by hand. It holds for accounts that are deleted from then on."`
 }
 
 // GameSession configures the game-session service, and the saga of those who join.
