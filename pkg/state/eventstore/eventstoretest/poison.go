@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/stretchr/testify/require"
@@ -39,7 +40,7 @@ func poisonParks(t *testing.T, open Open) {
 			if attempts++; attempts == 2 {
 				panic("it has a mind of its own")
 			}
-			return errors.New("not to be handled " + strings.Repeat("!", 2000))
+			return errors.New("not to be handled \xff " + strings.Repeat("…", 700)) // a byte that is no letter, and letters of three bytes, so that one is cut
 		}
 	}
 	r.fail = poison(2)
@@ -61,7 +62,9 @@ func poisonParks(t *testing.T, open Open) {
 	p := parked()[0]
 	require.Equal(t, stream("bad"), p.Stream)
 	require.EqualValues(t, 2, p.Version)
-	require.Contains(t, p.Failure, "not to be handled")
+	require.Contains(t, p.Failure, "not to be handled \uFFFD …")
+	require.True(t, utf8.ValidString(p.Failure), "it is to be shown as JSON")
+	require.Greater(t, len(p.Failure), 900)
 	require.WithinDuration(t, time.Now(), p.At, time.Minute)
 	require.False(t, p.Released)
 	r.mu.Lock()
