@@ -146,6 +146,9 @@ func (p *part) step() (more bool, err error) {
 	if p.pipeline != nil {
 		return p.pipeline.flow()
 	}
+	if err := p.enter(); err != nil { // what failed to be entered before
+		return false, err
+	}
 	if err := p.lookForParked(); err != nil {
 		return false, err
 	}
@@ -264,13 +267,15 @@ func (p *part) one(e Recorded, position int64) error {
 	if err != nil {
 		return err
 	}
-	if failure != nil {
-		if err := p.park(e, failure); err != nil {
-			return err
-		}
+	if failure == nil {
+		p.position = position
+		return nil
+	}
+	if err := p.park(e, failure); err != nil {
+		return err
 	}
 	p.position = position
-	return nil
+	return p.enter() // before what is behind it is handled: who follows next knows by the position that the event is late
 }
 
 // handle hands events to the handler, and enters where the part is then: in the handler's transaction, if it has one.

@@ -1,9 +1,12 @@
 package eventstoretest
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unicode/utf8"
@@ -118,6 +121,75 @@ func releasedAhead(t *testing.T, open Open) {
 	parked, err := s.Parked(t.Context(), "sub")
 	require.NoError(t, err)
 	require.Empty(t, parked)
+}
+
+// halfway is the engine of a process that is killed before it enters that it has come behind a position.
+type halfway struct {
+	eventstore.Engine
+	position int64
+	lease    atomic.Pointer[eventstore.Lease]
+}
+
+func (h *halfway) Claim(ctx context.Context, c eventstore.Claim) (eventstore.Lease, bool, error) {
+	lease, claimed, err := h.Engine.Claim(ctx, c)
+	if claimed {
+		h.lease.Store(&lease)
+	}
+	return lease, claimed, err
+}
+
+func (h *halfway) Advance(ctx context.Context, l eventstore.Lease, to eventstore.Advance, within func(tx *sql.Tx) error) error {
+	if to.Position > h.position {
+		return fmt.Errorf("%w: the process is killed", state.ErrUnavailable)
+	}
+	return h.Engine.Advance(ctx, l, to, within)
+}
+
+// A stream is parked, events behind it are handled, and the consumer is killed before it has entered that. Released before the next one has come, the
+// stream's event is handled as one that is late; skipped, it does not come again.
+func releasedWhileNobodyFollows(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	mustAppend(t, s, stream("a"), eventstore.NoStream, event("x"), event("poison"), event("x"))
+	mustAppend(t, s, stream("b"), eventstore.NoStream, event("x"), event("x"))
+	for _, skip := range []bool{false, true} {
+		name := fmt.Sprintf("skip %t", skip)
+		engine := &halfway{Engine: s.Engine(), position: 2}
+		behind := make(chan struct{}, 1000)
+		killed := subscribe(t, eventstore.New(engine, eventstore.Config{}), eventstore.SubscriptionConfig{Name: name, HandleBatch: func(_ context.Context, events []eventstore.Recorded) error {
+			for _, e := range events {
+				if e.Type == "poison" {
+					return eventstore.ErrPoison
+				}
+			}
+			if events[0].Position > 3 {
+				behind <- struct{}{}
+			}
+			return nil
+		}})
+		<-behind
+		require.NoError(t, killed.Close(t.Context()))
+		require.NoError(t, s.Engine().Yield(t.Context(), *engine.lease.Load()))
+		require.NoError(t, s.Unpark(t.Context(), name, stream("a"), skip))
+
+		r := newRecorder()
+		late := map[int64]bool{}
+		subscribe(t, s, eventstore.SubscriptionConfig{Name: name, Handle: func(ctx context.Context, e eventstore.Recorded) error {
+			late[e.Position] = eventstore.Released(ctx)
+			return r.handle(ctx, e)
+		}})
+		want := map[int64]bool{2: true, 3: false, 4: false, 5: false}
+		if skip {
+			delete(want, 2)
+		}
+		r.wait(t, len(want))
+		require.Eventually(t, func() bool {
+			marks, err := s.Marks(t.Context(), name)
+			return err == nil && marks[0].Position == 5
+		}, patience, 10*time.Millisecond)
+		r.mu.Lock()
+		require.Equal(t, want, late)
+		r.mu.Unlock()
+	}
 }
 
 // While what a handler needs is away, its events wait, however long.
