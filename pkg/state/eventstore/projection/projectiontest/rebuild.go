@@ -169,6 +169,37 @@ func resumed(t *testing.T, w *world) {
 	w.requireRight(t, built)
 }
 
+// A version is dropped by one process while another has a batch of it in work: that leaves no rows behind.
+func droppedInWork(t *testing.T, w *world) {
+	if w.Definition.Into == nil {
+		t.Skip("in tables a batch is done or undone before the command returns")
+	}
+	log := w.events(t)
+	last := w.many(t, log, 300)
+	builder := w.set(t, log, w.Definition)
+	_, err := builder.Await(within(t), "chains", last)
+	require.NoError(t, err)
+	inWork, goOn := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	w.gate.set(func(projection.Batch) error { // of the new version: the live one is at the end
+		once.Do(func() { close(inWork) })
+		<-goOn
+		return nil
+	})
+	built, err := builder.Rebuild(t.Context(), "chains", false)
+	require.NoError(t, err)
+	<-inWork
+	require.NoError(t, builder.Drop(t.Context(), "chains", built.Number))
+	other := w.set(t, w.Open(t), w.Definition) // it has looked for what is to be dropped when it is open
+	close(goOn)
+	require.Eventually(t, func() bool {
+		all, err := other.List(t.Context(), "chains")
+		return err == nil && len(all) == 1
+	}, patience, 20*time.Millisecond, "it is dropped")
+	require.NoError(t, builder.Close(t.Context()))
+	require.Empty(t, w.Read(t, built))
+}
+
 // Two that rebuild at once build one version, and neither does what the other has done.
 func twoAtOnce(t *testing.T, w *world) {
 	log := w.events(t)

@@ -71,6 +71,7 @@ func cases() []testCase {
 		{"what readers see does not go back", neverBack},
 		{"a rebuild goes on after a crash", resumed},
 		{"two processes rebuild at once", twoAtOnce},
+		{"a version that is dropped in work leaves nothing", droppedInWork},
 		{"held back, then swapped by command", heldBack},
 		{"paused and resumed", pausedAndResumed},
 		{"a poison event parks its stream", poison},
