@@ -283,6 +283,11 @@ func (p *part) handle(position int64, events []Recorded) error {
 	if len(events) > 0 && p.sub.cfg.transactional() {
 		return p.advance(position, func(tx *sql.Tx) error { return p.sub.cfg.call(p.ctx, tx, events) })
 	}
+	if len(events) > 0 && p.sub.cfg.HandleBatch != nil {
+		if err := p.onDisk(); err != nil {
+			return err
+		}
+	}
 	if len(events) > 0 {
 		if err := p.sub.cfg.call(p.ctx, nil, events); err != nil {
 			return err
@@ -395,6 +400,19 @@ func (p *part) enter() error {
 	if p.position == p.trail.Entered() {
 		return nil
 	}
+	return p.arrive()
+}
+
+// onDisk returns when the database cannot lose any more what was read, so that nothing is made of events that it then does not have.
+func (p *part) onDisk() error {
+	if p.trail.Sure() {
+		return nil
+	}
+	return p.arrive()
+}
+
+// arrive enters the position, whether it has changed or not.
+func (p *part) arrive() error {
 	asked, to := time.Now(), p.trail.To(p.position)
 	if err := p.sub.store.engine.Advance(p.ctx, p.lease, to, nil); err != nil {
 		return err

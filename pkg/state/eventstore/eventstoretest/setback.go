@@ -54,9 +54,11 @@ func setBack(t *testing.T, open OpenBoth) {
 		config   eventstore.SubscriptionConfig
 		effects  bool // in the transaction, so that what is lost leaves none
 		poisoned bool // what is lost cannot be handled
+		never    bool // is what is lost handled
 	}{
 		"all, each event":           {parts: 1, config: eventstore.SubscriptionConfig{Handle: ignored}},
 		"all, begun":                {parts: 1, config: eventstore.SubscriptionConfig{Begin: func(context.Context, eventstore.Recorded) func() error { return func() error { return nil } }}},
+		"all, in batches":           {parts: 1, never: true, config: eventstore.SubscriptionConfig{HandleBatch: func(context.Context, []eventstore.Recorded) error { return nil }}},
 		"all, in a transaction":     {parts: 1, effects: true},
 		"category":                  {parts: 1, effects: true, config: eventstore.SubscriptionConfig{Category: "test"}},
 		"stream":                    {parts: 1, effects: true, config: eventstore.SubscriptionConfig{Stream: stream("same")}},
@@ -94,6 +96,13 @@ func setBack(t *testing.T, open OpenBoth) {
 				config.Begin = func(_ context.Context, e eventstore.Recorded) func() error {
 					return func() error { note(e); return nil }
 				}
+			case config.HandleBatch != nil:
+				config.HandleBatch = func(_ context.Context, events []eventstore.Recorded) error {
+					for _, e := range events {
+						note(e)
+					}
+					return nil
+				}
 			default:
 				config.HandleIn = func(ctx context.Context, tx *sql.Tx, e eventstore.Recorded) error {
 					if c.poisoned && e.Type == "lost" {
@@ -120,6 +129,9 @@ func setBack(t *testing.T, open OpenBoth) {
 			}
 			require.Eventually(t, func() bool { return count("first") > 0 && count("there") > 0 }, patience, 10*time.Millisecond,
 				"the event that has the position is handled")
+			if c.never {
+				require.Zero(t, count("lost"))
+			}
 			if c.effects {
 				require.Equal(t, []int{1, 1, 0}, []int{count("first"), count("there"), count("lost")})
 			}
