@@ -122,7 +122,11 @@ func endureRelay(t *testing.T, database *servers.MySQLServer, broker *servers.Ra
 			_ = p.kill() // those that were not ended
 		}
 		row.Failed = t.Failed()
-		rows.Relays = append(rows.Relays, row)
+		if f.easy {
+			rows.Outages = append(rows.Outages, row)
+		} else {
+			rows.Relays = append(rows.Relays, row)
+		}
 		t.Logf("seed %d: %+v", *seed, row.RelayTotals)
 	}()
 	if f.easy {
