@@ -225,7 +225,7 @@ func beginsNothingLate(t *testing.T, open Open) {
 	require.ErrorIs(t, <-told, eventstore.ErrLeaseLost)
 	before := len(begun)
 	r := newRecorder()
-	subscribe(t, s, eventstore.SubscriptionConfig{Lease: 200 * time.Millisecond, Begin: func(ctx context.Context, e eventstore.Recorded) func() error {
+	subscribe(t, s, eventstore.SubscriptionConfig{Begin: func(ctx context.Context, e eventstore.Recorded) func() error {
 		return func() error { return r.handle(ctx, e) }
 	}})
 	require.Len(t, r.wait(t, 8), 8, "all of them, for nothing was entered")
