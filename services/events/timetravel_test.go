@@ -134,17 +134,18 @@ func TestParked(t *testing.T) {
 	require.NoError(t, err)
 	defer func() { require.NoError(t, sub.Close(context.Background())) }()
 	var parked []any
-	require.Eventually(t, func() bool {
-		parked = n.must("/events/parked", `{"subscription":"sub"}`)["streams"].([]any)
+	n.becomes("/events/parked", `{"subscription":"sub"}`, func(answer object) bool {
+		parked, _ = answer["streams"].([]any)
 		return len(parked) == 1
-	}, 20*time.Second, 10*time.Millisecond)
+	})
 	p := parked[0].(object)
 	require.Equal(t, []any{"account", "a", 1.0, "no such account", false}, []any{p["category"], p["id"], p["version"], p["failure"], p["released"]})
 	n.must("/events/release", `{"subscription":"sub","category":"account","id":"a","skip":true}`)
 	require.EqualValues(t, 2, <-handled)
-	require.Eventually(t, func() bool {
-		return len(n.must("/events/parked", `{"subscription":"sub"}`)["streams"].([]any)) == 0
-	}, 20*time.Second, 10*time.Millisecond)
+	n.becomes("/events/parked", `{"subscription":"sub"}`, func(answer object) bool {
+		left, told := answer["streams"].([]any)
+		return told && len(left) == 0
+	})
 	n.refused("/events/release", `{"subscription":"sub","category":"account","id":"a"}`, 404, "not_found")
 }
 
