@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -56,13 +57,13 @@ func poisonParks(t *testing.T, open Open) {
 	seen := r.wait(t, 4)
 	require.Equal(t, []int64{1, 2, 3}, of(seen, "good"))
 	require.Equal(t, []int64{1}, of(seen, "bad"))
-	parked := func() []eventstore.Parked {
-		all, err := s.Parked(t.Context(), "sub")
+	parked := func(t require.TestingT) []eventstore.Parked {
+		all, err := s.Parked(context.Background(), "sub")
 		require.NoError(t, err)
 		return all
 	}
-	require.Len(t, parked(), 1)
-	p := parked()[0]
+	require.Len(t, parked(t), 1)
+	p := parked(t)[0]
 	require.Equal(t, stream("bad"), p.Stream)
 	require.EqualValues(t, 2, p.Version)
 	require.Contains(t, p.Failure, "not to be handled \uFFFD …")
@@ -82,15 +83,17 @@ func poisonParks(t *testing.T, open Open) {
 	require.Equal(t, []int64{1}, of(r.wait(t, 5), "bad"))
 	r.failing(poison(3))
 	require.NoError(t, s.Unpark(t.Context(), "sub", stream("bad"), false))
-	require.Eventually(t, func() bool {
-		all := parked()
-		return len(all) == 1 && all[0].Version == 3 && !all[0].Released
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		all := parked(c)
+		require.Len(c, all, 1)
+		require.EqualValues(c, 3, all[0].Version)
+		require.False(c, all[0].Released)
 	}, patience, 10*time.Millisecond)
 	require.Equal(t, []int64{1, 2}, of(r.seen(), "bad"))
 
 	// What cannot be handled at all is skipped.
 	require.NoError(t, s.Unpark(t.Context(), "sub", stream("bad"), true))
-	require.Eventually(t, func() bool { return len(parked()) == 0 }, patience, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Empty(c, parked(c)) }, patience, 10*time.Millisecond)
 	require.Equal(t, []int64{1, 2, 4}, of(r.seen(), "bad"))
 	mustAppend(t, s, stream("bad"), eventstore.Any, event("x"))
 	require.Equal(t, []int64{1, 2, 4, 5}, of(r.wait(t, 8), "bad"))
@@ -236,16 +239,17 @@ func figures(t *testing.T, open Open) {
 	require.InDelta(t, 1, got["bannou.events.subscription.skipped"], 0)
 	close(release)
 	r.wait(t, 3)
-	require.Eventually(t, func() bool {
-		got := collected(t, reader)
-		return got["bannou.events.subscription.lag"] == 0 && got["bannou.events.subscription.age"] == 0 && got["bannou.events.subscription.handled"] == 3
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		got := collected(c, reader)
+		require.Zero(c, got["bannou.events.subscription.lag"])
+		require.Zero(c, got["bannou.events.subscription.age"])
+		require.InDelta(c, 3, got["bannou.events.subscription.handled"], 0)
 	}, patience, 10*time.Millisecond)
 }
 
-func collected(t testing.TB, reader metric.Reader) map[string]float64 {
-	t.Helper()
+func collected(t require.TestingT, reader metric.Reader) map[string]float64 {
 	var all metricdata.ResourceMetrics
-	require.NoError(t, reader.Collect(t.Context(), &all))
+	require.NoError(t, reader.Collect(context.Background(), &all))
 	values := map[string]float64{}
 	for _, scope := range all.ScopeMetrics {
 		for _, m := range scope.Metrics {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
@@ -118,22 +119,24 @@ func setBack(t *testing.T, open OpenBoth) {
 				return err == nil && len(marks) == max(1, config.Partitions)
 			}, patience, 10*time.Millisecond, "it is there before the events are")
 			mustAppend(t, s, stream("same"), eventstore.Any, event("first"), lost)
-			count := func(kind string) (n int) {
+			count := func(t require.TestingT, kind string) (n int) {
 				if !c.effects {
 					mu.Lock()
 					defer mu.Unlock()
 					return handled[kind]
 				}
-				require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM handled WHERE event = ?", kind).Scan(&n))
+				require.NoError(t, db.QueryRowContext(context.Background(), "SELECT COUNT(*) FROM handled WHERE event = ?", kind).Scan(&n))
 				return n
 			}
-			require.Eventually(t, func() bool { return count("first") > 0 && count("there") > 0 }, patience, 10*time.Millisecond,
-				"the event that has the position is handled")
+			require.EventuallyWithT(t, func(c *assert.CollectT) {
+				require.Positive(c, count(c, "first"))
+				require.Positive(c, count(c, "there"))
+			}, patience, 10*time.Millisecond, "the event that has the position is handled")
 			if c.never {
-				require.Zero(t, count("lost"))
+				require.Zero(t, count(t, "lost"))
 			}
 			if c.effects {
-				require.Equal(t, []int{1, 1, 0}, []int{count("first"), count("there"), count("lost")})
+				require.Equal(t, []int{1, 1, 0}, []int{count(t, "first"), count(t, "there"), count(t, "lost")})
 			}
 			parked, err := s.Parked(t.Context(), "sub")
 			require.NoError(t, err)

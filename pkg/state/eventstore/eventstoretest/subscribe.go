@@ -239,26 +239,22 @@ func sharedByStream(t *testing.T, open Open) {
 	a, b := config("a"), config("b")
 	first := subscribe(t, s, a)
 	subscribe(t, s, b)
-	holders := func() map[string]int {
+	shared := func() bool {
 		marks, err := s.Marks(t.Context(), "sub")
-		require.NoError(t, err)
 		held := map[string]int{}
 		for _, m := range marks {
 			if m.Consumer != "" {
 				held[m.Consumer]++
 			}
 		}
-		return held
-	}
-	require.Eventually(t, func() bool {
-		held := holders()
 		for _, n := range held {
 			if n != 2 {
 				return false
 			}
 		}
-		return len(held) == 2
-	}, patience, 10*time.Millisecond, "two partitions each")
+		return err == nil && len(held) == 2
+	}
+	require.Eventually(t, shared, patience, 10*time.Millisecond, "two partitions each")
 	const streams, each = 12, 8
 	for range each {
 		for i := range streams {

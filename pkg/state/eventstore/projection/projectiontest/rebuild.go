@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -64,7 +65,7 @@ func rebuilt(t *testing.T, w *world) {
 	require.NoError(t, err)
 	require.Equal(t, before, live)
 	require.NoError(t, s.Drop(t.Context(), "chains", 2))
-	require.Eventually(t, func() bool { return status(t, s, 2).Number == 0 }, patience, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Zero(c, status(c, s, 2).Number) }, patience, 20*time.Millisecond)
 	if w.DB != nil && w.Definition.Tables != nil {
 		_, err = w.DB.ExecContext(t.Context(), in(built, "SELECT 1 FROM {t}"))
 		require.Error(t, err, "its table is gone")
@@ -148,7 +149,7 @@ func resumed(t *testing.T, w *world) {
 	built, err := first.Rebuild(t.Context(), "chains", false)
 	require.NoError(t, err)
 	<-stuck
-	require.Eventually(t, func() bool { return status(t, first, 2).Position >= 150 }, patience, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.GreaterOrEqual(c, status(c, first, 2).Position, int64(150)) }, patience, 20*time.Millisecond)
 	dead, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.NoError(t, first.Close(dead))
