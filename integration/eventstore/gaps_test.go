@@ -16,6 +16,7 @@ import (
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/integration/servers"
@@ -59,11 +60,11 @@ func TestNoGaps(t *testing.T) {
 		said = append(said, processes[round].kill(t)...)
 		processes[round] = startProcess(t, dsn, "gaps")
 	}
-	missed := func() (n int64) {
+	missed := func(t require.TestingT) (n int64) {
 		require.NoError(t, db.QueryRow("SELECT COUNT(*) FROM naive").Scan(&n))
 		return n
 	}
-	require.Eventually(t, func() bool { return missed() > 1000 }, patience, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Greater(c, missed(c), int64(1000)) }, patience, 10*time.Millisecond)
 	for _, p := range processes {
 		said = append(said, p.end(t)...)
 	}
@@ -89,7 +90,7 @@ func TestNoGaps(t *testing.T) {
 		require.True(t, there, "event %s was acknowledged and is lost", id)
 		require.Equal(t, position, strconv.FormatInt(e.Position, 10)+".")
 	}
-	rows := missed()
+	rows := missed(t)
 	t.Logf("events %d, acknowledged %d, seen %d, lost 0; the naive reader saw %d of %d rows", len(all), len(said), len(seen), len(naive), rows)
 	require.Less(t, int64(len(naive)), rows, "the naive reader has missed nothing, so this test shows nothing")
 }

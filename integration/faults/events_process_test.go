@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"slices"
 	"sync"
 	"time"
 
@@ -40,6 +41,34 @@ type eventProcess struct {
 	cmd   *exec.Cmd
 	stdin io.Closer
 	said  chan error // when all that it said has been entered
+
+	consumer string // of the subscription that has all in order
+}
+
+// startConsumer starts one, and returns when it is among those that may lead.
+func (r *eventRun) startConsumer(ctx context.Context) (err error) {
+	if err := r.start(&r.consumers, "consume"); err != nil {
+		return err
+	}
+	p := r.consumers[len(r.consumers)-1]
+	p.consumer, err = enlisted(ctx, r.db, ordered, r.known)
+	r.known = append(r.known, p.consumer)
+	return err
+}
+
+// leader waits until one of the consumers has all in order, and has it be the last of them.
+func (r *eventRun) leader(ctx context.Context) (*eventProcess, error) {
+	consumers := make([]string, len(r.consumers))
+	for i, p := range r.consumers {
+		consumers[i] = p.consumer
+	}
+	i, err := leads(ctx, r.db, ordered, consumers)
+	if err != nil {
+		return nil, err
+	}
+	leader := r.consumers[i]
+	r.consumers = append(slices.Delete(r.consumers, i, i+1), leader)
+	return leader, nil
 }
 
 func (r *eventRun) start(among *[]*eventProcess, work string) error {
@@ -85,15 +114,11 @@ func enterEvents(said *bufio.Reader, ledger *faults.EventLedger) error {
 	}
 }
 
-// replace ends the process that has run for the longest, and starts another one.
-func (r *eventRun) replace(among *[]*eventProcess, end func(*eventProcess) error) error {
-	first := (*among)[0]
-	*among = (*among)[1:]
-	work := "consume"
-	if among == &r.writers {
-		work = "write"
-	}
-	return errors.Join(end(first), r.start(among, work))
+// replaceWriter ends the writer that has run for the longest, and starts another one.
+func (r *eventRun) replaceWriter(end func(*eventProcess) error) error {
+	first := r.writers[0]
+	r.writers = r.writers[1:]
+	return errors.Join(end(first), r.start(&r.writers, "write"))
 }
 
 func (p *eventProcess) signal(s os.Signal) error { return p.cmd.Process.Signal(s) }

@@ -39,12 +39,21 @@ func TestEvents(t *testing.T) {
 
 func eventFaults(server *servers.MySQLServer) []eventFault {
 	return []eventFault{
-		{"writer process killed", 4, func(_ context.Context, r *eventRun) error { return r.replace(&r.writers, (*eventProcess).kill) }},
+		{"writer process killed", 4, func(_ context.Context, r *eventRun) error { return r.replaceWriter((*eventProcess).kill) }},
 		{"server killed", 2, func(ctx context.Context, _ *eventRun) error { return errors.Join(server.Kill(), server.Restart(ctx)) }},
-		{"leading consumer killed", 3, func(_ context.Context, r *eventRun) error { return r.replace(&r.consumers, (*eventProcess).kill) }},
+		{"leading consumer killed", 3, func(ctx context.Context, r *eventRun) error {
+			leader, err := r.leader(ctx)
+			if err != nil {
+				return err
+			}
+			r.consumers = r.consumers[:len(r.consumers)-1]
+			return errors.Join(leader.kill(), r.startConsumer(ctx))
+		}},
 		{"leading consumer stopped (SIGSTOP) for three leases", 2, func(ctx context.Context, r *eventRun) error {
-			leader := r.consumers[0]
-			r.consumers = append(r.consumers[1:], leader)
+			leader, err := r.leader(ctx)
+			if err != nil {
+				return err
+			}
 			return errors.Join(leader.signal(syscall.SIGSTOP), faults.Pause(ctx, 3*eventLease), leader.signal(syscall.SIGCONT))
 		}},
 		{"lease taken from a leader that works, so that two lead", 5, func(ctx context.Context, r *eventRun) error {
@@ -76,7 +85,8 @@ type eventRun struct {
 	db                 *sql.DB
 	ledger             *faults.EventLedger
 	started            int
-	writers, consumers []*eventProcess // the one that has run for the longest is first: it leads
+	writers, consumers []*eventProcess
+	known              []string // consumers that there have been
 }
 
 // endureEvents puts a log under load, harms it, and holds it to its promises.
@@ -104,7 +114,7 @@ func endureEvents(t *testing.T, server *servers.MySQLServer, f eventFault) {
 	_, err = db.Exec("CREATE TABLE handled (at BIGINT AUTO_INCREMENT PRIMARY KEY, subscription VARCHAR(16) NOT NULL, position BIGINT NOT NULL, id CHAR(36) NOT NULL) ENGINE=InnoDB")
 	require.NoError(t, err)
 	for range eventProcesses {
-		require.NoError(t, r.start(&r.consumers, "consume"))
+		require.NoError(t, r.startConsumer(within(t, patience)))
 		require.NoError(t, r.start(&r.writers, "write"))
 	}
 	acknowledged := func() {
@@ -128,12 +138,15 @@ func endureEvents(t *testing.T, server *servers.MySQLServer, f eventFault) {
 // settle waits until the subscriptions are at the end, and holds all against each other.
 func (r *eventRun) settle(t *testing.T, store *eventstore.Store, row *faults.EventRow) {
 	t.Helper()
+	ctx := within(t, 2*patience)
 	require.Eventually(t, func() bool { // a transaction whose writer was killed may end later
-		head, err := store.Head(within(t, patience))
-		require.NoError(t, err)
-		var behind int
-		require.NoError(t, r.db.QueryRow("SELECT COUNT(*) FROM events_positions WHERE position < ?", head).Scan(&behind))
-		return behind == 0
+		head, err := store.Head(ctx)
+		if err != nil {
+			return false
+		}
+		behind := -1
+		err = r.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM events_positions WHERE position < ?", head).Scan(&behind)
+		return err == nil && behind == 0
 	}, patience, pollPeriod, "the subscriptions come to the end")
 	for _, p := range r.consumers {
 		require.NoError(t, p.end())

@@ -70,6 +70,7 @@ type Rows struct {
 	Events   []EventRow
 	Rebuilds []RebuildRow
 	Relays   []RelayRow
+	Outages  []RelayRow // of a run beside the one of Relays
 	Mesh     []MeshRow
 }
 
@@ -77,12 +78,13 @@ type Rows struct {
 func (r *Rows) Add(others Rows) {
 	r.Bus, r.State = append(r.Bus, others.Bus...), append(r.State, others.State...)
 	r.Events, r.Rebuilds = append(r.Events, others.Events...), append(r.Rebuilds, others.Rebuilds...)
-	r.Relays, r.Mesh = append(r.Relays, others.Relays...), append(r.Mesh, others.Mesh...)
+	r.Relays, r.Outages = append(r.Relays, others.Relays...), append(r.Outages, others.Outages...)
+	r.Mesh = append(r.Mesh, others.Mesh...)
 }
 
 // String is all rows in Markdown, each on a line.
 func (r *Rows) String() string {
-	return lines(r.Bus) + lines(r.State) + lines(r.Events) + lines(r.Rebuilds) + lines(r.Relays) + lines(r.Mesh)
+	return lines(r.Bus) + lines(r.State) + lines(r.Events) + lines(r.Rebuilds) + lines(r.Relays) + lines(r.Outages) + lines(r.Mesh)
 }
 
 func lines[R fmt.Stringer](rows []R) string {
@@ -148,6 +150,7 @@ func (r *Rows) parts() []pagePart {
 		{eventTitle, part(fmt.Sprintf(eventHeading, EventWriters, sharedStreams), r.Events, eventFootnotes)},
 		{rebuildTitle, part(rebuildHeading, r.Rebuilds, "")},
 		{relayTitle, part(relayHeading, r.Relays, "")},
+		{outageTitle, part(outageHeading, r.Outages, "")},
 		{meshTitle, part(fmt.Sprintf(meshHeading, today(), callers, patientDeadline, AttemptTimeout, MeshSlack), r.Mesh, meshFootnotes)},
 	}
 }

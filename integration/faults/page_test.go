@@ -30,14 +30,21 @@ func TestPageKeepsOtherRows(t *testing.T) {
 	}
 	require.NoError(t, os.WriteFile(path, []byte(page()+"\n## Others\n\nwords\n"), 0o600))
 	write(faults.Rows{Relays: []faults.RelayRow{{Fault: "leader stopped"}}, Mesh: []faults.MeshRow{{}}})
+	write(faults.Rows{Outages: []faults.RelayRow{{Fault: "broker away"}}})
+	write(faults.Rows{Relays: []faults.RelayRow{{Fault: "leader stopped"}}}) // the outage is of another run
 	write(faults.Rows{Bus: []faults.Row{{Fault: "broker killed"}}, Rebuilds: []faults.RebuildRow{{Fault: "builder killed"}}})
 	require.NotContains(t, page(), "| leader killed |")
-	for _, once := range []string{"| leader stopped |", "| server killed |", "| broker killed |", "| builder killed |", "\n## Mesh\n"} {
+	for _, once := range []string{"| leader stopped |", "| broker away |", "| server killed |", "| broker killed |", "| builder killed |", "\n## Mesh\n"} {
 		require.Equal(t, 1, strings.Count(page(), once), once)
 	}
 	require.Less(t, strings.Index(page(), "## Mesh"), strings.Index(page(), "words"))
 	require.Less(t, strings.Index(page(), "## Rebuilding"), strings.Index(page(), "## Outbox and inbox"))
 	require.Less(t, strings.Index(page(), "## Events"), strings.Index(page(), "## Outbox and inbox"))
+	require.Less(t, strings.Index(page(), "| leader stopped |"), strings.Index(page(), "| broker away |"))
+
+	var all faults.Rows
+	all.Add(faults.Rows{Outages: []faults.RelayRow{{Fault: "broker away"}}})
+	require.Contains(t, all.String(), "| broker away |")
 }
 
 // Runs of other faults that end at the same time lose nothing of each other.

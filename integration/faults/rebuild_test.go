@@ -22,6 +22,7 @@ import (
 
 	"github.com/bannou-mesh/bannou/integration/faults"
 	"github.com/bannou-mesh/bannou/integration/servers"
+	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore/mysqlevents"
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore/projection"
@@ -36,9 +37,10 @@ const (
 	rebuildWriters = 4
 	rebuildLease   = 500 * time.Millisecond
 	rebuildBatch   = 50
-	perStream      = 250 // events that are there before
-	// perBatch is what a builder pauses for with each batch, so that it is harmed before it is done.
-	perBatch = 5 * time.Millisecond
+	perStream      = 250                  // events that are there before
+	perBatch       = 5 * time.Millisecond // what a builder pauses for with each batch, so that it has one in work when it is harmed
+	// beforeEnd is how far before the end of what is stored a new version is held until it was harmed: too far for it to be made live.
+	beforeEnd = 1000
 )
 
 // A rebuildFault is a harm that is done to who builds a projection.
@@ -126,9 +128,14 @@ func endureRebuild(t *testing.T, server *servers.MySQLServer, f rebuildFault) {
 		require.Equal(t, projection.Building, at.State, "it is harmed before it is done")
 		require.NoError(t, f.harm(within(t, patience), r))
 	}
+	bounded := within(t, 3*patience)
+	require.Eventually(t, func() bool {
+		_, err := r.db.ExecContext(bounded, "DELETE FROM held")
+		return err == nil
+	}, patience, pollPeriod, "it goes on to the end")
 	require.Eventually(t, func() bool {
 		r.look(r.built)
-		now, err := r.commands.Live(within(t, patience), live.Projection)
+		now, err := r.commands.Live(bounded, live.Projection)
 		return err == nil && now == r.built
 	}, patience, pollPeriod, "the rebuilt version is live")
 	row.Meanwhile = appended.Load()
@@ -158,8 +165,14 @@ func (r *rebuildRun) open(t *testing.T, stored int64) projectiontest.Model {
 	t.Cleanup(func() { assert.NoError(t, r.db.Close()) })
 	_, err = r.log.Head(within(t, patience)) // makes the tables
 	require.NoError(t, err)
-	_, err = r.db.Exec("CREATE TABLE builders (version INT PRIMARY KEY, pid INT NOT NULL) ENGINE=InnoDB")
-	require.NoError(t, err)
+	for _, statement := range []string{
+		"CREATE TABLE builders (version INT PRIMARY KEY, pid INT NOT NULL) ENGINE=InnoDB",
+		"CREATE TABLE held (position BIGINT NOT NULL) ENGINE=InnoDB",
+		fmt.Sprintf("INSERT INTO held (position) VALUES (%d)", stored-beforeEnd),
+	} {
+		_, err = r.db.ExecContext(within(t, patience), statement)
+		require.NoError(t, err)
+	}
 	for n := range stored / perStream {
 		events := make([]eventstore.Event, perStream)
 		for i := range events {
@@ -303,6 +316,9 @@ func rebuildChains(dsn string) int {
 		definition := projectiontest.InTables()
 		apply := definition.Apply
 		definition.Batch, definition.Apply = rebuildBatch, func(ctx context.Context, b projection.Batch) error {
+			if err := holdBack(ctx, b); err != nil {
+				return err
+			}
 			_, noted := b.Tx.ExecContext(ctx, "REPLACE INTO builders (version, pid) VALUES (?, ?)", b.Version.Number, os.Getpid())
 			return errors.Join(noted, faults.Pause(ctx, perBatch), apply(ctx, b))
 		}
@@ -318,4 +334,17 @@ func rebuildChains(dsn string) int {
 		return 1
 	}
 	return 0
+}
+
+// holdBack refuses a new version what is behind the position at which it is held, if it is.
+func holdBack(ctx context.Context, b projection.Batch) error {
+	if b.Version.Number == 1 {
+		return nil
+	}
+	var held int
+	err := b.Tx.QueryRowContext(ctx, "SELECT COUNT(*) FROM held WHERE position < ?", b.Events[len(b.Events)-1].Position).Scan(&held)
+	if err == nil && held > 0 {
+		err = fmt.Errorf("%w: it was not harmed yet", state.ErrUnavailable)
+	}
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"slices"
 	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -33,11 +34,13 @@ const (
 
 // A relayProcess publishes the log, or waits for the lead, until its standard input ends, or it is killed.
 type relayProcess struct {
-	cmd   *exec.Cmd
-	stdin io.Closer
+	cmd      *exec.Cmd
+	stdin    io.Closer
+	consumer string // of the relay's subscription
 }
 
-func (r *relayRun) startRelay() error {
+// startRelay starts one, and returns when it is among those that may lead.
+func (r *relayRun) startRelay(ctx context.Context) error {
 	p := &relayProcess{cmd: exec.Command(os.Args[0])}
 	p.cmd.Env = append(os.Environ(), relayDSN+"="+r.dsn, relayBroker+"="+r.broker.URL, relayTopic+"="+r.topic)
 	p.cmd.Stderr = os.Stderr
@@ -46,7 +49,27 @@ func (r *relayRun) startRelay() error {
 		return err
 	}
 	r.relays = append(r.relays, p)
-	return p.cmd.Start()
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	p.consumer, err = enlisted(ctx, r.db, relayName, r.known)
+	r.known = append(r.known, p.consumer)
+	return err
+}
+
+// leader waits until one of the relays leads, and has it be the last of them.
+func (r *relayRun) leader(ctx context.Context) (*relayProcess, error) {
+	consumers := make([]string, len(r.relays))
+	for i, p := range r.relays {
+		consumers[i] = p.consumer
+	}
+	i, err := leads(ctx, r.db, relayName, consumers)
+	if err != nil {
+		return nil, err
+	}
+	leader := r.relays[i]
+	r.relays = append(slices.Delete(r.relays, i, i+1), leader)
+	return leader, nil
 }
 
 // kill ends it with SIGKILL. Ending twice does no harm.

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
@@ -69,11 +70,23 @@ func start(t testing.TB, cfg events.Config) *node {
 	return n
 }
 
+// patience is how long is waited for what has to come.
+const patience = 30 * time.Second
+
 // send posts a body as it is, with headers as names and values in turn.
 func (n *node) send(ctx context.Context, path, body string, headers ...string) *http.Response {
 	n.t.Helper()
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, n.url+path, bytes.NewReader([]byte(body)))
+	response, err := n.ask(ctx, path, body, headers...)
 	require.NoError(n.t, err)
+	return response
+}
+
+// ask is send for who waits for an answer, and tries again.
+func (n *node) ask(ctx context.Context, path, body string, headers ...string) (*http.Response, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, n.url+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		return nil, err
+	}
 	request.Header.Set("Content-Type", "application/json")
 	for i := 0; i < len(headers); i += 2 {
 		request.Header.Set(headers[i], headers[i+1])
@@ -81,9 +94,7 @@ func (n *node) send(ctx context.Context, path, body string, headers ...string) *
 	if n.authorization != "" {
 		request.Header.Set("Authorization", n.authorization)
 	}
-	response, err := n.client.Do(request)
-	require.NoError(n.t, err)
-	return response
+	return n.client.Do(request)
 }
 
 // post sends a body as it is and returns status, answer and what is in it.
@@ -107,6 +118,20 @@ func (n *node) must(path, body string) object {
 	status, answer, decoded := n.post(path, body)
 	require.Equal(n.t, 200, status, "%s %s: %s", path, body, answer)
 	return decoded
+}
+
+// becomes posts again and again, until it succeeds and what is answered is as is said.
+func (n *node) becomes(path, body string, is func(answer object) bool) {
+	n.t.Helper()
+	require.Eventually(n.t, func() bool {
+		response, err := n.ask(n.t.Context(), path, body)
+		if err != nil {
+			return false
+		}
+		defer response.Body.Close()
+		var answer object
+		return response.StatusCode == http.StatusOK && json.NewDecoder(response.Body).Decode(&answer) == nil && is(answer)
+	}, patience, 10*time.Millisecond, "%s %s", path, body)
 }
 
 // refused posts what has to fail with a code, and returns the problem.

@@ -2,6 +2,7 @@ package events
 
 import (
 	"context"
+	"strings"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
 	"github.com/bannou-mesh/bannou/services/events/eventsapi"
@@ -23,7 +24,10 @@ func (s *Service) listParked(ctx context.Context, r *eventsapi.ListParkedRequest
 	}
 	answer := &eventsapi.ListParkedResponse{Streams: make([]eventsapi.ParkedStream, len(parked))}
 	for i, p := range parked {
-		answer.Streams[i] = eventsapi.ParkedStream{Category: p.Stream.Category, ID: p.Stream.ID, Version: p.Version, Failure: p.Failure, ParkedAt: p.At, Released: p.Released}
+		answer.Streams[i] = eventsapi.ParkedStream{
+			Category: p.Stream.Category, ID: p.Stream.ID, Version: p.Version, ParkedAt: p.At, Released: p.Released,
+			Failure: strings.ToValidUTF8(p.Failure, "\uFFFD"), // JSON has no other bytes, and who kept it may have cut it anywhere
+		}
 	}
 	return answer, nil
 }

@@ -72,14 +72,18 @@ func TestProjections(t *testing.T) {
 	n.refused("/events/projections/pause", `{"name":"other"}`, 404, "not_found")
 	n.refused("/events/projections/pause", `{}`, 400, "missing_member")
 	away.Store(false)
-	require.Eventually(t, func() bool {
-		return versions(t, n.must("/events/projections/list", `{"name":"counts_test"}`))[1]["state"] == "ready"
-	}, 10*time.Second, 10*time.Millisecond)
+	n.becomes("/events/projections/list", `{"name":"counts_test"}`, func(answer object) bool {
+		list, _ := answer["versions"].([]any)
+		return len(list) == 2 && list[1].(object)["state"] == "ready"
+	})
 	list = versions(t, n.must("/events/projections/swap", `{"name":"counts_test","version":2}`))
 	require.Equal(t, "standby", list[0]["state"])
 	require.Equal(t, true, list[1]["live"])
 	n.must("/events/projections/drop", `{"name":"counts_test","version":1}`)
-	require.Eventually(t, func() bool { return len(versions(t, n.must("/events/projections/list", `{}`))) == 1 }, 10*time.Second, 10*time.Millisecond)
+	n.becomes("/events/projections/list", `{}`, func(answer object) bool {
+		list, _ := answer["versions"].([]any)
+		return len(list) == 1
+	})
 }
 
 // Projections of a category are seen by who may read it, and commanded by who may write it. A service without definitions serves those of others.

@@ -156,7 +156,16 @@ func TestSubscribeKeepsAliveAndDrains(t *testing.T) {
 	n.stop()
 }
 
-// Readers are bounded in number, and one that does not read is given up.
+// Readers are bounded in number: one more is told to come again.
+func TestReadersAreBounded(t *testing.T) {
+	n := start(t, events.Config{MaxFollowers: 1})
+	first := n.follow(`{}`)
+	n.refused("/events/subscribe", `{}`, 503, "unavailable")
+	first.close()
+	n.eventuallyFollowed()
+}
+
+// A reader that does not read is given up.
 func TestSlowReadersAreGivenUp(t *testing.T) {
 	log := memoryevents.New(eventstore.Config{})
 	large := jsontext.Value(`"` + strings.Repeat("x", eventstore.MaxDataBytes-2) + `"`)
@@ -164,16 +173,24 @@ func TestSlowReadersAreGivenUp(t *testing.T) {
 		_, err := log.Append(t.Context(), eventstore.StreamID{Category: "a", ID: "a"}, eventstore.Any, eventstore.Event{Type: "x", Data: large})
 		require.NoError(t, err)
 	}
-	n := start(t, events.Config{Log: log, MaxFollowers: 1, WriteTimeout: 2 * time.Second})
+	n := start(t, events.Config{Log: log, MaxFollowers: 1, WriteTimeout: time.Second})
 	n.follow(`{"from":1}`)
-	n.refused("/events/subscribe", `{}`, 503, "unavailable")
-	require.Eventually(t, func() bool {
-		ctx, cancel := context.WithCancel(t.Context())
+	n.eventuallyFollowed()
+}
+
+// eventuallyFollowed waits until there is a place for one more reader.
+func (n *node) eventuallyFollowed() {
+	n.t.Helper()
+	require.Eventually(n.t, func() bool {
+		ctx, cancel := context.WithCancel(n.t.Context())
 		defer cancel()
-		response := n.send(ctx, "/events/subscribe", `{}`)
+		response, err := n.ask(ctx, "/events/subscribe", `{}`)
+		if err != nil {
+			return false
+		}
 		defer response.Body.Close()
 		return response.StatusCode == http.StatusOK
-	}, 30*time.Second, 20*time.Millisecond, "the slow reader keeps its place")
+	}, patience, 20*time.Millisecond, "the reader keeps its place")
 }
 
 // A reader on another node hears of an append by the bus: here the other log looks by itself only once an hour.
@@ -190,19 +207,19 @@ func TestHintsBetweenNodes(t *testing.T) {
 	first, second := hint("one"), hint("two")
 	appending := memoryevents.New(eventstore.Config{OnAppend: first.Appended})
 	hearing := memoryevents.New(eventstore.Config{})
-	one := start(t, events.Config{Log: appending, Hints: first})
+	start(t, events.Config{Log: appending, Hints: first})
 	start(t, events.Config{Log: hearing, Hints: second})
 
 	heard := hearing.News()
 	require.Eventually(t, func() bool { // the other node listens soon
-		one.append("a", "a", 1)
+		_, err := appending.Append(t.Context(), eventstore.StreamID{Category: "a", ID: "a"}, eventstore.Any, eventstore.Event{Type: "x", Data: jsontext.Value("1")})
 		select {
 		case <-heard:
-			return true
+			return err == nil
 		default:
 			return false
 		}
-	}, 30*time.Second, 10*time.Millisecond)
+	}, patience, 10*time.Millisecond)
 }
 
 // What cannot be followed is refused at once: a reader that is told to come again would come again for ever.

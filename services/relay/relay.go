@@ -239,6 +239,7 @@ func (r *Relay) round(ctx context.Context) (moved bool, err error) {
 	if r.Away() {
 		most = 1 // find out whether it is back
 	}
+	asked := time.Now()
 	batch, err := r.cfg.Outbox.Claim(ctx, state.OutboxClaim{Owner: r.owner, Lease: lease, MaxEntries: most, MaxBytes: batchBytes})
 	r.triedReading(err)
 	if err != nil {
@@ -248,7 +249,8 @@ func (r *Relay) round(ctx context.Context) (moved bool, err error) {
 		_, err := r.Recount(ctx)
 		return false, errors.Join(err, r.probe(ctx))
 	}
-	sending, cancel := context.WithTimeout(ctx, lease-leaseMargin)
+	// The claim lasts from some moment behind asked: its answer may be late, as where the process was stopped.
+	sending, cancel := context.WithDeadline(ctx, asked.Add(lease-leaseMargin))
 	outcomes := r.send(sending, batch)
 	cancel()
 	return r.settle(ctx, batch, outcomes)

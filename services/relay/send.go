@@ -26,7 +26,8 @@ type outcome struct {
 //
 // Order within a key holds through a failure too. After the first one nothing more is begun. What failed is sent again by
 // the next round, and so are those of its key that were begun after it, confirmed or not, behind it: whoever follows a key
-// may see events of it twice, and sees its last ones in order.
+// may see events of it twice, and sees its last ones in order. Nothing is begun either when the claim may be over: another
+// relay may have sent what follows by then.
 type sending struct {
 	r        *Relay
 	ctx      context.Context //nolint:containedctx // of the whole batch
@@ -58,7 +59,7 @@ func (r *Relay) send(ctx context.Context, batch []state.OutboxEntry) []outcome {
 		if len(s.window) == inFlight {
 			s.land() //nolint:contextcheck // as below
 		}
-		if s.failed || s.ctx.Err() != nil {
+		if s.failed || s.over() {
 			break
 		}
 		s.begin(i) //nolint:contextcheck // a batch has one context
@@ -67,6 +68,12 @@ func (r *Relay) send(ctx context.Context, batch []state.OutboxEntry) []outcome {
 		s.land() //nolint:contextcheck // as above
 	}
 	return s.outcomes
+}
+
+// over reports whether the batch's time has ended. A process that was stopped sees that before the context's timer has told it.
+func (s *sending) over() bool {
+	until, bound := s.ctx.Deadline()
+	return s.ctx.Err() != nil || bound && !time.Now().Before(until)
 }
 
 // traced is a context with the trace that an event was published in.

@@ -67,6 +67,8 @@ func noteOn(v eventsapi.ProjectionVersion) string {
 		return fmt.Sprintf("bannou projections swap %s %d", v.Name, v.Version)
 	case v.State == "paused" && v.Live:
 		return "live"
+	case v.State == "standby" && v.Erased > 0:
+		return fmt.Sprintf("%d subjects erased since it was begun: drop it where it has personal data", v.Erased)
 	case !v.Followed && v.State != "paused" && v.State != "dropping":
 		return fmt.Sprintf("nobody follows it yet: a program with revision %d of it does", v.Revision)
 	case v.Live && v.Erased > 0:

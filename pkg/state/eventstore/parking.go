@@ -3,6 +3,7 @@ package eventstore
 import (
 	"context"
 	"database/sql"
+	"strings"
 	"time"
 )
 
@@ -11,9 +12,9 @@ const maxFailure = 1000
 
 // park sets the stream of an event aside.
 func (p *part) park(e Recorded, failure error) error {
-	text := failure.Error()
+	text := strings.ToValidUTF8(failure.Error(), "\uFFFD")
 	if len(text) > maxFailure {
-		text = text[:maxFailure]
+		text = strings.ToValidUTF8(text[:maxFailure], "") // the cut may be within a letter
 	}
 	parked := Parked{Stream: e.Stream, Part: p.lease.Part, Version: e.Version, EventID: e.ID, Failure: text}
 	if err := p.sub.store.engine.Park(p.ctx, p.lease, parked); err != nil {

@@ -146,6 +146,9 @@ func (p *part) step() (more bool, err error) {
 	if p.pipeline != nil {
 		return p.pipeline.flow()
 	}
+	if err := p.enter(); err != nil { // what failed to be entered before
+		return false, err
+	}
 	if err := p.lookForParked(); err != nil {
 		return false, err
 	}
@@ -264,19 +267,26 @@ func (p *part) one(e Recorded, position int64) error {
 	if err != nil {
 		return err
 	}
-	if failure != nil {
-		if err := p.park(e, failure); err != nil {
-			return err
-		}
+	if failure == nil {
+		p.position = position
+		return nil
+	}
+	if err := p.park(e, failure); err != nil {
+		return err
 	}
 	p.position = position
-	return nil
+	return p.enter() // before what is behind it is handled: who follows next knows by the position that the event is late
 }
 
 // handle hands events to the handler, and enters where the part is then: in the handler's transaction, if it has one.
 func (p *part) handle(position int64, events []Recorded) error {
 	if len(events) > 0 && p.sub.cfg.transactional() {
 		return p.advance(position, func(tx *sql.Tx) error { return p.sub.cfg.call(p.ctx, tx, events) })
+	}
+	if len(events) > 0 && p.sub.cfg.HandleBatch != nil {
+		if err := p.onDisk(); err != nil {
+			return err
+		}
 	}
 	if len(events) > 0 {
 		if err := p.sub.cfg.call(p.ctx, nil, events); err != nil {
@@ -390,6 +400,19 @@ func (p *part) enter() error {
 	if p.position == p.trail.Entered() {
 		return nil
 	}
+	return p.arrive()
+}
+
+// onDisk returns when the database cannot lose any more what was read, so that nothing is made of events that it then does not have.
+func (p *part) onDisk() error {
+	if p.trail.Sure() {
+		return nil
+	}
+	return p.arrive()
+}
+
+// arrive enters the position, whether it has changed or not.
+func (p *part) arrive() error {
 	asked, to := time.Now(), p.trail.To(p.position)
 	if err := p.sub.store.engine.Advance(p.ctx, p.lease, to, nil); err != nil {
 		return err

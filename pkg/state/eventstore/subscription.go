@@ -49,7 +49,8 @@ type SubscriptionConfig struct {
 	InFlight int
 
 	// HandleBatch and HandleBatchIn are Handle and HandleIn for several events at once, in their order, Batch at most. When they fail, each half
-	// of the events is tried, down to the one that fails alone.
+	// of the events is tried, down to the one that fails alone. HandleBatch is given only what a database that is killed then still has, for which a
+	// transaction is made before the first batch of what was read.
 	HandleBatch   func(ctx context.Context, events []Recorded) error
 	HandleBatchIn func(ctx context.Context, tx *sql.Tx, events []Recorded) error
 

@@ -20,6 +20,9 @@ func NewTrail(l Lease, scope Range) *Trail {
 // Entered is the position that was entered last.
 func (t *Trail) Entered() int64 { return t.entered }
 
+// Sure reports whether nothing that was read can be lost.
+func (t *Trail) Sure() bool { return len(t.places) == 0 }
+
 // Add notes an event that was read. One that is read again takes the place of what was read from there on.
 func (t *Trail) Add(e *Recorded) {
 	at := t.scope.next(*e) - 1

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -85,18 +86,18 @@ func manyUnderWay(t *testing.T, open Open) {
 	l.end(4) <- nil
 	l.end(1) <- nil
 	require.EqualValues(t, 2, l.next(t))
-	mark := func() int64 {
-		marks, err := s.Marks(t.Context(), "sub")
+	mark := func(t require.TestingT) int64 {
+		marks, err := s.Marks(context.Background(), "sub")
 		require.NoError(t, err)
 		return marks[0].Position
 	}
-	require.Eventually(t, func() bool { return mark() == 1 }, patience, 10*time.Millisecond, "4 has ended, but not 2 and 3")
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.EqualValues(c, 1, mark(c)) }, patience, 10*time.Millisecond, "4 has ended, but not 2 and 3")
 	l.end(5) <- nil
 	l.end(2) <- nil
 	require.EqualValues(t, 6, l.next(t))
 	require.EqualValues(t, 3, l.next(t))
 	l.end(6) <- nil
-	require.Equal(t, int64(2), mark())
+	require.Equal(t, int64(2), mark(t))
 
 	// What has not ended comes again to who goes on.
 	for range cap(l.end(3)) { // it may be tried again before the subscription is told to end
@@ -108,7 +109,7 @@ func manyUnderWay(t *testing.T, open Open) {
 	for position := int64(3); position <= 6; position++ {
 		again.end(position) <- nil
 	}
-	require.Eventually(t, func() bool { return mark() == 6 }, patience, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.EqualValues(c, 6, mark(c)) }, patience, 10*time.Millisecond)
 	require.EqualValues(t, 3, again.next(t))
 }
 
@@ -225,7 +226,7 @@ func beginsNothingLate(t *testing.T, open Open) {
 	require.ErrorIs(t, <-told, eventstore.ErrLeaseLost)
 	before := len(begun)
 	r := newRecorder()
-	subscribe(t, s, eventstore.SubscriptionConfig{Lease: 200 * time.Millisecond, Begin: func(ctx context.Context, e eventstore.Recorded) func() error {
+	subscribe(t, s, eventstore.SubscriptionConfig{Begin: func(ctx context.Context, e eventstore.Recorded) func() error {
 		return func() error { return r.handle(ctx, e) }
 	}})
 	require.Len(t, r.wait(t, 8), 8, "all of them, for nothing was entered")

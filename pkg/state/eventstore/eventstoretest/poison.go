@@ -1,13 +1,18 @@
 package eventstoretest
 
 import (
+	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 	"go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
@@ -39,7 +44,7 @@ func poisonParks(t *testing.T, open Open) {
 			if attempts++; attempts == 2 {
 				panic("it has a mind of its own")
 			}
-			return errors.New("not to be handled " + strings.Repeat("!", 2000))
+			return errors.New("not to be handled \xff " + strings.Repeat("…", 700)) // a byte that is no letter, and letters of three bytes, so that one is cut
 		}
 	}
 	r.fail = poison(2)
@@ -52,16 +57,18 @@ func poisonParks(t *testing.T, open Open) {
 	seen := r.wait(t, 4)
 	require.Equal(t, []int64{1, 2, 3}, of(seen, "good"))
 	require.Equal(t, []int64{1}, of(seen, "bad"))
-	parked := func() []eventstore.Parked {
-		all, err := s.Parked(t.Context(), "sub")
+	parked := func(t require.TestingT) []eventstore.Parked {
+		all, err := s.Parked(context.Background(), "sub")
 		require.NoError(t, err)
 		return all
 	}
-	require.Len(t, parked(), 1)
-	p := parked()[0]
+	require.Len(t, parked(t), 1)
+	p := parked(t)[0]
 	require.Equal(t, stream("bad"), p.Stream)
 	require.EqualValues(t, 2, p.Version)
-	require.Contains(t, p.Failure, "not to be handled")
+	require.Contains(t, p.Failure, "not to be handled \uFFFD …")
+	require.True(t, utf8.ValidString(p.Failure), "it is to be shown as JSON")
+	require.Greater(t, len(p.Failure), 900)
 	require.WithinDuration(t, time.Now(), p.At, time.Minute)
 	require.False(t, p.Released)
 	r.mu.Lock()
@@ -76,15 +83,17 @@ func poisonParks(t *testing.T, open Open) {
 	require.Equal(t, []int64{1}, of(r.wait(t, 5), "bad"))
 	r.failing(poison(3))
 	require.NoError(t, s.Unpark(t.Context(), "sub", stream("bad"), false))
-	require.Eventually(t, func() bool {
-		all := parked()
-		return len(all) == 1 && all[0].Version == 3 && !all[0].Released
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		all := parked(c)
+		require.Len(c, all, 1)
+		require.EqualValues(c, 3, all[0].Version)
+		require.False(c, all[0].Released)
 	}, patience, 10*time.Millisecond)
 	require.Equal(t, []int64{1, 2}, of(r.seen(), "bad"))
 
 	// What cannot be handled at all is skipped.
 	require.NoError(t, s.Unpark(t.Context(), "sub", stream("bad"), true))
-	require.Eventually(t, func() bool { return len(parked()) == 0 }, patience, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Empty(c, parked(c)) }, patience, 10*time.Millisecond)
 	require.Equal(t, []int64{1, 2, 4}, of(r.seen(), "bad"))
 	mustAppend(t, s, stream("bad"), eventstore.Any, event("x"))
 	require.Equal(t, []int64{1, 2, 4, 5}, of(r.wait(t, 8), "bad"))
@@ -115,6 +124,75 @@ func releasedAhead(t *testing.T, open Open) {
 	parked, err := s.Parked(t.Context(), "sub")
 	require.NoError(t, err)
 	require.Empty(t, parked)
+}
+
+// halfway is the engine of a process that is killed before it enters that it has come behind a position.
+type halfway struct {
+	eventstore.Engine
+	position int64
+	lease    atomic.Pointer[eventstore.Lease]
+}
+
+func (h *halfway) Claim(ctx context.Context, c eventstore.Claim) (eventstore.Lease, bool, error) {
+	lease, claimed, err := h.Engine.Claim(ctx, c)
+	if claimed {
+		h.lease.Store(&lease)
+	}
+	return lease, claimed, err
+}
+
+func (h *halfway) Advance(ctx context.Context, l eventstore.Lease, to eventstore.Advance, within func(tx *sql.Tx) error) error {
+	if to.Position > h.position {
+		return fmt.Errorf("%w: the process is killed", state.ErrUnavailable)
+	}
+	return h.Engine.Advance(ctx, l, to, within)
+}
+
+// A stream is parked, events behind it are handled, and the consumer is killed before it has entered that. Released before the next one has come, the
+// stream's event is handled as one that is late; skipped, it does not come again.
+func releasedWhileNobodyFollows(t *testing.T, open Open) {
+	s := open(t, eventstore.Config{})
+	mustAppend(t, s, stream("a"), eventstore.NoStream, event("x"), event("poison"), event("x"))
+	mustAppend(t, s, stream("b"), eventstore.NoStream, event("x"), event("x"))
+	for _, skip := range []bool{false, true} {
+		name := fmt.Sprintf("skip %t", skip)
+		engine := &halfway{Engine: s.Engine(), position: 2}
+		behind := make(chan struct{}, 1000)
+		killed := subscribe(t, eventstore.New(engine, eventstore.Config{}), eventstore.SubscriptionConfig{Name: name, HandleBatch: func(_ context.Context, events []eventstore.Recorded) error {
+			for _, e := range events {
+				if e.Type == "poison" {
+					return eventstore.ErrPoison
+				}
+			}
+			if events[0].Position > 3 {
+				behind <- struct{}{}
+			}
+			return nil
+		}})
+		<-behind
+		require.NoError(t, killed.Close(t.Context()))
+		require.NoError(t, s.Engine().Yield(t.Context(), *engine.lease.Load()))
+		require.NoError(t, s.Unpark(t.Context(), name, stream("a"), skip))
+
+		r := newRecorder()
+		late := map[int64]bool{}
+		subscribe(t, s, eventstore.SubscriptionConfig{Name: name, Handle: func(ctx context.Context, e eventstore.Recorded) error {
+			late[e.Position] = eventstore.Released(ctx)
+			return r.handle(ctx, e)
+		}})
+		want := map[int64]bool{2: true, 3: false, 4: false, 5: false}
+		if skip {
+			delete(want, 2)
+		}
+		r.wait(t, len(want))
+		require.Eventually(t, func() bool {
+			marks, err := s.Marks(t.Context(), name)
+			return err == nil && marks[0].Position == 5
+		}, patience, 10*time.Millisecond)
+		r.mu.Lock()
+		require.Equal(t, want, late)
+		r.mu.Unlock()
+	}
 }
 
 // While what a handler needs is away, its events wait, however long.
@@ -161,16 +239,17 @@ func figures(t *testing.T, open Open) {
 	require.InDelta(t, 1, got["bannou.events.subscription.skipped"], 0)
 	close(release)
 	r.wait(t, 3)
-	require.Eventually(t, func() bool {
-		got := collected(t, reader)
-		return got["bannou.events.subscription.lag"] == 0 && got["bannou.events.subscription.age"] == 0 && got["bannou.events.subscription.handled"] == 3
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		got := collected(c, reader)
+		require.Zero(c, got["bannou.events.subscription.lag"])
+		require.Zero(c, got["bannou.events.subscription.age"])
+		require.InDelta(c, 3, got["bannou.events.subscription.handled"], 0)
 	}, patience, 10*time.Millisecond)
 }
 
-func collected(t testing.TB, reader metric.Reader) map[string]float64 {
-	t.Helper()
+func collected(t require.TestingT, reader metric.Reader) map[string]float64 {
 	var all metricdata.ResourceMetrics
-	require.NoError(t, reader.Collect(t.Context(), &all))
+	require.NoError(t, reader.Collect(context.Background(), &all))
 	values := map[string]float64{}
 	for _, scope := range all.ScopeMetrics {
 		for _, m := range scope.Metrics {

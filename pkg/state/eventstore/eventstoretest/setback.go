@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
@@ -54,9 +55,11 @@ func setBack(t *testing.T, open OpenBoth) {
 		config   eventstore.SubscriptionConfig
 		effects  bool // in the transaction, so that what is lost leaves none
 		poisoned bool // what is lost cannot be handled
+		never    bool // is what is lost handled
 	}{
 		"all, each event":           {parts: 1, config: eventstore.SubscriptionConfig{Handle: ignored}},
 		"all, begun":                {parts: 1, config: eventstore.SubscriptionConfig{Begin: func(context.Context, eventstore.Recorded) func() error { return func() error { return nil } }}},
+		"all, in batches":           {parts: 1, never: true, config: eventstore.SubscriptionConfig{HandleBatch: func(context.Context, []eventstore.Recorded) error { return nil }}},
 		"all, in a transaction":     {parts: 1, effects: true},
 		"category":                  {parts: 1, effects: true, config: eventstore.SubscriptionConfig{Category: "test"}},
 		"stream":                    {parts: 1, effects: true, config: eventstore.SubscriptionConfig{Stream: stream("same")}},
@@ -94,6 +97,13 @@ func setBack(t *testing.T, open OpenBoth) {
 				config.Begin = func(_ context.Context, e eventstore.Recorded) func() error {
 					return func() error { note(e); return nil }
 				}
+			case config.HandleBatch != nil:
+				config.HandleBatch = func(_ context.Context, events []eventstore.Recorded) error {
+					for _, e := range events {
+						note(e)
+					}
+					return nil
+				}
 			default:
 				config.HandleIn = func(ctx context.Context, tx *sql.Tx, e eventstore.Recorded) error {
 					if c.poisoned && e.Type == "lost" {
@@ -109,19 +119,24 @@ func setBack(t *testing.T, open OpenBoth) {
 				return err == nil && len(marks) == max(1, config.Partitions)
 			}, patience, 10*time.Millisecond, "it is there before the events are")
 			mustAppend(t, s, stream("same"), eventstore.Any, event("first"), lost)
-			count := func(kind string) (n int) {
+			count := func(t require.TestingT, kind string) (n int) {
 				if !c.effects {
 					mu.Lock()
 					defer mu.Unlock()
 					return handled[kind]
 				}
-				require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM handled WHERE event = ?", kind).Scan(&n))
+				require.NoError(t, db.QueryRowContext(context.Background(), "SELECT COUNT(*) FROM handled WHERE event = ?", kind).Scan(&n))
 				return n
 			}
-			require.Eventually(t, func() bool { return count("first") > 0 && count("there") > 0 }, patience, 10*time.Millisecond,
-				"the event that has the position is handled")
+			require.EventuallyWithT(t, func(c *assert.CollectT) {
+				require.Positive(c, count(c, "first"))
+				require.Positive(c, count(c, "there"))
+			}, patience, 10*time.Millisecond, "the event that has the position is handled")
+			if c.never {
+				require.Zero(t, count(t, "lost"))
+			}
 			if c.effects {
-				require.Equal(t, []int{1, 1, 0}, []int{count("first"), count("there"), count("lost")})
+				require.Equal(t, []int{1, 1, 0}, []int{count(t, "first"), count(t, "there"), count(t, "lost")})
 			}
 			parked, err := s.Parked(t.Context(), "sub")
 			require.NoError(t, err)

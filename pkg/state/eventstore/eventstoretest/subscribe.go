@@ -93,7 +93,7 @@ func subscribe(t testing.TB, s *eventstore.Store, cfg eventstore.SubscriptionCon
 func leasesAreFenced(t *testing.T, open Open) {
 	engine := open(t, eventstore.Config{}).Engine()
 	ctx := t.Context()
-	claim := eventstore.Claim{Name: "sub", Part: 1, Parts: 2, From: 7, Consumer: "a", Lives: 300 * time.Millisecond}
+	claim := eventstore.Claim{Name: "sub", Part: 1, Parts: 2, From: 7, Consumer: "a", Lives: time.Minute}
 	first, claimed, err := engine.Claim(ctx, claim)
 	require.NoError(t, err)
 	require.True(t, claimed)
@@ -105,6 +105,9 @@ func leasesAreFenced(t *testing.T, open Open) {
 	_, claimed, err = engine.Claim(ctx, other)
 	require.NoError(t, err)
 	require.False(t, claimed, "the first one has it")
+	brief := first
+	brief.Lives = time.Millisecond
+	require.NoError(t, engine.Renew(ctx, brief))
 	var second eventstore.Lease
 	require.Eventually(t, func() bool { // when that one's time is over
 		second, claimed, err = engine.Claim(ctx, other)
@@ -236,26 +239,22 @@ func sharedByStream(t *testing.T, open Open) {
 	a, b := config("a"), config("b")
 	first := subscribe(t, s, a)
 	subscribe(t, s, b)
-	holders := func() map[string]int {
+	shared := func() bool {
 		marks, err := s.Marks(t.Context(), "sub")
-		require.NoError(t, err)
 		held := map[string]int{}
 		for _, m := range marks {
 			if m.Consumer != "" {
 				held[m.Consumer]++
 			}
 		}
-		return held
-	}
-	require.Eventually(t, func() bool {
-		held := holders()
 		for _, n := range held {
 			if n != 2 {
 				return false
 			}
 		}
-		return len(held) == 2
-	}, patience, 10*time.Millisecond, "two partitions each")
+		return err == nil && len(held) == 2
+	}
+	require.Eventually(t, shared, patience, 10*time.Millisecond, "two partitions each")
 	const streams, each = 12, 8
 	for range each {
 		for i := range streams {
@@ -301,7 +300,7 @@ func takenOver(t *testing.T, open Open) {
 	}})
 	<-begun
 	r := newRecorder()
-	subscribe(t, s, eventstore.SubscriptionConfig{Lease: 200 * time.Millisecond, Handle: r.handle})
+	subscribe(t, s, eventstore.SubscriptionConfig{Handle: r.handle})
 	require.Equal(t, []int64{1, 2}, positions(r.wait(t, 2)))
 	require.ErrorIs(t, <-told, eventstore.ErrLeaseLost)
 	require.NoError(t, late.Close(t.Context()))

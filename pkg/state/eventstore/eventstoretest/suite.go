@@ -85,6 +85,7 @@ func cases() []testCase {
 		{"subscription: taken over", takenOver},
 		{"subscription: a poison event parks its stream", poisonParks},
 		{"subscription: a parked stream released ahead of the position", releasedAhead},
+		{"subscription: a stream that is released while nobody follows is late", releasedWhileNobodyFollows},
 		{"subscription: what is away does not park", awayDoesNotPark},
 		{"subscription: figures", figures},
 		{"subscription: many events under way", manyUnderWay},

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -54,11 +55,11 @@ func handledOnce(t *testing.T, open OpenBoth) {
 		}}
 	first := subscribe(t, s, config)
 	subscribe(t, eventstore.New(&unrenewed{Engine: s.Engine()}, eventstore.Config{}), config)
-	count := func() (n int) {
-		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM handled").Scan(&n))
+	count := func(t require.TestingT) (n int) {
+		require.NoError(t, db.QueryRowContext(context.Background(), "SELECT COUNT(*) FROM handled").Scan(&n))
 		return n
 	}
-	require.Eventually(t, func() bool { return count() > streams*each/4 }, patience, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Greater(c, count(c), streams*each/4) }, patience, 10*time.Millisecond)
 	require.NoError(t, first.Close(t.Context()))
 	subscribe(t, s, config)
 	for range each / 10 {
@@ -66,10 +67,10 @@ func handledOnce(t *testing.T, open OpenBoth) {
 			mustAppend(t, s, stream(strconv.Itoa(i)), eventstore.Any, event("x"), event("x"), event("x"), event("x"), event("x"))
 		}
 	}
-	require.Eventually(t, func() bool { return count() >= streams*each }, patience, 10*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.GreaterOrEqual(c, count(c), streams*each) }, patience, 10*time.Millisecond)
 	var positions int
 	require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(DISTINCT position) FROM handled").Scan(&positions))
-	require.Equal(t, streams*each, count())
+	require.Equal(t, streams*each, count(t))
 	require.Equal(t, streams*each, positions)
 }
 
@@ -114,19 +115,22 @@ func handledOnceUnanswered(t *testing.T, open OpenBoth) {
 			_, err := tx.ExecContext(ctx, "INSERT INTO handled (position) VALUES (?)", e.Position)
 			return err
 		}})
-	handled := func() (all, positions int) {
-		require.NoError(t, db.QueryRowContext(t.Context(), "SELECT COUNT(*), COUNT(DISTINCT position) FROM handled").Scan(&all, &positions))
+	handled := func(t require.TestingT) (all, positions int) {
+		require.NoError(t, db.QueryRowContext(context.Background(), "SELECT COUNT(*), COUNT(DISTINCT position) FROM handled").Scan(&all, &positions))
 		return all, positions
 	}
 	come := func(n int) {
 		t.Helper()
-		require.Eventually(t, func() bool { _, positions := handled(); return positions >= n }, patience, 10*time.Millisecond)
+		require.EventuallyWithT(t, func(c *assert.CollectT) {
+			_, positions := handled(c)
+			require.GreaterOrEqual(c, positions, n)
+		}, patience, 10*time.Millisecond)
 	}
 	come(well)
 	healed.Store(true)
 	require.NoError(t, s.Unpark(t.Context(), "sub", stream("ill"), false))
 	come(well + ill)
-	all, positions := handled()
+	all, positions := handled(t)
 	require.Equal(t, well+ill, all)
 	require.Equal(t, well+ill, positions)
 }
@@ -166,11 +170,6 @@ func poisonLeavesNothing(t *testing.T, open OpenBoth) {
 	}
 	require.Equal(t, []int64{1, 1}, versions())
 	require.NoError(t, s.Unpark(t.Context(), "sub", stream("a"), false))
-	parked := func() int {
-		all, err := s.Parked(t.Context(), "sub")
-		require.NoError(t, err)
-		return len(all)
-	}
 	require.Eventually(t, func() bool {
 		all, err := s.Parked(t.Context(), "sub")
 		return err == nil && len(all) == 1 && !all[0].Released
@@ -178,7 +177,10 @@ func poisonLeavesNothing(t *testing.T, open OpenBoth) {
 	require.Equal(t, []int64{1, 1}, versions())
 	healed.Store(true)
 	require.NoError(t, s.Unpark(t.Context(), "sub", stream("a"), false))
-	require.Eventually(t, func() bool { return parked() == 0 }, patience, 10*time.Millisecond)
+	require.Eventually(t, func() bool {
+		all, err := s.Parked(t.Context(), "sub")
+		return err == nil && len(all) == 0
+	}, patience, 10*time.Millisecond)
 	require.Equal(t, []int64{1, 1, 2, 3, 4}, versions())
 }
 

@@ -25,7 +25,8 @@ func (s *Set) clean(entries map[string][]byte) {
 	}
 }
 
-// remove removes a version's data, and then that there was one. It may be done again from its beginning, and by several at once.
+// remove removes a version's data, and then that there was one. It may be done again from its beginning, and by several at once. Where the version
+// is still followed it does nothing yet.
 func (s *Set) remove(ctx context.Context, name string, v version) error {
 	of := Version{name, v.Number}
 	d := s.definitions[name][v.Shape.Revision]
@@ -38,6 +39,11 @@ func (s *Set) remove(ctx context.Context, name string, v version) error {
 		}
 	}
 	if d != nil && d.Into != nil {
+		// What its follower has in work would be saved behind the removal: so the version's lease is taken first. A follower gives it back soon.
+		claim := eventstore.Claim{Name: of.Subscription(), Parts: 1, Consumer: "dropping", Lives: s.cfg.Lease}
+		if _, claimed, err := s.engine.Claim(ctx, claim); err != nil || !claimed {
+			return err
+		}
 		if err := d.Into.drop(ctx, s.log, d.Category, of); err != nil {
 			return err
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -86,5 +87,5 @@ func erasedWhileRebuilding(t *testing.T, w *world) {
 	r := reaches(t, s, again.Number, projection.Live, last)
 	require.Zero(t, r.Erased)
 	w.requireRight(t, again)
-	require.Eventually(t, func() bool { return status(t, s, half.Number).Number == 0 }, patience, 20*time.Millisecond, "the half one is dropped")
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Zero(c, status(c, s, half.Number).Number) }, patience, 20*time.Millisecond, "the half one is dropped")
 }

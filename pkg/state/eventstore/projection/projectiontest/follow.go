@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -109,14 +110,14 @@ func poison(t *testing.T, w *world) {
 	healed.Store(true)
 	w.append(t, log, 30)
 	require.NoError(t, s.Unpark(t.Context(), v, parked[0].Stream, false))
-	require.Eventually(t, func() bool { return status(t, s, 1).Parked == 0 }, patience, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Zero(c, status(c, s, 1).Parked) }, patience, 20*time.Millisecond)
 	reaches(t, s, 1, projection.Live, after+30)
 	w.requireRight(t, v)
 
 	healed.Store(false)
 	built, err := s.Rebuild(t.Context(), "chains", false)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return status(t, s, 2).Parked == 1 }, patience, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Equal(c, 1, status(c, s, 2).Parked) }, patience, 20*time.Millisecond)
 	r := reaches(t, s, 2, projection.Building, after+30)
 	require.False(t, r.Live, "it leaves events out")
 	healed.Store(true)

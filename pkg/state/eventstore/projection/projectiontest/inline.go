@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
@@ -35,7 +36,7 @@ func thereAtOnce(t *testing.T, w *world) {
 	}
 	require.True(t, status(t, s, 1).Inline)
 	stop := w.writers(t, log) // several that share a transaction
-	require.Eventually(t, func() bool { return w.Read(t, v).total() > 200 }, patience, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Greater(c, w.Read(c, v).total(), int64(200)) }, patience, 20*time.Millisecond)
 	stop()
 	w.requireRight(t, v)
 }
@@ -143,7 +144,7 @@ func fromOthers(t *testing.T, w *world) {
 	w.requireRight(t, v)
 	second := w.set(t, other, w.Definition)
 	stopFirst, stopSecond := w.writers(t, log), w.writers(t, other)
-	require.Eventually(t, func() bool { return w.Read(t, v).total() > 200 }, patience, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Greater(c, w.Read(c, v).total(), int64(200)) }, patience, 20*time.Millisecond)
 	stopFirst()
 	stopSecond()
 	w.requireRight(t, v)
@@ -167,7 +168,7 @@ func inlineRebuilt(t *testing.T, w *world) {
 	w.requireRight(t, before)
 	require.NoError(t, s.Swap(t.Context(), "chains", 1))
 	require.NoError(t, s.Drop(t.Context(), "chains", 2))
-	require.Eventually(t, func() bool { return status(t, s, 2).Number == 0 }, patience, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.Zero(c, status(c, s, 2).Number) }, patience, 20*time.Millisecond)
 	w.appendTo(t, log, "2")
 	w.requireRight(t, before)
 }
@@ -179,7 +180,7 @@ func inlineLate(t *testing.T, w *world) {
 	s := w.set(t, log, w.Definition)
 	v, err := s.Await(within(t), "chains", last)
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return status(t, s, 1).Inline }, patience, 20*time.Millisecond)
+	require.EventuallyWithT(t, func(c *assert.CollectT) { require.True(c, status(c, s, 1).Inline) }, patience, 20*time.Millisecond)
 	w.appendTo(t, log, "1")
 	w.requireRight(t, v)
 	require.NoError(t, s.Pause(t.Context(), "chains"))

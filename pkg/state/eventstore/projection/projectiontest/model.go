@@ -61,7 +61,7 @@ func (c chains) String() string {
 // A Model is a projection of chains.
 type Model struct {
 	Definition projection.Definition
-	Read       func(t testing.TB, v projection.Version) chains
+	Read       func(t require.TestingT, v projection.Version) chains
 	gate       *gate
 }
 
@@ -120,10 +120,9 @@ func Tables(t *testing.T, p Place) Model {
 		}
 		return applyToTable(ctx, b)
 	}
-	m.Read = func(t testing.TB, v projection.Version) chains {
-		t.Helper()
+	m.Read = func(t require.TestingT, v projection.Version) chains {
 		all := chains{}
-		rows, err := p.DB.QueryContext(context.WithoutCancel(t.Context()), in(v, "SELECT id, n, digest FROM {t}"))
+		rows, err := p.DB.QueryContext(context.Background(), in(v, "SELECT id, n, digest FROM {t}"))
 		require.NoError(t, err)
 		defer func() { require.NoError(t, rows.Close()) }()
 		for rows.Next() {
@@ -179,12 +178,11 @@ func keys(t *testing.T, _ Place) Model {
 			current.Add(e)
 			return nil
 		}})}
-	m.Read = func(t testing.TB, v projection.Version) chains {
-		t.Helper()
+	m.Read = func(t require.TestingT, v projection.Version) chains {
 		all := chains{}
 		for i := range 10 {
 			id := string(rune('0' + i))
-			row, err := rows.Get(context.WithoutCancel(t.Context()), v.Key(id))
+			row, err := rows.Get(context.Background(), v.Key(id))
 			if errors.Is(err, state.ErrNotFound) {
 				continue
 			}
@@ -217,7 +215,7 @@ func mapped(t *testing.T, _ Place) Model {
 		}
 		return nil
 	}}
-	m.Read = func(_ testing.TB, v projection.Version) chains {
+	m.Read = func(_ require.TestingT, v projection.Version) chains {
 		mu.Lock()
 		defer mu.Unlock()
 		return maps.Clone(all[v])

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state/eventstore"
@@ -52,7 +53,7 @@ func personalMembers(t *testing.T, w *world) {
 	v, err := s.Await(within(t), "chains", before)
 	require.NoError(t, err)
 	if w.Definition.Inline {
-		require.Eventually(t, func() bool { return status(t, s, 1).Inline }, patience, 20*time.Millisecond)
+		require.EventuallyWithT(t, func(c *assert.CollectT) { require.True(c, status(c, s, 1).Inline) }, patience, 20*time.Millisecond)
 	}
 	last := joins(10)
 	_, err = s.Await(within(t), "chains", last)

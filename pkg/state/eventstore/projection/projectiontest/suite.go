@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
@@ -71,6 +72,7 @@ func cases() []testCase {
 		{"what readers see does not go back", neverBack},
 		{"a rebuild goes on after a crash", resumed},
 		{"two processes rebuild at once", twoAtOnce},
+		{"a version that is dropped in work leaves nothing", droppedInWork},
 		{"held back, then swapped by command", heldBack},
 		{"paused and resumed", pausedAndResumed},
 		{"a poison event parks its stream", poison},
@@ -151,9 +153,8 @@ func (w *world) many(t testing.TB, log *eventstore.Store, n int) (last int64) {
 }
 
 // status is that of one version.
-func status(t testing.TB, s *projection.Set, number int) projection.Status {
-	t.Helper()
-	all, err := s.List(context.WithoutCancel(t.Context()), "chains")
+func status(t require.TestingT, s *projection.Set, number int) projection.Status {
+	all, err := s.List(context.Background(), "chains")
 	require.NoError(t, err)
 	for _, r := range all {
 		if r.Number == number {
@@ -167,9 +168,10 @@ func status(t testing.TB, s *projection.Set, number int) projection.Status {
 func reaches(t testing.TB, s *projection.Set, number int, state projection.State, position int64) projection.Status {
 	t.Helper()
 	var r projection.Status
-	require.Eventually(t, func() bool {
-		r = status(t, s, number)
-		return r.State == state && r.Position >= position
+	require.EventuallyWithT(t, func(c *assert.CollectT) {
+		r = status(c, s, number)
+		require.Equal(c, state, r.State)
+		require.GreaterOrEqual(c, r.Position, position)
 	}, patience, 20*time.Millisecond, "version %d: %s at %d is expected", number, state, position)
 	return r
 }
