@@ -67,8 +67,11 @@ func meet(a, b state.StoreConfig) bool {
 	if a.Backend != b.Backend {
 		return false
 	}
-	if a.Backend != "redis" {
-		return a.Name == b.Name && cmp.Or(a.TableName, "state_entries") == cmp.Or(b.TableName, "state_entries")
+	if a.Backend != "redis" && tableOf(a) != tableOf(b) {
+		return false
+	}
+	if a.Backend != "redis" && !(a.InDaprsTable() && b.InDaprsTable()) {
+		return a.Name == b.Name
 	}
 	p, q := cmp.Or(a.KeyPrefix, a.Name)+":", cmp.Or(b.KeyPrefix, b.Name)+":"
 	return strings.HasPrefix(p, q) || strings.HasPrefix(q, p)
@@ -81,7 +84,19 @@ func where(s state.StoreConfig) string {
 	case "dapr", "memory":
 		return s.Backend
 	}
-	return fmt.Sprintf("%s in the table %q", s.Backend, cmp.Or(s.TableName, "state_entries"))
+	in := fmt.Sprintf("%s in the table %q", s.Backend, tableOf(s))
+	if s.InDaprsTable() {
+		in += fmt.Sprintf(" under the key prefix %q", s.KeyPrefix)
+	}
+	return in
+}
+
+// tableOf is the table of a store on SQL, as a factory has it.
+func tableOf(s state.StoreConfig) string {
+	if s.TableName == "" && s.InDaprsTable() {
+		return state.DaprTable
+	}
+	return cmp.Or(s.TableName, "state_entries")
 }
 
 // withMigrations makes drivers serve the stores that are migrated in both places. The drivers that it is given are closed when it fails.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -197,7 +196,7 @@ func (s switching) unusable(ctx context.Context, place state.StoreConfig) error 
 	if !ofDapr(place) {
 		return nil
 	}
-	place.TableName = cmp.Or(place.TableName, state.DaprTable) // as a factory has it
+	place.TableName = tableOf(place) // as a factory has it
 	ctx, cancel := context.WithTimeout(ctx, mostLook)
 	defer cancel()
 	driver, err := newStateDriver(s.cfg, place.Backend, s.log) //nolint:contextcheck // drivers outlive the call that makes them
