@@ -161,6 +161,7 @@ func TestSwitchAndRollback(t *testing.T) {
 		{migrationapi.MigrationComparison{With: "redis", Compared: 700, Different: 2, Reasons: map[string]int64{"value": 2}}, "2 of 700 compared within 0s differed: 2 value"},
 		{migrationapi.MigrationComparison{With: "redis", Compared: 700, Failures: 1, LastFailure: "state backend unavailable"}, "state backend unavailable"},
 		{migrationapi.MigrationComparison{With: "redis", Compared: 700, Uncarried: 3}, "3 changes were not carried"},
+		{migrationapi.MigrationComparison{With: "redis", Compared: 700, Pending: 500}, "500 changes wait to be carried"},
 	} {
 		n.found["accounts"] = c.found
 		n.refused("/migration/switch", switchAccounts, http.StatusConflict, c.says)

@@ -87,7 +87,7 @@ func (s switching) compared(item migration.Item, window time.Duration) (c migrat
 	r, used := s.n.ledger.Report(item.Name, window)
 	c = migrationapi.MigrationComparison{
 		With: s.cfg.State.Mirrors[item.Name].To, Seconds: float32(window.Seconds()), Since: r.Since, Compared: r.Compared, Different: r.Different,
-		Reasons: map[string]int64{}, Busy: r.Busy, Skipped: r.Skipped, Failures: r.Failures, Uncarried: r.Uncarried, Waiting: int64(r.Waiting),
+		Reasons: map[string]int64{}, Busy: r.Busy, Skipped: r.Skipped, Failures: r.Failures, Uncarried: r.Uncarried, Waiting: int64(r.Waiting), Pending: int64(r.Pending),
 		LastFailure: r.LastFailure,
 	}
 	if !used { // nobody has opened it yet

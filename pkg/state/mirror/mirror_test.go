@@ -36,6 +36,8 @@ func view(t *testing.T, d state.Driver) *state.Store[int] {
 	return s
 }
 
+func none() int { return 0 }
+
 func eventually(t *testing.T, ledger *Ledger, done func(r Report) bool) Report {
 	t.Helper()
 	var r Report
@@ -173,6 +175,8 @@ func TestChangesWaitForTheOtherPlace(t *testing.T) {
 				require.NoError(t, err)
 			}
 			eventually(t, ledger, func(r Report) bool { return r.FailedAt != nil })
+			r, _ := ledger.Report("players", Kept)
+			require.Equal(t, 500, r.Pending, "what would not be there after a switch now")
 			other.away.Store(false)
 			if ends {
 				d.(state.Settler).Settle()
@@ -190,7 +194,7 @@ func TestChangesWaitForTheOtherPlace(t *testing.T) {
 				return
 			}
 			require.Eventually(t, carried, 30*time.Second, 5*time.Millisecond)
-			r, _ := ledger.Report("players", Kept)
+			r = eventually(t, ledger, func(r Report) bool { return r.Pending == 0 })
 			require.Zero(t, r.Uncarried)
 		})
 	}
@@ -201,7 +205,7 @@ func TestUncarriedChangesAreNotForgotten(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	l := NewLedger()
 	l.now = func() time.Time { return now }
-	l.open("players", &Counterpart{Driver: memorystate.New()}, func() int { return 0 })
+	l.open("players", &Counterpart{Driver: memorystate.New()}, none, none)
 	l.add("players", func(a *account, _ *tally) { a.uncarried++ })
 	now = now.Add(2 * Kept)
 	r, _ := l.Report("players", time.Minute)
@@ -240,7 +244,7 @@ func TestReportsOfAWindow(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	l := NewLedger()
 	l.now = func() time.Time { return now }
-	l.open("players", &Counterpart{Driver: memorystate.New()}, func() int { return 0 })
+	l.open("players", &Counterpart{Driver: memorystate.New()}, none, none)
 	compare := func(n int64) { l.add("players", func(_ *account, of *tally) { of.compared += n }) }
 	compare(1)
 	now = now.Add(10 * time.Minute)
