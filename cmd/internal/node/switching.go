@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/daprtopics"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/facade"
@@ -169,24 +170,40 @@ func (s switching) readers(ctx context.Context) []string {
 	return found
 }
 
-// unread says which apps of Dapr still read a topic.
+// unread says which apps of Dapr still read a topic, on the node's own broker and on those of the facade's components.
 func (s switching) unread(ctx context.Context, topic string) error {
-	shared, ok := s.n.broker.(*daprtopics.Driver)
-	if !ok {
-		return nil
+	brokers := []bus.Driver{s.n.broker}
+	if s.n.dapr != nil {
+		brokers = append(brokers, s.n.dapr.brokers...)
 	}
-	if m := &s.cfg.Messaging; m.Backend == "rabbitmq" && m.RabbitMQManagementURL == "" {
-		return errors.New("who reads the topic for Dapr only RabbitMQ's management API tells: set --messaging-rabbitmq-management-url")
+	asked := false
+	for i, broker := range brokers {
+		shared, ok := broker.(*daprtopics.Driver)
+		if !ok {
+			continue
+		}
+		own := i == 0
+		if m := &s.cfg.Messaging; own && m.Backend == "rabbitmq" && m.RabbitMQManagementURL == "" {
+			return errors.New("who reads the topic for Dapr only RabbitMQ's management API tells: set --messaging-rabbitmq-management-url")
+		}
+		readers, err := shared.Readers(ctx, topic)
+		switch {
+		case err != nil && own:
+			return fmt.Errorf("who reads the topic for Dapr is not known: %w", err)
+		case err != nil:
+			return fmt.Errorf("%w: %w", errReadersUnknown, err)
+		case len(readers) > 0:
+			return fmt.Errorf("%d subscribers of Dapr still read it, such as %s", len(readers), readers[0].Name)
+		}
+		asked = true
 	}
-	readers, err := shared.Readers(ctx, topic)
-	if err != nil {
-		return fmt.Errorf("who reads the topic for Dapr is not known: %w", err)
-	}
-	if len(readers) > 0 {
-		return fmt.Errorf("%d subscribers of Dapr still read it, such as %s", len(readers), readers[0].Name)
+	if !asked {
+		return errReadersUnknown
 	}
 	return nil
 }
+
+var errReadersUnknown = errors.New("who reads the topic for Dapr on the component's broker is not known: look there, and force the switch when nobody does")
 
 // rowsLookedAt is how many keys of a database are looked at for rows that nothing native can use.
 const rowsLookedAt = 100_000
