@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
@@ -216,14 +217,7 @@ func (s *Service) change(ctx context.Context, r *migrationapi.SwitchBackendReque
 		return nil, err
 	}
 	return s.decide(ctx, items, func(item *Item, before *Decision) (Decision, error) {
-		way, _ := item.next(before)
-		d := Decision{To: r.To, From: way}
-		if d.To == "" { // never the way that it happens not to have now: a request that is made twice would undo itself
-			d.To = Native
-		}
-		if before != nil && way == d.To { // said again: the way back stays
-			d.From = before.From
-		}
+		d := Decision{To: cmp.Or(r.To, Native)} // never the way that it happens not to have now: a request that is made twice would undo itself
 		var found *migrationapi.MigrationComparison
 		if c, ok := s.cfg.Compared(*item, defaultWindow); ok {
 			found = &c
@@ -238,6 +232,12 @@ func (s *Service) change(ctx context.Context, r *migrationapi.SwitchBackendReque
 			}
 		}
 		return d, nil
+	}, func(item *Item, before *Decision, to string) string {
+		way, _ := item.next(before)
+		if before != nil && way == to { // said again: the way back stays
+			return before.From
+		}
+		return way
 	})
 }
 
@@ -256,12 +256,13 @@ func (s *Service) rollback(ctx context.Context, r *migrationapi.RollbackBackendR
 	}
 	return s.decide(ctx, items, func(item *Item, before *Decision) (Decision, error) {
 		s.tellOf(ctx, item, events.StoreMigrationStatusStarted, nil, "")
-		return Decision{To: before.From, From: before.From}, nil // made twice, it does not go forth again
-	})
+		return Decision{To: before.From}, nil
+	}, func(_ *Item, _ *Decision, to string) string { return to }) // made twice, it does not go forth again
 }
 
-// decide makes a decision about each item, and keeps all of them or none.
-func (s *Service) decide(ctx context.Context, items []Item, choose func(item *Item, before *Decision) (Decision, error)) (*migrationapi.SwitchBackendResponse, error) {
+// decide makes a decision about each item, and keeps all of them or none. The way back, from, is found when it is kept: choosing takes its time, in which
+// another process may decide.
+func (s *Service) decide(ctx context.Context, items []Item, choose func(item *Item, before *Decision) (Decision, error), from func(item *Item, before *Decision, to string) string) (*migrationapi.SwitchBackendResponse, error) {
 	s.deciding.Lock()
 	defer s.deciding.Unlock()
 	decided, err := s.cfg.File.Read()
@@ -284,7 +285,12 @@ func (s *Service) decide(ctx context.Context, items []Item, choose func(item *It
 		d.Kind, d.Name, d.Block, d.At = item.Kind, item.Name, item.Block, s.cfg.Now().UTC()
 		made = append(made, d)
 	}
-	if err := s.cfg.File.Put(made...); err != nil {
+	if err := s.cfg.File.update(func(all []Decision) ([]Decision, error) {
+		for i := range made {
+			made[i].From = from(&items[i], about(all, &items[i]), made[i].To)
+		}
+		return entered(all, made)
+	}); err != nil {
 		for i := range items {
 			s.tellOf(ctx, &items[i], events.StoreMigrationStatusFailed, nil, "the decision could not be kept")
 		}

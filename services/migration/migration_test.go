@@ -23,15 +23,16 @@ import (
 
 // A node is a migration service over settings that a test changes.
 type node struct {
-	t     *testing.T
-	file  *migration.File
-	bus   *bus.Bus
-	mu    sync.Mutex // of items, which a service that starts reads in the background
-	items []migration.Item
-	found map[string]migrationapi.MigrationComparison
-	wrong error // with the other way
-	told  chan *events.StoreMigrationEvent
-	url   string
+	t         *testing.T
+	file      *migration.File
+	bus       *bus.Bus
+	mu        sync.Mutex // of items, which a service that starts reads in the background
+	items     []migration.Item
+	found     map[string]migrationapi.MigrationComparison
+	wrong     error  // with the other way
+	meanwhile func() // happens while an item is looked at; nil: nothing does
+	told      chan *events.StoreMigrationEvent
+	url       string
 }
 
 func newNode(t *testing.T) *node {
@@ -78,6 +79,9 @@ func (n *node) start() {
 			return migration.Item{Kind: "service", Name: name, Block: "mesh", Running: "dapr", Rest: "dapr"}
 		},
 		Compared: func(item migration.Item, _ time.Duration) (migrationapi.MigrationComparison, bool) {
+			if n.meanwhile != nil {
+				n.meanwhile()
+			}
 			c, ok := n.found[item.Name]
 			return c, ok
 		},
@@ -319,4 +323,19 @@ func TestRefusals(t *testing.T) {
 	} {
 		n.refused(c.path, c.body, c.status, c.says)
 	}
+}
+
+// What another process decides while this one looks is what a rollback goes back to.
+func TestTheWayBackIsThatOfTheMoment(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.meanwhile = func() {
+		n.meanwhile = nil
+		require.NoError(t, migration.OpenFile(n.file.Path()).Put(migration.Decision{Kind: "store", Name: "accounts", Block: "state", To: "native", From: "dapr"}))
+	}
+	var answer migrationapi.SwitchBackendResponse
+	n.must("/migration/switch", `{"kind":"store","name":"accounts","to":"dapr"}`, &answer)
+	require.Equal(t, "dapr", answer.Items[0].Next)
+	n.must("/migration/rollback", switchAccounts, &answer)
+	require.Equal(t, "native", answer.Items[0].Next)
 }

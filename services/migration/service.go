@@ -164,27 +164,10 @@ func (s *Service) tellCompleted(ctx context.Context) {
 			case <-time.After(s.cfg.Retry):
 			}
 		}
-		d.Told = true
-		if err := s.markTold(d); err != nil {
+		if err := s.cfg.File.MarkTold(d); err != nil {
 			s.cfg.Logger.ErrorContext(ctx, "that a store was switched was told, and will be again", "store", d.Name, "error", err)
 		}
 	}
-}
-
-// markTold enters that a decision was told, unless there is another one about its item meanwhile.
-func (s *Service) markTold(d Decision) error {
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	all, err := s.cfg.File.Read()
-	if err != nil {
-		return err
-	}
-	for _, now := range all {
-		if now.of(d.Kind, d.Name, d.Block) && now.At.Equal(d.At) {
-			return s.cfg.File.Put(d)
-		}
-	}
-	return nil
 }
 
 // tell publishes how far the switch of a store is. What is told of one store is handled in its order.
