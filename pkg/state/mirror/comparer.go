@@ -21,7 +21,7 @@ const workers = 2
 // batch is how many keys are looked at together.
 const batch = 200
 
-// looks is how often a key that differs is looked at before it counts: it may be being written, or carried.
+// looks is how often a key that differs, or cannot be read, is looked at before it counts: it may be being written or carried, or a place be slow.
 const looks = 4
 
 // patience is how long after a look the next one comes.
@@ -203,15 +203,21 @@ func (c *comparer) rest(ctx context.Context) {
 	}
 }
 
-// look compares keys.
+// look compares keys. A place that does not answer is asked as often as one whose key differs.
 func (c *comparer) look(ctx context.Context, keys []string) {
 	keys = once(keys)
-	there, err := c.other(ctx)
-	if err == nil {
-		keys, err = c.compare(ctx, there, keys)
-	}
-	if err != nil {
-		c.failed(ctx, len(keys), err)
+	for look := 1; ; look++ {
+		there, err := c.other(ctx)
+		if err == nil {
+			keys, err = c.compare(ctx, there, keys)
+		}
+		if err == nil {
+			return
+		}
+		if look == looks || !wait(ctx, patience(look)) {
+			c.failed(ctx, len(keys), err)
+			return
+		}
 	}
 }
 

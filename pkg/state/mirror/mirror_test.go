@@ -147,13 +147,34 @@ func TestCounterpartDies(t *testing.T) {
 type place struct {
 	state.Driver
 	away atomic.Bool
+	once atomic.Bool // for one call
 }
 
 func (p *place) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
-	if p.away.Load() {
+	if p.away.Load() || p.once.CompareAndSwap(true, false) {
 		return nil, state.ErrUnavailable
 	}
 	return p.Driver.Open(ctx, cfg)
+}
+
+// A counterpart that does not answer once is asked again, as one is that differs: it is no failure, which a window of a quarter of an hour would keep.
+func TestACounterpartIsAskedAgain(t *testing.T) {
+	other := &place{Driver: memorystate.New()}
+	there := view(t, other)
+	other.once.Store(true)
+	ledger := NewLedger()
+	d, err := Wrap(memorystate.New(), Config{Ledger: ledger, To: func(state.StoreConfig) (Counterpart, bool) { return Counterpart{Driver: other}, true }})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	here := view(t, d)
+	for _, s := range []*state.Store[int]{there, here} {
+		_, err := s.Save(t.Context(), "k", 1)
+		require.NoError(t, err)
+	}
+	r := eventually(t, ledger, func(r Report) bool { return r.Compared+r.Failures > 0 })
+	require.False(t, other.once.Load())
+	require.Zero(t, r.Failures, "%+v", r)
+	require.Zero(t, r.Different, "%+v", r)
 }
 
 // Changes that are made while the other place is away are there once it is back, also when nobody makes another one, and also when the node
