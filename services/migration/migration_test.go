@@ -198,6 +198,23 @@ func TestSwitchAndRollback(t *testing.T) {
 	n.refused("/migration/rollback", `{"kind":"store","name":"moved"}`, http.StatusNotFound, "nothing was decided")
 }
 
+// A topic goes by who reads it, whatever was counted of it: natively published it is missing where apps of Dapr look, which is why it goes back.
+func TestATopicIsNotJudgedByItsEvents(t *testing.T) {
+	n := newNode(t)
+	n.items = append(n.items, migration.Item{Kind: "topic", Name: "orders", Block: "messaging", Running: "native", Rest: "native"},
+		migration.Item{Kind: "topic", Name: "bills", Block: "messaging", Running: "dapr", Rest: "dapr"})
+	n.start()
+	n.found["orders"] = migrationapi.MigrationComparison{With: "dapr", Compared: 700, Different: 700, Reasons: map[string]int64{"missing-there": 700}}
+	n.found["bills"] = migrationapi.MigrationComparison{With: "dapr"}
+	var answer migrationapi.SwitchBackendResponse
+	n.must("/migration/switch", `{"kind":"topic","name":"orders","to":"dapr"}`, &answer)
+	require.Equal(t, "dapr", answer.Items[0].Next)
+	n.must("/migration/switch", `{"kind":"topic","name":"bills"}`, &answer)
+	require.Equal(t, "native", answer.Items[0].Next)
+	n.wrong = errors.New("2 subscribers of Dapr still read it")
+	n.refused("/migration/switch", `{"kind":"topic","name":"bills"}`, http.StatusConflict, "2 subscribers")
+}
+
 // A request that is made twice, before or after the restart, leaves what it has decided: neither does a switch go back, nor a rollback forth.
 func TestTwiceIsOnce(t *testing.T) {
 	n := newNode(t)

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
@@ -77,6 +78,9 @@ func (c *counting) compared(item migration.Item, window time.Duration) (sum migr
 	}
 	topics := c.topics
 	if item.Kind == migration.KindTopic {
+		if !slices.Contains(topics, item.Name) {
+			return sum, false
+		}
 		topics = []string{item.Name}
 	}
 	sum = migrationapi.MigrationComparison{With: c.with, Seconds: float32(window.Seconds()), Reasons: map[string]int64{}}
