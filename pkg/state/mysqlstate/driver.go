@@ -167,7 +167,7 @@ func (d *Driver) openDapr(cfg state.StoreConfig, a *announcement) (state.Engine,
 		t = &daprTable{name: cfg.TableName, db: d.db}
 		d.daprs[cfg.TableName] = t
 	}
-	e := &daprEngine{table: t, store: cfg.Name, prefix: cfg.KeyPrefix, announcement: a}
+	e := &daprEngine{table: t, store: cfg.Name, prefix: cfg.KeyPrefix, announcement: a, begin: d.begin}
 	e.gathering = &sqlstate.Gathering[write]{Alone: e.writeAlone, Together: e.writeTogether, Lanes: lanes, Workers: d.workers}
 	if !cfg.Counterpart {
 		d.daprStores = append(d.daprStores, e)
@@ -192,6 +192,17 @@ func (d *Driver) Ready(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// begin does work in the background; false: the driver is closed.
+func (d *Driver) begin(work func(ctx context.Context)) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return false
+	}
+	d.background(work)
+	return true
 }
 
 // serving are the tables, and the stores in Dapr's rows, that are more than counterparts.
