@@ -315,6 +315,9 @@ func (s *Service) refuse(ctx context.Context, item *Item, why string) error {
 	return problem.New(problem.Conflict, "the %s %q (%s): %s", item.Kind, item.Name, item.Block, why)
 }
 
+// mostTold bounds what a request waits for a bus that does not take what it tells: it goes on without.
+const mostTold = 2 * time.Second
+
 // tellOf tells of a store; of other items nobody is told.
 func (s *Service) tellOf(ctx context.Context, item *Item, status events.StoreMigrationStatus, found *migrationapi.MigrationComparison, failure string) {
 	if item.Kind != KindStore {
@@ -324,5 +327,5 @@ func (s *Service) tellOf(ctx context.Context, item *Item, status events.StoreMig
 	if found != nil {
 		compared = found.Compared
 	}
-	_ = s.tell(ctx, item.Name, status, compared, compared, failure)
+	_ = s.tell(ctx, mostTold, item.Name, status, compared, compared, failure)
 }
