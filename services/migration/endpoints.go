@@ -5,6 +5,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/bannou-mesh/bannou/events"
@@ -90,6 +91,25 @@ func (s *Service) describe(ctx context.Context, item *Item, decided []Decision, 
 	return out
 }
 
+// atOnce is how many items are looked at together: a place that is away takes its time, and a request has its own.
+const atOnce = 16
+
+// describeAll describes items, in their order.
+func (s *Service) describeAll(ctx context.Context, items []Item, decided []Decision, window time.Duration) []migrationapi.MigrationItem {
+	all := make([]migrationapi.MigrationItem, len(items))
+	var looks sync.WaitGroup
+	turns := make(chan struct{}, atOnce)
+	for i := range items {
+		turns <- struct{}{}
+		looks.Go(func() {
+			defer func() { <-turns }()
+			all[i] = s.describe(ctx, &items[i], decided, window)
+		})
+	}
+	looks.Wait()
+	return all
+}
+
 func about(decided []Decision, item *Item) *Decision {
 	if i := slices.IndexFunc(decided, func(d Decision) bool { return d.of(item.Kind, item.Name, item.Block) }); i >= 0 {
 		return &decided[i]
@@ -112,11 +132,10 @@ func (s *Service) status(ctx context.Context, r *migrationapi.MigrationStatusReq
 		return nil, err
 	}
 	out := &migrationapi.MigrationStatus{AppID: s.cfg.AppID, InstanceID: s.cfg.InstanceID, File: s.cfg.File.Path(), Items: []migrationapi.MigrationItem{}}
-	for _, item := range s.cfg.Items(ctx) {
-		if (r.Kind == "" || r.Kind == item.Kind) && (r.Name == "" || r.Name == item.Name) {
-			out.Items = append(out.Items, s.describe(ctx, &item, decided, window))
-		}
-	}
+	items := slices.DeleteFunc(s.cfg.Items(ctx), func(item Item) bool {
+		return r.Kind != "" && r.Kind != item.Kind || r.Name != "" && r.Name != item.Name
+	})
+	out.Items = append(out.Items, s.describeAll(ctx, items, decided, window)...)
 	if len(out.Items) == 0 && r.Name != "" {
 		return nil, problem.New(problem.NotFound, "this node has no %.64s of the name %.128q", noun(r.Kind), r.Name).At("name")
 	}
@@ -138,14 +157,15 @@ func (s *Service) plan(ctx context.Context, _ *migrationapi.PlanMigrationRequest
 		return nil, err
 	}
 	out := &migrationapi.MigrationPlan{Steps: []migrationapi.MigrationStep{}, Obstacles: s.cfg.Obstacles(ctx)}
-	for _, item := range s.cfg.Items(ctx) {
-		d := s.describe(ctx, &item, decided, defaultWindow)
+	items := s.cfg.Items(ctx)
+	for i, d := range s.describeAll(ctx, items, decided, defaultWindow) {
+		item := &items[i]
 		if d.Next != Dapr {
 			continue
 		}
 		step := migrationapi.MigrationStep{Kind: d.Kind, Name: d.Name, Block: d.Block, From: Dapr, To: Native, Safe: d.Safe, Why: d.Why, Obstacles: slices.Clone(item.Obstacles)}
 		if d.Setting != "" {
-			step.Obstacles = append(step.Obstacles, pinned(&item))
+			step.Obstacles = append(step.Obstacles, pinned(item))
 		}
 		if step.Obstacles == nil {
 			step.Obstacles = []string{}

@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,8 +30,9 @@ type node struct {
 	mu        sync.Mutex // of items, which a service that starts reads in the background
 	items     []migration.Item
 	found     map[string]migrationapi.MigrationComparison
-	wrong     error  // with the other way
-	meanwhile func() // happens while an item is looked at; nil: nothing does
+	wrong     error                     // with the other way
+	meanwhile func()                    // happens while an item is looked at; nil: nothing does
+	looks     func(ctx context.Context) // happens while a place is looked at; nil: nothing does
 	told      chan *events.StoreMigrationEvent
 	url       string
 }
@@ -85,7 +87,12 @@ func (n *node) start() {
 			c, ok := n.found[item.Name]
 			return c, ok
 		},
-		Check:     func(context.Context, migration.Item, string) error { return n.wrong },
+		Check: func(ctx context.Context, _ migration.Item, _ string) error {
+			if n.looks != nil {
+				n.looks(ctx)
+			}
+			return n.wrong
+		},
 		Obstacles: func(context.Context) []string { return []string{"a queue has readers"} },
 	})
 	require.NoError(n.t, err)
@@ -315,6 +322,32 @@ func TestPlan(t *testing.T) {
 	require.True(t, plan.Steps[0].Safe)
 	require.Equal(t, "it is encrypted", plan.Steps[1].Why)
 	require.Contains(t, plan.Steps[2].Obstacles[0], "BANNOU_STATE_BACKEND_PINNED")
+}
+
+// The places of all items are looked at together: several that are away take no longer than one.
+func TestPlacesAreLookedAtTogether(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	var arrived, late atomic.Int32
+	all := make(chan struct{})
+	n.looks = func(ctx context.Context) {
+		if arrived.Add(1) == int32(len(n.items)) {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-ctx.Done():
+			late.Add(1)
+		}
+	}
+	var status migrationapi.MigrationStatus
+	n.must("/migration/status", `{}`, &status)
+	require.Zero(t, late.Load())
+	var names []string
+	for i := range status.Items {
+		names = append(names, status.Items[i].Name)
+	}
+	require.Equal(t, []string{"stock", "stock", "accounts", "pinned", "moved"}, names)
 }
 
 func TestRefusals(t *testing.T) {
