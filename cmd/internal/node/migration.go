@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
@@ -18,6 +19,7 @@ import (
 
 // NewStateDriver makes the driver of a backend as a node would.
 func NewStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state.Driver, error) {
+	redis.SetLogger(redisLog{log})
 	return newStateDriver(cfg, backend, log)
 }
 
