@@ -69,11 +69,13 @@ func meet(a, b state.StoreConfig) bool {
 	if a.Backend != b.Backend {
 		return false
 	}
-	if a.Backend != "redis" && tableOf(a) != tableOf(b) {
-		return false
-	}
-	if a.Backend != "redis" && !(a.InDaprsTable() && b.InDaprsTable()) {
-		return a.Name == b.Name
+	if a.Backend != "redis" {
+		switch {
+		case tableOf(a) != tableOf(b):
+			return false
+		case !a.InDaprsTable() || !b.InDaprsTable():
+			return a.Name == b.Name
+		}
 	}
 	p, q := cmp.Or(a.KeyPrefix, a.Name)+":", cmp.Or(b.KeyPrefix, b.Name)+":"
 	return strings.HasPrefix(p, q) || strings.HasPrefix(q, p)
