@@ -44,24 +44,22 @@ func (s *Service) routes() http.Handler {
 	mux.Handle("/v1.0/invoke/", s.guarded(s.invoker()))
 	mux.Handle("/", s.guarded(s.handler(s.other)))
 	// Nothing else is served without the token.
-	mux.Handle("GET /v1.0/healthz", s.handler(s.healthy))
-	mux.Handle("GET /v1.0/healthz/outbound", s.handler(func(w http.ResponseWriter, _ *http.Request) error {
-		w.WriteHeader(http.StatusNoContent)
-		return nil
-	}))
+	mux.HandleFunc("GET /v1.0/healthz", s.healthy)
+	mux.HandleFunc("GET /v1.0/healthz/outbound", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux
 }
 
-// healthy is GET /v1.0/healthz, which is for others than the app: it is not there yet, or not subscribed, as long as this is refused.
-func (s *Service) healthy(w http.ResponseWriter, _ *http.Request) error {
+// healthy is GET /v1.0/healthz, which is for others than the app: it is not there yet, or not subscribed, as long as this is refused. Why is in the log
+// once, and not for each who asks.
+func (s *Service) healthy(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
 	pending := s.pending
 	s.mu.Unlock()
 	if pending != nil {
-		return refuse(http.StatusInternalServerError, "ERR_HEALTH_NOT_READY", "dapr is not ready: %s", pending)
+		refuse(http.StatusInternalServerError, "ERR_HEALTH_NOT_READY", "dapr is not ready: %s", pending).answer(w)
+		return
 	}
 	w.WriteHeader(http.StatusNoContent)
-	return nil
 }
 
 // shutdown is POST /v1.0/shutdown.
