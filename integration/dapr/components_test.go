@@ -90,5 +90,7 @@ func TestLocksOnRedis(t *testing.T) {
 	require.Equal(t, `200 {"success":true}`, lock(two, "lock", "you", `,"expiryInSeconds":1`))
 	require.Eventually(t, func() bool { return lock(one, "lock", "me", `,"expiryInSeconds":60`) == `200 {"success":true}` }, wait, wait/1000)
 	require.Equal(t, `200 {"status":2}`, lock(two, "unlock", "you", ""), "it expired, and is another's")
+	require.Equal(t, "400 ERR_MALFORMED_REQUEST", one.code(http.MethodPost, "/v1.0-alpha1/lock/locks", `{"resourceId":"guild||7||door","lockOwner":"me","expiryInSeconds":60}`),
+		"its row would be taken for an actor's")
 	require.Equal(t, "400 ERR_LOCK_STORE_NOT_FOUND", one.code(http.MethodPost, "/v1.0-alpha1/lock/nowhere", `{}`))
 }

@@ -30,7 +30,7 @@ func TestMirrorOnDaprd(t *testing.T) {
 	require.NoError(t, err)
 	ledger := mirror.NewLedger()
 	here, err := mirror.Wrap(native, mirror.Config{Ledger: ledger, To: func(state.StoreConfig) (mirror.Counterpart, bool) {
-		return mirror.Counterpart{Driver: there, NoExpiry: true}, true
+		return mirror.Counterpart{Driver: there, NoExpiry: true, Timeout: wait}, true
 	}})
 	require.NoError(t, err)
 	f, err := state.NewFactory([]state.StoreConfig{{Name: "accounts", Backend: "redis", KeyPrefix: "app||"}}, []state.Driver{here}, state.Options{})

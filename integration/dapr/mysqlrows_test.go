@@ -171,9 +171,70 @@ func TestForeignRowsInMySQL(t *testing.T) {
 		_, err = openMySQLRows(t, server, "game||").Get(t.Context(), "k")
 		require.ErrorIs(t, err, state.ErrInvalid)
 		require.ErrorContains(t, err, "actor")
+		_, err = openMySQLRows(t, server, "own||").Save(t.Context(), "guild||7||hp", jsontext.Value("1"))
+		require.NoError(t, err)
+		_, err = openMySQLRows(t, server, "own||").Get(t.Context(), "guild||7||hp")
+		require.NoError(t, err, "a key of the store's own looks so too")
 		_, err = openMySQLRows(t, server, "other||").Get(t.Context(), "k")
 		require.ErrorIs(t, err, state.ErrNotFound)
 	})
+}
+
+// The rows are looked at once for all who wait, each as long as it has time; who gives up does not end the look.
+func TestALookAtRowsHoldsNobodyUp(t *testing.T) {
+	server := servers.MySQL(t)
+	driver, err := mysqlstate.New(mysqlstate.Config{DSN: server.DSN})
+	require.NoError(t, err)
+	table := server.Database + ".state"
+	factory, err := state.NewFactory([]state.StoreConfig{{Name: "first", Backend: "mysql", KeyPrefix: "first||", TableName: table}, {Name: "rows", Backend: "mysql", KeyPrefix: "app||", TableName: table}},
+		[]state.Driver{driver}, state.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, factory.Close()) })
+	first, err := state.Open[int](t.Context(), factory, "first")
+	require.NoError(t, err)
+	_, err = first.Save(t.Context(), "k", 1) // which makes the table
+	require.NoError(t, err)
+	rows, err := state.Open[int](t.Context(), factory, "rows")
+	require.NoError(t, err)
+
+	db, err := sql.Open("mysql", server.DSN)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	conn, err := db.Conn(t.Context())
+	require.NoError(t, err)
+	_, err = conn.ExecContext(t.Context(), "LOCK TABLES state WRITE")
+	require.NoError(t, err)
+	looks := func() (n int) {
+		if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = ? AND INFO LIKE 'SELECT id FROM%'", server.Database).Scan(&n); err != nil {
+			return -1
+		}
+		return n
+	}
+	brief, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	_, err = rows.Get(brief, "k") // it begins the look, and gives up
+	require.ErrorIs(t, err, state.ErrUnavailable)
+	patient := make(chan error, 1)
+	go func() { _, err := rows.Get(t.Context(), "k"); patient <- err }()
+	require.Eventually(t, func() bool { return looks() == 1 }, wait, wait/1000)
+	hurried := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+		defer cancel()
+		_, err := rows.Get(ctx, "k")
+		hurried <- err
+	}()
+	select {
+	case err := <-hurried:
+		require.ErrorIs(t, err, state.ErrUnavailable)
+	case <-time.After(wait):
+		t.Fatal("a caller waits past its deadline for the look of another")
+	}
+	require.Equal(t, 1, looks(), "there is one look")
+	_, err = conn.ExecContext(t.Context(), "UNLOCK TABLES")
+	require.NoError(t, err)
+	require.NoError(t, conn.Close())
+	require.ErrorIs(t, <-patient, state.ErrNotFound)
 }
 
 // Components that a native driver cannot take over are refused at start.

@@ -110,6 +110,7 @@ func TestRefusedByTheBroker(t *testing.T) {
 	t.Cleanup(func() { _ = inner.Close(context.Background()) })
 	shared, err := daprtopics.New(inner, daprtopics.Config{Topics: map[string]daprtopics.Topic{"full": {Publish: true}}})
 	require.NoError(t, err)
+	require.NoError(t, shared.Publish(t.Context(), &bus.Message{RoutingKey: "other", ID: "0", Body: []byte(`{}`)})) // until there is a connection
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
 	require.ErrorIs(t, shared.Publish(ctx, &bus.Message{RoutingKey: "full", ID: "1", Body: []byte(`{"a":1}`)}), bus.ErrNotConfirmed)

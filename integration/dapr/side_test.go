@@ -154,6 +154,9 @@ func (s *side) awaitReady() {
 		path := "/v1.0/metadata"
 		if s.app.expected() == 0 {
 			path = "/v1.0/healthz" // it is asked for no token
+			if s.app.elsewhere != "" {
+				path += "/outbound" // that app may wait for this side before it listens
+			}
 		}
 		response, err := http.Get(s.url + path)
 		if err != nil {

@@ -2,6 +2,7 @@ package dapr_test
 
 import (
 	"bytes"
+	"database/sql"
 	"net/http"
 	"os"
 	"os/exec"
@@ -9,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/redis/go-redis/v9"
@@ -16,6 +18,9 @@ import (
 
 	"github.com/bannou-mesh/bannou/integration/servers"
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/memorystate"
+	"github.com/bannou-mesh/bannou/pkg/state/mirror"
+	"github.com/bannou-mesh/bannou/pkg/state/mysqlstate"
 	"github.com/bannou-mesh/bannou/pkg/state/redisstate"
 )
 
@@ -158,4 +163,42 @@ func (m mover) migrate(t *testing.T, args ...string) (printed string, done bool)
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), binary, append(append([]string{"migrate"}, args...), "--node", m.url)...).CombinedOutput()
 	return string(out), err == nil
+}
+
+// A store is ready while the rows that it is compared with cannot be read: callers do not notice.
+func TestRowsThatAMirrorCannotReadLeaveTheirServerReady(t *testing.T) {
+	server := servers.MySQL(t)
+	_, err := openMySQLRows(t, server, "app||").Save(t.Context(), "ada", jsontext.Value("1")) // which makes the table
+	require.NoError(t, err)
+	db, err := sql.Open("mysql", server.DSN)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, db.Close()) })
+	_, err = db.ExecContext(t.Context(), "INSERT INTO state (id, value, isbinary, eTag) VALUES ('app||Player||7||hp', '1', FALSE, UUID())")
+	require.NoError(t, err)
+
+	there, err := mysqlstate.New(mysqlstate.Config{DSN: server.DSN})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, there.Close()) })
+	place := state.StoreConfig{Name: "accounts", Backend: "mysql", KeyPrefix: "app||", TableName: server.Database + ".state"}
+	ledger := mirror.NewLedger()
+	here, err := mirror.Wrap(memorystate.New(), mirror.Config{Ledger: ledger, To: func(state.StoreConfig) (mirror.Counterpart, bool) {
+		return mirror.Counterpart{Driver: there, Store: place}, true
+	}})
+	require.NoError(t, err)
+	f, err := state.NewFactory([]state.StoreConfig{{Name: "accounts", Backend: "memory"}}, []state.Driver{here}, state.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, f.Close()) })
+	s, err := state.Open[jsontext.Value](t.Context(), f, "accounts")
+	require.NoError(t, err)
+	_, err = s.Get(t.Context(), "ada")
+	require.ErrorIs(t, err, state.ErrNotFound)
+	require.Eventually(t, func() bool {
+		r, _ := ledger.Report("accounts", time.Hour)
+		return r.LastFailure == state.ErrInvalid.Error()
+	}, wait, wait/1000)
+	require.NoError(t, there.Ready(t.Context()))
+
+	_, err = there.Open(t.Context(), place) // for callers it is not
+	require.NoError(t, err)
+	require.ErrorContains(t, there.Ready(t.Context()), "actor")
 }

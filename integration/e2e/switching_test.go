@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,13 +38,18 @@ state:
 		Overruled, Safe             bool
 		Comparison                  struct{ Compared, Different int64 }
 	}
-	status := func() item {
-		out, errs, code := migrate("status", "store", "accounts", "--json")
-		require.Zero(t, code, errs)
+	look := func() (is item, known bool) {
+		out, _, code := migrate("status", "store", "accounts", "--json")
 		var s struct{ Items []item }
-		require.NoError(t, json.Unmarshal([]byte(out), &s))
-		require.Len(t, s.Items, 1)
-		return s.Items[0]
+		if code != 0 || json.Unmarshal([]byte(out), &s) != nil || len(s.Items) != 1 {
+			return is, false
+		}
+		return s.Items[0], true
+	}
+	status := func() item {
+		is, known := look()
+		require.True(t, known)
+		return is
 	}
 
 	_, errs, code := migrate("switch", "store", "accounts", "--to", "dapr")
@@ -63,14 +69,12 @@ state:
 		items[i] = object{"key": fmt.Sprint(i), "value": object{"n": i}}
 	}
 	store.must(t, "state/bulk-save", object{"storeName": "accounts", "items": items})
-	require.Eventually(t, func() bool { return status().Comparison.Compared >= 200 }, patience, 50*time.Millisecond)
+	require.Eventually(t, func() bool { is, known := look(); return known && is.Comparison.Compared >= 200 }, patience, 50*time.Millisecond)
 	require.Zero(t, status().Comparison.Different)
 
 	require.Eventually(t, func() bool { // until the tail listens
-		out, errs, code := migrate("switch", "store", "accounts", "--to", "dapr", "--force")
-		require.Zero(t, code, errs)
-		require.Contains(t, out, "on dapr from the next start")
-		return told.String() != ""
+		out, _, code := migrate("switch", "store", "accounts", "--to", "dapr", "--force")
+		return code == 0 && strings.Contains(out, "on dapr from the next start") && told.String() != ""
 	}, patience, 50*time.Millisecond)
 	require.Equal(t, [2]string{"native", "dapr"}, [2]string{status().Running, status().Next})
 	require.Contains(t, told.String(), `"accounts"`)

@@ -56,29 +56,33 @@ func (s *story) decide(m move) {
 		require.Contains(s.t, out, "on dapr from the next start")
 		return
 	}
-	require.Eventually(s.t, func() bool { return safe(s.t, front, kind, name) }, patience, 100*time.Millisecond)
+	var why string
+	require.Eventually(s.t, func() bool {
+		is, says, known := safe(s.t, front, kind, name)
+		why = says
+		return known && (is || strings.Contains(says, "differed")) // which no wait mends
+	}, patience, 100*time.Millisecond)
+	require.NotContains(s.t, why, "differed")
 	out, done := migrate(s.t, front, "switch", kind, name)
 	require.True(s.t, done, out)
 	require.Contains(s.t, out, "on native from the next start")
 }
 
-// safe is what `bannou migrate status` says of an item.
-func safe(t *testing.T, i *instance, kind, name string) bool {
+// safe is what `bannou migrate status` says of an item, and why; not known: it could not be asked.
+func safe(t *testing.T, i *instance, kind, name string) (is bool, why string, known bool) {
 	t.Helper()
 	out, done := migrate(t, i, "status", kind, name, "--json")
-	require.True(t, done, out)
 	var status struct {
 		Items []struct {
 			Safe bool   `json:"safe"`
 			Why  string `json:"why"`
 		} `json:"items"`
 	}
-	require.NoError(t, json.Unmarshal([]byte(out), &status), out)
-	require.Len(t, status.Items, 1, out)
-	if strings.Contains(status.Items[0].Why, "differed") {
-		t.Fatal(status.Items[0].Why)
+	if !done || json.Unmarshal([]byte(out), &status) != nil || len(status.Items) != 1 {
+		t.Logf("the status of the %s %s: %s", kind, name, out)
+		return false, "", false
 	}
-	return status.Items[0].Safe
+	return status.Items[0].Safe, status.Items[0].Why, true
 }
 
 // refused tries what nobody may do yet: the topic cannot go native while apps of Dapr read it.
@@ -129,13 +133,15 @@ func (told *tellings) of(status events.StoreMigrationStatus) int {
 	return told.counts[status]
 }
 
-// await waits until so many moves were told of whole.
+// await waits until so many moves were told of whole. That one is done is told until the bus has it, twice where that is late to be known; that it begins
+// and was decided is told once each, if the bus takes it at once.
 func (told *tellings) await(t *testing.T, moves int) {
 	t.Helper()
 	require.Eventually(t, func() bool { return told.of(events.StoreMigrationStatusCompleted) >= moves }, patience, 20*time.Millisecond,
 		"that the store is elsewhere was not told")
-	for _, status := range []events.StoreMigrationStatus{events.StoreMigrationStatusStarted, events.StoreMigrationStatusProgress, events.StoreMigrationStatusCompleted} {
-		require.Equal(t, moves, told.of(status), "events of %s", status)
+	for _, status := range []events.StoreMigrationStatus{events.StoreMigrationStatusStarted, events.StoreMigrationStatusProgress} {
+		require.NotZero(t, told.of(status), "events of %s", status)
+		require.LessOrEqual(t, told.of(status), moves, "events of %s", status)
 	}
 	require.Zero(t, told.of(events.StoreMigrationStatusFailed))
 }

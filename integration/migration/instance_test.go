@@ -173,10 +173,12 @@ func (w *world) components(service string) []string {
 
 func (w *world) awaitReady(i *instance) {
 	w.t.Helper()
+	ended := false
 	require.Eventually(w.t, func() bool {
 		select {
 		case <-i.exited:
-			require.FailNow(w.t, i.service+" ended while it started", "%s", i.log)
+			ended = true
+			return true
 		default:
 		}
 		response, err := http.Get(i.url + "/readyz")
@@ -186,6 +188,9 @@ func (w *world) awaitReady(i *instance) {
 		defer func() { _ = response.Body.Close() }()
 		return response.StatusCode == http.StatusOK
 	}, patience, 20*time.Millisecond, i.service+" is not ready")
+	if ended {
+		require.FailNow(w.t, i.service+" ended while it started", "%s", i.log)
+	}
 }
 
 // stop ends an instance as a platform does: what the load has begun with it ends, its sidecar stops taking events and then ends, then itself.

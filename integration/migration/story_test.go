@@ -205,10 +205,15 @@ func (s *story) removeQueue(i *instance) {
 	connection, err := amqp.Dial(s.set.RabbitMQ.URL)
 	require.NoError(s.t, err)
 	defer func() { _ = connection.Close() }()
-	channel, err := connection.Channel()
-	require.NoError(s.t, err)
-	_, err = channel.QueueDelete(name, true, false, false)
-	require.NoError(s.t, err)
+	require.Eventually(s.t, func() bool { // until the broker has seen that a killed reader is gone
+		channel, err := connection.Channel() // a refusal closes it
+		if err != nil {
+			return false
+		}
+		defer func() { _ = channel.Close() }()
+		_, err = channel.QueueDelete(name, true, false, false)
+		return err == nil
+	}, patience, 20*time.Millisecond, name)
 }
 
 // step makes a step under load, and counts what came of it.

@@ -49,6 +49,9 @@ type StoreConfig struct {
 	// PublishChanges makes the factory tell of every change of this store: by Options.Announce where the engine can, and by
 	// Options.OnChange otherwise.
 	PublishChanges bool
+
+	// Counterpart says that the store is only what another is compared with: its driver's Ready does not ask for it.
+	Counterpart bool
 }
 
 // Options are the parts of a Factory that all its stores share. The zero value is usable.

@@ -51,10 +51,14 @@ func (s *Service) answerError(w http.ResponseWriter, r *http.Request, err error)
 		kept.failed = no // it goes on as an error, not as an answer
 		return
 	}
-	answerJSON(w, no.status, struct {
+	no.answer(w)
+}
+
+func (r *refusal) answer(w http.ResponseWriter) {
+	answerJSON(w, r.status, struct {
 		ErrorCode string `json:"errorCode"`
 		Message   string `json:"message"`
-	}{no.code, no.message})
+	}{r.code, r.message})
 }
 
 func answerJSON(w http.ResponseWriter, status int, v any) {

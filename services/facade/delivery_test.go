@@ -128,6 +128,35 @@ func TestSubscriptionThatCannotBeMade(t *testing.T) {
 	require.Error(t, s.Ready(t.Context()))
 }
 
+// A facade is not healthy before its app listens and is subscribed, as daprd; an app that starts asks for the way out alone.
+func TestHealthWaitsForTheApp(t *testing.T) {
+	var there atomic.Bool
+	s, _ := startService(t, Config{}, func(w http.ResponseWriter, _ *http.Request) {
+		if !there.Load() {
+			panic(http.ErrAbortHandler) // as if nobody listened
+		}
+		_, _ = io.WriteString(w, `[{"pubsubname":"local","topic":"orders","route":"/orders"}]`)
+	})
+	ask := func(path string) (status int, body string) {
+		response, err := http.Get("http://" + s.Addr().String() + path)
+		if err != nil {
+			return 0, err.Error()
+		}
+		defer func() { _ = response.Body.Close() }()
+		said, _ := io.ReadAll(response.Body)
+		return response.StatusCode, string(said)
+	}
+	status, said := ask("/v1.0/healthz")
+	require.Equal(t, http.StatusInternalServerError, status)
+	require.Contains(t, said, `"errorCode":"ERR_HEALTH_NOT_READY"`)
+	require.Contains(t, said, "dapr is not ready: ")
+	status, _ = ask("/v1.0/healthz/outbound")
+	require.Equal(t, http.StatusNoContent, status)
+	there.Store(true)
+	require.Eventually(t, func() bool { status, _ := ask("/v1.0/healthz"); return status == http.StatusNoContent }, time.Minute, time.Millisecond)
+	require.NoError(t, s.Ready(t.Context()))
+}
+
 // lines is a writer that sends each write on.
 type lines chan string
 

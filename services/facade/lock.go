@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"strings"
 	"time"
 
 	"github.com/go-json-experiment/json"
@@ -54,6 +55,8 @@ func (s *Service) tryLock(ctx context.Context, name, resource, owner string, exp
 		return false, err
 	case resource == "" || owner == "":
 		return false, malformed("resourceId and lockOwner are needed")
+	case strings.Contains(resource, "||"): // which is how rows of actors are told, see StateStore.key
+		return false, malformed("resourceId '%s' can't contain '||'", resource)
 	case expiry <= 0:
 		return false, malformed("expiryInSeconds is to be a number of seconds, over 0")
 	}

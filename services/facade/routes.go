@@ -43,15 +43,23 @@ func (s *Service) routes() http.Handler {
 	}
 	mux.Handle("/v1.0/invoke/", s.guarded(s.invoker()))
 	mux.Handle("/", s.guarded(s.handler(s.other)))
-	for _, probe := range []string{"GET /v1.0/healthz", "GET /v1.0/healthz/outbound"} { // nothing else is served without the token
-		mux.Handle(probe, s.handler(healthy))
-	}
+	// Nothing else is served without the token.
+	mux.HandleFunc("GET /v1.0/healthz", s.healthy)
+	mux.HandleFunc("GET /v1.0/healthz/outbound", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
 	return mux
 }
 
-func healthy(w http.ResponseWriter, _ *http.Request) error {
+// healthy is GET /v1.0/healthz, which is for others than the app: it is not there yet, or not subscribed, as long as this is refused. Why is in the log
+// once, and not for each who asks.
+func (s *Service) healthy(w http.ResponseWriter, _ *http.Request) {
+	s.mu.Lock()
+	pending := s.pending
+	s.mu.Unlock()
+	if pending != nil {
+		refuse(http.StatusInternalServerError, "ERR_HEALTH_NOT_READY", "dapr is not ready: %s", pending).answer(w)
+		return
+	}
 	w.WriteHeader(http.StatusNoContent)
-	return nil
 }
 
 // shutdown is POST /v1.0/shutdown.

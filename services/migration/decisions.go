@@ -117,6 +117,36 @@ func (f *File) read() ([]Decision, error) {
 
 // Put enters decisions, each in the place of an earlier one about its item. They are on the disk when it returns.
 func (f *File) Put(made ...Decision) error {
+	return f.update(func(all []Decision) ([]Decision, error) { return entered(all, made) })
+}
+
+// MarkTold enters that a decision was told, unless there is another one about its item meanwhile.
+func (f *File) MarkTold(d Decision) error {
+	return f.update(func(all []Decision) ([]Decision, error) {
+		for i := range all {
+			if now := &all[i]; now.of(d.Kind, d.Name, d.Block) && now.At.Equal(d.At) && !now.Told {
+				now.Told = true
+				return all, nil
+			}
+		}
+		return nil, nil
+	})
+}
+
+// entered are decisions with others in the places of those about the same items.
+func entered(all, made []Decision) ([]Decision, error) {
+	for _, d := range made {
+		if err := d.check(); err != nil {
+			return nil, err
+		}
+		all = slices.DeleteFunc(all, func(old Decision) bool { return old.of(d.Kind, d.Name, d.Block) })
+		all = append(all, d)
+	}
+	return all, nil
+}
+
+// update writes what change makes of the decisions as they are; nil leaves them. Nobody else writes meanwhile.
+func (f *File) update(change func(all []Decision) ([]Decision, error)) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	release, err := f.claim()
@@ -128,12 +158,8 @@ func (f *File) Put(made ...Decision) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range made {
-		if err := d.check(); err != nil {
-			return err
-		}
-		all = slices.DeleteFunc(all, func(old Decision) bool { return old.of(d.Kind, d.Name, d.Block) })
-		all = append(all, d)
+	if all, err = change(all); err != nil || all == nil {
+		return err
 	}
 	return f.write(all)
 }

@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
@@ -47,6 +48,31 @@ func TestDecisionsOfManyAtOnce(t *testing.T) {
 	all, err := migration.OpenFile(path).Read()
 	require.NoError(t, err)
 	require.Len(t, all, many)
+}
+
+// Who has told of a decision says so of that one: what another process decides at the same moment stands, and is still to be told.
+func TestToldIsOfOneDecision(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "migration.json")
+	at := time.Unix(1_000_000, 0).UTC()
+	old := migration.Decision{Kind: "store", Name: "accounts", Block: "state", To: "native", From: "dapr", At: at}
+	require.NoError(t, migration.OpenFile(path).Put(old))
+	for range 20 {
+		young := old
+		young.At, young.To, young.From = old.At.Add(time.Second), old.From, old.To
+		var both sync.WaitGroup
+		both.Go(func() { assert.NoError(t, migration.OpenFile(path).MarkTold(old)) })
+		both.Go(func() { assert.NoError(t, migration.OpenFile(path).Put(young)) })
+		both.Wait()
+		all, err := migration.OpenFile(path).Read()
+		require.NoError(t, err)
+		require.Equal(t, []migration.Decision{young}, all)
+		old = young
+	}
+	require.NoError(t, migration.OpenFile(path).MarkTold(old))
+	old.Told = true
+	all, err := migration.OpenFile(path).Read()
+	require.NoError(t, err)
+	require.Equal(t, []migration.Decision{old}, all)
 }
 
 // A file that is damaged, of another version, or says what cannot be, is refused, and is not written over.

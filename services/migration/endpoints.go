@@ -1,9 +1,11 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"net/http"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/bannou-mesh/bannou/events"
@@ -89,6 +91,25 @@ func (s *Service) describe(ctx context.Context, item *Item, decided []Decision, 
 	return out
 }
 
+// atOnce is how many items are looked at together: a place that is away takes its time, and a request has its own.
+const atOnce = 16
+
+// describeAll describes items, in their order.
+func (s *Service) describeAll(ctx context.Context, items []Item, decided []Decision, window time.Duration) []migrationapi.MigrationItem {
+	all := make([]migrationapi.MigrationItem, len(items))
+	var looks sync.WaitGroup
+	turns := make(chan struct{}, atOnce)
+	for i := range items {
+		turns <- struct{}{}
+		looks.Go(func() {
+			defer func() { <-turns }()
+			all[i] = s.describe(ctx, &items[i], decided, window)
+		})
+	}
+	looks.Wait()
+	return all
+}
+
 func about(decided []Decision, item *Item) *Decision {
 	if i := slices.IndexFunc(decided, func(d Decision) bool { return d.of(item.Kind, item.Name, item.Block) }); i >= 0 {
 		return &decided[i]
@@ -111,11 +132,10 @@ func (s *Service) status(ctx context.Context, r *migrationapi.MigrationStatusReq
 		return nil, err
 	}
 	out := &migrationapi.MigrationStatus{AppID: s.cfg.AppID, InstanceID: s.cfg.InstanceID, File: s.cfg.File.Path(), Items: []migrationapi.MigrationItem{}}
-	for _, item := range s.cfg.Items(ctx) {
-		if (r.Kind == "" || r.Kind == item.Kind) && (r.Name == "" || r.Name == item.Name) {
-			out.Items = append(out.Items, s.describe(ctx, &item, decided, window))
-		}
-	}
+	items := slices.DeleteFunc(s.cfg.Items(ctx), func(item Item) bool {
+		return r.Kind != "" && r.Kind != item.Kind || r.Name != "" && r.Name != item.Name
+	})
+	out.Items = append(out.Items, s.describeAll(ctx, items, decided, window)...)
 	if len(out.Items) == 0 && r.Name != "" {
 		return nil, problem.New(problem.NotFound, "this node has no %.64s of the name %.128q", noun(r.Kind), r.Name).At("name")
 	}
@@ -137,14 +157,15 @@ func (s *Service) plan(ctx context.Context, _ *migrationapi.PlanMigrationRequest
 		return nil, err
 	}
 	out := &migrationapi.MigrationPlan{Steps: []migrationapi.MigrationStep{}, Obstacles: s.cfg.Obstacles(ctx)}
-	for _, item := range s.cfg.Items(ctx) {
-		d := s.describe(ctx, &item, decided, defaultWindow)
+	items := s.cfg.Items(ctx)
+	for i, d := range s.describeAll(ctx, items, decided, defaultWindow) {
+		item := &items[i]
 		if d.Next != Dapr {
 			continue
 		}
 		step := migrationapi.MigrationStep{Kind: d.Kind, Name: d.Name, Block: d.Block, From: Dapr, To: Native, Safe: d.Safe, Why: d.Why, Obstacles: slices.Clone(item.Obstacles)}
 		if d.Setting != "" {
-			step.Obstacles = append(step.Obstacles, pinned(&item))
+			step.Obstacles = append(step.Obstacles, pinned(item))
 		}
 		if step.Obstacles == nil {
 			step.Obstacles = []string{}
@@ -216,14 +237,7 @@ func (s *Service) change(ctx context.Context, r *migrationapi.SwitchBackendReque
 		return nil, err
 	}
 	return s.decide(ctx, items, func(item *Item, before *Decision) (Decision, error) {
-		way, _ := item.next(before)
-		d := Decision{To: r.To, From: way}
-		if d.To == "" { // never the way that it happens not to have now: a request that is made twice would undo itself
-			d.To = Native
-		}
-		if before != nil && way == d.To { // said again: the way back stays
-			d.From = before.From
-		}
+		d := Decision{To: cmp.Or(r.To, Native)} // never the way that it happens not to have now: a request that is made twice would undo itself
 		var found *migrationapi.MigrationComparison
 		if c, ok := s.cfg.Compared(*item, defaultWindow); ok {
 			found = &c
@@ -238,6 +252,12 @@ func (s *Service) change(ctx context.Context, r *migrationapi.SwitchBackendReque
 			}
 		}
 		return d, nil
+	}, func(item *Item, before *Decision, to string) string {
+		way, _ := item.next(before)
+		if before != nil && way == to { // said again: the way back stays
+			return before.From
+		}
+		return way
 	})
 }
 
@@ -256,12 +276,13 @@ func (s *Service) rollback(ctx context.Context, r *migrationapi.RollbackBackendR
 	}
 	return s.decide(ctx, items, func(item *Item, before *Decision) (Decision, error) {
 		s.tellOf(ctx, item, events.StoreMigrationStatusStarted, nil, "")
-		return Decision{To: before.From, From: before.From}, nil // made twice, it does not go forth again
-	})
+		return Decision{To: before.From}, nil
+	}, func(_ *Item, _ *Decision, to string) string { return to }) // made twice, it does not go forth again
 }
 
-// decide makes a decision about each item, and keeps all of them or none.
-func (s *Service) decide(ctx context.Context, items []Item, choose func(item *Item, before *Decision) (Decision, error)) (*migrationapi.SwitchBackendResponse, error) {
+// decide makes a decision about each item, and keeps all of them or none. The way back, from, is found when it is kept: choosing takes its time, in which
+// another process may decide.
+func (s *Service) decide(ctx context.Context, items []Item, choose func(item *Item, before *Decision) (Decision, error), from func(item *Item, before *Decision, to string) string) (*migrationapi.SwitchBackendResponse, error) {
 	s.deciding.Lock()
 	defer s.deciding.Unlock()
 	decided, err := s.cfg.File.Read()
@@ -284,7 +305,12 @@ func (s *Service) decide(ctx context.Context, items []Item, choose func(item *It
 		d.Kind, d.Name, d.Block, d.At = item.Kind, item.Name, item.Block, s.cfg.Now().UTC()
 		made = append(made, d)
 	}
-	if err := s.cfg.File.Put(made...); err != nil {
+	if err := s.cfg.File.update(func(all []Decision) ([]Decision, error) {
+		for i := range made {
+			made[i].From = from(&items[i], about(all, &items[i]), made[i].To)
+		}
+		return entered(all, made)
+	}); err != nil {
 		for i := range items {
 			s.tellOf(ctx, &items[i], events.StoreMigrationStatusFailed, nil, "the decision could not be kept")
 		}
@@ -309,6 +335,9 @@ func (s *Service) refuse(ctx context.Context, item *Item, why string) error {
 	return problem.New(problem.Conflict, "the %s %q (%s): %s", item.Kind, item.Name, item.Block, why)
 }
 
+// mostTold bounds what a request waits for a bus that does not take what it tells: it goes on without.
+const mostTold = 2 * time.Second
+
 // tellOf tells of a store; of other items nobody is told.
 func (s *Service) tellOf(ctx context.Context, item *Item, status events.StoreMigrationStatus, found *migrationapi.MigrationComparison, failure string) {
 	if item.Kind != KindStore {
@@ -318,5 +347,5 @@ func (s *Service) tellOf(ctx context.Context, item *Item, status events.StoreMig
 	if found != nil {
 		compared = found.Compared
 	}
-	_ = s.tell(ctx, item.Name, status, compared, compared, failure)
+	_ = s.tell(ctx, mostTold, item.Name, status, compared, compared, failure)
 }

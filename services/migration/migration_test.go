@@ -9,6 +9,7 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,15 +24,17 @@ import (
 
 // A node is a migration service over settings that a test changes.
 type node struct {
-	t     *testing.T
-	file  *migration.File
-	bus   *bus.Bus
-	mu    sync.Mutex // of items, which a service that starts reads in the background
-	items []migration.Item
-	found map[string]migrationapi.MigrationComparison
-	wrong error // with the other way
-	told  chan *events.StoreMigrationEvent
-	url   string
+	t         *testing.T
+	file      *migration.File
+	bus       *bus.Bus
+	mu        sync.Mutex // of items, which a service that starts reads in the background
+	items     []migration.Item
+	found     map[string]migrationapi.MigrationComparison
+	wrong     error                     // with the other way
+	meanwhile func()                    // happens while an item is looked at; nil: nothing does
+	looks     func(ctx context.Context) // happens while a place is looked at; nil: nothing does
+	told      chan *events.StoreMigrationEvent
+	url       string
 }
 
 func newNode(t *testing.T) *node {
@@ -78,10 +81,18 @@ func (n *node) start() {
 			return migration.Item{Kind: "service", Name: name, Block: "mesh", Running: "dapr", Rest: "dapr"}
 		},
 		Compared: func(item migration.Item, _ time.Duration) (migrationapi.MigrationComparison, bool) {
+			if n.meanwhile != nil {
+				n.meanwhile()
+			}
 			c, ok := n.found[item.Name]
 			return c, ok
 		},
-		Check:     func(context.Context, migration.Item, string) error { return n.wrong },
+		Check: func(ctx context.Context, _ migration.Item, _ string) error {
+			if n.looks != nil {
+				n.looks(ctx)
+			}
+			return n.wrong
+		},
 		Obstacles: func(context.Context) []string { return []string{"a queue has readers"} },
 	})
 	require.NoError(n.t, err)
@@ -161,6 +172,7 @@ func TestSwitchAndRollback(t *testing.T) {
 		{migrationapi.MigrationComparison{With: "redis", Compared: 700, Different: 2, Reasons: map[string]int64{"value": 2}}, "2 of 700 compared within 0s differed: 2 value"},
 		{migrationapi.MigrationComparison{With: "redis", Compared: 700, Failures: 1, LastFailure: "state backend unavailable"}, "state backend unavailable"},
 		{migrationapi.MigrationComparison{With: "redis", Compared: 700, Uncarried: 3}, "3 changes were not carried"},
+		{migrationapi.MigrationComparison{With: "redis", Compared: 700, Pending: 500}, "500 changes wait to be carried"},
 	} {
 		n.found["accounts"] = c.found
 		n.refused("/migration/switch", switchAccounts, http.StatusConflict, c.says)
@@ -191,6 +203,23 @@ func TestSwitchAndRollback(t *testing.T) {
 	n.hear("accounts", "started")
 	n.hear("accounts", "progress")
 	n.refused("/migration/rollback", `{"kind":"store","name":"moved"}`, http.StatusNotFound, "nothing was decided")
+}
+
+// A topic goes by who reads it, whatever was counted of it: natively published it is missing where apps of Dapr look, which is why it goes back.
+func TestATopicIsNotJudgedByItsEvents(t *testing.T) {
+	n := newNode(t)
+	n.items = append(n.items, migration.Item{Kind: "topic", Name: "orders", Block: "messaging", Running: "native", Rest: "native"},
+		migration.Item{Kind: "topic", Name: "bills", Block: "messaging", Running: "dapr", Rest: "dapr"})
+	n.start()
+	n.found["orders"] = migrationapi.MigrationComparison{With: "dapr", Compared: 700, Different: 700, Reasons: map[string]int64{"missing-there": 700}}
+	n.found["bills"] = migrationapi.MigrationComparison{With: "dapr"}
+	var answer migrationapi.SwitchBackendResponse
+	n.must("/migration/switch", `{"kind":"topic","name":"orders","to":"dapr"}`, &answer)
+	require.Equal(t, "dapr", answer.Items[0].Next)
+	n.must("/migration/switch", `{"kind":"topic","name":"bills"}`, &answer)
+	require.Equal(t, "native", answer.Items[0].Next)
+	n.wrong = errors.New("2 subscribers of Dapr still read it")
+	n.refused("/migration/switch", `{"kind":"topic","name":"bills"}`, http.StatusConflict, "2 subscribers")
 }
 
 // A request that is made twice, before or after the restart, leaves what it has decided: neither does a switch go back, nor a rollback forth.
@@ -295,6 +324,32 @@ func TestPlan(t *testing.T) {
 	require.Contains(t, plan.Steps[2].Obstacles[0], "BANNOU_STATE_BACKEND_PINNED")
 }
 
+// The places of all items are looked at together: several that are away take no longer than one.
+func TestPlacesAreLookedAtTogether(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	var arrived, late atomic.Int32
+	all := make(chan struct{})
+	n.looks = func(ctx context.Context) {
+		if arrived.Add(1) == int32(len(n.items)) {
+			close(all)
+		}
+		select {
+		case <-all:
+		case <-ctx.Done():
+			late.Add(1)
+		}
+	}
+	var status migrationapi.MigrationStatus
+	n.must("/migration/status", `{}`, &status)
+	require.Zero(t, late.Load())
+	var names []string
+	for i := range status.Items {
+		names = append(names, status.Items[i].Name)
+	}
+	require.Equal(t, []string{"stock", "stock", "accounts", "pinned", "moved"}, names)
+}
+
 func TestRefusals(t *testing.T) {
 	n := newNode(t)
 	n.start()
@@ -318,4 +373,19 @@ func TestRefusals(t *testing.T) {
 	} {
 		n.refused(c.path, c.body, c.status, c.says)
 	}
+}
+
+// What another process decides while this one looks is what a rollback goes back to.
+func TestTheWayBackIsThatOfTheMoment(t *testing.T) {
+	n := newNode(t)
+	n.start()
+	n.meanwhile = func() {
+		n.meanwhile = nil
+		require.NoError(t, migration.OpenFile(n.file.Path()).Put(migration.Decision{Kind: "store", Name: "accounts", Block: "state", To: "native", From: "dapr"}))
+	}
+	var answer migrationapi.SwitchBackendResponse
+	n.must("/migration/switch", `{"kind":"store","name":"accounts","to":"dapr"}`, &answer)
+	require.Equal(t, "dapr", answer.Items[0].Next)
+	n.must("/migration/rollback", switchAccounts, &answer)
+	require.Equal(t, "native", answer.Items[0].Next)
 }

@@ -157,41 +157,24 @@ func (s *Service) tellCompleted(ctx context.Context) {
 		if d.Kind != KindStore || d.Told || running[d.Name] != d.To {
 			continue
 		}
-		for s.tell(ctx, d.Name, events.StoreMigrationStatusCompleted, 0, 0, "") != nil {
+		for s.tell(ctx, s.cfg.Timeout, d.Name, events.StoreMigrationStatusCompleted, 0, 0, "") != nil {
 			select {
 			case <-ctx.Done():
 				return
 			case <-time.After(s.cfg.Retry):
 			}
 		}
-		d.Told = true
-		if err := s.markTold(d); err != nil {
+		if err := s.cfg.File.MarkTold(d); err != nil {
 			s.cfg.Logger.ErrorContext(ctx, "that a store was switched was told, and will be again", "store", d.Name, "error", err)
 		}
 	}
 }
 
-// markTold enters that a decision was told, unless there is another one about its item meanwhile.
-func (s *Service) markTold(d Decision) error {
-	s.deciding.Lock()
-	defer s.deciding.Unlock()
-	all, err := s.cfg.File.Read()
-	if err != nil {
-		return err
-	}
-	for _, now := range all {
-		if now.of(d.Kind, d.Name, d.Block) && now.At.Equal(d.At) {
-			return s.cfg.File.Put(d)
-		}
-	}
-	return nil
-}
-
-// tell publishes how far the switch of a store is. What is told of one store is handled in its order.
-func (s *Service) tell(ctx context.Context, store string, status events.StoreMigrationStatus, compared, total int64, failure string) error {
-	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+// tell publishes how far the switch of a store is, within a time. What is told of one store is handled in its order.
+func (s *Service) tell(ctx context.Context, within time.Duration, store string, status events.StoreMigrationStatus, compared, total int64, failure string) error {
+	trying, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	_, err := s.cfg.Bus.PublishWith(ctx, events.TopicStateMigration, &events.StoreMigrationEvent{
+	_, err := s.cfg.Bus.PublishWith(trying, events.TopicStateMigration, &events.StoreMigrationEvent{
 		StoreName: store, Status: status, KeysProcessed: compared, TotalKeys: total, ErrorMessage: failure,
 	}, bus.PublishOptions{PartitionKey: store})
 	if err != nil && ctx.Err() == nil {

@@ -33,9 +33,9 @@ func (s *Service) verdict(ctx context.Context, item *Item, to string, found *mig
 	switch {
 	case item.Block == BlockMesh:
 		return true, "nothing is known that stands in the way of its calls"
-	case found == nil && item.Kind == KindTopic && to == Native:
+	case item.Kind == KindTopic && to == Native:
 		return true, "no subscriber of Dapr reads it any more"
-	case found == nil && item.Kind == KindTopic:
+	case item.Kind == KindTopic: // also where its events are counted: what is published in one place is missing in the other
 		return true, "it is published in envelopes then, which native subscribers take apart"
 	case found == nil && item.Block == BlockState:
 		return false, "nothing is known: the store has no mirror; give it one (state.mirrors." + item.Name + ")"
@@ -56,6 +56,8 @@ func (s *Service) clean(c *migrationapi.MigrationComparison) (safe bool, why str
 		return false, fmt.Sprintf("%d could not be compared within %s, as one of the places did not answer (%s)", c.Failures, within, c.LastFailure)
 	case c.Uncarried > 0:
 		return false, fmt.Sprintf("%d changes were not carried to the other place since the node started: bring those keys in line, and start it anew", c.Uncarried)
+	case c.Pending > 0:
+		return false, fmt.Sprintf("%d changes wait to be carried to the other place, which is away or slow: ask again when it has them", c.Pending)
 	case c.Compared < s.cfg.Least:
 		return false, fmt.Sprintf("only %d were compared within %s; %d are wanted", c.Compared, within, s.cfg.Least)
 	default:

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
@@ -39,14 +40,18 @@ func (n *Node) addCounting(cfg *config.Config, log *slog.Logger) error {
 		return err
 	}
 	var place func(topic string) bus.Binding
+	var counts func(m *bus.Message) bool
 	if sharer, able := there.(daprtopics.Sharer); able && m.MirrorTo == "dapr" {
 		place = func(topic string) bus.Binding {
 			exchange, key := sharer.DaprPlace(cmp.Or(m.DaprTopics[topic].Name, topic))
 			return bus.Binding{Exchange: exchange, Pattern: cmp.Or(key, "#")}
 		}
+		if m.Backend == "redis" { // where native entries are in the same stream, which no app of Dapr can read
+			counts = func(m *bus.Message) bool { return m.Headers[bus.HeaderEnvelope] != "" }
+		}
 	}
 	n.counting = &counting{with: m.MirrorTo, topics: m.MirrorTopics, cfg: mirror.WatchConfig{
-		Here: n.broker, There: there, Topics: m.MirrorTopics, Place: place, Ledger: mirror.NewLedger(mirror.Config{}), Logger: log,
+		Here: n.broker, There: there, Topics: m.MirrorTopics, Place: place, Counts: counts, Ledger: mirror.NewLedger(mirror.Config{}), Logger: log,
 	}}
 	return n.host.Add(n.counting)
 }
@@ -73,6 +78,9 @@ func (c *counting) compared(item migration.Item, window time.Duration) (sum migr
 	}
 	topics := c.topics
 	if item.Kind == migration.KindTopic {
+		if !slices.Contains(topics, item.Name) {
+			return sum, false
+		}
 		topics = []string{item.Name}
 	}
 	sum = migrationapi.MigrationComparison{With: c.with, Seconds: float32(window.Seconds()), Reasons: map[string]int64{}}

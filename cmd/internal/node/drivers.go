@@ -194,6 +194,7 @@ func placed(store state.StoreConfig, s config.Store) state.StoreConfig {
 
 // newStateDrivers makes one driver for each backend that a store names.
 func newStateDrivers(cfg *config.Config, stores []state.StoreConfig, log *slog.Logger) ([]state.Driver, error) {
+	redis.SetLogger(redisLog{log}) // the client has one log for the process, standard error by default
 	var drivers []state.Driver
 	made := map[string]bool{}
 	for _, s := range stores {
@@ -219,7 +220,6 @@ func newStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state
 	case "dapr":
 		return newDaprState(cfg.Dapr.Sidecar)
 	case "redis":
-		redis.SetLogger(redisLog{log}) // the client has one log for the process, standard error by default
 		return redisstate.New(redisConfig(cfg.State))
 	case "mysql":
 		return mysqlstate.New(mysqlstate.Config{

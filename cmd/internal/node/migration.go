@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
@@ -18,6 +19,7 @@ import (
 
 // NewStateDriver makes the driver of a backend as a node would.
 func NewStateDriver(cfg *config.Config, backend string, log *slog.Logger) (state.Driver, error) {
+	redis.SetLogger(redisLog{log})
 	return newStateDriver(cfg, backend, log)
 }
 
@@ -68,7 +70,12 @@ func meet(a, b state.StoreConfig) bool {
 		return false
 	}
 	if a.Backend != "redis" {
-		return a.Name == b.Name && cmp.Or(a.TableName, "state_entries") == cmp.Or(b.TableName, "state_entries")
+		switch {
+		case tableOf(a) != tableOf(b):
+			return false
+		case !a.InDaprsTable() || !b.InDaprsTable():
+			return a.Name == b.Name
+		}
 	}
 	p, q := cmp.Or(a.KeyPrefix, a.Name)+":", cmp.Or(b.KeyPrefix, b.Name)+":"
 	return strings.HasPrefix(p, q) || strings.HasPrefix(q, p)
@@ -81,7 +88,19 @@ func where(s state.StoreConfig) string {
 	case "dapr", "memory":
 		return s.Backend
 	}
-	return fmt.Sprintf("%s in the table %q", s.Backend, cmp.Or(s.TableName, "state_entries"))
+	in := fmt.Sprintf("%s in the table %q", s.Backend, tableOf(s))
+	if s.InDaprsTable() {
+		in += fmt.Sprintf(" under the key prefix %q", s.KeyPrefix)
+	}
+	return in
+}
+
+// tableOf is the table of a store on SQL, as a factory has it.
+func tableOf(s state.StoreConfig) string {
+	if s.TableName == "" && s.InDaprsTable() {
+		return state.DaprTable
+	}
+	return cmp.Or(s.TableName, "state_entries")
 }
 
 // withMigrations makes drivers serve the stores that are migrated in both places. The drivers that it is given are closed when it fails.

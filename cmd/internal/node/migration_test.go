@@ -29,12 +29,15 @@ func TestTargetsStandApart(t *testing.T) {
 		{"a store of the node's own", goes(redis, "service", ""), "could meet"},
 		{"a longer name", goes(redis, "guarded2", ""), ""},
 		{"another table", goes(mysql, "", "other"), ""},
+		{"another store's rows of an app of Dapr", goes(mysql, "shop||", ""), `"rows"`},
+		{"the rows of another app of Dapr", goes(mysql, "shp||", ""), ""},
 		{"where it is", goes(mysql, "", "state_entries"), "where it is"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := &config.Config{Services: []string{"state"}, State: config.State{RedisURL: "redis://h", MySQLDSN: "dsn", Stores: map[string]config.Store{
 				"open":    {Backend: mysql, Migration: c.to},
 				"guarded": {Backend: redis},
+				"rows":    {Backend: mysql, KeyPrefix: "shop||"},
 				"deep":    {Backend: redis, KeyPrefix: "a:b"},
 				"moving":  {Backend: mysql, Migration: goes(redis, "goes", "")},
 			}}}

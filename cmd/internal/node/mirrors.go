@@ -22,10 +22,12 @@ func counterpart(cfg *config.Config, s state.StoreConfig) (state.StoreConfig, bo
 		return state.StoreConfig{}, false
 	}
 	set := cfg.State.Stores[s.Name] // which says the native place also while the store is on Dapr
-	return state.StoreConfig{
+	to := state.StoreConfig{
 		Name: s.Name, Backend: m.To, Indexes: s.Indexes,
-		KeyPrefix: cmp.Or(m.KeyPrefix, s.KeyPrefix, set.KeyPrefix, s.Name), TableName: cmp.Or(m.TableName, s.TableName, set.TableName, "state_entries"),
-	}, true
+		KeyPrefix: cmp.Or(m.KeyPrefix, s.KeyPrefix, set.KeyPrefix, s.Name), TableName: cmp.Or(m.TableName, s.TableName, set.TableName),
+	}
+	to.TableName = tableOf(to) // as a factory has it, which opens no counterparts
+	return to, true
 }
 
 // nativePlace is where a store is, or would be if it were not on Dapr.

@@ -27,11 +27,13 @@ func TestMirrorsOfAnotherPlaceAreNoReason(t *testing.T) {
 		"one of a program":                    {"records", "dapr", "native", config.Mirror{To: "mysql"}, ""},
 		"one of a program, on another server": {"records", "dapr", "native", config.Mirror{To: "redis"}, "natively it would be on mysql"},
 		"what Dapr has":                       {"accounts", "redis", "dapr", config.Mirror{To: "dapr"}, ""},
+		"Dapr's rows in MySQL":                {"players", "dapr", "native", config.Mirror{To: "mysql"}, ""},
+		"those of another app":                {"players", "dapr", "native", config.Mirror{To: "mysql", KeyPrefix: "shp||"}, `under the key prefix "shp||"`},
 		"itself, natively":                    {"accounts", "redis", "dapr", config.Mirror{To: "redis"}, "not with what Dapr has"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			cfg := &config.Config{State: config.State{RedisURL: "redis://h", MySQLDSN: "dsn",
-				Stores:  map[string]config.Store{"accounts": {Backend: "redis", KeyPrefix: "shop||"}, "auth2": {Backend: "memory"}},
+				Stores:  map[string]config.Store{"accounts": {Backend: "redis", KeyPrefix: "shop||"}, "auth2": {Backend: "memory"}, "players": {Backend: "mysql", KeyPrefix: "shop||"}},
 				Mirrors: map[string]config.Mirror{c.store: c.mirror}}}
 			err := checkSeen(cfg, own, state.StoreConfig{Name: c.store, Backend: c.on}, c.to)
 			if c.refused == "" {
@@ -42,4 +44,25 @@ func TestMirrorsOfAnotherPlaceAreNoReason(t *testing.T) {
 		})
 	}
 	require.NoError(t, checkSeen(&config.Config{}, nil, state.StoreConfig{Name: "accounts", Backend: "dapr"}, "native"), "no mirror, nothing to say")
+}
+
+// A mirror looks at the table where a store in that place would be: Dapr's for Dapr's rows, and the native one is not made in Dapr's form.
+func TestTheTableOfAMirror(t *testing.T) {
+	for _, c := range []struct {
+		mirror config.Mirror
+		set    config.Store
+		table  string
+	}{
+		{config.Mirror{To: "mysql", KeyPrefix: "shop||"}, config.Store{}, state.DaprTable},
+		{config.Mirror{To: "mysql"}, config.Store{Backend: "mysql", KeyPrefix: "shop||"}, state.DaprTable},
+		{config.Mirror{To: "mysql"}, config.Store{Backend: "mysql", KeyPrefix: "shop||", TableName: "shop.rows"}, "shop.rows"},
+		{config.Mirror{To: "mysql", TableName: "shop.others"}, config.Store{Backend: "mysql", KeyPrefix: "shop||", TableName: "shop.rows"}, "shop.others"},
+		{config.Mirror{To: "mysql"}, config.Store{}, "state_entries"},
+		{config.Mirror{To: "sqlite", KeyPrefix: "shop||"}, config.Store{}, "state_entries"},
+	} {
+		cfg := &config.Config{State: config.State{Stores: map[string]config.Store{"accounts": c.set}, Mirrors: map[string]config.Mirror{"accounts": c.mirror}}}
+		to, ok := counterpart(cfg, state.StoreConfig{Name: "accounts", Backend: "dapr"})
+		require.True(t, ok)
+		require.Equal(t, c.table, to.TableName, "%+v of %+v", c.mirror, c.set)
+	}
 }

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +10,7 @@ import (
 	"time"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
+	"github.com/bannou-mesh/bannou/pkg/bus"
 	"github.com/bannou-mesh/bannou/pkg/bus/daprtopics"
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/services/facade"
@@ -88,7 +88,7 @@ func (s switching) compared(item migration.Item, window time.Duration) (c migrat
 	r, used := s.n.ledger.Report(item.Name, window)
 	c = migrationapi.MigrationComparison{
 		With: s.cfg.State.Mirrors[item.Name].To, Seconds: float32(window.Seconds()), Since: r.Since, Compared: r.Compared, Different: r.Different,
-		Reasons: map[string]int64{}, Busy: r.Busy, Skipped: r.Skipped, Failures: r.Failures, Uncarried: r.Uncarried, Waiting: int64(r.Waiting),
+		Reasons: map[string]int64{}, Busy: r.Busy, Skipped: r.Skipped, Failures: r.Failures, Uncarried: r.Uncarried, Waiting: int64(r.Waiting), Pending: int64(r.Pending),
 		LastFailure: r.LastFailure,
 	}
 	if !used { // nobody has opened it yet
@@ -170,24 +170,40 @@ func (s switching) readers(ctx context.Context) []string {
 	return found
 }
 
-// unread says which apps of Dapr still read a topic.
+// unread says which apps of Dapr still read a topic, on the node's own broker and on those of the facade's components.
 func (s switching) unread(ctx context.Context, topic string) error {
-	shared, ok := s.n.broker.(*daprtopics.Driver)
-	if !ok {
-		return nil
+	brokers := []bus.Driver{s.n.broker}
+	if s.n.dapr != nil {
+		brokers = append(brokers, s.n.dapr.brokers...)
 	}
-	if m := &s.cfg.Messaging; m.Backend == "rabbitmq" && m.RabbitMQManagementURL == "" {
-		return errors.New("who reads the topic for Dapr only RabbitMQ's management API tells: set --messaging-rabbitmq-management-url")
+	asked := false
+	for i, broker := range brokers {
+		shared, ok := broker.(*daprtopics.Driver)
+		if !ok {
+			continue
+		}
+		own := i == 0
+		if m := &s.cfg.Messaging; own && m.Backend == "rabbitmq" && m.RabbitMQManagementURL == "" {
+			return errors.New("who reads the topic for Dapr only RabbitMQ's management API tells: set --messaging-rabbitmq-management-url")
+		}
+		readers, err := shared.Readers(ctx, topic)
+		switch {
+		case err != nil && own:
+			return fmt.Errorf("who reads the topic for Dapr is not known: %w", err)
+		case err != nil:
+			return fmt.Errorf("%w: %w", errReadersUnknown, err)
+		case len(readers) > 0:
+			return fmt.Errorf("%d subscribers of Dapr still read it, such as %s", len(readers), readers[0].Name)
+		}
+		asked = true
 	}
-	readers, err := shared.Readers(ctx, topic)
-	if err != nil {
-		return fmt.Errorf("who reads the topic for Dapr is not known: %w", err)
-	}
-	if len(readers) > 0 {
-		return fmt.Errorf("%d subscribers of Dapr still read it, such as %s", len(readers), readers[0].Name)
+	if !asked {
+		return errReadersUnknown
 	}
 	return nil
 }
+
+var errReadersUnknown = errors.New("who reads the topic for Dapr on the component's broker is not known: look there, and force the switch when nobody does")
 
 // rowsLookedAt is how many keys of a database are looked at for rows that nothing native can use.
 const rowsLookedAt = 100_000
@@ -197,7 +213,7 @@ func (s switching) unusable(ctx context.Context, place state.StoreConfig) error 
 	if !ofDapr(place) {
 		return nil
 	}
-	place.TableName = cmp.Or(place.TableName, state.DaprTable) // as a factory has it
+	place.TableName = tableOf(place) // as a factory has it
 	ctx, cancel := context.WithTimeout(ctx, mostLook)
 	defer cancel()
 	driver, err := newStateDriver(s.cfg, place.Backend, s.log) //nolint:contextcheck // drivers outlive the call that makes them

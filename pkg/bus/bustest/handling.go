@@ -101,7 +101,12 @@ func instancesCompete(f *fixture) {
 				return ctx.Err()
 			}
 			if _, again := handled.LoadOrStore(e.Number, true); again {
-				f.Errorf("event %d was handled twice", e.Number)
+				select {
+				case <-done: // an instance ends, and what it had no time to confirm comes to the other
+				default:
+					f.Errorf("event %d was handled twice", e.Number)
+				}
+				return nil
 			}
 			if count.Add(1) == events {
 				close(done)

@@ -51,6 +51,25 @@ func TestTooLargeAnEventIsNoEvent(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close(t.Context())) })
 	w := httptest.NewRecorder()
-	d.Handler(nil).ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/dapr/events/orders", strings.NewReader(strings.Repeat(" ", 32<<20+1))))
+	r := httptest.NewRequest(http.MethodPost, "/dapr/events/orders", strings.NewReader(strings.Repeat(" ", 32<<20+1)))
+	r.Header.Set("Content-Type", "application/cloudevents+json")
+	d.Handler(nil).ServeHTTP(w, r)
 	require.Equal(t, http.StatusBadRequest, w.Code)
+}
+
+// Without a token an event is taken from daprd, and not from a page in a browser, which can send forms and plain text to any port on its machine.
+func TestEventsComeAsEnvelopes(t *testing.T) {
+	d, err := daprbus.New(daprbus.Config{Endpoint: "http://127.0.0.1:3500"})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close(t.Context())) })
+	for media, want := range map[string]int{
+		"": 415, "text/plain": 415, "application/x-www-form-urlencoded": 415, "multipart/form-data; boundary=x": 415, "application/json": 415,
+		"application/cloudevents+json": 200, "application/cloudevents+json; charset=utf-8": 200,
+	} {
+		w := httptest.NewRecorder()
+		r := httptest.NewRequest(http.MethodPost, "/dapr/events/orders", strings.NewReader(`{"specversion":"1.0"}`))
+		r.Header.Set("Content-Type", media)
+		d.Handler(nil).ServeHTTP(w, r)
+		require.Equal(t, want, w.Code, media)
+	}
 }

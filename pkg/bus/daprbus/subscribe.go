@@ -5,6 +5,7 @@ import (
 	"crypto/subtle"
 	"fmt"
 	"io"
+	"mime"
 	"net/http"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"github.com/go-json-experiment/json"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
+	"github.com/bannou-mesh/bannou/pkg/bus/cloudevents"
 )
 
 // Subscribe implements bus.Driver. bus.ErrUnsupported: a pattern, a queue of this instance's own, or a topic that daprd did not hear of when it asked.
@@ -89,12 +91,20 @@ func (d *Driver) Handler(next http.Handler) http.Handler {
 		switch {
 		case r.Method == http.MethodGet && r.URL.Path == "/dapr/subscribe":
 			d.tell(w)
+		case r.Method == http.MethodPost && brought && !isEnvelope(r):
+			http.Error(w, "an event comes as "+cloudevents.ContentType, http.StatusUnsupportedMediaType)
 		case r.Method == http.MethodPost && brought:
 			d.deliver(w, r, topic)
 		default:
 			http.NotFound(w, r)
 		}
 	})
+}
+
+// isEnvelope reports whether a request brings what daprd brings. A page in a browser on this machine cannot send that here without being asked for leave first.
+func isEnvelope(r *http.Request) bool {
+	media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	return err == nil && media == cloudevents.ContentType
 }
 
 // tell answers which topics are subscribed to.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +60,50 @@ func TestEventsAtOnceAreBounded(t *testing.T) {
 	require.EqualValues(t, 15, r.Skipped)
 }
 
+// watched reports whether a watch reads the topic orders.
+func watched(t *testing.T, d bus.Driver) bool {
+	queues, err := d.Queues(t.Context())
+	return err == nil && slices.ContainsFunc(queues, func(q bus.QueueInfo) bool { return strings.HasPrefix(q.Name, "mirror.orders.") })
+}
+
+// seen is how many events of the topic orders each side has seen.
+func seen(l *Ledger) (n [2]int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, e := range l.topics["orders"].events {
+		for side, at := range e.seen {
+			if !at.IsZero() {
+				n[side]++
+			}
+		}
+	}
+	return n
+}
+
+// What lies in the other way's place and is none of its events is taken from there, and not counted.
+func TestWatchCountsWhatTheOtherWayCanRead(t *testing.T) {
+	here, there := memorybus.New(memorybus.Config{}), memorybus.New(memorybus.Config{})
+	defer func() {
+		require.NoError(t, here.Close(context.Background()))
+		require.NoError(t, there.Close(context.Background()))
+	}()
+	l := NewLedger(Config{})
+	w, err := Start(WatchConfig{Here: here, There: there, Topics: []string{"orders"}, Ledger: l,
+		Counts: func(m *bus.Message) bool { return m.Headers[bus.HeaderEnvelope] != "" }})
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return watched(t, here) && watched(t, there) }, 30*time.Second, time.Millisecond)
+	publish := func(d bus.Driver, id string, headers map[string]string) {
+		require.NoError(t, d.Publish(t.Context(), &bus.Message{RoutingKey: "orders", ID: id, Headers: headers, Body: []byte("{}")}))
+	}
+	publish(there, "native", nil)
+	publish(there, "enveloped", map[string]string{bus.HeaderEnvelope: "true"})
+	publish(here, "native", nil)
+	publish(here, "enveloped", nil)
+	require.Eventually(t, func() bool { return seen(l) == [2]int{2, 1} }, 30*time.Second, time.Millisecond)
+	require.NoError(t, w.Close(t.Context()))
+	require.Equal(t, [2]int{2, 1}, seen(l))
+}
+
 // A watch sees what is published on both ways, by the events' own ids, takes nothing from anybody, and misses what one of them lost.
 func TestWatch(t *testing.T) {
 	here, there := memorybus.New(memorybus.Config{}), memorybus.New(memorybus.Config{})
@@ -66,14 +111,12 @@ func TestWatch(t *testing.T) {
 		require.NoError(t, here.Close(context.Background()))
 		require.NoError(t, there.Close(context.Background()))
 	}()
-	l := NewLedger(Config{Patience: time.Second})
+	l := NewLedger(Config{})
+	var later atomic.Int64 // seconds
+	l.now = func() time.Time { return time.Unix(1_000_000+later.Load(), 0) }
 	w, err := Start(WatchConfig{Here: here, There: there, Topics: []string{"orders"}, Ledger: l})
 	require.NoError(t, err)
-	watched := func(d bus.Driver) bool {
-		queues, err := d.Queues(t.Context())
-		return err == nil && slices.ContainsFunc(queues, func(q bus.QueueInfo) bool { return strings.HasPrefix(q.Name, "mirror.orders.") })
-	}
-	require.Eventually(t, func() bool { return watched(here) && watched(there) }, 10*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return watched(t, here) && watched(t, there) }, 30*time.Second, time.Millisecond)
 	reader, err := here.Subscribe(t.Context(), bus.Queue{Name: "theirs", Bindings: []bus.Binding{{Pattern: "orders"}}, Prefetch: 1000})
 	require.NoError(t, err)
 	publish := func(d bus.Driver, message, event string) {
@@ -90,7 +133,10 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	var r Report
-	require.Eventually(t, func() bool { r, _ = l.Report("orders", time.Minute); return r.Compared() == 100 }, 30*time.Second, 10*time.Millisecond)
+	require.Eventually(t, func() bool { return seen(l) == [2]int{100, 99} }, 30*time.Second, time.Millisecond)
+	later.Store(35) // the patience is over
+	r, _ = l.Report("orders", time.Minute)
+	require.EqualValues(t, 100, r.Compared())
 	require.EqualValues(t, 99, r.Both)
 	require.Equal(t, map[string]int64{"missing-there": 1}, r.Reasons())
 	require.Equal(t, "42", r.Recent[0].ID)
@@ -99,5 +145,5 @@ func TestWatch(t *testing.T) {
 	}
 	require.NoError(t, reader.Close(t.Context()))
 	require.NoError(t, w.Close(t.Context()))
-	require.False(t, watched(there), "the queues of the watch go with it")
+	require.False(t, watched(t, there), "the queues of the watch go with it")
 }

@@ -24,6 +24,9 @@ type WatchConfig struct {
 	Topics []string
 	// Place is where a topic is on the other way, which may keep it under another name. Default: under its own.
 	Place func(topic string) bus.Binding
+	// Counts says which messages there are events of the other way, where native ones lie in the same place: on Redis a topic's stream is that of
+	// both. Default: all are.
+	Counts func(m *bus.Message) bool
 	// Ledger counts. Required.
 	Ledger *Ledger
 	// Retry is the pause after a side could not be subscribed to. Default: 1 s.
@@ -46,6 +49,9 @@ func Start(cfg WatchConfig) (*Watch, error) {
 	}
 	if cfg.Place == nil {
 		cfg.Place = func(topic string) bus.Binding { return bus.Binding{Pattern: topic} }
+	}
+	if cfg.Counts == nil {
+		cfg.Counts = func(*bus.Message) bool { return true }
 	}
 	if cfg.Retry == 0 {
 		cfg.Retry = time.Second
@@ -113,7 +119,9 @@ func (w *Watch) read(ctx context.Context, d bus.Driver, side Side, topic string)
 			if !open {
 				return
 			}
-			w.cfg.Ledger.Saw(topic, side, idOf(delivery.Message()))
+			if m := delivery.Message(); side == Here || w.cfg.Counts(m) {
+				w.cfg.Ledger.Saw(topic, side, idOf(m))
+			}
 			_ = delivery.Ack() // one that is not, comes again as doubled
 		}
 	}

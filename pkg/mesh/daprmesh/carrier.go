@@ -171,7 +171,7 @@ func refused(appID string, resp *http.Response) (*http.Response, error) {
 		return resp, nil
 	}
 	_ = resp.Body.Close()
-	return nil, fmt.Errorf("%w: the sidecar says of %q: %s", meaning(appID, resp.StatusCode, said.Message), appID, said.Message)
+	return nil, fmt.Errorf("%w: the sidecar says of %q: %s", meaning(appID, said.Message), appID, said.Message)
 }
 
 // restored is a body of which the beginning was read.
@@ -186,18 +186,25 @@ var errUnresolved = fmt.Errorf("%w: the sidecar does not know its address yet", 
 // maxPause bounds the pauses before a call of an unresolved name is made again: there are six of them, 3.15 s in all.
 const maxPause = 2 * time.Second
 
-// meaning is the mesh's word for a refusal: that nobody has the name, or that none of those who have it takes requests.
-func meaning(appID string, status int, message string) error {
+// errNoAnswer is that the sidecar has no answer of the target. It has asked it up to four times by then: an instance that was killed over a call
+// has had it, and its text tells that as it tells of one that was never reached.
+var errNoAnswer = errors.New("the sidecar has no answer of the target, which may or may not have had the call")
+
+// meaning is the mesh's word for a refusal. What says that nothing was sent is believed of this call alone: an app may pass on what its own sidecar
+// told it of another, and then it has had the call.
+func meaning(appID, message string) error {
+	if !strings.Contains(message, "id: "+appID+",") {
+		return errNoAnswer
+	}
 	for _, unknown := range []string{"couldn't find service", "no such host", "failed to resolve address"} {
-		if status == http.StatusNotFound || strings.Contains(message, unknown) {
+		if strings.Contains(message, unknown) {
 			return mesh.ErrUnknownTarget
 		}
 	}
-	// An app may pass on what its own sidecar told it of another: then it has had the call.
-	if strings.Contains(message, "received empty target") && strings.Contains(message, "id: "+appID+",") {
+	if strings.Contains(message, "received empty target") {
 		return errUnresolved
 	}
-	return mesh.ErrNoEndpoint
+	return errNoAnswer
 }
 
 // Close closes idle connections of the carrier's own transport.

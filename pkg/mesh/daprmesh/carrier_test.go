@@ -1,6 +1,7 @@
 package daprmesh_test
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net/http"
@@ -57,13 +58,13 @@ type answering func(*http.Request) (*http.Response, error)
 
 func (a answering) RoundTrip(r *http.Request) (*http.Response, error) { return a(r) }
 
-// refusing is a sidecar that never knows the address, and counts the calls.
-func refusing(t *testing.T, calls *int) *daprmesh.Carrier {
+// refusing is a sidecar that always says one thing, and counts the calls.
+func refusing(t *testing.T, status int, said string, calls *int) *daprmesh.Carrier {
 	c, err := daprmesh.New(daprmesh.Config{Endpoint: "http://sidecar", Transport: answering(func(*http.Request) (*http.Response, error) {
 		*calls++
 		return &http.Response{
-			StatusCode: http.StatusInternalServerError, Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: -1,
-			Body: io.NopCloser(strings.NewReader(unresolved)),
+			StatusCode: status, Header: http.Header{"Content-Type": {"application/json"}}, ContentLength: -1,
+			Body: io.NopCloser(strings.NewReader(said)),
 		}, nil
 	})})
 	require.NoError(t, err)
@@ -73,7 +74,7 @@ func refusing(t *testing.T, calls *int) *daprmesh.Carrier {
 func TestACallWaitsNoLongerThanItsContext(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls int
-		c := refusing(t, &calls)
+		c := refusing(t, http.StatusInternalServerError, unresolved, &calls)
 		begin := time.Now()
 		ctx, cancel := context.WithTimeout(t.Context(), 200*time.Millisecond)
 		defer cancel()
@@ -86,14 +87,39 @@ func TestACallWaitsNoLongerThanItsContext(t *testing.T) {
 	})
 }
 
-// What the app passes on of its own sidecar is no reason to give it the call again.
-func TestACallThatTheAppHadIsNotMadeAgain(t *testing.T) {
-	var calls int
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/order", nil)
-	require.NoError(t, err)
-	_, err = refusing(t, &calls).Carry("orders", req)
-	require.ErrorIs(t, err, mesh.ErrNoEndpoint)
-	require.Equal(t, 1, calls)
+// Only what the sidecar says of this very call tells that nothing was sent: after it a caller may ask again.
+func TestARefusalSaysWhetherTheCallWasSent(t *testing.T) {
+	refusal := func(message string) string { return `{"errorCode":"ERR_DIRECT_INVOKE","message":"` + message + `"}` }
+	const absent = "failed to invoke, id: payments, err: couldn't find service: payments"
+	for name, c := range map[string]struct {
+		said   string
+		status int
+		want   error // nil: nobody knows whether it was sent
+	}{
+		"the callee was killed": {said: refusal("failed to invoke, id: orders, err: failed to invoke target orders after 3 retries. Error: " +
+			"rpc error: code = Unavailable desc = error reading from server: EOF")},
+		"the app passes on that another's address is not known":  {said: unresolved},
+		"the app passes on that there is no other":               {said: refusal(absent)},
+		"the app passes on that there is no other, as not found": {said: refusal(absent), status: http.StatusNotFound},
+		"there is no such app":                                   {said: refusal("failed to invoke, id: orders, err: couldn't find service: orders"), want: mesh.ErrUnknownTarget},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var calls int
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "/order", nil)
+			require.NoError(t, err)
+			_, err = refusing(t, cmp.Or(c.status, http.StatusInternalServerError), c.said, &calls).Carry("orders", req)
+			require.ErrorContains(t, err, `the sidecar says of "orders": failed to invoke`)
+			require.Equal(t, 1, calls)
+			if c.want != nil {
+				require.ErrorIs(t, err, c.want)
+				return
+			}
+			require.ErrorContains(t, err, "may or may not have had the call")
+			status, code := mesh.ErrorStatus(err)
+			require.Equal(t, http.StatusBadGateway, status)
+			require.Equal(t, "bad_gateway", code)
+		})
+	}
 }
 
 func TestACallWhoseBodyIsGoneIsNotMadeAgain(t *testing.T) {

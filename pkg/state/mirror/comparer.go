@@ -21,7 +21,7 @@ const workers = 2
 // batch is how many keys are looked at together.
 const batch = 200
 
-// looks is how often a key that differs is looked at before it counts: it may be being written, or carried.
+// looks is how often a key that differs, or cannot be read, is looked at before it counts: it may be being written or carried, or a place be slow.
 const looks = 4
 
 // patience is how long after a look the next one comes.
@@ -47,6 +47,7 @@ type comparer struct {
 	unsent   []string // keys that were being carried when the comparing ended; only of who carries
 	carrying sync.Mutex
 	pending  map[string]int // how often a key is in fresh, or being carried
+	refused  bool           // the last keys could not be carried, and are tried again
 
 	opening sync.Mutex
 	there   state.Engine // nil until it could be opened
@@ -103,6 +104,17 @@ func (c *comparer) awaited(key string) bool {
 	return c.pending[key] > 0
 }
 
+// behind is how many keys wait to be carried, where they wait for more than their turn: the other place did not take the last ones, or more wait
+// than are carried together.
+func (c *comparer) behind() int {
+	c.carrying.Lock()
+	defer c.carrying.Unlock()
+	if !c.refused && len(c.pending) <= batch {
+		return 0
+	}
+	return len(c.pending)
+}
+
 func (c *comparer) waiting() int { return len(c.looked) + len(c.fresh) }
 
 func (c *comparer) count(change func(t *tally)) {
@@ -152,6 +164,9 @@ func (c *comparer) bring(ctx context.Context, keys []string) {
 	distinct := once(keys)
 	for {
 		err := c.carry(ctx, distinct)
+		c.carrying.Lock()
+		c.refused = err != nil
+		c.carrying.Unlock()
 		if err == nil {
 			break
 		}
@@ -188,15 +203,21 @@ func (c *comparer) rest(ctx context.Context) {
 	}
 }
 
-// look compares keys.
+// look compares keys. A place that does not answer is asked as often as one whose key differs.
 func (c *comparer) look(ctx context.Context, keys []string) {
 	keys = once(keys)
-	there, err := c.other(ctx)
-	if err == nil {
-		keys, err = c.compare(ctx, there, keys)
-	}
-	if err != nil {
-		c.failed(ctx, len(keys), err)
+	for look := 1; ; look++ {
+		there, err := c.other(ctx)
+		if err == nil {
+			keys, err = c.compare(ctx, there, keys)
+		}
+		if err == nil {
+			return
+		}
+		if look == looks || !wait(ctx, patience(look)) {
+			c.failed(ctx, len(keys), err)
+			return
+		}
 	}
 }
 

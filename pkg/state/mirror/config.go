@@ -41,6 +41,7 @@ type Counterpart struct {
 
 func (c Counterpart) complete(name string) (Counterpart, error) {
 	c.Store.Name = cmp.Or(c.Store.Name, name)
+	c.Store.Counterpart = true
 	c.Sample = cmp.Or(c.Sample, 1)
 	c.Queue = cmp.Or(c.Queue, 10_000)
 	c.Timeout = cmp.Or(c.Timeout, 2*time.Second)

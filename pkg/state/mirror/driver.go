@@ -121,7 +121,7 @@ func (d *driver) mirrored(cfg state.StoreConfig, e state.Engine) (state.Engine, 
 	}
 	c := &comparer{driver: d, store: cfg.Name, to: to, here: e,
 		looked: make(chan string, to.Queue), fresh: make(chan string, to.Queue), pending: map[string]int{}}
-	d.cfg.Ledger.open(cfg.Name, &to, c.waiting)
+	d.cfg.Ledger.open(cfg.Name, &to, c.waiting, c.behind)
 	for range workers {
 		d.work.Go(func() { c.run(d.ctx, c.looked, c.look) })
 	}

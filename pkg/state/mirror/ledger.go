@@ -39,6 +39,7 @@ type account struct {
 	failure string
 	failed  time.Time
 	waiting func() int
+	pending func() int
 
 	uncarried int64 // since then, whatever the span: nothing brings these keys in line by itself
 }
@@ -83,6 +84,7 @@ type Report struct {
 	Carried   int64            `json:"carried"`   // changed keys that were carried
 	Uncarried int64            `json:"uncarried"` // changed keys that were not, since the process began to compare
 	Waiting   int              `json:"waiting"`   // keys in the queue now
+	Pending   int              `json:"pending"`   // changed keys that wait to be carried, where the other place did not take the last ones or lags
 
 	Recent      []Found    `json:"recent"` // the last differences, the newest first, whatever the span
 	LastFailure string     `json:"lastFailure,omitempty"`
@@ -107,7 +109,7 @@ func (l *Ledger) Report(store string, window time.Duration) (Report, bool) {
 	window = min(max(window, slot), Kept)
 	r := Report{
 		Store: store, To: a.to, Sample: a.sample, Writes: a.writes, Since: a.since, Window: window, Seconds: window.Seconds(),
-		Reasons: map[Reason]int64{}, Uncarried: a.uncarried, Waiting: a.waiting(), Recent: slices.Clone(a.recent), LastFailure: a.failure,
+		Reasons: map[Reason]int64{}, Uncarried: a.uncarried, Waiting: a.waiting(), Pending: a.pending(), Recent: slices.Clone(a.recent), LastFailure: a.failure,
 	}
 	slices.Reverse(r.Recent)
 	if !a.failed.IsZero() {
@@ -136,10 +138,10 @@ func (l *Ledger) Report(store string, window time.Duration) (Report, bool) {
 func slotOf(t time.Time) int64 { return t.Unix() / int64(slot/time.Second) }
 
 // open begins the account of a store.
-func (l *Ledger) open(store string, c *Counterpart, waiting func() int) {
+func (l *Ledger) open(store string, c *Counterpart, waiting, pending func() int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stores[store] = &account{to: c.Driver.Backend(), sample: c.Sample, writes: c.Writes, since: l.now(), waiting: waiting}
+	l.stores[store] = &account{to: c.Driver.Backend(), sample: c.Sample, writes: c.Writes, since: l.now(), waiting: waiting, pending: pending}
 }
 
 // add changes the present slot of a store.

@@ -36,6 +36,8 @@ func view(t *testing.T, d state.Driver) *state.Store[int] {
 	return s
 }
 
+func none() int { return 0 }
+
 func eventually(t *testing.T, ledger *Ledger, done func(r Report) bool) Report {
 	t.Helper()
 	var r Report
@@ -145,13 +147,34 @@ func TestCounterpartDies(t *testing.T) {
 type place struct {
 	state.Driver
 	away atomic.Bool
+	once atomic.Bool // for one call
 }
 
 func (p *place) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
-	if p.away.Load() {
+	if p.away.Load() || p.once.CompareAndSwap(true, false) {
 		return nil, state.ErrUnavailable
 	}
 	return p.Driver.Open(ctx, cfg)
+}
+
+// A counterpart that does not answer once is asked again, as one is that differs: it is no failure, which a window of a quarter of an hour would keep.
+func TestACounterpartIsAskedAgain(t *testing.T) {
+	other := &place{Driver: memorystate.New()}
+	there := view(t, other)
+	other.once.Store(true)
+	ledger := NewLedger()
+	d, err := Wrap(memorystate.New(), Config{Ledger: ledger, To: func(state.StoreConfig) (Counterpart, bool) { return Counterpart{Driver: other}, true }})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, d.Close()) })
+	here := view(t, d)
+	for _, s := range []*state.Store[int]{there, here} {
+		_, err := s.Save(t.Context(), "k", 1)
+		require.NoError(t, err)
+	}
+	r := eventually(t, ledger, func(r Report) bool { return r.Compared+r.Failures > 0 })
+	require.False(t, other.once.Load())
+	require.Zero(t, r.Failures, "%+v", r)
+	require.Zero(t, r.Different, "%+v", r)
 }
 
 // Changes that are made while the other place is away are there once it is back, also when nobody makes another one, and also when the node
@@ -173,6 +196,8 @@ func TestChangesWaitForTheOtherPlace(t *testing.T) {
 				require.NoError(t, err)
 			}
 			eventually(t, ledger, func(r Report) bool { return r.FailedAt != nil })
+			r, _ := ledger.Report("players", Kept)
+			require.Equal(t, 500, r.Pending, "what would not be there after a switch now")
 			other.away.Store(false)
 			if ends {
 				d.(state.Settler).Settle()
@@ -190,7 +215,7 @@ func TestChangesWaitForTheOtherPlace(t *testing.T) {
 				return
 			}
 			require.Eventually(t, carried, 30*time.Second, 5*time.Millisecond)
-			r, _ := ledger.Report("players", Kept)
+			r = eventually(t, ledger, func(r Report) bool { return r.Pending == 0 })
 			require.Zero(t, r.Uncarried)
 		})
 	}
@@ -201,7 +226,7 @@ func TestUncarriedChangesAreNotForgotten(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	l := NewLedger()
 	l.now = func() time.Time { return now }
-	l.open("players", &Counterpart{Driver: memorystate.New()}, func() int { return 0 })
+	l.open("players", &Counterpart{Driver: memorystate.New()}, none, none)
 	l.add("players", func(a *account, _ *tally) { a.uncarried++ })
 	now = now.Add(2 * Kept)
 	r, _ := l.Report("players", time.Minute)
@@ -240,7 +265,7 @@ func TestReportsOfAWindow(t *testing.T) {
 	now := time.Unix(1_000_000, 0)
 	l := NewLedger()
 	l.now = func() time.Time { return now }
-	l.open("players", &Counterpart{Driver: memorystate.New()}, func() int { return 0 })
+	l.open("players", &Counterpart{Driver: memorystate.New()}, none, none)
 	compare := func(n int64) { l.add("players", func(_ *account, of *tally) { of.compared += n }) }
 	compare(1)
 	now = now.Add(10 * time.Minute)

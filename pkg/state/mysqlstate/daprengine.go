@@ -25,8 +25,17 @@ type daprEngine struct {
 	gathering    *sqlstate.Gathering[write]
 	announcement *announcement // nil: none
 
-	mu     sync.Mutex
-	looked bool // the rows are such that they can be used
+	begin func(work func(ctx context.Context)) bool // until the driver is closed; false: it is
+
+	mu      sync.Mutex
+	looked  bool     // the rows are such that they can be used
+	looking *looking // under way; nil: nobody looks
+}
+
+// looking is one look at the rows, for all who wait for it.
+type looking struct {
+	done chan struct{}
+	err  error // once done
 }
 
 var (
@@ -45,17 +54,45 @@ func (e *daprEngine) ready(ctx context.Context) (*daprForm, error) {
 	if err != nil {
 		return nil, err
 	}
+	look, err := e.look(f)
+	if err != nil || look == nil {
+		return f, err
+	}
+	select {
+	case <-look.done:
+		return f, look.err
+	case <-ctx.Done():
+		return nil, unavailable(ctx, ctx.Err())
+	}
+}
+
+// look is the look at the rows that is under way, begun if none is; nil: they were found to be usable. It goes on when who began it gives up: of many rows
+// it may take longer than anybody waits.
+func (e *daprEngine) look(f *daprForm) (*looking, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.looked {
-		return f, nil
+	if e.looked || e.looking != nil {
+		return e.looking, nil
 	}
-	if err := e.refuse(ctx, f, rowsLookedAt); err != nil {
-		return nil, err
+	look := &looking{done: make(chan struct{})}
+	begun := e.begin(func(ctx context.Context) {
+		ctx, cancel := context.WithTimeout(ctx, longestLook)
+		defer cancel()
+		look.err = e.refuse(ctx, f, rowsLookedAt)
+		e.mu.Lock()
+		e.looked, e.looking = look.err == nil, nil
+		e.mu.Unlock()
+		close(look.done)
+	})
+	if !begun {
+		return nil, errClosed
 	}
-	e.looked = true
-	return f, nil
+	e.looking = look
+	return look, nil
 }
+
+// longestLook bounds a look, at a server that has gone silent.
+const longestLook = 10 * time.Minute
 
 // How many rows are looked at for such that are encrypted. A component encrypts all that it writes, and later ones are refused when they
 // are read.
@@ -76,7 +113,8 @@ func (e *daprEngine) Inspect(ctx context.Context, limit int) error {
 func (e *daprEngine) refuse(ctx context.Context, f *daprForm, limit int) error {
 	own := e.own(f)
 	after := sqlstate.Bind(utf8.RuneCountInString(e.prefix) + 1)
-	actor, err := e.first(ctx, sqlstate.SQL(e.table.sql("SELECT id FROM {table} WHERE @ AND SUBSTRING(id, @) LIKE '%||%||%' LIMIT 1"), own, after))
+	// What this driver wrote last, by the version of its ETag, is no actor's.
+	actor, err := e.first(ctx, sqlstate.SQL(e.table.sql("SELECT id FROM {table} WHERE @ AND SUBSTRING(id, @) LIKE '%||%||%' AND SUBSTRING(eTag, 15, 1) <> '8' LIMIT 1"), own, after))
 	if err != nil {
 		return failure(ctx, err, reading)
 	}

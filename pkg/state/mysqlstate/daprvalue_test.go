@@ -1,6 +1,8 @@
 package mysqlstate
 
 import (
+	"encoding/base64"
+	"strings"
 	"testing"
 
 	"github.com/google/uuid"
@@ -47,7 +49,8 @@ func TestDaprValueRefused(t *testing.T) {
 		_, err := daprValue{text: text, binary: true}.read("k", true)
 		require.ErrorIs(t, err, state.ErrCorrupt)
 	}
-	_, err := daprValue{text: `"UVVKRHx8bmFtZQ=="`, binary: true}.read("k", true)
+	ciphertext := base64.StdEncoding.EncodeToString([]byte(strings.Repeat("QUJD", 12) + "||name"))
+	_, err := daprValue{text: `"` + ciphertext + `"`, binary: true}.read("k", true)
 	require.ErrorIs(t, err, state.ErrCorrupt)
 	require.ErrorContains(t, err, "primaryEncryptionKey")
 	bytes, err := daprValue{text: `"bm8gSlNPTg=="`, binary: true}.read("k", true)

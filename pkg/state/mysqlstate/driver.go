@@ -52,7 +52,7 @@ type Driver struct {
 	mu         sync.Mutex
 	tables     map[string]*table
 	daprs      map[string]*daprTable
-	daprStores []*daprEngine
+	daprStores []*daprEngine // but for counterparts
 	inboxes    []*sqlstate.Inbox
 	closed     bool
 
@@ -139,6 +139,7 @@ func (d *Driver) open(cfg state.StoreConfig, a *announcement) (state.Engine, err
 		}
 		d.tables[cfg.TableName] = t
 	}
+	t.serves = t.serves || !cfg.Counterpart
 	e := &engine{table: t, store: cfg.Name, replica: d.replica, announcement: a}
 	e.gathering = newGathering(e, d.workers)
 	indexes, err := sqlstate.NewIndexes(cfg.Indexes, t.terms)
@@ -167,23 +168,25 @@ func (d *Driver) openDapr(cfg state.StoreConfig, a *announcement) (state.Engine,
 		t = &daprTable{name: cfg.TableName, db: d.db}
 		d.daprs[cfg.TableName] = t
 	}
-	e := &daprEngine{table: t, store: cfg.Name, prefix: cfg.KeyPrefix, announcement: a}
+	e := &daprEngine{table: t, store: cfg.Name, prefix: cfg.KeyPrefix, announcement: a, begin: d.begin}
 	e.gathering = &sqlstate.Gathering[write]{Alone: e.writeAlone, Together: e.writeTogether, Lanes: lanes, Workers: d.workers}
-	d.daprStores = append(d.daprStores, e)
+	if !cfg.Counterpart {
+		d.daprStores = append(d.daprStores, e)
+	}
 	return e, nil
 }
 
-// Ready reports whether the server answers and the tables of the opened stores are there. A replica may be away.
+// Ready reports whether the server answers and the tables of the opened stores are there, but for those of counterparts. A replica may be away.
 func (d *Driver) Ready(ctx context.Context) error {
 	if err := d.db.PingContext(ctx); err != nil {
 		return failure(ctx, err, reading)
 	}
-	for _, t := range d.opened() {
+	tables, stores := d.serving()
+	for _, t := range tables {
 		if _, err := t.prepared(ctx); err != nil {
 			return err
 		}
 	}
-	_, stores := d.inDapr()
 	for _, e := range stores {
 		if _, err := e.ready(ctx); err != nil {
 			return fmt.Errorf("store %q: %w", e.store, err)
@@ -192,11 +195,29 @@ func (d *Driver) Ready(ctx context.Context) error {
 	return nil
 }
 
-// inDapr are the tables of Dapr's, and the stores in them.
-func (d *Driver) inDapr() ([]*daprTable, []*daprEngine) {
+// begin does work in the background; false: the driver is closed.
+func (d *Driver) begin(work func(ctx context.Context)) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.Collect(maps.Values(d.daprs)), slices.Clone(d.daprStores)
+	if d.closed {
+		return false
+	}
+	d.background(work)
+	return true
+}
+
+// serving are the tables, and the stores in Dapr's rows, that are more than counterparts.
+func (d *Driver) serving() ([]*table, []*daprEngine) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.DeleteFunc(slices.Collect(maps.Values(d.tables)), func(t *table) bool { return !t.serves }), slices.Clone(d.daprStores)
+}
+
+// inDapr are the tables of Dapr's.
+func (d *Driver) inDapr() []*daprTable {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Collect(maps.Values(d.daprs))
 }
 
 // Close ends the sweeper, waits for shared transactions, 5 s at most, and closes the connections when their operations
@@ -217,8 +238,7 @@ func (d *Driver) Close() error {
 	for _, t := range d.opened() {
 		errs = append(errs, t.close())
 	}
-	foreign, _ := d.inDapr()
-	for _, t := range foreign {
+	for _, t := range d.inDapr() {
 		t.closed.Store(true)
 	}
 	if d.replica != nil {
@@ -253,8 +273,7 @@ func (d *Driver) sweep(ctx context.Context) {
 				d.cfg.Logger.Warn("deleting expired rows failed", "table", t.name, "error", err)
 			}
 		}
-		foreign, _ := d.inDapr()
-		for _, t := range foreign {
+		for _, t := range d.inDapr() {
 			if err := t.sweep(ctx); err != nil && ctx.Err() == nil {
 				d.cfg.Logger.Warn("deleting expired rows failed", "table", t.name, "error", err)
 			}

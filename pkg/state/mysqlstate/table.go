@@ -21,6 +21,7 @@ type table struct {
 	turn chan struct{} // held by the one that makes the table
 	made atomic.Pointer[statements]
 
+	serves  bool   // a store that is more than a counterpart; under the driver's lock
 	follows bool   // it is the replica's: the primary makes it
 	copy    *table // the replica's; nil: none
 

@@ -29,9 +29,12 @@ type MigrationComparison struct {
 	Different int64 `json:"different"`
 
 	// Failures What could not be read in one of the places.
-	Failures    int64            `json:"failures"`
-	LastFailure string           `json:"lastFailure,omitempty,omitzero"`
-	Reasons     map[string]int64 `json:"reasons"`
+	Failures    int64  `json:"failures"`
+	LastFailure string `json:"lastFailure,omitempty,omitzero"`
+
+	// Pending Changes that wait to be carried to the other place, where it did not take the last ones or lags.
+	Pending int64            `json:"pending"`
+	Reasons map[string]int64 `json:"reasons"`
 
 	// Recent The last differences, the newest first.
 	Recent []MigrationDifference `json:"recent,omitempty,omitzero"`
