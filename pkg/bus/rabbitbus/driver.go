@@ -328,7 +328,7 @@ func (d *Driver) inspect(ctx context.Context, info *bus.QueueInfo) error {
 	}
 }
 
-// DeleteQueue removes a queue with what is in it, and with the delay queues that this driver made for it. Consumers of
+// DeleteQueue removes a queue with what is in it, and with its delay queues. Consumers of
 // the queue here end; those of other programs declare it again if they are such as ours.
 func (d *Driver) DeleteQueue(ctx context.Context, name string) error {
 	for _, c := range d.active() {
@@ -350,7 +350,7 @@ func (d *Driver) DeleteQueue(ctx context.Context, name string) error {
 		if err != nil && !answered(err, amqp.NotFound) {
 			return fmt.Errorf("delete queue %q: %w", name, err)
 		}
-		return d.delays.drop(ctx, d.publishing, name)
+		return d.delays.dropAll(ctx, d.publishing, name)
 	}
 }
 
