@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -198,6 +199,54 @@ func TestExchangeDeleted(t *testing.T) {
 				require.NoError(t, got.Ack())
 			}
 		}
+	}
+}
+
+// An exchange that is deleted takes the bindings of other processes' queues too. Whoever restores it, they hear of it.
+func TestExchangeDeletedUnderOthers(t *testing.T) {
+	t.Parallel()
+	for name, restore := range map[string]func(t *testing.T, ch *amqp.Channel){
+		"and restored by a publisher": func(*testing.T, *amqp.Channel) {},
+		"and made anew by another program": func(t *testing.T, ch *amqp.Channel) {
+			require.NoError(t, ch.ExchangeDeclare("bannou", "topic", true, false, false, false, nil))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := servers.RabbitMQ(t).URL
+			reader, publisher := open(t, url), open(t, url)
+			consumers := []bus.Consumer{
+				subscribe(t, reader, durable("orders.placed")), subscribe(t, reader, dynamic("orders.placed", "1")),
+				subscribe(t, reader, bus.Queue{Name: "client", Durable: true, Expires: time.Minute, Prefetch: 1, Bindings: []bus.Binding{{Pattern: "orders.placed"}}}),
+			}
+			// What tells that it was deleted comes with the first look after the start.
+			conn, err := amqp.Dial(url)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = conn.Close() })
+			require.Eventually(t, func() bool {
+				ch, err := conn.Channel() // the answer that it is not there ends it
+				return err == nil && ch.ExchangeDeclarePassive("bannou.mark", "fanout", true, true, true, false, nil) == nil
+			}, patience, 50*time.Millisecond)
+			ch, err := conn.Channel()
+			require.NoError(t, err)
+			require.NoError(t, ch.ExchangeDelete("bannou", false, false))
+			restore(t, ch)
+			for i, c := range consumers {
+				var got bus.Delivery
+				require.Eventually(t, func() bool {
+					if publisher.Publish(within(t, patience), &bus.Message{RoutingKey: "orders.placed", ID: fmt.Sprint(i)}) != nil {
+						return false
+					}
+					select {
+					case got = <-c.Deliveries():
+						return true
+					default:
+						return false
+					}
+				}, patience, 20*time.Millisecond)
+				require.NoError(t, got.Ack())
+			}
+		})
 	}
 }
 

@@ -29,6 +29,9 @@
 // broker's own x-death, which a message that was delayed carries, is a table, which those cannot read: they should not
 // share a queue with a bus.
 //
+// Beside each of the two exchanges is its mark, {exchange}.mark, which goes when the exchange is deleted; drivers look for it,
+// and tell one another through the exchange {exchange}.topology to bind their queues again.
+//
 // What expires in a queue is dead-lettered by the broker itself, under "dead-letter.{topic}", or "dead-letter.{queue}"
 // for a queue with a pattern or several bindings, and with its account x-death alone; this driver reads that back as
 // the headers of package bus. A message that was retried does not expire any more: its attempts are counted instead.
