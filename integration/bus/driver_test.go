@@ -227,6 +227,24 @@ func TestRefusedMessageHarmsNoOther(t *testing.T) {
 	publish(t, d, "orders.placed", "still here")
 }
 
+// A queue that is full refuses its messages; the caller is told that it was that, and others go on.
+func TestFullQueue(t *testing.T) {
+	t.Parallel()
+	url := servers.RabbitMQ(t).URL
+	d := open(t, url)
+	c := subscribe(t, d, durable("orders.placed"))
+	ch := foreign(t, url)
+	_, err := ch.QueueDeclare("full", true, false, false, false, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	require.NoError(t, err)
+	require.NoError(t, ch.QueueBind("full", "orders.full", "bannou", false, nil))
+	publish(t, d, "orders.full", "1")
+	err = d.Publish(within(t, time.Second), &bus.Message{RoutingKey: "orders.full", ID: "2"})
+	require.ErrorIs(t, err, bus.ErrNotConfirmed)
+	require.ErrorIs(t, err, bus.ErrRefused)
+	publish(t, d, "orders.placed", "3")
+	require.NoError(t, next(t, c).Ack())
+}
+
 // Another exchange is declared when it is first used, and taken as it is when it exists.
 func TestOtherExchanges(t *testing.T) {
 	t.Parallel()

@@ -29,6 +29,7 @@ type absent struct {
 	away      atomic.Bool
 	unsure    atomic.Bool  // takes messages and confirms none
 	refuse    atomic.Value // a string: the first message with it in its body is refused
+	full      atomic.Value // a string: the topic whose queue takes no more
 	published atomic.Int64
 }
 
@@ -40,6 +41,10 @@ func (a *absent) Publish(ctx context.Context, m *bus.Message) error {
 	if text, _ := a.refuse.Load().(string); text != "" && strings.Contains(string(m.Body), text) {
 		a.refuse.Store("")
 		return bus.ErrNotConfirmed
+	}
+	if a.full.Load() == m.RoutingKey {
+		<-ctx.Done()
+		return fmt.Errorf("%w: %w: %w", bus.ErrNotConfirmed, bus.ErrRefused, ctx.Err())
 	}
 	for a.away.Load() {
 		select {
@@ -252,6 +257,19 @@ func TestOutboxSendsUnconfirmedAgain(t *testing.T) {
 	require.Equal(t, answer["messageId"], first.MessageID)
 	require.Equal(t, first.MessageID, second.MessageID)
 	require.Equal(t, first.Body, second.Body)
+}
+
+// A queue that is full is no broker that is away: events for it are kept, and others go to the broker at once.
+func TestOutboxOfAFullQueue(t *testing.T) {
+	s := newSpool(t, "free")
+	n := s.start(t)
+	s.driver.full.Store("full")
+	require.Equal(t, true, n.must("/messaging/publish", event("full", "", 1))["queued"])
+	require.Eventually(t, func() bool { // a publish that takes long is kept
+		queued := n.must("/messaging/publish", event("free", "", 2))["queued"]
+		require.Equal(t, 2, number(t, s.next(t)))
+		return queued == nil
+	}, 20*time.Second, time.Millisecond)
 }
 
 // Over its limit the outbox answers 503 and when to come back, and the node is not ready. What it took is all sent.

@@ -23,9 +23,10 @@ const (
 	leaseMargin  = 10 * time.Second // to write down what became of it
 	batchEntries = 500
 	batchBytes   = 8 << 20
-	sendTimeout  = 5 * time.Second // without a confirmation
-	inFlight     = 256             // events at a time
-	storing      = 5 * time.Second // what is read of the table at a time
+	sendTimeout  = 5 * time.Second  // without a confirmation
+	refusedPause = 15 * time.Second // before a topic is tried again that the broker refuses, as where a queue is full
+	inFlight     = 256              // events at a time
+	storing      = 5 * time.Second  // what is read of the table at a time
 
 	busyTick  = time.Second      // how often the table is read while something waits
 	idleTick  = 15 * time.Second // and while nothing is known to
@@ -62,14 +63,15 @@ type Config struct {
 // A Relay sends the events of one outbox. It is safe for concurrent use; Run is called once.
 type Relay struct {
 	cfg     Config
-	owner   string // of this process's claims
+	owner   string // of this process's claims; Run's own
 	keys    Keys
 	metrics *relayMetrics
-	wake    chan struct{} // asks for a look at the table now
-	read    time.Time     // when the whole table was read last; Run's own
-	away    atomic.Bool   // the broker is known to be
-	ready   bool          // the bus was, once; Run's own
-	stale   atomic.Bool   // something was added since the table was looked at
+	wake    chan struct{}        // asks for a look at the table now
+	read    time.Time            // when the whole table was read last; Run's own
+	away    atomic.Bool          // the broker is known to be
+	ready   bool                 // the bus was, once; Run's own
+	refused map[string]time.Time // topics that the broker refuses, and until when they are not tried; Run's own
+	stale   atomic.Bool          // something was added since the table was looked at
 
 	mu      sync.Mutex
 	stats   state.OutboxStats // as they were read last, and what was added since
@@ -94,13 +96,34 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Back == nil {
 		cfg.Back = func() {}
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, fmt.Errorf("relay: cannot make an id: %w", err)
+	r := &Relay{cfg: cfg, wake: make(chan struct{}, 1), trouble: errUnread, refused: map[string]time.Time{}}
+	if err := r.renewOwner(); err != nil {
+		return nil, err
 	}
-	r := &Relay{cfg: cfg, owner: id.String(), wake: make(chan struct{}, 1), trouble: errUnread}
+	var err error
 	r.metrics, err = newMetrics(&r.cfg, r)
 	return r, err
+}
+
+// renewOwner gives this process's further claims another name. What it has claimed under the one before stays claimed until the
+// lease ends, and with it all of the same keys.
+func (r *Relay) renewOwner() error {
+	id, err := uuid.NewV7()
+	if err != nil {
+		return fmt.Errorf("relay: cannot make an id: %w", err)
+	}
+	r.owner = id.String()
+	return nil
+}
+
+// refuses reports whether the broker has refused a topic lately.
+func (r *Relay) refuses(topic string) bool {
+	until, found := r.refused[topic]
+	if found && time.Now().After(until) {
+		delete(r.refused, topic)
+		return false
+	}
+	return found
 }
 
 // Keys are the keys that wait, where Config.FollowKeys asks for them.
@@ -335,6 +358,7 @@ func (r *Relay) settle(ctx context.Context, batch []state.OutboxEntry, outcomes 
 	var (
 		done, free []int64
 		failure    error
+		held       int
 	)
 	keys := map[string]bool{}
 	for i := range batch {
@@ -351,6 +375,9 @@ func (r *Relay) settle(ctx context.Context, batch []state.OutboxEntry, outcomes 
 			r.metrics.failed.Add(ctx, 1, r.metrics.of, metric.WithAttributes(attribute.String("reason", "parked")))
 			err = errors.Join(err, r.cfg.Outbox.Park(store, r.owner, e.ID, out.poison))
 			moved = true
+		case out.held:
+			held++
+			r.metrics.failed.Add(ctx, 1, r.metrics.of, metric.WithAttributes(attribute.String("reason", "refused")))
 		default:
 			free = append(free, e.ID)
 			if out.err != nil {
@@ -367,10 +394,14 @@ func (r *Relay) settle(ctx context.Context, batch []state.OutboxEntry, outcomes 
 	if len(free) > 0 {
 		err = errors.Join(err, r.cfg.Outbox.Release(store, r.owner, free...))
 	}
+	if held > 0 {
+		moved = true // what is behind them can be sent
+		err = errors.Join(err, r.renewOwner())
+	}
 	switch {
 	case failure != nil && ctx.Err() == nil:
 		r.Lost(failure)
-	case len(done) > 0:
+	case len(done) > 0 || held > 0:
 		r.isBack()
 	}
 	if err == nil {

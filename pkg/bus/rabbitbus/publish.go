@@ -135,19 +135,24 @@ func (p *publisher) begin(ctx context.Context, o *outgoing) (confirm func() erro
 	}
 	return func() error {
 		pause := &backoff{first: nackPause, most: nackPauseMost}
+		var refusal error // the broker's answer to the last attempt that had one
 		for {
 			err := f.landed(ctx, o)
 			switch {
 			case errors.Is(err, errNacked):
+				refusal = err
 				// Where the queue has lost its node, RabbitMQ 3.10 goes on refusing on this channel when others have taken over.
 				f.lane.retire()
 				if pause.sleep(ctx) != nil {
-					return fmt.Errorf("%w: %w (%s)", bus.ErrNotConfirmed, context.Cause(ctx), err.Error())
+					return refused(ctx, refusal)
 				}
 			case errors.Is(err, errLost):
+				refusal = nil
 				if over, err := p.lost(ctx, f, o); over {
 					return gaveUp(err, true)
 				}
+			case err != nil && refusal != nil && ctx.Err() != nil: // it would have been refused once more
+				return refused(ctx, refusal)
 			default:
 				return gaveUp(err, true)
 			}
@@ -156,6 +161,11 @@ func (p *publisher) begin(ctx context.Context, o *outgoing) (confirm func() erro
 			}
 		}
 	}
+}
+
+// refused is the end of a message that the broker refused until ctx ended.
+func refused(ctx context.Context, refusal error) error {
+	return fmt.Errorf("%w: %w: %w (%s)", bus.ErrNotConfirmed, bus.ErrRefused, context.Cause(ctx), refusal.Error())
 }
 
 // lost waits for the end of the channel that a message was lost with. It reports that the message needs no other attempt,
@@ -208,7 +218,7 @@ func gaveUp(err error, sent bool) error {
 	case errors.Is(err, bus.ErrUnroutable), errors.Is(err, bus.ErrInvalid), errors.Is(err, bus.ErrNotConfirmed):
 		return err
 	case errors.Is(err, errNacked):
-		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, err)
+		return fmt.Errorf("%w: %w: %w", bus.ErrNotConfirmed, bus.ErrRefused, err)
 	case sent:
 		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, withoutUnavailable(err))
 	case errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrClosed):
