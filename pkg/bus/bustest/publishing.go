@@ -243,6 +243,8 @@ func invalidIsRefused(f *fixture) {
 		"exchange":    {Exchange: long},
 		"routing key": {RoutingKey: long},
 		"message id":  {MessageID: long},
+		"routes":      {Headers: map[string]string{"CC": "x"}},
+		"more routes": {Headers: map[string]string{"BCC": "x"}},
 		"header":      {Headers: map[string]string{"": "x"}},
 		"long header": {Headers: map[string]string{long: "x"}},
 	} {
