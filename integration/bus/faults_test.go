@@ -51,7 +51,7 @@ func awayAtTheStart(t *testing.T, broker *servers.RabbitServer) {
 	require.NotErrorIs(t, err, bus.ErrNotConfirmed)
 	_, err = d.Subscribe(within(t, 300*time.Millisecond), durable("orders.placed"))
 	require.ErrorIs(t, err, bus.ErrUnavailable)
-	require.Less(t, time.Since(start), 2*time.Second)
+	require.Less(t, time.Since(start), patience)
 
 	joined := make(chan error, 1)
 	consumers := make(chan bus.Consumer, 1)
@@ -85,7 +85,7 @@ func paused(t *testing.T, broker *servers.RabbitServer) {
 			deadline := time.Duration(200+50*i) * time.Millisecond
 			err := d.Publish(within(t, deadline), &bus.Message{RoutingKey: "paused.one", ID: "stuck", Body: make([]byte, 1<<20)})
 			late := time.Since(begin) - deadline
-			assert.Less(t, late, time.Second)
+			assert.Less(t, late, patience)
 			if assert.True(t, errors.Is(err, bus.ErrNotConfirmed) || errors.Is(err, bus.ErrUnavailable), "%v", err) && errors.Is(err, bus.ErrNotConfirmed) {
 				notConfirmed.Add(1)
 			}
@@ -98,7 +98,7 @@ func paused(t *testing.T, broker *servers.RabbitServer) {
 	_, err = d.Queues(within(t, 200*time.Millisecond))
 	require.ErrorIs(t, err, bus.ErrUnavailable)
 	require.ErrorIs(t, c.Close(within(t, 200*time.Millisecond)), context.DeadlineExceeded)
-	require.Less(t, time.Since(start), 5*time.Second)
+	require.Less(t, time.Since(start), patience)
 	// The system's buffers hold a few of them.
 	assert.Less(t, notConfirmed.Load(), int64(25), "what a broker does not take must wait with its callers, not in memory")
 	t.Logf("40 publishes of 1 MiB to a paused broker returned by their deadlines, %d of them sent, not confirmed", notConfirmed.Load())
@@ -134,7 +134,7 @@ func shortOfMemory(t *testing.T, broker *servers.RabbitServer) {
 	start := time.Now()
 	err = d.Publish(within(t, 300*time.Millisecond), &bus.Message{RoutingKey: "memory.one", ID: "second"})
 	require.ErrorIs(t, err, bus.ErrUnavailable, "it was not sent")
-	require.Less(t, time.Since(start), time.Second)
+	require.Less(t, time.Since(start), patience)
 
 	sent := make(chan error, 1)
 	go func() {
@@ -260,7 +260,7 @@ func TestCloseReturnsWhatIsInWork(t *testing.T) {
 	publish(t, d, "orders.placed", "2")
 	one, two := next(t, c), next(t, c)
 	closed := make(chan error, 1)
-	go func() { closed <- d.Close(within(t, 500*time.Millisecond)) }()
+	go func() { closed <- d.Close(within(t, 5*time.Second)) }()
 	_, open1 := <-c.Deliveries()
 	require.False(t, open1)
 	require.NoError(t, one.Ack())

@@ -166,7 +166,7 @@ func closeGivesBackPrefetched(f *fixture) {
 	go func() { closed <- b.Close(f.ctx()) }()
 	require.Eventually(f, func() bool { return b.Ready(f.Context()) != nil }, patience, time.Millisecond, "it is closing")
 	d, queue := f.setup.Node(f), f.topic+".bannou.worker"
-	require.Eventually(f, func() bool { q, there := f.queue(d, queue); return there && q.Consumers == 0 }, patience, time.Millisecond)
+	require.Eventually(f, func() bool { q, there, err := f.queue(d, queue); return err == nil && there && q.Consumers == 0 }, patience, time.Millisecond)
 
 	other := f.node()
 	got := f.handle(other, "worker", bus.SubscriptionOptions{PrefetchCount: 1})

@@ -88,8 +88,8 @@ func TestDelayQueues(t *testing.T) {
 		require.LessOrEqual(t, len(delayQueueName(q, rounded)), maxShortString)
 	})
 	require.Equal(t, maxDelay, roundDelay(2*maxDelay))
-	require.True(t, slices.IsSorted(delaySteps))
-	require.Less(t, len(delaySteps), 50)
+	require.True(t, slices.IsSorted(delaySteps()))
+	require.Less(t, len(delaySteps()), 50)
 	for _, usual := range []time.Duration{300 * time.Millisecond, time.Second, 5 * time.Second, 30 * time.Second, time.Minute, time.Hour} {
 		require.Equal(t, usual, roundDelay(usual))
 	}

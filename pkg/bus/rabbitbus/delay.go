@@ -32,7 +32,7 @@ const (
 
 // delaySteps are the delays that there are queues for, in order. Those of a durable queue stay as long as it does, so they
 // must be few, whatever pauses a server asks for (bus.RetryAfter).
-var delaySteps = func() (steps []time.Duration) {
+func delaySteps() (steps []time.Duration) {
 	for unit := time.Millisecond; unit < time.Second; unit *= 10 {
 		steps = append(steps, unit, 2*unit, 3*unit, 5*unit)
 	}
@@ -45,7 +45,7 @@ var delaySteps = func() (steps []time.Duration) {
 		steps = append(steps, hours*time.Hour)
 	}
 	return steps
-}()
+}
 
 // delays knows the delay queues: a message waits in one without a consumer, and when its time has come the broker
 // moves it to the queue that it belongs to. A queue has one delay, so that nothing waits behind a longer one.
@@ -68,8 +68,9 @@ func newDelays(t *topology) *delays {
 
 // roundDelay rounds a delay up to one of the steps.
 func roundDelay(d time.Duration) time.Duration {
-	i, _ := slices.BinarySearch(delaySteps, min(d, maxDelay))
-	return delaySteps[i]
+	steps := delaySteps()
+	i, _ := slices.BinarySearch(steps, min(d, maxDelay))
+	return steps[i]
 }
 
 // delayQueueName is the queue in which messages of a queue wait: {queue}.later.{ms} beside a durable one, whose delay queues
@@ -165,8 +166,9 @@ func (d *delays) dropAll(ctx context.Context, l *link, queue string) error {
 	if err := d.drop(ctx, l, queue); err != nil {
 		return err
 	}
-	names := make([]string, 0, len(delaySteps))
-	for _, step := range delaySteps {
+	steps := delaySteps()
+	names := make([]string, 0, len(steps))
+	for _, step := range steps {
 		names = append(names, delayQueueName(bus.Queue{Name: queue, Durable: true}, step))
 	}
 	return d.remove(ctx, l, names)

@@ -142,7 +142,7 @@ func (d *Driver) tell(gone []string) error {
 	if err := ch.ExchangeDeclare(d.topology.tellName(), amqp.ExchangeTopic, true, false, false, false, nil); err != nil {
 		return err
 	}
-	err = ch.Publish(d.topology.tellName(), "restore", false, false, amqp.Publishing{MessageId: d.self}) //nolint:noctx // it is written to memory
+	err = ch.Publish(d.topology.tellName(), "restore", false, false, amqp.Publishing{MessageId: d.self})
 	if err != nil {
 		return err
 	}

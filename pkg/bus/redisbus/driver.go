@@ -57,7 +57,7 @@ type Driver struct {
 type consumer interface {
 	bus.Consumer
 	queueName() string
-	patterns() []string // of the default exchange, those that new topics may match
+	patterns() []string                                     // of the default exchange, those that new topics may match
 	topic(ctx context.Context, topic string, news position) // a topic is new
 	abandon(ctx context.Context) int                        // gives back what is not settled
 	end()                                                   // stops without giving back: the queue is gone
