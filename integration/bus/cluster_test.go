@@ -153,7 +153,7 @@ func classicHome(t *testing.T, cluster *servers.RabbitCluster) {
 	for i := range 10 {
 		begin := time.Now()
 		require.Error(t, send(300*time.Millisecond, "classic.one", fmt.Sprint("refused-", i)), "its queue is away")
-		require.Less(t, time.Since(begin), time.Second)
+		require.Less(t, time.Since(begin), patience)
 	}
 	require.NoError(t, send(patience, "classic.two", "goes on"))
 	require.Equal(t, "goes on", next(t, other).Message().ID)
@@ -196,7 +196,7 @@ func silentNode(t *testing.T, cluster *servers.RabbitCluster) {
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		err := d.Publish(ctx, &bus.Message{RoutingKey: "silent.one", ID: "after", Mandatory: true})
 		cancel()
-		require.Less(t, time.Since(start), limit+500*time.Millisecond, "a publish outlived its deadline")
+		require.Less(t, time.Since(start), patience, "a publish outlived its deadline")
 		if err == nil {
 			break
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -225,6 +226,77 @@ func TestRefusedMessageHarmsNoOther(t *testing.T) {
 		require.ErrorIs(t, d.Publish(within(t, patience), m), bus.ErrInvalid)
 	}
 	publish(t, d, "orders.placed", "still here")
+}
+
+// RabbitMQ takes the headers CC and BCC for further routes, and closes the channel over one that is no list. Nobody can have it do so,
+// and an event of another program that has them can be retried and given up like any other.
+func TestHeadersThatRoute(t *testing.T) {
+	t.Parallel()
+	url := servers.RabbitMQ(t).URL
+	logged := new(lockedLog)
+	d := open(t, url, func(c *rabbitbus.Config) { c.Logger = slog.New(slog.NewTextHandler(logged, nil)) })
+	c := subscribe(t, d, durable("orders.placed"))
+	other := subscribe(t, d, bus.Queue{Name: "other", Durable: true, Prefetch: 10, Bindings: []bus.Binding{{Pattern: "elsewhere"}}})
+	for _, name := range []string{"CC", "BCC"} {
+		err := d.Publish(within(t, patience), &bus.Message{RoutingKey: "orders.placed", Headers: map[string]string{name: "elsewhere"}})
+		require.ErrorIs(t, err, bus.ErrInvalid)
+		require.ErrorContains(t, err, name)
+	}
+	require.NoError(t, foreign(t, url).PublishWithContext(within(t, patience), "bannou", "orders.placed", false, false, amqp.Publishing{
+		MessageId: "foreign", Headers: amqp.Table{"CC": []any{"elsewhere"}, "cc": "mine"},
+	}))
+	require.NoError(t, next(t, other).Ack())
+	got := next(t, c)
+	require.Equal(t, "mine", got.Message().Headers["cc"])
+	require.NoError(t, got.Retry(within(t, patience), 0))
+	got = next(t, c)
+	require.Equal(t, `["elsewhere"]`, got.Message().Headers["x-cc"])
+	letter := *got.Message()
+	letter.Headers = map[string]string{"CC": "no list", "BCC": "no list"} // as another broker's may be
+	require.NoError(t, d.Redeliver(within(t, patience), "orders.placed.bannou.test", &letter))
+	require.NoError(t, got.Ack())
+	got = next(t, c)
+	require.Equal(t, "no list", got.Message().Headers["x-bcc"])
+	require.NoError(t, got.Ack())
+	letter.Exchange, letter.RoutingKey = "bannou-dlx", "dead-letter.orders.placed"
+	require.NoError(t, d.Publish(within(t, patience), &letter))
+	nothing(t, other)
+	require.NotContains(t, logged.String(), "closed the channel")
+}
+
+// An exchange that refuses what it is sent closes the channel of all once, and not again with each message.
+func TestExchangeThatRefuses(t *testing.T) {
+	t.Parallel()
+	url := servers.RabbitMQ(t).URL
+	logged := new(lockedLog)
+	d := open(t, url, func(c *rabbitbus.Config) { c.Logger = slog.New(slog.NewTextHandler(logged, nil)) })
+	ch := foreign(t, url)
+	require.NoError(t, ch.ExchangeDeclare("inside", "topic", true, false, true, false, nil))
+	for range 10 {
+		require.ErrorIs(t, d.Publish(within(t, patience), &bus.Message{Exchange: "inside", RoutingKey: "x"}), bus.ErrInvalid)
+		publish(t, d, "orders.placed", "beside")
+	}
+	require.Equal(t, 1, strings.Count(logged.String(), "closed the channel"))
+	require.NoError(t, ch.ExchangeDelete("inside", false, false))
+	require.NoError(t, d.Publish(within(t, patience), &bus.Message{Exchange: "inside", RoutingKey: "x"}), "another one of its name is declared")
+}
+
+// A queue that is full refuses its messages; the caller is told that it was that, and others go on.
+func TestFullQueue(t *testing.T) {
+	t.Parallel()
+	url := servers.RabbitMQ(t).URL
+	d := open(t, url)
+	c := subscribe(t, d, durable("orders.placed"))
+	ch := foreign(t, url)
+	_, err := ch.QueueDeclare("full", true, false, false, false, amqp.Table{"x-max-length": 1, "x-overflow": "reject-publish"})
+	require.NoError(t, err)
+	require.NoError(t, ch.QueueBind("full", "orders.full", "bannou", false, nil))
+	publish(t, d, "orders.full", "1")
+	err = d.Publish(within(t, time.Second), &bus.Message{RoutingKey: "orders.full", ID: "2"})
+	require.ErrorIs(t, err, bus.ErrNotConfirmed)
+	require.ErrorIs(t, err, bus.ErrRefused)
+	publish(t, d, "orders.placed", "3")
+	require.NoError(t, next(t, c).Ack())
 }
 
 // Another exchange is declared when it is first used, and taken as it is when it exists.

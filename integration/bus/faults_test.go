@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
@@ -50,7 +51,7 @@ func awayAtTheStart(t *testing.T, broker *servers.RabbitServer) {
 	require.NotErrorIs(t, err, bus.ErrNotConfirmed)
 	_, err = d.Subscribe(within(t, 300*time.Millisecond), durable("orders.placed"))
 	require.ErrorIs(t, err, bus.ErrUnavailable)
-	require.Less(t, time.Since(start), 2*time.Second)
+	require.Less(t, time.Since(start), patience)
 
 	joined := make(chan error, 1)
 	consumers := make(chan bus.Consumer, 1)
@@ -84,7 +85,7 @@ func paused(t *testing.T, broker *servers.RabbitServer) {
 			deadline := time.Duration(200+50*i) * time.Millisecond
 			err := d.Publish(within(t, deadline), &bus.Message{RoutingKey: "paused.one", ID: "stuck", Body: make([]byte, 1<<20)})
 			late := time.Since(begin) - deadline
-			assert.Less(t, late, time.Second)
+			assert.Less(t, late, patience)
 			if assert.True(t, errors.Is(err, bus.ErrNotConfirmed) || errors.Is(err, bus.ErrUnavailable), "%v", err) && errors.Is(err, bus.ErrNotConfirmed) {
 				notConfirmed.Add(1)
 			}
@@ -97,7 +98,7 @@ func paused(t *testing.T, broker *servers.RabbitServer) {
 	_, err = d.Queues(within(t, 200*time.Millisecond))
 	require.ErrorIs(t, err, bus.ErrUnavailable)
 	require.ErrorIs(t, c.Close(within(t, 200*time.Millisecond)), context.DeadlineExceeded)
-	require.Less(t, time.Since(start), 5*time.Second)
+	require.Less(t, time.Since(start), patience)
 	// The system's buffers hold a few of them.
 	assert.Less(t, notConfirmed.Load(), int64(25), "what a broker does not take must wait with its callers, not in memory")
 	t.Logf("40 publishes of 1 MiB to a paused broker returned by their deadlines, %d of them sent, not confirmed", notConfirmed.Load())
@@ -133,7 +134,7 @@ func shortOfMemory(t *testing.T, broker *servers.RabbitServer) {
 	start := time.Now()
 	err = d.Publish(within(t, 300*time.Millisecond), &bus.Message{RoutingKey: "memory.one", ID: "second"})
 	require.ErrorIs(t, err, bus.ErrUnavailable, "it was not sent")
-	require.Less(t, time.Since(start), time.Second)
+	require.Less(t, time.Since(start), patience)
 
 	sent := make(chan error, 1)
 	go func() {
@@ -201,6 +202,54 @@ func TestExchangeDeleted(t *testing.T) {
 	}
 }
 
+// An exchange that is deleted takes the bindings of other processes' queues too. Whoever restores it, they hear of it.
+func TestExchangeDeletedUnderOthers(t *testing.T) {
+	t.Parallel()
+	for name, restore := range map[string]func(t *testing.T, ch *amqp.Channel){
+		"and restored by a publisher": func(*testing.T, *amqp.Channel) {},
+		"and made anew by another program": func(t *testing.T, ch *amqp.Channel) {
+			require.NoError(t, ch.ExchangeDeclare("bannou", "topic", true, false, false, false, nil))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			url := servers.RabbitMQ(t).URL
+			reader, publisher := open(t, url), open(t, url)
+			consumers := []bus.Consumer{
+				subscribe(t, reader, durable("orders.placed")), subscribe(t, reader, dynamic("orders.placed", "1")),
+				subscribe(t, reader, bus.Queue{Name: "client", Durable: true, Expires: time.Minute, Prefetch: 1, Bindings: []bus.Binding{{Pattern: "orders.placed"}}}),
+			}
+			// What tells that it was deleted comes with the first look after the start.
+			conn, err := amqp.Dial(url)
+			require.NoError(t, err)
+			t.Cleanup(func() { _ = conn.Close() })
+			require.Eventually(t, func() bool {
+				ch, err := conn.Channel() // the answer that it is not there ends it
+				return err == nil && ch.ExchangeDeclarePassive("bannou.mark", "fanout", true, true, true, false, nil) == nil
+			}, patience, 50*time.Millisecond)
+			ch, err := conn.Channel()
+			require.NoError(t, err)
+			require.NoError(t, ch.ExchangeDelete("bannou", false, false))
+			restore(t, ch)
+			for i, c := range consumers {
+				var got bus.Delivery
+				require.Eventually(t, func() bool {
+					if publisher.Publish(within(t, patience), &bus.Message{RoutingKey: "orders.placed", ID: fmt.Sprint(i)}) != nil {
+						return false
+					}
+					select {
+					case got = <-c.Deliveries():
+						return true
+					default:
+						return false
+					}
+				}, patience, 20*time.Millisecond)
+				require.NoError(t, got.Ack())
+			}
+		})
+	}
+}
+
 // Close waits for deliveries in work, and what is not settled by its deadline goes back.
 func TestCloseReturnsWhatIsInWork(t *testing.T) {
 	t.Parallel()
@@ -211,7 +260,7 @@ func TestCloseReturnsWhatIsInWork(t *testing.T) {
 	publish(t, d, "orders.placed", "2")
 	one, two := next(t, c), next(t, c)
 	closed := make(chan error, 1)
-	go func() { closed <- d.Close(within(t, 500*time.Millisecond)) }()
+	go func() { closed <- d.Close(within(t, 5*time.Second)) }()
 	_, open1 := <-c.Deliveries()
 	require.False(t, open1)
 	require.NoError(t, one.Ack())

@@ -181,8 +181,10 @@ func TestDroppedLettersAreCounted(t *testing.T) {
 			require.NoError(t, err)
 			sent := 0
 			require.Eventually(t, func() bool { // a policy takes its time to be in force
-				require.NoError(t, nodes[0].Publish(within(t, patience), bus.DeadLetter(&bus.Message{RoutingKey: "a.b", ID: "m"},
-					bus.Discard{DeadLetterExchange: dlx, Reason: bus.DiscardPermanent, At: time.Now()})))
+				if nodes[0].Publish(within(t, patience), bus.DeadLetter(&bus.Message{RoutingKey: "a.b", ID: "m"},
+					bus.Discard{DeadLetterExchange: dlx, Reason: bus.DiscardPermanent, At: time.Now()})) != nil {
+					return false
+				}
 				sent++
 				return droppedCount(t, reader) > 0
 			}, patience, 10*time.Millisecond)

@@ -16,7 +16,7 @@ import (
 func TestRedisSiblingsKeepTheirWorkWhenConnectionsAreCut(t *testing.T) {
 	t.Parallel()
 	server := servers.NewRedis(t, servers.RedisOptions{Volatile: true}) // all of whose connections are the test's to cut
-	d := openRedis(t, server.URL, func(c *redisbus.Config) { c.ClaimIdle = 600 * time.Millisecond })
+	d := openRedis(t, server.URL, func(c *redisbus.Config) { c.ClaimIdle = 3 * time.Second })
 	q := durable("orders.placed")
 	q.Prefetch = 8
 	const events = 12
@@ -43,7 +43,7 @@ func TestRedisSiblingsKeepTheirWorkWhenConnectionsAreCut(t *testing.T) {
 	publish(t, d, "orders.placed", "after") // whoever gets it reads again
 	after := take()
 	require.Equal(t, "after", after.Message().ID, "what is in work was handed out again")
-	over := time.After(1500 * time.Millisecond) // some claim times: each of the two has looked for what is lost, and left
+	over := time.After(7 * time.Second) // more than two claim times: each of the two has looked for what is lost, and left
 	for waiting := true; waiting; {
 		select {
 		case x := <-consumers[0].Deliveries():

@@ -10,6 +10,9 @@ type crew struct {
 	inHand  map[*work]struct{}
 	waiting map[string][]*work // a key is present while one of its works is under way
 	idle    chan struct{}      // closed when nothing is in hand any more; nil while nobody waits for that
+
+	aside     []*work // that were to be done, and no handler has begun with
+	dismissed bool
 }
 
 // enter takes a work into hand. It reports whether to do it now: otherwise leave returns it, after those of its key.
@@ -58,11 +61,25 @@ func (c *crew) leave(w *work) (next *work) {
 	return next
 }
 
-// dismiss takes out of hand what waits for another of its key, and returns it in its order: it will not be done here.
+// putAside leaves a work that was to be done to who dismisses the crew, so that it is given back with those behind it and in
+// order. It reports false when that is over, or somebody else settles the work.
+func (c *crew) putAside(w *work) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dismissed || !w.claim() {
+		return false
+	}
+	c.aside = append(c.aside, w)
+	return true
+}
+
+// dismiss takes out of hand what no handler has begun with, and returns it: those of one key in their order.
 func (c *crew) dismiss() []*work {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var all []*work
+	c.dismissed = true
+	all := c.aside
+	c.aside = nil
 	for key, queued := range c.waiting {
 		for _, w := range queued {
 			delete(c.inHand, w)

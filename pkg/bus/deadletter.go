@@ -37,7 +37,7 @@ func DeadLetter(m *Message, d Discard) *Message {
 	letter.Mandatory = true
 	letter.Transient = false
 	letter.Headers = make(map[string]string, len(m.Headers)+8)
-	maps.Copy(letter.Headers, m.Headers)
+	copyHeaders(letter.Headers, m.Headers)
 	delete(letter.Headers, HeaderPostponed)
 
 	exchange := m.Exchange
@@ -60,6 +60,25 @@ func DeadLetter(m *Message, d Discard) *Message {
 		letter.Headers[HeaderException] = cut(strings.ToValidUTF8(d.Err.Error(), "?"), 4<<10)
 	}
 	return &letter
+}
+
+// renamedHeader is the name that a header is kept under when a message of another program is sent on. RabbitMQ takes the headers CC and
+// BCC, in this case, for lists of further routing keys, and closes the channel over one that is no list.
+func renamedHeader(name string) string {
+	switch name {
+	case "CC":
+		return "x-cc"
+	case "BCC":
+		return "x-bcc"
+	}
+	return name
+}
+
+// copyHeaders copies headers of a message that is sent on.
+func copyHeaders(to, from map[string]string) {
+	for name, value := range from {
+		to[renamedHeader(name)] = value
+	}
 }
 
 // LetterHeaderRoom is how many bytes of headers DeadLetter adds at most, names and AMQP's own bytes included. A driver that

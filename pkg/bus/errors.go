@@ -14,6 +14,9 @@ var (
 	ErrNotReading = errors.New("not reading yet")
 	// ErrNotConfirmed: the message was sent and the broker has not answered: it may or may not have arrived.
 	ErrNotConfirmed = errors.New("the broker did not confirm the message")
+	// ErrRefused: the broker is there and refused the message until the deadline: a queue that it goes to is full, or has lost its node.
+	// It is ErrNotConfirmed or ErrUnavailable too.
+	ErrRefused = errors.New("the broker refused the message")
 	// ErrClosed: the bus, driver or subscription was closed.
 	ErrClosed = errors.New("the bus is closed")
 	// ErrDuplicateHandler: this topic already has a handler of that name, or one that reads that queue.

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -81,7 +80,7 @@ func (b *Bus) forwarded(m *Message, exchange string) (_ *Message, again bool) {
 	copied.Mandatory = false // where nobody listens, nothing is copied
 	copied.Body = bytes.Clone(m.Body)
 	copied.Headers = make(map[string]string, len(m.Headers)+2)
-	maps.Copy(copied.Headers, m.Headers)
+	copyHeaders(copied.Headers, m.Headers)
 	copied.Headers[HeaderForwardedThrough] = strings.Join(append(through, exchange), ",")
 	return &copied, false
 }

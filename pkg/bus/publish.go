@@ -221,6 +221,9 @@ func (b *Bus) check(topic string, m *Message) error {
 		if err := checkShort("name of a header", name); err != nil {
 			return err
 		}
+		if renamedHeader(name) != name {
+			return fmt.Errorf("%w: a header has the name %q, which RabbitMQ takes for a list of further queues to send the event to: choose another", ErrInvalid, name)
+		}
 	}
 	return b.checkSize(m.Body)
 }

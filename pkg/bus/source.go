@@ -135,8 +135,12 @@ func (s *source) read(c Consumer) {
 	}
 }
 
-// take waits for a delivery until the flow or the consumer ends.
+// take waits for a delivery until the flow or the consumer ends. When the flow has ended it takes none, though some are there
+// already: what is given back may come again at once, and release gives back what is left in its order.
 func (s *source) take(c Consumer) (w *work, ok bool) {
+	if s.flow.Err() != nil {
+		return nil, false
+	}
 	if s.slots != nil {
 		select {
 		case s.slots <- struct{}{}:
@@ -169,6 +173,8 @@ func (s *source) do(w *work) {
 	err := ErrClosed
 	if s.flow.Err() == nil {
 		err = s.handle(w, w)
+	} else if s.crew.putAside(w) {
+		return
 	}
 	switch {
 	case !w.claim(): // abandoned meanwhile
@@ -204,11 +210,18 @@ func (s *source) release(c Consumer) {
 	}
 }
 
-// rest is what no handler has begun with, in its order, once the flow has ended: given back before, it would come again.
+// rest is what no handler has begun with, in its order, once the flow has ended and the consumer is closed: given back before,
+// it would come again.
 func (s *source) rest(c Consumer, closed <-chan struct{}) (list []Delivery) {
+	fetched := s.drain(c, closed)
 	for _, w := range s.crew.dismiss() {
 		list = append(list, w.delivery)
 	}
+	return append(list, fetched...)
+}
+
+// drain takes what is in the channel until that, or the attempt to close it, has ended.
+func (s *source) drain(c Consumer, closed <-chan struct{}) (list []Delivery) {
 	for {
 		select {
 		case d, ok := <-c.Deliveries():

@@ -9,7 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.opentelemetry.io/otel/propagation"
@@ -23,8 +23,8 @@ type subscription struct {
 	record  record
 	service *Service
 	queue   *bus.Subscription
-	gone    sync.Once // the callback said that it is no longer interested
-	kept    bool      // the store has it; the service's lock guards this
+	gone    atomic.Bool // the callback said that it is no longer interested, and the subscription is being removed
+	kept    bool        // the store has it; the service's lock guards this
 }
 
 // deliver sends one event. Its error decides what the bus does with the event: nil acknowledges, a Permanent one goes to
@@ -95,21 +95,23 @@ func (sub *subscription) request(ctx context.Context, e *bus.Received) (*http.Re
 	return request, nil
 }
 
-// unsubscribe ends the subscription, once, beside the delivery that asked for it: a queue is not removed before its
-// deliveries are settled.
+// unsubscribe ends the subscription beside the delivery that asked for it: a queue is not removed before its deliveries are
+// settled. If that fails, the next delivery that is answered so asks again.
 func (sub *subscription) unsubscribe() {
-	sub.gone.Do(func() {
-		s := sub.service
-		s.background(func(life context.Context) {
-			ctx, cancel := context.WithTimeout(life, s.cfg.SubscribeTimeout)
-			defer cancel()
-			if _, err := s.remove(ctx, sub.record.ID, false); err != nil {
-				s.cfg.Logger.Error("a subscription whose callback is gone could not be removed",
-					"subscription", sub.record.ID, "error", err)
-				return
-			}
-			s.cfg.Logger.Info("a subscription ended: its callback answered 410", "subscription", sub.record.ID)
-		})
+	if !sub.gone.CompareAndSwap(false, true) {
+		return
+	}
+	s := sub.service
+	s.background(func(life context.Context) {
+		ctx, cancel := context.WithTimeout(life, s.cfg.SubscribeTimeout)
+		defer cancel()
+		if _, err := s.remove(ctx, sub.record.ID, false); err != nil {
+			s.cfg.Logger.Error("a subscription whose callback is gone could not be removed; its next answer 410 has it removed",
+				"subscription", sub.record.ID, "error", err)
+			sub.gone.Store(false)
+			return
+		}
+		s.cfg.Logger.Info("a subscription ended: its callback answered 410", "subscription", sub.record.ID)
 	})
 }
 

@@ -177,14 +177,16 @@ func TestUnsubscribeLetsACallAtWorkFinish(t *testing.T) {
 			}()
 			require.Eventually(t, func() bool { // the removal has begun: nobody is listed any more
 				topics, err := b.bus.Topics(t.Context())
-				require.NoError(t, err)
+				if err != nil {
+					return false
+				}
 				for _, info := range topics {
 					if info.Name == "a.b" && info.ConsumerCount > 0 {
 						return false
 					}
 				}
 				return true
-			}, 10*time.Second, time.Millisecond)
+			}, 20*time.Second, time.Millisecond)
 			atWork.answer <- 200
 			require.Equal(t, outcome{status: 200}, <-removed)
 			require.Empty(t, calls, "it was called after it was removed")

@@ -45,7 +45,8 @@ func scored(t *testing.T, b *broker, n *node, count int) (ids []string) {
 		ids = append(ids, id)
 	}
 	require.Eventually(t, func() bool {
-		return n.must("/messaging/dead-letters/list", `{"limit":1}`)["matched"] == float64(count)
+		_, list, err := n.ask("/messaging/dead-letters/list", `{"limit":1}`)
+		return err == nil && list["matched"] == float64(count)
 	}, 20*time.Second, 10*time.Millisecond)
 	return ids
 }

@@ -27,6 +27,9 @@ type record struct {
 	// EndedAt is when the subscription was told to end. The record stays until the queue is gone, so that a removal that
 	// fails half way can be asked for again, and is finished by whoever finds it.
 	EndedAt time.Time `json:"endedAt,omitzero"`
+	// Begun marks a subscription whose queue is being opened for the first time. It has EndedAt too until that is done, so that
+	// nobody resumes it, and whoever finds it later finishes what its node has left.
+	Begun bool `json:"begun,omitzero"`
 }
 
 // ended reports whether the subscription was told to end.
@@ -56,6 +59,29 @@ type records map[string]record
 // for marking them as ended.
 const maxRecordsBytes = state.MaxValueBytes / 4 * 3
 
+// begin keeps a subscription in the store that is about to be opened.
+func (s *Service) begin(ctx context.Context, rec record) error {
+	rec.EndedAt, rec.Begun = time.Now().UTC(), true
+	return s.remember(ctx, rec)
+}
+
+// begun notes that a subscription is open.
+func (s *Service) begun(ctx context.Context, rec record) error {
+	found := false
+	err := s.change(ctx, func(all records) bool {
+		var kept record
+		if kept, found = all[rec.ID]; found {
+			kept.EndedAt, kept.Begun = time.Time{}, false
+			all[rec.ID] = kept
+		}
+		return found
+	})
+	if err == nil && !found {
+		return problem.New(problem.Unavailable, "the subscription took too long to open, and was taken back; subscribe again")
+	}
+	return err
+}
+
 // remember keeps a subscription in the store.
 func (s *Service) remember(ctx context.Context, rec record) error {
 	full := false
@@ -83,9 +109,9 @@ func (s *Service) retire(ctx context.Context, id string, tap bool) (rec record, 
 			found = false
 			return false
 		}
-		first := !rec.ended()
+		first := !rec.ended() || rec.Begun
 		if first {
-			rec.EndedAt = time.Now().UTC()
+			rec.EndedAt, rec.Begun = time.Now().UTC(), false
 			all[id] = rec
 		}
 		shared = all.read(rec.Topic, rec.Group)
@@ -103,10 +129,10 @@ func (s *Service) forget(ctx context.Context, id string) error {
 	})
 }
 
-// read reports whether a subscription that goes on reads the queue of that group.
+// read reports whether a subscription that goes on, or is being opened, reads the queue of that group.
 func (all records) read(topic, group string) bool {
 	for _, rec := range all {
-		if rec.Topic == topic && rec.Group == group && !rec.ended() {
+		if rec.Topic == topic && rec.Group == group && (!rec.ended() || rec.Begun) {
 			return true
 		}
 	}

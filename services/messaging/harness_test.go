@@ -42,6 +42,7 @@ type frail struct {
 	keepQueues atomic.Bool
 	away, slow atomic.Bool
 	subscribed chan struct{} // told of each durable queue while it is slow
+	opened     func()        // called when a durable queue was opened; nil: nobody
 }
 
 // Subscribe, where it is slow, has the queue and does not answer before the caller has given up.
@@ -50,6 +51,9 @@ func (f *frail) Subscribe(ctx context.Context, q bus.Queue) (bus.Consumer, error
 		return nil, bus.ErrUnavailable
 	}
 	c, err := f.Driver.Subscribe(ctx, q)
+	if q.Durable && f.opened != nil {
+		f.opened()
+	}
 	if q.Durable && f.slow.Load() {
 		f.subscribed <- struct{}{}
 		<-ctx.Done()
@@ -128,14 +132,29 @@ func (b *broker) start(t testing.TB, change ...func(*messaging.Config)) *node {
 
 func (n *node) post(path, body string) (int, object) {
 	n.t.Helper()
+	status, decoded, err := n.ask(path, body)
+	require.NoError(n.t, err)
+	return status, decoded
+}
+
+// ask is post for where a test may not end, as in a condition that is waited for.
+func (n *node) ask(path, body string) (status int, answer object, err error) {
 	response, err := n.client.Post(n.url+path, "application/json", bytes.NewReader([]byte(body)))
-	require.NoError(n.t, err)
+	if err != nil {
+		return 0, nil, err
+	}
 	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	require.NoError(n.t, err)
-	var decoded object
-	require.NoError(n.t, json.Unmarshal(answer, &decoded), "%s", answer)
-	return response.StatusCode, decoded
+	text, err := io.ReadAll(response.Body)
+	if err == nil {
+		err = json.Unmarshal(text, &answer)
+	}
+	return response.StatusCode, answer, err
+}
+
+// try is ask for its status alone.
+func (n *node) try(path, body string) (status int, err error) {
+	status, _, err = n.ask(path, body)
+	return status, err
 }
 
 func (n *node) must(path, body string) object {

@@ -44,7 +44,9 @@ func (o *outbox) publish(ctx context.Context, p bus.Prepared) (queued bool, err 
 		if err == nil || !isAway(err) || ctx.Err() != nil {
 			return false, err
 		}
-		o.relay.Lost(err)
+		if !errors.Is(err, bus.ErrRefused) { // one queue is full, and the broker there for all others
+			o.relay.Lost(err)
+		}
 		o.keys.Adding(key)
 	}
 	defer o.keys.Added(key)

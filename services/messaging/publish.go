@@ -120,6 +120,9 @@ func (s *Service) publishOptions(body *messagingapi.PublishEventRequest) (bus.Pu
 		if name == bus.HeaderForwardedThrough {
 			return o, problem.Invalid("options.headers", "has the header %s, which is for taps: they would pass the event over", name)
 		}
+		if name == "CC" || name == "BCC" {
+			return o, problem.Invalid("options.headers", "has the header %s, which RabbitMQ takes for a list of further queues: choose another name", name)
+		}
 		if name == "" || len(name) > maxShortString || len(value) > maxHeader {
 			return o, problem.Invalid("options.headers", "has a header that is not usable: names have 1 to %d bytes, values "+
 				"at most %d", maxShortString, maxHeader)

@@ -22,10 +22,11 @@ func (s *Service) reconcile(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("durable subscriptions cannot be read: %w", err)
 	}
+	s.forgetRefused(all)
 	var errs []error
 	for _, id := range slices.Sorted(maps.Keys(all)) {
 		switch rec := all[id]; {
-		case rec.ended() && time.Since(rec.EndedAt) > 2*s.cfg.SubscribeTimeout:
+		case s.isRefused(id), rec.ended() && time.Since(rec.EndedAt) > 2*s.cfg.SubscribeTimeout:
 			err = s.finish(ctx, rec)
 		case !rec.ended() && !s.has(id):
 			err = s.resume(ctx, rec)
@@ -76,10 +77,27 @@ func (s *Service) resume(ctx context.Context, rec record) error {
 	return nil
 }
 
-// finish completes a removal that was begun.
+// finish completes a removal that was begun, or takes back what a node has left that did not come to open it. The queue of a
+// group that was named is not removed then: it may have been there before.
 func (s *Service) finish(ctx context.Context, rec record) error {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.SubscribeTimeout)
 	defer cancel()
+	if refused := s.isRefused(rec.ID); (refused || rec.Begun) && !s.has(rec.ID) {
+		var err error
+		if rec.ownsQueue() {
+			err = s.removeQueue(ctx, rec)
+		}
+		if err == nil {
+			err = s.forget(ctx, rec.ID)
+		}
+		if err != nil {
+			return fmt.Errorf("durable subscription %s, which was not created, is not removed yet: %w", rec.ID, err)
+		}
+		s.mu.Lock()
+		delete(s.refused, rec.ID)
+		s.mu.Unlock()
+		return nil
+	}
 	if _, err := s.remove(ctx, rec.ID, rec.isTap()); err != nil {
 		return fmt.Errorf("durable subscription %s is not removed yet: %w", rec.ID, err)
 	}

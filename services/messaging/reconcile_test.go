@@ -36,10 +36,13 @@ func TestAnExclusiveSubscriptionIsRemovedThroughAnotherInstance(t *testing.T) {
 		`{"topic":"a.b","callbackUrl":"`+url+`","options":{"durable":true,"exclusive":true}}`)["subscriptionId"].(string)
 	two.must("/messaging/unsubscribe", `{"subscriptionId":"`+id+`"}`)
 	require.Eventually(t, func() bool {
-		routed, _ := two.post("/messaging/publish", `{"topic":"a.b","payload":{},"options":{"mandatory":true}}`)
-		known, _ := two.post("/messaging/unsubscribe", `{"subscriptionId":"`+id+`"}`)
-		return routed == 422 && known == 404
-	}, 10*time.Second, 5*time.Millisecond)
+		routed, err := two.try("/messaging/publish", `{"topic":"a.b","payload":{},"options":{"mandatory":true}}`)
+		if err != nil {
+			return false
+		}
+		known, err := two.try("/messaging/unsubscribe", `{"subscriptionId":"`+id+`"}`)
+		return err == nil && routed == 422 && known == 404
+	}, 20*time.Second, 5*time.Millisecond)
 }
 
 // What another instance has removed is not there, also before this one has heard of it.
@@ -91,9 +94,9 @@ func TestARemovalThatNobodyAsksForAgainIsFinished(t *testing.T) {
 	require.Equal(t, 503, status)
 	b.driver.keepQueues.Store(false)
 	require.Eventually(t, func() bool {
-		status, _ := n.post("/messaging/publish", `{"topic":"a.b","payload":{},"options":{"mandatory":true}}`)
-		return status == 422
-	}, 10*time.Second, 5*time.Millisecond)
+		status, err := n.try("/messaging/publish", `{"topic":"a.b","payload":{},"options":{"mandatory":true}}`)
+		return err == nil && status == 422
+	}, 20*time.Second, 5*time.Millisecond)
 }
 
 func TestUnsubscribeDoesNotWaitForASlowCallback(t *testing.T) {

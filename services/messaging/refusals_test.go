@@ -129,6 +129,8 @@ func TestRefusalsOfMessaging(t *testing.T) {
 		{"subscribe", subscribe(here, `{"durable":true,"group":"`+long+`"}`), 400, "invalid_member", "options.group"},
 		{"subscribe", subscribe(here, `{"durable":true,"group":"a b"}`), 400, "invalid_member", "options.group"},
 		{"publish", publish(`{"headers":{"forwarded-through":"audit"}}`), 400, "invalid_member", "options.headers"},
+		{"publish", publish(`{"headers":{"CC":"other.queue"}}`), 400, "invalid_member", "options.headers"},
+		{"publish", publish(`{"headers":{"BCC":"other.queue"}}`), 400, "invalid_member", "options.headers"},
 		{"tap/create", `{"topic":"a b","exchange":"audit"}`, 400, "invalid_member", "topic"},
 		{"tap/create", `{"topic":"` + strings.Repeat("t", 250) + `","exchange":"audit"}`, 400, "invalid_member", "topic"},
 		{"tap/create", `{"topic":"#","exchange":"bannou"}`, 400, "invalid_member", "exchange"},

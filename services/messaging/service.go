@@ -85,7 +85,8 @@ type Service struct {
 
 	mu            sync.Mutex
 	subscriptions map[string]*subscription
-	resumeErr     error // why durable subscriptions are not all back yet
+	refused       map[string]time.Time // ids of subscriptions that were answered with an error, and that the store may have
+	resumeErr     error                // why durable subscriptions are not all back yet
 	stopped       bool
 
 	life      context.Context //nolint:containedctx // of what the service does in the background, ended by Stop
@@ -125,6 +126,7 @@ func New(cfg Config) (*Service, error) {
 		cfg:           cfg,
 		client:        cfg.Policy.Client(),
 		subscriptions: map[string]*subscription{},
+		refused:       map[string]time.Time{},
 		wake:          make(chan struct{}, 1),
 		draining:      make(chan struct{}),
 	}

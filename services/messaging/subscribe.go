@@ -33,14 +33,23 @@ func (s *Service) CreateSubscription(ctx context.Context, r messagingapi.CreateS
 	return messagingapi.CreateSubscription200JSONResponse{SubscriptionID: rec.ID, QueueName: sub.queue.Queue()}, nil
 }
 
-// create opens a new subscription, keeps it if it is durable, and tells of it.
+// create opens a new subscription, keeps it if it is durable, and tells of it. A durable one is in the store before its queue
+// is there: a node that dies in between leaves no queue that nobody knows.
 func (s *Service) create(ctx context.Context, rec record) (*subscription, error) {
+	if rec.Durable {
+		if err := s.begin(ctx, rec); err != nil {
+			return nil, storeProblem(err)
+		}
+	}
 	sub, err := s.open(ctx, rec)
 	if err != nil {
+		if rec.Durable {
+			s.neverOpened(ctx, rec, err)
+		}
 		return nil, err
 	}
 	if rec.Durable {
-		if err := s.remember(ctx, rec); err != nil {
+		if err := s.begun(ctx, rec); err != nil {
 			s.undo(ctx, sub)
 			return nil, storeProblem(err)
 		}
@@ -142,7 +151,7 @@ func (s *Service) remove(ctx context.Context, id string, tap bool) (found bool, 
 		return false, nil
 	case sub != nil:
 		err = sub.end(ctx, shared)
-	case !shared: // another instance's, or not resumed yet: its queue is removed from here all the same
+	case !shared && !s.joined(ctx, rec): // another instance's, or not resumed yet: its queue is removed from here all the same
 		if err = s.removeQueue(ctx, rec); rec.Exclusive && errors.Is(err, bus.ErrInvalid) {
 			err, kept = nil, false // the instance that reads it alone hears of it, and ends queue and record
 		}
@@ -192,10 +201,20 @@ func (sub *subscription) end(ctx context.Context, shared bool) error {
 	if err := sub.queue.Close(finishing); err != nil {
 		sub.service.cfg.Logger.Debug("a subscription ended while its callback was at work", "subscription", sub.record.ID, "error", err)
 	}
-	if shared || !sub.record.Durable {
+	if shared || !sub.record.Durable || sub.service.joined(ctx, sub.record) {
 		return nil
 	}
 	return sub.queue.Remove(ctx)
+}
+
+// joined asks the store once more, before a queue is removed, whether another subscription reads it: to let a callback finish takes
+// time. What the store does not answer is told by who asked it first.
+func (s *Service) joined(ctx context.Context, rec record) bool {
+	if s.cfg.Factory == nil || rec.ownsQueue() {
+		return false
+	}
+	all, err := s.readRecords(ctx)
+	return err == nil && all.read(rec.Topic, rec.Group)
 }
 
 // open declares the queue of a subscription and begins to call its callback, or to copy.
@@ -236,18 +255,72 @@ func (s *Service) release(ctx context.Context, sub *subscription) {
 	}
 }
 
-// undo undoes create, also for a caller that is gone. The queue of a group that was named may have been there before, with
-// other readers and with events that wait: only a queue of the record's own is removed.
-func (s *Service) undo(ctx context.Context, sub *subscription) {
-	if !sub.record.ownsQueue() {
-		s.release(ctx, sub)
-		return
-	}
-	s.drop(sub.record.ID)
+// neverOpened forgets a subscription whose queue could not be opened. Where the broker is there and has not answered, the queue
+// may be: then the record stays, for whoever finishes it.
+func (s *Service) neverOpened(ctx context.Context, rec record, why error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.SubscribeTimeout)
 	defer cancel()
-	if err := sub.queue.Remove(ctx); err != nil {
-		s.cfg.Logger.Warn("the queue of a subscription that was not created could not be removed",
-			"queue", sub.queue.Queue(), "error", err)
+	asking, stop := context.WithTimeout(ctx, time.Second)
+	defer stop()
+	if !errors.Is(why, bus.ErrInvalid) && s.cfg.Bus.Ready(asking) == nil {
+		return
+	}
+	if err := s.forget(ctx, rec.ID); err != nil {
+		s.cfg.Logger.Debug("a subscription that was not created is still in the store; it is removed later", "subscription", rec.ID, "error", err)
+	}
+}
+
+// undo undoes create, also for a caller that is gone: the record first, lest somebody take up what nobody asked for. The
+// queue of a group that was named may have been there before, with other readers and with events that wait: only a queue of
+// the record's own is removed. What fails is finished later.
+func (s *Service) undo(ctx context.Context, sub *subscription) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), s.cfg.SubscribeTimeout)
+	defer cancel()
+	rec := sub.record
+	_, _, _, err := s.retire(ctx, rec.ID, rec.isTap())
+	if err != nil { // the store may have it as one that goes on
+		s.refuse(rec.ID)
+	}
+	if !rec.ownsQueue() {
+		s.release(ctx, sub)
+	} else {
+		s.drop(rec.ID)
+		if removing := sub.queue.Remove(ctx); removing != nil {
+			s.cfg.Logger.Warn("the queue of a subscription that was not created could not be removed yet",
+				"queue", sub.queue.Queue(), "error", removing)
+			return
+		}
+	}
+	if err == nil {
+		err = s.forget(ctx, rec.ID)
+	}
+	if err != nil {
+		s.cfg.Logger.Warn("a subscription that was not created is still in the store; it is removed later", "subscription", rec.ID, "error", err)
+	}
+}
+
+// refuse notes a subscription that was answered with an error and that the store may have all the same.
+func (s *Service) refuse(id string) {
+	s.mu.Lock()
+	s.refused[id] = time.Now()
+	s.mu.Unlock()
+	s.reconcileNow()
+}
+
+// isRefused reports whether a subscription was answered with an error here.
+func (s *Service) isRefused(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.refused[id].IsZero()
+}
+
+// forgetRefused drops those that the store does not have, and that no write on its way can bring there any more.
+func (s *Service) forgetRefused(all records) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for id, at := range s.refused {
+		if _, found := all[id]; !found && time.Since(at) > 2*s.cfg.SubscribeTimeout {
+			delete(s.refused, id)
+		}
 	}
 }

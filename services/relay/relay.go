@@ -4,13 +4,11 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
@@ -23,9 +21,10 @@ const (
 	leaseMargin  = 10 * time.Second // to write down what became of it
 	batchEntries = 500
 	batchBytes   = 8 << 20
-	sendTimeout  = 5 * time.Second // without a confirmation
-	inFlight     = 256             // events at a time
-	storing      = 5 * time.Second // what is read of the table at a time
+	sendTimeout  = 5 * time.Second  // without a confirmation
+	refusedPause = 15 * time.Second // before a topic is tried again that the broker refuses, as where a queue is full
+	inFlight     = 256              // events at a time
+	storing      = 5 * time.Second  // what is read of the table at a time
 
 	busyTick  = time.Second      // how often the table is read while something waits
 	idleTick  = 15 * time.Second // and while nothing is known to
@@ -62,14 +61,15 @@ type Config struct {
 // A Relay sends the events of one outbox. It is safe for concurrent use; Run is called once.
 type Relay struct {
 	cfg     Config
-	owner   string // of this process's claims
+	owner   string // of this process's claims; Run's own
 	keys    Keys
 	metrics *relayMetrics
-	wake    chan struct{} // asks for a look at the table now
-	read    time.Time     // when the whole table was read last; Run's own
-	away    atomic.Bool   // the broker is known to be
-	ready   bool          // the bus was, once; Run's own
-	stale   atomic.Bool   // something was added since the table was looked at
+	wake    chan struct{}        // asks for a look at the table now
+	read    time.Time            // when the whole table was read last; Run's own
+	away    atomic.Bool          // the broker is known to be
+	ready   bool                 // the bus was, once; Run's own
+	refused map[string]time.Time // topics that the broker refuses, and until when they are not tried; Run's own
+	stale   atomic.Bool          // something was added since the table was looked at
 
 	mu      sync.Mutex
 	stats   state.OutboxStats // as they were read last, and what was added since
@@ -94,11 +94,11 @@ func New(cfg Config) (*Relay, error) {
 	if cfg.Back == nil {
 		cfg.Back = func() {}
 	}
-	id, err := uuid.NewV7()
-	if err != nil {
-		return nil, fmt.Errorf("relay: cannot make an id: %w", err)
+	r := &Relay{cfg: cfg, wake: make(chan struct{}, 1), trouble: errUnread, refused: map[string]time.Time{}}
+	if err := r.renewOwner(); err != nil {
+		return nil, err
 	}
-	r := &Relay{cfg: cfg, owner: id.String(), wake: make(chan struct{}, 1), trouble: errUnread}
+	var err error
 	r.metrics, err = newMetrics(&r.cfg, r)
 	return r, err
 }
@@ -337,6 +337,7 @@ func (r *Relay) settle(ctx context.Context, batch []state.OutboxEntry, outcomes 
 	var (
 		done, free []int64
 		failure    error
+		held       int
 	)
 	keys := map[string]bool{}
 	for i := range batch {
@@ -353,6 +354,9 @@ func (r *Relay) settle(ctx context.Context, batch []state.OutboxEntry, outcomes 
 			r.metrics.failed.Add(ctx, 1, r.metrics.of, metric.WithAttributes(attribute.String("reason", "parked")))
 			err = errors.Join(err, r.cfg.Outbox.Park(store, r.owner, e.ID, out.poison))
 			moved = true
+		case out.held:
+			held++
+			r.metrics.failed.Add(ctx, 1, r.metrics.of, metric.WithAttributes(attribute.String("reason", "refused")))
 		default:
 			free = append(free, e.ID)
 			if out.err != nil {
@@ -369,10 +373,14 @@ func (r *Relay) settle(ctx context.Context, batch []state.OutboxEntry, outcomes 
 	if len(free) > 0 {
 		err = errors.Join(err, r.cfg.Outbox.Release(store, r.owner, free...))
 	}
+	if held > 0 {
+		moved = true // what is behind them can be sent
+		err = errors.Join(err, r.renewOwner())
+	}
 	switch {
 	case failure != nil && ctx.Err() == nil:
 		r.Lost(failure)
-	case len(done) > 0:
+	case len(done) > 0 || held > 0:
 		r.isBack()
 	}
 	if err == nil {

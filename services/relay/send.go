@@ -17,6 +17,7 @@ import (
 // An outcome is what became of one event of a batch.
 type outcome struct {
 	done   bool   // it has arrived, as itself or as a dead letter
+	held   bool   // the broker refuses its topic: it is tried again when its claim ends
 	poison string // why no broker takes it
 	err    error  // why it has to be tried again
 }
@@ -37,7 +38,7 @@ type sending struct {
 	outcomes []outcome
 	window   []flight
 	failed   bool
-	behind   map[string]bool // keys that have an event to be tried again
+	behind   map[string]bool // keys that have an event to be tried again; more of them are not begun
 }
 
 // A flight is an event that was begun.
@@ -84,6 +85,13 @@ func (s *sending) traced(options bus.PublishOptions) context.Context {
 // begin hands one event to the broker's connection, without waiting for its confirmation.
 func (s *sending) begin(i int) {
 	e := &s.batch[i]
+	switch {
+	case s.behind[e.Key]:
+		return
+	case s.r.refuses(e.Topic):
+		s.hold(i)
+		return
+	}
 	options, err := readOptions(e)
 	if err != nil {
 		s.outcomes[i].poison = err.Error()
@@ -121,6 +129,7 @@ func (s *sending) land() {
 		s.progress.Reset(sendTimeout)
 		s.r.cfg.Sent(s.traced(f.options), e.Topic, f.publication.ID(), len(e.Body))
 		s.outcomes[f.at].done = true
+		delete(s.r.refused, e.Topic)
 	case errors.Is(err, bus.ErrInvalid):
 		s.outcomes[f.at].poison = err.Error()
 	case errors.Is(err, bus.ErrUnroutable):
@@ -130,10 +139,23 @@ func (s *sending) land() {
 	}
 }
 
-// ended notes an outcome. After a failure nothing more is begun.
+// hold leaves an event to the end of its claim, and with it those of its key.
+func (s *sending) hold(i int) {
+	s.outcomes[i].held = true
+	if key := s.batch[i].Key; key != "" {
+		s.behind[key] = true
+	}
+}
+
+// ended notes an outcome. After a failure nothing more is begun; one queue that is full is none.
 func (s *sending) ended(i int, out outcome) {
 	s.outcomes[i] = out
 	if out.err == nil {
+		return
+	}
+	if errors.Is(out.err, bus.ErrRefused) {
+		s.r.refused[s.batch[i].Topic] = time.Now().Add(refusedPause)
+		s.hold(i)
 		return
 	}
 	if key := s.batch[i].Key; key != "" {

@@ -456,10 +456,14 @@ func dynamicFailsTheSame(f *fixture) {
 func deadLetterStoreKeeps(f *fixture) {
 	d := f.setup.Node(f)
 	count := func() int64 {
-		q, _ := f.queue(d, f.features.DeadLetterStore)
+		q, _, err := f.queue(d, f.features.DeadLetterStore)
+		if err != nil {
+			return -1
+		}
 		return q.Messages
 	}
 	before := count()
+	require.GreaterOrEqual(f, before, int64(0), "the store is counted")
 	b := f.node()
 	require.NoError(f, bus.Handle(b, f.topic, "strict", func(context.Context, *Noted) error {
 		return bus.Permanent(errBroken)

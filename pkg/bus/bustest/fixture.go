@@ -157,17 +157,24 @@ func (f *fixture) consume(q bus.Queue, each func(bus.Delivery)) bus.Consumer {
 	return c
 }
 
-// queue is the broker's view of a queue; false: there is none.
-func (f *fixture) queue(d bus.Driver, name string) (bus.QueueInfo, bool) {
-	f.Helper()
-	all, err := d.Queues(f.ctx())
-	require.NoError(f, err)
+// queue is the broker's view of a queue; false: there is none. It is for conditions that are waited for, in which a test may not
+// end.
+func (f *fixture) queue(d bus.Driver, name string) (bus.QueueInfo, bool, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	all, err := d.Queues(ctx)
 	for _, q := range all {
 		if q.Name == name {
-			return q, true
+			return q, true, err
 		}
 	}
-	return bus.QueueInfo{}, false
+	return bus.QueueInfo{}, false, err
+}
+
+// gone reports whether the broker says that there is no such queue.
+func (f *fixture) gone(d bus.Driver, name string) bool {
+	_, there, err := f.queue(d, name)
+	return err == nil && !there
 }
 
 // next is what comes next on a channel; nothing coming is a failure.

@@ -2,8 +2,11 @@ package bustest
 
 import (
 	"context"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/pkg/bus"
@@ -35,6 +38,11 @@ func lifecycle() []testCase {
 			name: "CloseGivesBackWhatIsPrefetched",
 			why:  "events that were only waiting in a closing node must go to the next at once, in their order",
 			run:  closeGivesBackPrefetched,
+		},
+		{
+			name: "CloseEndsWithABacklog",
+			why:  "a node that is told to stop must stop, also when events come faster than it can give them back",
+			run:  closeEndsWithBacklog,
 		},
 		{
 			name: "ClosedBusSaysSo",
@@ -158,7 +166,7 @@ func closeGivesBackPrefetched(f *fixture) {
 	go func() { closed <- b.Close(f.ctx()) }()
 	require.Eventually(f, func() bool { return b.Ready(f.Context()) != nil }, patience, time.Millisecond, "it is closing")
 	d, queue := f.setup.Node(f), f.topic+".bannou.worker"
-	require.Eventually(f, func() bool { q, there := f.queue(d, queue); return there && q.Consumers == 0 }, patience, time.Millisecond)
+	require.Eventually(f, func() bool { q, there, err := f.queue(d, queue); return err == nil && there && q.Consumers == 0 }, patience, time.Millisecond)
 
 	other := f.node()
 	got := f.handle(other, "worker", bus.SubscriptionOptions{PrefetchCount: 1})
@@ -169,6 +177,46 @@ func closeGivesBackPrefetched(f *fixture) {
 	close(leave)
 	require.NoError(f, next(f, "the end of Close", closed))
 	none(f, "a call of the closed node's handler", entered)
+}
+
+func closeEndsWithBacklog(f *fixture) {
+	const events = 1000
+	q := f.durable("bannou.worker", 100)
+	require.NoError(f, f.consume(q, func(bus.Delivery) {}).Close(f.ctx()))
+	publisher := f.node()
+	var publishing sync.WaitGroup
+	for worker := range int64(50) {
+		publishing.Go(func() {
+			for i := worker; i < events; i += 50 {
+				_, err := publisher.PublishWith(f.ctx(), f.topic, &Noted{Number: i}, bus.PublishOptions{})
+				assert.NoError(f, err)
+			}
+		})
+	}
+	publishing.Wait()
+
+	b := f.node()
+	tenth := make(chan struct{})
+	var calls atomic.Int64
+	require.NoError(f, b.HandleRaw(f.topic, "worker", func(context.Context, *bus.Received) error {
+		if calls.Add(1) == 10 {
+			close(tenth)
+		}
+		return nil
+	}, bus.SubscriptionOptions{PrefetchCount: 100}))
+	f.run(b)
+	next(f, "the tenth call", tenth)
+	require.NoError(f, b.Close(f.ctx()))
+
+	left := make(chan bus.Delivery, events)
+	f.consume(q, func(d bus.Delivery) {
+		left <- d
+		_ = d.Ack()
+	})
+	for range events - calls.Load() {
+		d := next(f, "an event that the closed node did not handle", left)
+		require.LessOrEqual(f, d.Attempt(), 2, "it was given back once")
+	}
 }
 
 func closedSaysSo(f *fixture) {

@@ -118,7 +118,7 @@ func closedLeavesNothing(f *fixture) {
 	require.NoError(f, sub.Close(f.ctx()))
 	require.NoError(f, sub.Close(f.ctx()), "closing again does nothing")
 	next(f, "the end", sub.Done())
-	require.Eventually(f, func() bool { _, there := f.queue(d, sub.Queue()); return !there }, patience, 10*time.Millisecond,
+	require.Eventually(f, func() bool { return f.gone(d, sub.Queue()) }, patience, 10*time.Millisecond,
 		"the queue goes with its subscription")
 	_, err := b.PublishWith(f.ctx(), f.topic, &Noted{}, bus.PublishOptions{Mandatory: true})
 	require.ErrorIs(f, err, bus.ErrUnroutable)
@@ -140,7 +140,7 @@ func durableIsResumed(f *fixture) {
 	sub, got = f.subscribe(b, f.topic, o)
 	require.EqualValues(f, 2, number(f, next(f, "what came meanwhile", got)))
 	require.NoError(f, sub.Remove(f.ctx()))
-	require.Eventually(f, func() bool { _, there := f.queue(d, sub.Queue()); return !there }, patience, 10*time.Millisecond)
+	require.Eventually(f, func() bool { return f.gone(d, sub.Queue()) }, patience, 10*time.Millisecond)
 	f.publishTo(b, f.topic, 3)
 	_, got = f.subscribe(b, f.topic, o)
 	f.publishTo(b, f.topic, 4)

@@ -78,7 +78,7 @@ func (q *queue) reserve(ctx context.Context) error {
 	case <-q.gone:
 		return nil // as if it had gone before: nothing takes the message
 	case <-ctx.Done():
-		return fmt.Errorf("%w: queue %q is full: %w", bus.ErrUnavailable, q.name, context.Cause(ctx))
+		return fmt.Errorf("%w: %w: queue %q is full: %w", bus.ErrUnavailable, bus.ErrRefused, q.name, context.Cause(ctx))
 	}
 }
 

@@ -5,10 +5,12 @@ import (
 	"context"
 	"log/slog"
 	"net/url"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	amqp "github.com/rabbitmq/amqp091-go"
 	"github.com/stretchr/testify/require"
 	"go.uber.org/goleak"
 	"pgregory.net/rapid"
@@ -74,25 +76,39 @@ func TestBackoff(t *testing.T) {
 	require.LessOrEqual(t, b.pause(), time.Second)
 }
 
-// Delays of any jitter need few queues, and never end early.
+// Delays of any length need few queues, and never end early. They end no more than twice as late, but for milliseconds.
 func TestDelayQueues(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		d := time.Duration(rapid.Int64Range(1, int64(maxDelay)).Draw(t, "delay"))
 		rounded := roundDelay(d)
 		require.GreaterOrEqual(t, rounded, d)
-		require.LessOrEqual(t, rounded, d+d/10+time.Millisecond)
+		require.LessOrEqual(t, rounded, 5*d/2+time.Millisecond)
 		require.Equal(t, rounded, roundDelay(rounded))
-		name := rapid.StringN(1, -1, maxShortString).Draw(t, "queue")
-		require.LessOrEqual(t, len(delayQueueName(name, rounded)), maxShortString)
+		q := bus.Queue{Name: rapid.StringN(1, -1, maxShortString).Draw(t, "queue"), Durable: rapid.Bool().Draw(t, "durable")}
+		require.LessOrEqual(t, len(delayQueueName(q, rounded)), maxShortString)
 	})
-	require.Equal(t, "orders.placed.bannou.billing.delay.5000", delayQueueName("orders.placed.bannou.billing", roundDelay(5*time.Second)))
-	long := strings.Repeat("q", maxShortString-1)
-	require.NotEqual(t, delayQueueName(long+"a", time.Second), delayQueueName(long+"b", time.Second), "long names stay apart")
-	seen := map[time.Duration]bool{}
-	for d := time.Second; d < 10*time.Second; d += 7 * time.Millisecond {
-		seen[roundDelay(d)] = true
+	require.Equal(t, maxDelay, roundDelay(2*maxDelay))
+	require.True(t, slices.IsSorted(delaySteps()))
+	require.Less(t, len(delaySteps()), 50)
+	for _, usual := range []time.Duration{300 * time.Millisecond, time.Second, 5 * time.Second, 30 * time.Second, time.Minute, time.Hour} {
+		require.Equal(t, usual, roundDelay(usual))
 	}
-	require.LessOrEqual(t, len(seen), 91)
+	billing := bus.Queue{Name: "orders.placed.bannou.billing", Durable: true}
+	require.Equal(t, "orders.placed.bannou.billing.later.5000", delayQueueName(billing, roundDelay(5*time.Second)))
+	billing.Durable = false
+	require.Equal(t, "orders.placed.bannou.billing.delay.5000", delayQueueName(billing, roundDelay(5*time.Second)))
+	long := strings.Repeat("q", maxShortString-1)
+	require.NotEqual(t, delayQueueName(bus.Queue{Name: long + "a"}, time.Second), delayQueueName(bus.Queue{Name: long + "b"}, time.Second), "long names stay apart")
+}
+
+// A delay queue that is a quorum queue must not expire: RabbitMQ would remove it in use, with what is in it.
+func TestDelayQueuesThatExpireAreClassic(t *testing.T) {
+	for _, q := range []bus.Queue{{Name: "durable", Durable: true}, {Name: "client's", Durable: true, Expires: time.Hour}, {Name: "session's", Exclusive: true}} {
+		args := newDelays(newTopology(&Config{})).args(q, time.Minute)
+		_, expires := args[amqp.QueueTTLArg]
+		require.Equal(t, args[amqp.QueueTypeArg] == string(Classic), expires, q.Name)
+		require.Equal(t, q.Durable && q.Expires == 0, args[amqp.QueueTypeArg] == string(Quorum), q.Name)
+	}
 }
 
 func TestDeadLetterKey(t *testing.T) {

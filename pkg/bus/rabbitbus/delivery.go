@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"sync/atomic"
 	"time"
 
@@ -90,13 +89,13 @@ func (d *delivery) Retry(ctx context.Context, delay time.Duration) error {
 // would make forgotten written beside. The expiration is written there too, not kept: it would cut the delay short.
 func (d *delivery) again() amqp.Publishing {
 	headers := make(amqp.Table, len(d.raw.Headers)+6)
-	maps.Copy(headers, d.raw.Headers)
-	for name := range headers {
-		if isDeathHeader(name) {
-			delete(headers, name)
+	for name, value := range d.raw.Headers {
+		if !isDeathHeader(name) {
+			headers[keptAs(name)] = value
 		}
 	}
 	for name, value := range d.message.Headers { // the account of an earlier death stays readable
+		name = keptAs(name)
 		if _, found := headers[name]; (!found || name == bus.HeaderPostponed) && !isDeathHeader(name) {
 			headers[name] = value
 		}

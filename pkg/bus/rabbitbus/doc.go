@@ -19,13 +19,18 @@
 //
 // On the broker are: the durable topic exchanges of the configuration; the dead-letter store, bound to "dead-letter.#";
 // a durable queue for each durable subscription; an exclusive, auto-delete queue for each dynamic one; and a delay
-// queue {queue}.delay.{ms} for each delay of each queue that has had one, which goes after an hour without use. Retry
+// queue for each delay of each queue that has had one, delays being rounded up to some forty steps. Retry
 // moves a message to the delay queue, and the broker moves it back when its time has come. Delay queues of durable
-// queues are quorum queues, whatever Config.QueueType says, because only those hand over with confirmation: no delayed
-// message is lost when the broker is killed. That needs RabbitMQ 3.10. What a message is when it comes back is told by
+// queues, {queue}.later.{ms}, are quorum queues, whatever Config.QueueType says, because only those hand over with confirmation:
+// no delayed message is lost when the broker is killed. That needs RabbitMQ 3.10. They stay until DeleteQueue removes
+// their queue, since a quorum queue that expires does so while it is in use. Those of queues that expire or go with their consumer
+// ({queue}.delay.{ms}) are classic ones, and go after an hour without use. What a message is when it comes back is told by
 // headers named bannou-*; all that this driver writes are strings, so that stock Watermill programs can read them. The
 // broker's own x-death, which a message that was delayed carries, is a table, which those cannot read: they should not
 // share a queue with a bus.
+//
+// Beside each of the two exchanges is its mark, {exchange}.mark, which goes when the exchange is deleted; drivers look for it,
+// and tell one another through the exchange {exchange}.topology to bind their queues again.
 //
 // What expires in a queue is dead-lettered by the broker itself, under "dead-letter.{topic}", or "dead-letter.{queue}"
 // for a queue with a pattern or several bindings, and with its account x-death alone; this driver reads that back as

@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
-	"time"
+	"sync/atomic"
 
 	amqp "github.com/rabbitmq/amqp091-go"
 
@@ -28,6 +28,9 @@ type Driver struct {
 	management *management // nil without a URL
 
 	reading chan struct{} // held by the one reading of the dead-letter store
+	self    string        // the id of what this driver tells others
+
+	unmarkable atomic.Bool // the broker refuses the marks of exchanges
 
 	wg sync.WaitGroup // the publisher's and the consumers' goroutines
 
@@ -66,7 +69,7 @@ func New(cfg Config) (*Driver, error) {
 	d.consuming.start()
 	d.wg.Go(d.publisher.run)
 	d.wg.Go(d.retries.run)
-	if err := d.countDropped(); err != nil {
+	if err := cmp.Or(d.countDropped(), d.watchExchanges()); err != nil {
 		return nil, errors.Join(err, d.Close(context.Background()))
 	}
 	return d, nil
@@ -86,30 +89,6 @@ func (d *Driver) declareAll(ctx context.Context, s *session, admin *amqp.Channel
 		return err
 	}
 	return d.topology.declareDurable(ctx, s)
-}
-
-// restore declares everything again while connected, after somebody removed an exchange and with it all bindings.
-// Queues that belong to the consuming connection can be bound only there.
-func (d *Driver) restore(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	d.topology.bindings.forget(func(route) bool { return true })
-	err := d.publishing.do(ctx, func(s *session, admin *amqp.Channel) error { return d.declareAll(ctx, s, admin) })
-	if err != nil {
-		d.cfg.Logger.Error("cannot declare exchanges and queues again", "error", err)
-	}
-	if s, _ := d.consuming.peek(); s == nil {
-		return // they are declared when it connects
-	}
-	for _, c := range d.active() {
-		if c.ownChannel() {
-			continue
-		}
-		err := d.consuming.do(ctx, func(s *session, admin *amqp.Channel) error { return d.topology.declareQueue(s, admin, c.q) })
-		if err != nil {
-			d.cfg.Logger.Error("cannot bind a queue again", "queue", c.q.Name, "error", err)
-		}
-	}
 }
 
 // reattach has the consumers of a queue that was just made begin again. Where a quorum queue is deleted and made anew at
@@ -269,6 +248,9 @@ func (d *Driver) Queues(ctx context.Context) ([]bus.QueueInfo, error) {
 	}
 	list := make([]bus.QueueInfo, 0, len(known))
 	for _, info := range known {
+		if info.Exchange == d.topology.tellName() {
+			continue // the drivers' own
+		}
 		if exclusive[info.Name] { // only its own connection may ask for it
 			list = append(list, info)
 			continue
@@ -328,7 +310,7 @@ func (d *Driver) inspect(ctx context.Context, info *bus.QueueInfo) error {
 	}
 }
 
-// DeleteQueue removes a queue with what is in it, and with the delay queues that this driver made for it. Consumers of
+// DeleteQueue removes a queue with what is in it, and with its delay queues. Consumers of
 // the queue here end; those of other programs declare it again if they are such as ours.
 func (d *Driver) DeleteQueue(ctx context.Context, name string) error {
 	for _, c := range d.active() {
@@ -350,7 +332,7 @@ func (d *Driver) DeleteQueue(ctx context.Context, name string) error {
 		if err != nil && !answered(err, amqp.NotFound) {
 			return fmt.Errorf("delete queue %q: %w", name, err)
 		}
-		return d.delays.drop(ctx, d.publishing, name)
+		return d.delays.dropAll(ctx, d.publishing, name)
 	}
 }
 

@@ -53,6 +53,18 @@ func isDeathHeader(name string) bool {
 		strings.HasPrefix(name, "x-first-death-") || strings.HasPrefix(name, "x-last-death-")
 }
 
+// sendersRoute reports whether RabbitMQ takes a header for a list of further routing keys (sender-selected distribution). Over one that is
+// no list it closes the channel. It knows the names in this case alone.
+func sendersRoute(name string) bool { return name == "CC" || name == "BCC" }
+
+// keptAs is the name under which a header is sent on that came from another program.
+func keptAs(name string) string {
+	if sendersRoute(name) {
+		return "x-" + strings.ToLower(name)
+	}
+	return name
+}
+
 // checkMessage reports what no broker would take: amqp091 or the broker would close the connection or channel over it,
 // on which others wait. letter: it goes to the dead letters, or comes from there.
 func checkMessage(m *bus.Message, maxBody int, letter bool) error {
@@ -78,6 +90,9 @@ func checkMessage(m *bus.Message, maxBody int, letter bool) error {
 		if len(name) > maxShortString {
 			return fmt.Errorf("%w: a header's name has %d bytes; AMQP has room for %d", bus.ErrInvalid, len(name), maxShortString)
 		}
+		if sendersRoute(name) && !letter {
+			return fmt.Errorf("%w: a header has the name %q, which RabbitMQ takes for a list of further queues to send the message to", bus.ErrInvalid, name)
+		}
 		size += len(name) + len(value) + 6
 	}
 	most := maxHeaderBytes
@@ -95,7 +110,7 @@ func toPublishing(m *bus.Message) amqp.Publishing {
 	headers := make(amqp.Table, len(m.Headers)+2)
 	for name, value := range m.Headers {
 		if !isOwnHeader(name) && !isDeathHeader(name) {
-			headers[name] = value
+			headers[keptAs(name)] = value
 		}
 	}
 	headers[headerWatermillID] = m.ID

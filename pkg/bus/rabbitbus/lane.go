@@ -181,8 +181,18 @@ func (f flight) landed(ctx context.Context, o *outgoing) error {
 	select {
 	case <-f.confirmation.Done():
 	case <-ctx.Done():
+		select {
+		case <-f.confirmation.Done(): // it was confirmed in time, and only looked at late
+			return f.confirmed(o)
+		default:
+		}
 		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, context.Cause(ctx))
 	}
+	return f.confirmed(o)
+}
+
+// confirmed is what the broker's answer says.
+func (f flight) confirmed(o *outgoing) error {
 	if !f.confirmation.Acked() {
 		if f.lane.ch.IsClosed() {
 			return errLost

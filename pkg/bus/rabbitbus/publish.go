@@ -22,6 +22,9 @@ const (
 	nackPauseMost = time.Second
 )
 
+// refusingFor is how long an exchange that refused a message is sent to on channels of their own.
+const refusingFor = time.Minute
+
 // outgoing is a message on its way to the broker.
 type outgoing struct {
 	exchange, key string
@@ -44,10 +47,12 @@ type publisher struct {
 	lane      *lane         // nil while there is none
 	changed   chan struct{} // closed and replaced when lane changes
 	exchanges map[string]*session
+	refusing  map[string]time.Time // exchanges that refused a message as a whole, and when
 }
 
 func newPublisher(l *link, t *topology, restore func(context.Context)) *publisher {
-	return &publisher{link: l, topology: t, log: l.log, restore: restore, changed: make(chan struct{}), exchanges: map[string]*session{}}
+	return &publisher{link: l, topology: t, log: l.log, restore: restore, changed: make(chan struct{}), exchanges: map[string]*session{},
+		refusing: map[string]time.Time{}}
 }
 
 // run keeps a lane open for as long as the link lives.
@@ -129,25 +134,45 @@ func (p *publisher) publish(ctx context.Context, o *outgoing) error {
 
 // begin writes a message; what it returns waits for the confirmation, and sends again what was lost.
 func (p *publisher) begin(ctx context.Context, o *outgoing) (confirm func() error) {
+	if p.refuses(o.exchange) {
+		return func() error {
+			err := p.alone(ctx, o)
+			if answered(err, amqp.AccessRefused) {
+				return gaveUp(err, true)
+			}
+			p.mu.Lock()
+			delete(p.refusing, o.exchange)
+			p.mu.Unlock()
+			if err == nil {
+				return nil
+			}
+			return p.begin(ctx, o)() // it is another matter now: the exchange was removed, or the connection
+		}
+	}
 	f, err := p.launch(ctx, o)
 	if err != nil {
 		return func() error { return gaveUp(err, false) }
 	}
 	return func() error {
 		pause := &backoff{first: nackPause, most: nackPauseMost}
+		var refusal error // the broker's answer to the last attempt that had one
 		for {
 			err := f.landed(ctx, o)
 			switch {
 			case errors.Is(err, errNacked):
+				refusal = err
 				// Where the queue has lost its node, RabbitMQ 3.10 goes on refusing on this channel when others have taken over.
 				f.lane.retire()
 				if pause.sleep(ctx) != nil {
-					return fmt.Errorf("%w: %w (%s)", bus.ErrNotConfirmed, context.Cause(ctx), err.Error())
+					return refused(ctx, refusal)
 				}
 			case errors.Is(err, errLost):
+				refusal = nil
 				if over, err := p.lost(ctx, f, o); over {
 					return gaveUp(err, true)
 				}
+			case err != nil && refusal != nil && ctx.Err() != nil: // it would have been refused once more
+				return refused(ctx, refusal)
 			default:
 				return gaveUp(err, true)
 			}
@@ -156,6 +181,11 @@ func (p *publisher) begin(ctx context.Context, o *outgoing) (confirm func() erro
 			}
 		}
 	}
+}
+
+// refused is the end of a message that the broker refused until ctx ended.
+func refused(ctx context.Context, refusal error) error {
+	return fmt.Errorf("%w: %w: %w (%s)", bus.ErrNotConfirmed, bus.ErrRefused, context.Cause(ctx), refusal.Error())
 }
 
 // lost waits for the end of the channel that a message was lost with. It reports that the message needs no other attempt,
@@ -208,7 +238,7 @@ func gaveUp(err error, sent bool) error {
 	case errors.Is(err, bus.ErrUnroutable), errors.Is(err, bus.ErrInvalid), errors.Is(err, bus.ErrNotConfirmed):
 		return err
 	case errors.Is(err, errNacked):
-		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, err)
+		return fmt.Errorf("%w: %w: %w", bus.ErrNotConfirmed, bus.ErrRefused, err)
 	case sent:
 		return fmt.Errorf("%w: %w", bus.ErrNotConfirmed, withoutUnavailable(err))
 	case errors.Is(err, bus.ErrUnavailable), errors.Is(err, bus.ErrClosed):
@@ -287,6 +317,30 @@ func (p *publisher) ensureExchange(ctx context.Context, s *session, name string)
 	return err
 }
 
+// refuses reports whether an exchange has refused a message lately, as those do that are internal or that the user may not write to.
+// What goes there must not close the channel of all others each time.
+func (p *publisher) refuses(exchange string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	at, found := p.refusing[exchange]
+	if found && time.Since(at) > refusingFor {
+		delete(p.refusing, exchange)
+		return false
+	}
+	return found
+}
+
+// noteRefusal remembers an exchange that refuses whatever it is sent. Of the bus's own exchanges it is one topic that the user may not
+// write to.
+func (p *publisher) noteRefusal(exchange string, reason *amqp.Error) {
+	if reason.Code != amqp.AccessRefused || exchange == "" || exchange == p.topology.cfg.Exchange || exchange == p.topology.cfg.DeadLetterExchange {
+		return
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refusing[exchange] = time.Now()
+}
+
 // alone sends a message on a channel of its own.
 func (p *publisher) alone(ctx context.Context, o *outgoing) error {
 	return p.link.do(ctx, func(s *session, _ *amqp.Channel) error {
@@ -304,6 +358,7 @@ func (p *publisher) alone(ctx context.Context, o *outgoing) error {
 		if errors.Is(err, errLost) {
 			<-l.gone
 			if reason := l.refusal(); reason != nil {
+				p.noteRefusal(o.exchange, reason)
 				return fmt.Errorf("%w: the broker refuses the message: %w", bus.ErrInvalid, reason)
 			}
 		}

@@ -152,7 +152,7 @@ func (t *topology) declarePassing(ch *amqp.Channel, q bus.Queue, d declaration) 
 // isOurs reports whether there are bindings, all to exchanges that this driver declares itself.
 func (t *topology) isOurs(bindings []bus.Binding) bool {
 	for _, b := range bindings {
-		if name := t.exchange(b.Exchange); name != t.cfg.Exchange && name != t.cfg.DeadLetterExchange {
+		if name := t.exchange(b.Exchange); name != t.cfg.Exchange && name != t.cfg.DeadLetterExchange && name != t.tellName() {
 			return false
 		}
 	}

@@ -227,13 +227,31 @@ func (c *aloneConsumer) end() {
 	c.stop.Do(func() { close(c.closing) })
 }
 
-func (c *aloneConsumer) renew(ctx context.Context) {
-	select {
-	case <-c.closing:
-	default:
-		if there, err := c.stands.renew(ctx, c.d.registry, c.q.Name, c.record, c.id); err == nil && !there {
-			c.end()
+// renewAlone says that consumers live, by one round trip. Where it fails the next one mends it.
+func (d *Driver) renewAlone(ctx context.Context, some []*aloneConsumer) {
+	var alive []*aloneConsumer
+	for _, c := range some {
+		select {
+		case <-c.closing:
+			continue
+		default:
 		}
+		c.stands.mu.Lock() // until the answer: who leaves is not renewed by what is on its way
+		if c.stands.left {
+			c.stands.mu.Unlock()
+			continue
+		}
+		alive = append(alive, c)
+	}
+	gone, err := d.registry.renewAll(ctx, alive)
+	if redis.HasErrorPrefix(err, "NOSCRIPT") && d.run.renew.Load(ctx, d.client).Err() == nil {
+		gone, _ = d.registry.renewAll(ctx, alive)
+	}
+	for _, c := range alive {
+		c.stands.mu.Unlock()
+	}
+	for _, c := range gone {
+		c.end()
 	}
 }
 

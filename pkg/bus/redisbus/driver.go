@@ -57,8 +57,7 @@ type Driver struct {
 type consumer interface {
 	bus.Consumer
 	queueName() string
-	patterns() []string // of the default exchange, those that new topics may match
-	renew(ctx context.Context)
+	patterns() []string                                     // of the default exchange, those that new topics may match
 	topic(ctx context.Context, topic string, news position) // a topic is new
 	abandon(ctx context.Context) int                        // gives back what is not settled
 	end()                                                   // stops without giving back: the queue is gone
@@ -86,6 +85,7 @@ func New(cfg Config) (*Driver, error) {
 	d.background.Go(d.clock.tick)
 	d.background.Go(d.upkeep)
 	d.background.Go(d.heartbeat)
+	d.background.Go(d.heartbeatAlone)
 	return d, nil
 }
 

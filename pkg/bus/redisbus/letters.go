@@ -29,6 +29,8 @@ type letters struct {
 	page   []redis.XMessage
 	stop   context.CancelFunc
 	renews sync.WaitGroup
+	held   atomic.Int64 // when the lease was last known to be held, in nanoseconds since start; negative: it is lost
+	start  time.Time
 }
 
 // Letters opens the store. A key in Redis keeps other readers out, those of other nodes too, until it is closed.
@@ -36,10 +38,12 @@ func (d *Driver) Letters(ctx context.Context) (bus.Letters, error) { //nolint:co
 	if d.closing.Err() != nil {
 		return nil, bus.ErrClosed
 	}
-	l := &letters{d: d, lock: "bannou:{" + d.store() + "}:reader", token: uuid.NewString(), at: "-"}
+	l := &letters{d: d, lock: "bannou:{" + d.store() + "}:reader", token: uuid.NewString(), at: "-", start: time.Now()}
 	for {
+		asked := time.Since(l.start)
 		won, err := d.client.SetNX(ctx, l.lock, l.token, lettersLease).Result()
 		if err == nil && won {
+			l.held.Store(int64(asked))
 			break
 		}
 		if err == nil {
@@ -78,16 +82,48 @@ func (l *letters) renew(ctx context.Context) {
 	for {
 		select {
 		case <-ticker.C:
-			_ = l.d.run.relock.Run(ctx, l.d.client, []string{l.lock}, l.token, lettersLease.Milliseconds()).Err()
+			_ = l.relock(ctx) // Next tells of it
 		case <-ctx.Done():
 			return
 		}
 	}
 }
 
+// relock makes the lease longer, if it is still held.
+func (l *letters) relock(ctx context.Context) error {
+	asked := time.Since(l.start)
+	held, err := l.d.run.relock.Run(ctx, l.d.client, []string{l.lock}, l.token, lettersLease.Milliseconds()).Bool()
+	switch {
+	case err != nil:
+		return fmt.Errorf("%w: read the dead letters: %w", bus.ErrUnavailable, err)
+	case !held:
+		l.held.Store(-1)
+	case l.held.Load() >= 0:
+		l.held.Store(int64(asked))
+	}
+	return nil
+}
+
+// lost is an error when the lease has run out: another may be reading, and would replay the same letters.
+func (l *letters) lost() error {
+	held := time.Duration(l.held.Load())
+	if held >= 0 && time.Since(l.start)-held < lettersLease {
+		return nil
+	}
+	return fmt.Errorf("%w: the lease of this reading of the dead letters ran out; read again", bus.ErrUnavailable)
+}
+
 func (l *letters) Count() int64 { return l.count }
 
 func (l *letters) Next(ctx context.Context) (bus.Delivery, error) {
+	if len(l.page) == 0 {
+		if err := l.relock(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if err := l.lost(); err != nil {
+		return nil, err
+	}
 	if len(l.page) == 0 {
 		page, err := l.d.client.XRangeN(ctx, l.d.store(), l.at, l.end, 50).Result()
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -137,20 +138,61 @@ func (d *Driver) lag(ctx context.Context, stream string, g redis.XInfoGroup) (in
 	return max(few, min(g.Lag, length)), nil
 }
 
-// heartbeat says every so often that this driver's consumers live.
+const (
+	renewedAtOnce = 16  // consumers with groups, whose signs of life take several round trips
+	renewedByOne  = 256 // consumers without, by one round trip
+)
+
+// heartbeat says every so often that this driver's consumers with groups live. Those without, of which there are thousands,
+// have another one, lest what is at work here be claimed elsewhere while they are renewed.
 func (d *Driver) heartbeat() {
+	d.everySign(func(all []consumer) {
+		var renewing sync.WaitGroup
+		places := make(chan struct{}, renewedAtOnce)
+		for _, c := range all {
+			c, grouped := c.(*groupConsumer)
+			if !grouped {
+				continue
+			}
+			places <- struct{}{}
+			renewing.Go(func() {
+				defer func() { <-places }()
+				ctx, cancel := context.WithTimeout(d.closing, answerTimeout)
+				defer cancel()
+				c.renew(ctx)
+			})
+		}
+		renewing.Wait()
+	})
+}
+
+// heartbeatAlone is heartbeat for consumers without groups.
+func (d *Driver) heartbeatAlone() {
+	d.everySign(func(all []consumer) {
+		var some []*aloneConsumer
+		for _, c := range all {
+			if c, alone := c.(*aloneConsumer); alone {
+				some = append(some, c)
+			}
+		}
+		for chunk := range slices.Chunk(some, renewedByOne) {
+			ctx, cancel := context.WithTimeout(d.closing, answerTimeout)
+			d.renewAlone(ctx, chunk)
+			cancel()
+		}
+	})
+}
+
+// everySign calls renew with the consumers whenever a sign of life is due, until the driver closes.
+func (d *Driver) everySign(renew func(all []consumer)) {
 	ticker := time.NewTicker(min(d.cfg.ClaimIdle/3, readerTTL/4))
 	defer ticker.Stop()
 	for {
 		select {
 		case <-ticker.C:
+			renew(d.all())
 		case <-d.closing.Done():
 			return
-		}
-		for _, c := range d.all() {
-			ctx, cancel := context.WithTimeout(d.closing, answerTimeout)
-			c.renew(ctx)
-			cancel()
 		}
 	}
 }

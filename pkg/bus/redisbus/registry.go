@@ -316,6 +316,25 @@ func (r *registry) renew(ctx context.Context, name string, q record, reader stri
 		name, q.text(), reader, readerTTL.Milliseconds()).Bool()
 }
 
+// renewAll is renew for many consumers by one round trip, and returns those whose queue was deleted.
+func (r *registry) renewAll(ctx context.Context, some []*aloneConsumer) (gone []*aloneConsumer, err error) {
+	pipeline := r.client.Pipeline()
+	answers := make([]*redis.Cmd, len(some))
+	for i, c := range some {
+		answers[i] = r.run.renew.EvalSha(ctx, pipeline, []string{queuesKey, readersKey(c.q.Name), versionKey, removedKey},
+			c.q.Name, c.record.text(), c.id, readerTTL.Milliseconds())
+	}
+	if len(some) > 0 {
+		_, err = pipeline.Exec(ctx)
+	}
+	for i, answer := range answers {
+		if there, err := answer.Bool(); err == nil && !there {
+			gone = append(gone, some[i])
+		}
+	}
+	return gone, err
+}
+
 // leave takes a reader away, and reports whether the queue went with it.
 func (r *registry) leave(ctx context.Context, name string, durable bool, reader string) (bool, error) {
 	return r.run.leave.Run(ctx, r.client, []string{queuesKey, readersKey(name), versionKey}, name, reader, fmt.Sprint(durable)).Bool()
