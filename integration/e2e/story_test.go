@@ -227,8 +227,14 @@ func receiverAt(t *testing.T, host string, answer func(n int64) int) (string, <-
 		_ = json.Unmarshal(raw, &body)
 		w.WriteHeader(answer(n.Add(1)))
 		_, _ = w.Write(raw)
+		got := call{body, r.Header.Clone(), r.URL.Path}
 		select {
-		case calls <- call{body, r.Header.Clone(), r.URL.Path}:
+		case calls <- got: // also of a caller that is gone: somebody may wait for it
+			return
+		default:
+		}
+		select {
+		case calls <- got:
 		case <-r.Context().Done(): // nobody reads, and the caller is gone: the server can be closed
 		}
 	}))
