@@ -63,16 +63,7 @@ func (e *engine) corrupt(ctx context.Context, err error) error {
 	if n := number(err); n != invalidJSONText && n != invalidJSONKept {
 		return err
 	}
-	key := ""
-	looked := sqlstate.ReadOnce(ctx, e.table.db, e.table.sql("SELECT `key` FROM {table} WHERE store = ? AND NOT JSON_VALID(value) LIMIT 1"),
-		[]any{e.store}, func(row []driver.Value) error {
-			key = sqlstate.Text(row[0])
-			return nil
-		})
-	if looked != nil || key == "" { // it may have been put right meanwhile
-		return fmt.Errorf("%w: a value that the query looks at is no JSON: %w", state.ErrCorrupt, err)
-	}
-	return fmt.Errorf("%w: key %q: its value is no JSON: %w", state.ErrCorrupt, key, err)
+	return sqlstate.Damaged(ctx, e.table.db, e.table.sql("SELECT `key` FROM {table} WHERE store = ? AND NOT JSON_VALID(value) LIMIT 1"), e.store, err)
 }
 
 // Count evaluates the filter on the server.

@@ -3,7 +3,6 @@ package sqlitestate
 import (
 	"context"
 	"database/sql/driver"
-	"fmt"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,16 +54,7 @@ func (e *engine) corrupt(ctx context.Context, err error) error {
 	if resultCode(err) != sqlite3.SQLITE_ERROR || !strings.Contains(err.Error(), "malformed JSON") {
 		return err
 	}
-	key := ""
-	looked := sqlstate.ReadOnce(ctx, e.table.reader, e.table.sql("SELECT key FROM {table} WHERE store = ? AND NOT json_valid(value) LIMIT 1"),
-		[]any{e.store}, func(row []driver.Value) error {
-			key = sqlstate.Text(row[0])
-			return nil
-		})
-	if looked != nil || key == "" { // it may have been put right meanwhile
-		return fmt.Errorf("%w: a value that the query looks at is no JSON: %w", state.ErrCorrupt, err)
-	}
-	return fmt.Errorf("%w: key %q: its value is no JSON: %w", state.ErrCorrupt, key, err)
+	return sqlstate.Damaged(ctx, e.table.reader, e.table.sql("SELECT key FROM {table} WHERE store = ? AND NOT json_valid(value) LIMIT 1"), e.store, err)
 }
 
 // Count evaluates the filter in SQLite.
