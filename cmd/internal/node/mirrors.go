@@ -92,8 +92,10 @@ func withMirrors(cfg *config.Config, stores []state.StoreConfig, drivers, plain 
 	for _, d := range plain {
 		byBackend[d.Backend()] = d
 	}
-	mirrored := map[string]bool{} // backends that have such stores
+	mirrored := map[string]bool{}           // backends that have such stores
+	named := map[string]state.StoreConfig{} // as they are named: a factory opens them with its defaults, which would stand before what is set
 	for _, s := range stores {
+		named[s.Name] = s
 		if _, ok := counterpart(cfg, s); ok {
 			mirrored[s.Backend] = true
 		}
@@ -102,9 +104,9 @@ func withMirrors(cfg *config.Config, stores []state.StoreConfig, drivers, plain 
 		if !mirrored[d.Backend()] {
 			continue
 		}
-		wrapped, err := mirror.Wrap(d, mirror.Config{Ledger: ledger, Logger: log, MeterProvider: meter, To: func(s state.StoreConfig) (mirror.Counterpart, bool) {
-			m := cfg.State.Mirrors[s.Name]
-			to, ok := counterpart(cfg, s)
+		wrapped, err := mirror.Wrap(d, mirror.Config{Ledger: ledger, Logger: log, MeterProvider: meter, To: func(opened state.StoreConfig) (mirror.Counterpart, bool) {
+			m := cfg.State.Mirrors[opened.Name]
+			to, ok := counterpart(cfg, named[opened.Name])
 			share := 1.0
 			if m.Sample != nil {
 				share = *m.Sample

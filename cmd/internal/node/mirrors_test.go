@@ -1,12 +1,17 @@
 package node
 
 import (
+	"context"
+	"log/slog"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/bannou-mesh/bannou/cmd/internal/config"
 	"github.com/bannou-mesh/bannou/pkg/state"
+	"github.com/bannou-mesh/bannou/pkg/state/memorystate"
+	"github.com/bannou-mesh/bannou/pkg/state/mirror"
 )
 
 // What a mirror has found says something of a switch only when it looks at the place that the store would go to.
@@ -64,5 +69,46 @@ func TestTheTableOfAMirror(t *testing.T) {
 		to, ok := counterpart(cfg, state.StoreConfig{Name: "accounts", Backend: "dapr"})
 		require.True(t, ok)
 		require.Equal(t, c.table, to.TableName, "%+v of %+v", c.mirror, c.set)
+	}
+}
+
+// named is a driver of memory under another name, which notes what it opens.
+type named struct {
+	state.Driver
+	backend string
+	opened  chan state.StoreConfig
+}
+
+func (n named) Backend() string { return n.backend }
+
+func (n named) Open(ctx context.Context, cfg state.StoreConfig) (state.Engine, error) {
+	n.opened <- cfg
+	return n.Driver.Open(ctx, cfg)
+}
+
+// The place that is compared is the one that is told of and judged: what a factory fills in of the store stands before nothing that is set.
+func TestTheMirrorOpensThePlaceThatIsSet(t *testing.T) {
+	cfg := &config.Config{State: config.State{
+		Stores:  map[string]config.Store{"accounts": {Backend: "mysql", KeyPrefix: "shop||"}},
+		Mirrors: map[string]config.Mirror{"accounts": {To: "mysql"}},
+	}}
+	stores := []state.StoreConfig{{Name: "accounts", Backend: "dapr"}}
+	here := named{memorystate.New(), "dapr", make(chan state.StoreConfig, 10)}
+	there := named{memorystate.New(), "mysql", make(chan state.StoreConfig, 10)}
+	drivers, err := withMirrors(cfg, stores, []state.Driver{here}, []state.Driver{there}, mirror.NewLedger(), nil, slog.New(slog.DiscardHandler))
+	require.NoError(t, err)
+	factory, err := state.NewFactory(stores, drivers, state.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, factory.Close()) }()
+	store, err := state.Open[int](t.Context(), factory, "accounts")
+	require.NoError(t, err)
+	_, err = store.Save(t.Context(), "key", 1)
+	require.NoError(t, err)
+	select {
+	case opened := <-there.opened:
+		require.Equal(t, "shop||", opened.KeyPrefix)
+		require.Equal(t, state.DaprTable, opened.TableName)
+	case <-time.After(time.Minute):
+		t.Fatal("the other place was not opened")
 	}
 }

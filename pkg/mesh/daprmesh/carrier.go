@@ -204,6 +204,9 @@ func meaning(appID, message string) error {
 	if strings.Contains(message, "received empty target") {
 		return errUnresolved
 	}
+	if strings.Contains(message, "no healthy services found") { // Consul's word, before anything is sent
+		return mesh.ErrNoEndpoint
+	}
 	return errNoAnswer
 }
 

@@ -2,7 +2,9 @@ package mysqlstate
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -25,7 +27,8 @@ type daprEngine struct {
 	gathering    *sqlstate.Gathering[write]
 	announcement *announcement // nil: none
 
-	begin func(work func(ctx context.Context)) bool // until the driver is closed; false: it is
+	begin   func(work func(ctx context.Context)) bool // until the driver is closed; false: it is
+	patient func() (*sql.DB, error)                   // for what takes longer than a read timeout
 
 	mu      sync.Mutex
 	looked  bool     // the rows are such that they can be used
@@ -78,7 +81,7 @@ func (e *daprEngine) look(f *daprForm) (*looking, error) {
 	begun := e.begin(func(ctx context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, longestLook)
 		defer cancel()
-		look.err = e.refuse(ctx, f, rowsLookedAt)
+		look.err = e.lookAt(ctx, f)
 		e.mu.Lock()
 		e.looked, e.looking = look.err == nil, nil
 		e.mu.Unlock()
@@ -91,8 +94,8 @@ func (e *daprEngine) look(f *daprForm) (*looking, error) {
 	return look, nil
 }
 
-// longestLook bounds a look, at a server that has gone silent.
-const longestLook = 10 * time.Minute
+// longestLook bounds a look. All callers wait for the one that is under way, so a server that went silent over it keeps them from another for as long.
+const longestLook = 3 * time.Minute
 
 // How many rows are looked at for such that are encrypted. A component encrypts all that it writes, and later ones are refused when they
 // are read.
@@ -102,7 +105,7 @@ const rowsLookedAt = 1000
 func (e *daprEngine) Inspect(ctx context.Context, limit int) error {
 	f, err := e.table.look(ctx, false) // who only looks makes nothing
 	if err == nil && f != nil {
-		err = e.refuse(ctx, f, limit)
+		err = e.refuse(ctx, e.table.db, f, limit)
 	}
 	if err != nil {
 		return e.failure(ctx, err)
@@ -110,18 +113,28 @@ func (e *daprEngine) Inspect(ctx context.Context, limit int) error {
 	return nil
 }
 
-func (e *daprEngine) refuse(ctx context.Context, f *daprForm, limit int) error {
+// lookAt looks on a connection of its own: given up at a read timeout, the server would go on, and the next look begin anew.
+func (e *daprEngine) lookAt(ctx context.Context, f *daprForm) (err error) {
+	db, err := e.patient()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	return e.refuse(ctx, db, f, rowsLookedAt)
+}
+
+func (e *daprEngine) refuse(ctx context.Context, db *sql.DB, f *daprForm, limit int) error {
 	own := e.own(f)
 	after := sqlstate.Bind(utf8.RuneCountInString(e.prefix) + 1)
 	// What this driver wrote last, by the version of its ETag, is no actor's.
-	actor, err := e.first(ctx, sqlstate.SQL(e.table.sql("SELECT id FROM {table} WHERE @ AND SUBSTRING(id, @) LIKE '%||%||%' AND SUBSTRING(eTag, 15, 1) <> '8' LIMIT 1"), own, after))
+	actor, err := first(ctx, db, sqlstate.SQL(e.table.sql("SELECT id FROM {table} WHERE @ AND SUBSTRING(id, @) LIKE '%||%||%' AND SUBSTRING(eTag, 15, 1) <> '8' LIMIT 1"), own, after))
 	if err != nil {
 		return failure(ctx, err, reading)
 	}
 	if actor != "" {
 		return fmt.Errorf("%w: the row %q of table %s is %s", state.ErrInvalid, actor, e.table.name, daprrows.NoActors)
 	}
-	secret, err := e.first(ctx, sqlstate.SQL(e.table.sql(fmt.Sprintf("SELECT id FROM (SELECT id, CONVERT(FROM_BASE64(JSON_UNQUOTE(value)) USING utf8mb4) AS v FROM {table} WHERE @ AND isbinary = 1 LIMIT %d) e"+
+	secret, err := first(ctx, db, sqlstate.SQL(e.table.sql(fmt.Sprintf("SELECT id FROM (SELECT id, CONVERT(FROM_BASE64(JSON_UNQUOTE(value)) USING utf8mb4) AS v FROM {table} WHERE @ AND isbinary = 1 LIMIT %d) e"+
 		" WHERE v REGEXP '^[A-Za-z0-9+/]{38,}={0,2}[|][|][^|\"]+$' LIMIT 1", limit)), own))
 	if err != nil {
 		return failure(ctx, err, reading)
@@ -133,8 +146,8 @@ func (e *daprEngine) refuse(ctx context.Context, f *daprForm, limit int) error {
 }
 
 // first is the one text of the first row, or empty.
-func (e *daprEngine) first(ctx context.Context, query expr) (found string, err error) {
-	err = sqlstate.ReadOnce(ctx, e.table.db, query.Text, query.Args, func(row []driver.Value) error {
+func first(ctx context.Context, db *sql.DB, query expr) (found string, err error) {
+	err = sqlstate.ReadOnce(ctx, db, query.Text, query.Args, func(row []driver.Value) error {
 		found = sqlstate.Text(row[0])
 		return nil
 	})

@@ -168,7 +168,7 @@ func (d *Driver) openDapr(cfg state.StoreConfig, a *announcement) (state.Engine,
 		t = &daprTable{name: cfg.TableName, db: d.db}
 		d.daprs[cfg.TableName] = t
 	}
-	e := &daprEngine{table: t, store: cfg.Name, prefix: cfg.KeyPrefix, announcement: a, begin: d.begin}
+	e := &daprEngine{table: t, store: cfg.Name, prefix: cfg.KeyPrefix, announcement: a, begin: d.begin, patient: d.patient}
 	e.gathering = &sqlstate.Gathering[write]{Alone: e.writeAlone, Together: e.writeTogether, Lanes: lanes, Workers: d.workers}
 	if !cfg.Counterpart {
 		d.daprStores = append(d.daprStores, e)
@@ -193,6 +193,15 @@ func (d *Driver) Ready(ctx context.Context) error {
 		}
 	}
 	return nil
+}
+
+// patient is a pool beside the driver's, whose connections wait for an answer as long as the server takes. Who asks for it closes it.
+func (d *Driver) patient() (*sql.DB, error) {
+	c, err := d.server.patient()
+	if err != nil {
+		return nil, err
+	}
+	return sql.OpenDB(c), nil
 }
 
 // begin does work in the background; false: the driver is closed.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/bannou-mesh/bannou/pkg/state"
 	"github.com/bannou-mesh/bannou/pkg/state/internal/sqlstate"
@@ -178,15 +179,17 @@ func (d *Driver) indexer(t *table) func(context.Context, sqlstate.Index) error {
 		if err != nil || there {
 			return err
 		}
-		patient, err := d.server.patient()
+		db, err := d.patient()
 		if err != nil {
 			return err
 		}
-		db := sql.OpenDB(patient)
 		defer func() { err = errors.Join(err, db.Close()) }()
 		return t.createIndex(ctx, db, ix)
 	}
 }
+
+// unlockWithin bounds an unlock, which no read timeout does. The connection's end unlocks too.
+const unlockWithin = 5 * time.Second
 
 // createIndex makes an index unless it is there. Of several processes one does it and the others wait, by a lock that the
 // server drops with its connection. It is another lock than that of the migrations, which nobody holds for long.
@@ -205,7 +208,9 @@ func (t *table) createIndex(ctx context.Context, db *sql.DB, ix sqlstate.Index) 
 		return fmt.Errorf("%w: another process has been indexing table %s for 30 s", state.ErrUnavailable, t.name)
 	}
 	defer func() {
-		_, unlock := conn.ExecContext(context.WithoutCancel(ctx), "DO RELEASE_LOCK("+lock+")", t.name)
+		unlocking, cancel := context.WithTimeout(context.WithoutCancel(ctx), unlockWithin)
+		defer cancel()
+		_, unlock := conn.ExecContext(unlocking, "DO RELEASE_LOCK("+lock+")", t.name)
 		err = errors.Join(err, unlock)
 	}()
 	var version string
