@@ -292,7 +292,7 @@ func TestFullQueue(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, ch.QueueBind("full", "orders.full", "bannou", false, nil))
 	publish(t, d, "orders.full", "1")
-	err = d.Publish(within(t, time.Second), &bus.Message{RoutingKey: "orders.full", ID: "2"})
+	err = d.Publish(within(t, 5*time.Second), &bus.Message{RoutingKey: "orders.full", ID: "2"})
 	require.ErrorIs(t, err, bus.ErrNotConfirmed)
 	require.ErrorIs(t, err, bus.ErrRefused)
 	publish(t, d, "orders.placed", "3")

@@ -74,7 +74,7 @@ func roundDelay(d time.Duration) time.Duration {
 }
 
 // delayQueueName is the queue in which messages of a queue wait: {queue}.later.{ms} beside a durable one, whose delay queues
-// stay, and {queue}.delay.{ms} beside one that goes with its consumer. Earlier versions had quorum queues that expire as
+// stay unless it expires, and {queue}.delay.{ms} beside one that goes with its consumer. Earlier versions had quorum queues that expire as
 // {queue}.delay.{ms} beside durable ones: RabbitMQ would refuse the name with other arguments. What is in those is handed
 // over as it was, and they go by themselves. A name that would be too long is cut, and told apart by a hash.
 func delayQueueName(q bus.Queue, delay time.Duration) string {

@@ -23,8 +23,9 @@
 // moves a message to the delay queue, and the broker moves it back when its time has come. Delay queues of durable
 // queues, {queue}.later.{ms}, are quorum queues, whatever Config.QueueType says, because only those hand over with confirmation:
 // no delayed message is lost when the broker is killed. That needs RabbitMQ 3.10. They stay until DeleteQueue removes
-// their queue, since a quorum queue that expires does so while it is in use. Those of queues that expire or go with their consumer
-// ({queue}.delay.{ms}) are classic ones, and go after an hour without use. What a message is when it comes back is told by
+// their queue, since a quorum queue that expires does so while it is in use. Those of durable queues that expire ({queue}.later.{ms} too), and
+// of queues that go with their consumer ({queue}.delay.{ms}), are classic ones, and go some time after their last use: the delay, the time in
+// which the queue expires, and an hour. What a message is when it comes back is told by
 // headers named bannou-*; all that this driver writes are strings, so that stock Watermill programs can read them. The
 // broker's own x-death, which a message that was delayed carries, is a table, which those cannot read: they should not
 // share a queue with a bus.

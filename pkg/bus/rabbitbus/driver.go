@@ -31,6 +31,7 @@ type Driver struct {
 	self    string        // the id of what this driver tells others
 
 	unmarkable atomic.Bool // the broker refuses the marks of exchanges
+	marked     *session    // on which the marks' bindings were asked for; of who has the consuming link's turn
 
 	wg sync.WaitGroup // the publisher's and the consumers' goroutines
 
@@ -332,7 +333,7 @@ func (d *Driver) DeleteQueue(ctx context.Context, name string) error {
 		if err != nil && !answered(err, amqp.NotFound) {
 			return fmt.Errorf("delete queue %q: %w", name, err)
 		}
-		return d.delays.dropAll(ctx, d.publishing, name)
+		return d.delays.dropAll(ctx, d.consuming, name) // a broker that is short of memory reads nothing from those who publish
 	}
 }
 

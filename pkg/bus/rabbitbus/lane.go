@@ -91,9 +91,16 @@ func (l *lane) ended() bool {
 // retire has another channel opened in place of this one, which is closed when all that is under way on it has landed. A
 // channel that was just opened is kept: a queue that is full must not cost a channel for each message.
 func (l *lane) retire() {
+	if time.Since(l.opened) >= laneLife {
+		l.stop()
+	}
+}
+
+// stop is retire at any age.
+func (l *lane) stop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.retired || time.Since(l.opened) < laneLife {
+	if l.retired {
 		return
 	}
 	l.retired = true

@@ -68,10 +68,10 @@ func (d *Driver) watchExchanges() error {
 		for {
 			select {
 			case <-told:
-				d.declareAgain(d.consuming.ctx)
+				d.publisher.restoreSoon()
 			case <-tick.C:
 				if len(d.unmarked(d.consuming.ctx)) > 0 {
-					d.restore(d.consuming.ctx)
+					d.publisher.restoreSoon()
 				}
 			case <-d.consuming.ctx.Done():
 				return
@@ -113,8 +113,17 @@ func (d *Driver) unmarked(ctx context.Context) (gone []string) {
 			}
 			if !there {
 				found <- name
+				continue
+			}
+			if d.marked == s {
+				continue
+			}
+			// Who made the mark may have died before it was bound.
+			if err := s.request(func(ch *amqp.Channel) error { return ch.ExchangeBind(name, "", markName(name), true, nil) }); err != nil {
+				return err
 			}
 		}
+		d.marked = s
 		return nil
 	})
 	if err != nil {
@@ -154,6 +163,10 @@ func (d *Driver) tell(gone []string) error {
 			return fmt.Errorf("declare the mark of exchange %q: %w", name, err)
 		}
 		if err := ch.ExchangeBind(name, "", markName(name), false, nil); err != nil {
+			if again, opened := s.conn.Channel(); opened == nil { // unbound it would stay, and hide that the exchange is gone
+				_ = again.ExchangeDelete(markName(name), false, false)
+				_ = again.Close()
+			}
 			return fmt.Errorf("bind the mark of exchange %q: %w", name, err)
 		}
 	}
@@ -182,11 +195,24 @@ func (d *Driver) declareAgain(ctx context.Context) {
 		places <- struct{}{}
 		asking.Go(func() {
 			defer func() { <-places }()
-			err := c.ask(ctx, func(s *session, ch *amqp.Channel) error { return d.topology.declareQueue(s, ch, c.q) })
+			err := c.ask(ctx, func(s *session, ch *amqp.Channel) error { return d.bindAgain(s, ch, c) })
 			if err != nil && c.ctx.Err() == nil {
 				d.cfg.Logger.Error("cannot bind a queue again", "queue", c.q.Name, "error", err)
 			}
 		})
 	}
 	asking.Wait()
+}
+
+// bindAgain declares the queue of a consumer, unless it is going. A queue that goes with its consumer may have been removed meanwhile, and
+// one made anew would have none to go with.
+func (d *Driver) bindAgain(s *session, ch *amqp.Channel, c *consumer) error {
+	if c.ctx.Err() != nil {
+		return nil
+	}
+	err := d.topology.declareQueue(s, ch, c.q)
+	if err == nil && c.passing() && c.ctx.Err() != nil {
+		_, err = ch.QueueDelete(c.q.Name, false, false, false)
+	}
+	return err
 }

@@ -41,6 +41,8 @@ type publisher struct {
 	log      *slog.Logger
 	restore  func(ctx context.Context) // declares everything again, after an exchange was found missing
 
+	gone chan struct{} // has one place: an exchange of ours is
+
 	tags atomic.Uint64 // for return tags
 
 	mu        sync.Mutex
@@ -51,8 +53,16 @@ type publisher struct {
 }
 
 func newPublisher(l *link, t *topology, restore func(context.Context)) *publisher {
-	return &publisher{link: l, topology: t, log: l.log, restore: restore, changed: make(chan struct{}), exchanges: map[string]*session{},
-		refusing: map[string]time.Time{}}
+	return &publisher{link: l, topology: t, log: l.log, restore: restore, gone: make(chan struct{}, 1), changed: make(chan struct{}),
+		exchanges: map[string]*session{}, refusing: map[string]time.Time{}}
+}
+
+// restoreSoon has everything declared again before anything more is sent: what is sent before all is bound would be confirmed, and reach nobody.
+func (p *publisher) restoreSoon() {
+	select {
+	case p.gone <- struct{}{}:
+	default: // it is about to be done
+	}
 }
 
 // run keeps a lane open for as long as the link lives.
@@ -85,6 +95,10 @@ func (p *publisher) run() {
 		case <-l.spent:
 			p.set(nil)
 			p.log.Warn("the broker did not take a message; it is sent again, on another channel")
+		case <-p.gone:
+			p.set(nil)
+			l.stop()
+			p.restore(p.link.ctx)
 		}
 		if time.Since(l.opened) > time.Second {
 			pause.reset()
@@ -137,7 +151,7 @@ func (p *publisher) begin(ctx context.Context, o *outgoing) (confirm func() erro
 	if p.refuses(o.exchange) {
 		return func() error {
 			err := p.alone(ctx, o)
-			if answered(err, amqp.AccessRefused) {
+			if answered(err, amqp.AccessRefused) || err != nil && ctx.Err() != nil {
 				return gaveUp(err, true)
 			}
 			p.mu.Lock()
@@ -177,6 +191,9 @@ func (p *publisher) begin(ctx context.Context, o *outgoing) (confirm func() erro
 				return gaveUp(err, true)
 			}
 			if f, err = p.launch(ctx, o); err != nil {
+				if refusal != nil && ctx.Err() != nil {
+					return refused(ctx, refusal)
+				}
 				return gaveUp(err, true)
 			}
 		}
