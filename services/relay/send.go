@@ -88,7 +88,7 @@ func (s *sending) begin(i int) {
 	switch {
 	case s.behind[e.Key]:
 		return
-	case s.r.refuses(e.Topic):
+	case !s.r.Away() && s.r.refuses(e.Topic): // while the broker is away, one row is the question whether it is back
 		s.hold(i)
 		return
 	}
