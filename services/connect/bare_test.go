@@ -77,7 +77,11 @@ func TestANodeDiesBeforeTheQueueStands(t *testing.T) {
 				_ = response.Body.Close()
 				status <- response.StatusCode
 			}()
-			<-d.reached
+			select {
+			case <-d.reached:
+			case s := <-status:
+				require.FailNow(t, "the handshake ended before it came to the queue", "%d", s)
+			}
 			v := w.connected(w.nodes[1], token)
 			require.False(t, v.Hello.Resumed)
 			release()

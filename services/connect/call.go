@@ -154,6 +154,8 @@ func (v *session) do(c call) (a answer, open bool) {
 		return answerOf(problem.New(problem.Forbidden, "the session may not call this endpoint any more")), true
 	}
 	begin := time.Now()
+	v.s.calling.Add(1)
+	defer v.s.calling.Add(-1)
 	ctx, cancel := context.WithTimeout(v.life, v.s.cfg.CallTimeout)
 	defer cancel()
 	a, err := v.request(ctx, c)

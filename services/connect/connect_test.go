@@ -2,6 +2,7 @@ package connect_test
 
 import (
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -132,6 +133,8 @@ func TestClientThatBeginsAnew(t *testing.T) {
 	c, err := client.Dial(t.Context(), client.Config{URLs: []string{w.nodes[0].url, w.nodes[1].url}, AccessToken: token, Anew: func() { anew <- struct{}{}; <-seen }})
 	require.NoError(t, err)
 	defer c.Close()
+	see := sync.OnceFunc(func() { close(seen) })
+	defer see() // before Close, which waits for Anew
 	require.IsType(t, new(events.SessionConnectedEvent), w.next())
 	w.nodes[0].stop()
 	for back := false; !back; {
@@ -150,7 +153,7 @@ func TestClientThatBeginsAnew(t *testing.T) {
 		t.Fatal("before it was told")
 	default:
 	}
-	close(seen)
+	see()
 	select {
 	case e := <-c.Events():
 		require.Equal(t, "news", e.Name)

@@ -199,13 +199,13 @@ func (s *Service) open(ctx context.Context, v *session) error {
 	if v.consumer, err = s.cfg.Broker.Subscribe(ctx, q); !errors.Is(err, bus.ErrInvalid) {
 		return err
 	}
-	v.emptied = true // also for who comes after this node, if it dies now
-	if err := s.records.bare(ctx, v.id, v.record, s.cfg.recordLife()); err != nil {
+	if err := s.records.bare(ctx, v.id, v.record, s.cfg.recordLife()); err != nil { // for who comes after this node, if it dies now
 		return err
 	}
 	if gone := s.cfg.Broker.DeleteQueue(ctx, q.Name); gone != nil {
 		return errors.Join(err, gone)
 	}
+	v.emptied = true // where it was done and the answer is missing, the record's "bare" tells the next one
 	v.consumer, err = s.cfg.Broker.Subscribe(ctx, q)
 	return err
 }
@@ -226,14 +226,15 @@ func (s *Service) abandon(ctx context.Context, v *session) {
 		if !found || now.Ended || now.Epoch != v.record.Epoch {
 			return errReplaced
 		}
-		now.Token, now.Until, now.Lost = v.before.Token, v.before.Until, !v.resumes()
+		now.Token, now.Until = v.before.Token, v.before.Until
+		now.Lost = v.emptied || v.before.Lost || v.before.Epoch == 0
 		return nil
 	})
-	if err == nil && v.before.goesOn() { // a connection before it was closed for it, which told nobody
-		if v.resumes() {
+	if err == nil && v.before.Epoch > 0 && !v.before.Lost { // a connection before it was closed for it, which told nobody
+		if !v.emptied {
 			s.await(v)
 		}
-		s.tellDisconnected(ctx, v, events.SessionDisconnectedReasonError, v.resumes())
+		s.tellDisconnected(ctx, v, events.SessionDisconnectedReasonError, !v.emptied)
 	}
 	if err != nil && !errors.Is(err, errReplaced) {
 		s.cfg.Logger.DebugContext(ctx, "a reconnection token was used for nothing", slog.String("session", v.id), slog.Any("error", err))

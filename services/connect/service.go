@@ -37,6 +37,7 @@ type Service struct {
 	waits     atomic.Bool // it has tried to, in vain
 	listeners []*bus.Subscription
 	overflows bus.Consumer // nil until it listens
+	calling   atomic.Int64 // calls of clients under way
 
 	end        context.CancelFunc
 	loops      sync.WaitGroup
@@ -47,6 +48,7 @@ var (
 	_ host.Service  = (*Service)(nil)
 	_ host.Drainer  = (*Service)(nil)
 	_ host.Measured = (*Service)(nil)
+	_ host.Busy     = (*Service)(nil)
 )
 
 // New makes the service, and has it hear of sessions that end.
@@ -61,6 +63,9 @@ func New(cfg Config) (*Service, error) {
 	}
 	return s, bus.Handle(cfg.Bus, events.TopicSessionInvalidated, "disconnect-clients", s.forget, bus.SubscriptionOptions{Service: s.Name()})
 }
+
+// InFlight is how many calls of clients are under way, which come over connections that no request stands for any more.
+func (s *Service) InFlight() int { return int(s.calling.Load()) }
 
 // Name is "connect".
 func (s *Service) Name() string { return "connect" }

@@ -320,7 +320,7 @@ func TestLeavingThatIsToldLate(t *testing.T) {
 		require.NoError(t, err)
 	}
 	tell()
-	require.Eventually(t, func() bool { return len(n.players(table))+len(n.players(kept)) == 0 }, 20*time.Second, time.Millisecond)
+	require.Eventually(t, func() bool { return n.seated(table)+n.seated(kept) == 0 }, 20*time.Second, time.Millisecond)
 	n.later(time.Second)
 	sit(table, "s-1", "j-2")
 	n.must("reserve", seat(other, "s-1", "j-3"))
@@ -331,14 +331,14 @@ func TestLeavingThatIsToldLate(t *testing.T) {
 	n.later(time.Second)
 	require.Eventually(t, func() bool {
 		_, err := n.bus.Publish(t.Context(), events.TopicSessionDisconnected, last)
-		return err == nil && len(n.players(kept)) == 0
+		return err == nil && n.seated(kept) == 0
 	}, 20*time.Second, 10*time.Millisecond)
 	require.Len(t, n.players(table), 1)
 	require.Len(t, n.players(other), 1)
 
 	_, err := n.bus.Publish(t.Context(), events.TopicSessionInvalidated, &events.SessionInvalidatedEvent{SessionIDs: []string{"s-1"}})
 	require.NoError(t, err)
-	require.Eventually(t, func() bool { return len(n.players(table))+len(n.players(other)) == 0 }, 20*time.Second, time.Millisecond,
+	require.Eventually(t, func() bool { return n.seated(table)+n.seated(other) == 0 }, 20*time.Second, time.Millisecond,
 		"it is not forgotten where it sits")
 }
 

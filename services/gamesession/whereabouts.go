@@ -16,7 +16,7 @@ const (
 	// notePatience is how long a seat may take to be held after it was noted: longer than an operation.
 	notePatience = time.Minute
 	// endedFor is how long it is remembered that a session has ended: a saga that was held up gives it no seat any more.
-	endedFor = 6 * time.Hour
+	endedFor = time.Hour
 )
 
 // A whereabouts is where a session may have a seat. It is entered before a seat is held, and outlives each game session: those go when nothing

@@ -157,7 +157,8 @@ func (h *Host) AddDependency(name string, check func(ctx context.Context) error)
 // Handler serves what the listener serves, for another listener.
 func (h *Host) Handler() http.Handler { return h.handler }
 
-// Local serves what the listener serves, for calls within the process. They are not in InFlight: what causes them is.
+// Local serves what the listener serves, for calls within the process. They are not in InFlight: the request or the client that causes them is, and
+// what a handler of the bus or a saga calls of its own node is not.
 func (h *Host) Local() http.Handler { return h.local }
 
 // Addr is where the host listens, nil before it does.
@@ -176,8 +177,18 @@ func (h *Host) Listening() <-chan struct{} { return h.listening }
 // Started is closed when every service has started.
 func (h *Host) Started() <-chan struct{} { return h.ready }
 
-// InFlight is how many requests from outside the process are being served.
-func (h *Host) InFlight() int { return int(h.flights.Load()) }
+// InFlight is how many requests from outside the process are being served, those of Busy services among them.
+func (h *Host) InFlight() int {
+	n := int(h.flights.Load())
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, s := range h.services {
+		if busy, is := s.(Busy); is {
+			n += busy.InFlight()
+		}
+	}
+	return n
+}
 
 // HardStop makes a stop that is under way, or yet to come, wait for nothing: connections are closed, and services are
 // stopped with a context that has ended.

@@ -622,6 +622,17 @@ func TestItServesWithinTheProcess(t *testing.T) {
 	}
 }
 
+// A service whose clients call over connections of their own has them counted.
+func TestRequestsOverConnectionsAreCounted(t *testing.T) {
+	var j journal
+	r := run(t, host.Config{}, &busy{part{name: "a", journal: &j}}, &part{name: "b", journal: &j}).started()
+	require.Equal(t, 7, r.InFlight())
+}
+
+type busy struct{ part }
+
+func (*busy) InFlight() int { return 7 }
+
 type plainWriter struct {
 	header http.Header
 	bytes.Buffer

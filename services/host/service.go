@@ -56,6 +56,12 @@ type Measured interface {
 	Figures() map[string]float64
 }
 
+// Busy is a Service that has requests from outside under way which no request of the listener stands for, as those that come over a WebSocket.
+type Busy interface {
+	// InFlight is how many, known without waiting.
+	InFlight() int
+}
+
 // Base is the parts of Service that many do not need: no dependencies, no document, no paths, nothing to start or stop,
 // always ready.
 type Base struct{}

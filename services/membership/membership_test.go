@@ -161,7 +161,13 @@ func TestAMembersLife(t *testing.T) {
 	require.Equal(t, mesh.StatusShuttingDown, s.entry(t).Status)
 	require.NoError(t, m.Stop(t.Context()))
 	require.Nil(t, s.entry(t))
-	for (<-beats).Status != events.EndpointStatusShuttingDown { // it is the last one
+	for last := false; !last; { // it is the last one
+		select {
+		case beat := <-beats:
+			last = beat.Status == events.EndpointStatusShuttingDown
+		case <-time.After(time.Minute):
+			t.Fatal("the last heartbeat was not heard")
+		}
 	}
 }
 

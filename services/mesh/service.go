@@ -165,6 +165,9 @@ func (s *Service) restore(ctx context.Context) error {
 		return nil
 	}
 	restored, err := s.cfg.Registry.ApplyMappings(ctx, m)
+	if errors.Is(err, mesh.ErrInvalid) {
+		return nil // its version counts on from the highest that is taken over: it keeps nobody from setting the next
+	}
 	if restored {
 		s.cfg.Logger.Warn("the registry had older mappings than this node, or none; it has this node's now", "version", m.Version)
 	}

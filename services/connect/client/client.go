@@ -24,7 +24,7 @@ type Config struct {
 	// Renew gets another access token, for the time when the gateway does not take the reconnection token any more. Default: the
 	// client ends then.
 	Renew func(ctx context.Context) (accessToken string, err error)
-	// Anew is called when the client has come back to a session that begins anew: what was published in between, and what it had not
+	// Anew is called when the client has come back to a session that begins anew, or may have: it had to show an access token. What was published in between, and what it had not
 	// acknowledged, may be gone. No event of the new connection is given before it returns, and calls wait until then: return soon, and
 	// look anew, in a goroutine of your own, at what you show. Default: nobody is told.
 	Anew func()
@@ -305,6 +305,7 @@ func (c *Client) try(ctx context.Context, node string) (*link, error) {
 		_ = conn.Close()
 		return nil, err
 	}
+	l.resumed = l.resumed && strings.HasPrefix(show, "Reconnect ") // otherwise the hello of one that began anew may have been lost
 	return l, nil
 }
 
