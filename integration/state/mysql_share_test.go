@@ -198,7 +198,8 @@ func lockBackwards(db *sql.DB, keys []string) {
 // A save that got no connection of the pool in time was not sent, and is told so; one that was sent, and not answered, may be made yet.
 func TestMySQLSaveThatGetsNoConnectionIsNotSent(t *testing.T) {
 	dsn := servers.MySQL(t).DSN
-	d := newMySQL(t, mysqlstate.Config{DSN: dsn, MaxConns: 2})
+	patient := dsn + map[bool]string{true: "&", false: "?"}[strings.Contains(dsn, "?")] + "innodb_lock_wait_timeout=600" // nobody gives its connection back to try again
+	d := newMySQL(t, mysqlstate.Config{DSN: patient, MaxConns: 2})
 	e := openStore(t, d)
 	require.NoError(t, saveOne(t.Context(), e, "held"))
 	other, err := d.Open(t.Context(), state.StoreConfig{Name: "other", Backend: d.Backend(), TableName: "state_entries"}) // has lanes of its own

@@ -1,6 +1,7 @@
 package mysqlstate
 
 import (
+	"cmp"
 	"context"
 	"database/sql/driver"
 	"errors"
@@ -50,7 +51,7 @@ func newConnector(dsn string) (*connector, error) {
 	}
 	cfg.Params["time_zone"] = "'+00:00'"
 	cfg.Params["sql_mode"] = "'STRICT_ALL_TABLES,NO_ENGINE_SUBSTITUTION,ERROR_FOR_DIVISION_BY_ZERO'"
-	cfg.Params["innodb_lock_wait_timeout"] = "5" // seconds; then the transaction is tried again
+	cfg.Params["innodb_lock_wait_timeout"] = cmp.Or(cfg.Params["innodb_lock_wait_timeout"], "5") // seconds; then the transaction is tried again
 	c, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w: the mysql DSN has options that do not fit together: %w", state.ErrInvalid, err)
