@@ -207,11 +207,12 @@ func (d *Driver) declareAgain(ctx context.Context) {
 // bindAgain declares the queue of a consumer, unless it is going. A queue that goes with its consumer may have been removed meanwhile, and
 // one made anew would have none to go with.
 func (d *Driver) bindAgain(s *session, ch *amqp.Channel, c *consumer) error {
-	if c.ctx.Err() != nil {
+	going := func() bool { return c.ctx.Err() != nil }
+	if going() {
 		return nil
 	}
 	err := d.topology.declareQueue(s, ch, c.q)
-	if err == nil && c.passing() && c.ctx.Err() != nil {
+	if err == nil && c.passing() && going() {
 		_, err = ch.QueueDelete(c.q.Name, false, false, false)
 	}
 	return err
