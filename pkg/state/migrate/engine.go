@@ -109,7 +109,10 @@ func (e *engine) change(ctx context.Context, changes []state.Change, ask func(de
 	outcomes, err := ask(v.decides().engine)
 	switch held := v.held(time.Now()); {
 	case !held && (err == nil || errors.Is(err, state.ErrOutcomeUnknown)):
-		v.owe(ctx, in)
+		if err := v.owe(ctx, in); err != nil { // nothing more can be done here than to say so
+			e.follow.log.WarnContext(ctx, "a change may have been made where a migration does not look for it any more, and no note of it could be left: "+
+				"compare the places before the migration's next step", "store", e.follow.store, "keys", in.keys, "error", err)
+		}
 		return e.error(fmt.Errorf("%w: the store may have been moved to another place meanwhile", state.ErrOutcomeUnknown))
 	case !held, !v.Phase.carries():
 		return err

@@ -192,7 +192,7 @@ func (v *view) soil(ctx context.Context) error {
 // its keys. The note is a new one: whoever has seen an earlier one may be taking it away. What has no keys, as none were noted before the
 // change, is for a comparison to find, in the migration that comes next. It is written whatever has become of the caller, who is to be
 // answered soon.
-func (v *view) owe(ctx context.Context, in intent) {
+func (v *view) owe(ctx context.Context, in intent) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), Lease/4)
 	defer cancel()
 	s := v.decides()
@@ -200,10 +200,11 @@ func (v *view) owe(ctx context.Context, in intent) {
 		s = s.across()
 	}
 	if len(in.keys) > 0 {
-		_, _ = s.declare(ctx, in.keys) // nothing more can be done than to try
-		return
+		_, err := s.declare(ctx, in.keys)
+		return err
 	}
-	_, _ = s.dirt.SaveWith(ctx, s.key("dirty"), dirt{v.Epoch}, state.SaveOptions{Expiry: state.Never})
+	_, err := s.dirt.SaveWith(ctx, s.key("dirty"), dirt{v.Epoch}, state.SaveOptions{Expiry: state.Never})
+	return err
 }
 
 // close waits until nothing is carried any more. Its context has ended.

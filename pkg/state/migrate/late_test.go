@@ -77,7 +77,7 @@ func TestChangeThatOutlivesItsPhaseIsNotLost(t *testing.T) {
 		_, err = back.Copy(t.Context())
 		require.NoError(t, err)
 		put(t, m.to.engine, "k", "2")
-		v.owe(t.Context(), intent{})
+		require.NoError(t, v.owe(t.Context(), intent{}))
 		require.NoError(t, back.CutOver(t.Context()))
 		require.Equal(t, "2", value(t, back.to.engine, "k"))
 	})
